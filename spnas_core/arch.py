@@ -1,0 +1,153 @@
+"""Architectures as immutable values with one text form, ``TYPE_SERIAL_PARALLEL``.
+
+``r_111-2111-211111-211_0-0-0-0`` is ResNet-50. One character of SERIAL is one residual block; ``-`` ends a stage, and the first
+block of every stage but the first has stride 2; ``1`` keeps the channels, ``2`` doubles them at this block. PARALLEL is the
+number of extra sub-networks beside each stage. Resolution changes only at ``-``, width only at ``2``.
+
+Source: SP-NAS, CVPR 2020, section 3.1, and the text form of the authors' release.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from spnas_core.errors import UserError
+
+MIN_BLOCKS, MAX_BLOCKS, MAX_STAGES = 8, 60, 7
+_TYPE = re.compile(r"b|r|x\(([1-9]\d*)x([1-9]\d*)d\)")
+
+
+class ArchError(UserError):
+    """A text that names no architecture, or one outside the space."""
+
+
+@dataclass(frozen=True)
+class BlockType:
+    """A residual block: ``b`` BasicBlock, ``r`` Bottleneck or ``x(GxWd)`` ResNeXt (Bottleneck of G groups, base width W)."""
+
+    text: str
+
+    @cached_property
+    def expansion(self) -> int:
+        """Output channels per plane."""
+        return 1 if self.text == "b" else 4
+
+    @cached_property
+    def groups(self) -> int:
+        """Groups of the 3x3 convolution."""
+        match = _TYPE.fullmatch(self.text)
+        return int(match[1]) if match and match[1] else 1
+
+    def inner(self, planes: int) -> int:
+        """Channels of the 3x3 convolution of a block of `planes`."""
+        match = _TYPE.fullmatch(self.text)
+        base_width = int(match[2]) if match and match[2] else 64
+        return planes * base_width // 64 * self.groups
+
+
+@dataclass(frozen=True)
+class Block:
+    """One residual block with its resolved channels; `index` counts along the flat sequence, over all stages."""
+
+    index: int
+    stage: int
+    in_channels: int
+    inner_channels: int
+    out_channels: int
+    stride: int
+
+    @property
+    def projection(self) -> bool:
+        """Whether the shortcut is a 1x1 convolution with norm."""
+        return self.stride != 1 or self.in_channels != self.out_channels
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one stage gives to the neck: channels, and stride in px of the network input."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A backbone: block type, one string of digits per stage, and the number of parallel copies of each stage."""
+
+    block_type: BlockType
+    stages: tuple[str, ...]
+    parallel: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """Canonical text; ``parse(str(a)) == a``."""
+        return f"{self.block_type.text}_{self.serial_text}_{'-'.join(map(str, self.parallel))}"
+
+    @property
+    def serial_text(self) -> str:
+        """The SERIAL part of the text."""
+        return "-".join(self.stages)
+
+    @property
+    def digits(self) -> str:
+        """All blocks, one character each, without the stage ends."""
+        return "".join(self.stages)
+
+    def serial(self) -> "Arch":
+        """The same net without its parallel part."""
+        return replace(self, parallel=(0,) * len(self.stages))
+
+    def with_parallel(self, parallel: tuple[int, ...]) -> "Arch":
+        """The same serial net with `parallel` copies per stage."""
+        return parse(f"{self.block_type.text}_{self.serial_text}_{'-'.join(map(str, parallel))}")
+
+
+def parse(text: str) -> Arch:
+    """Read ``TYPE_SERIAL[_PARALLEL]`` or the short form ``SERIAL`` (type ``r``); ArchError says what is wrong and where."""
+    parts = text.split("_")
+    if len(parts) == 1:
+        parts = ["r", *parts]
+    if len(parts) > 3:
+        raise ArchError(f"architecture {text!r}: expected TYPE_SERIAL_PARALLEL, got {len(parts)} parts")
+    kind, serial = parts[0], parts[1]
+    if not _TYPE.fullmatch(kind):
+        raise ArchError(f"architecture {text!r}: expected block type b, r or x(32x4d), got {kind!r}")
+    stages = tuple(serial.split("-"))
+    for position, stage in enumerate(stages, start=1):
+        if not stage:
+            raise ArchError(f"architecture {text!r}: stage {position} is empty, expected at least one block")
+        if wrong := set(stage) - {"1", "2"}:
+            raise ArchError(f"architecture {text!r}: expected the digits 1 and 2, got {min(wrong)!r} in stage {position}")
+    copies = parts[2].split("-") if len(parts) == 3 else ["0"] * len(stages)
+    if len(copies) != len(stages) or not all(re.fullmatch(r"0|[1-9]\d?", c) for c in copies):
+        raise ArchError(f"architecture {text!r}: expected {len(stages)} numbers of copies, got {parts[2]!r}")
+    return Arch(BlockType(kind), stages, tuple(map(int, copies)))
+
+
+def check_space(arch: Arch, min_blocks: int = MIN_BLOCKS, max_blocks: int = MAX_BLOCKS, max_stages: int = MAX_STAGES) -> Arch:
+    """Return `arch` if it lies in the space, else raise ArchError."""
+    blocks, stages = len(arch.digits), len(arch.stages)
+    if not min_blocks <= blocks <= max_blocks:
+        raise ArchError(f"architecture {str(arch)!r}: expected {min_blocks} to {max_blocks} blocks, got {blocks}")
+    if stages > max_stages:
+        raise ArchError(f"architecture {str(arch)!r}: expected at most {max_stages} stages, got {stages}")
+    return arch
+
+
+def blocks(arch: Arch, base_width: int = 64) -> tuple[Block, ...]:
+    """The residual blocks of the serial part, in order; the stem gives `base_width` channels at stride 4."""
+    found: list[Block] = []
+    channels, planes = base_width, base_width
+    for stage, digits in enumerate(arch.stages):
+        for position, digit in enumerate(digits):
+            planes *= int(digit)
+            out = planes * arch.block_type.expansion
+            inner = planes if arch.block_type.text == "b" else arch.block_type.inner(planes)
+            found.append(Block(len(found), stage, channels, inner, out, 2 if stage and not position else 1))
+            channels = out
+    return tuple(found)
+
+
+def levels(arch: Arch, base_width: int = 64) -> tuple[Level, ...]:
+    """Channels and stride of every stage's output; the neck, anchors, RoI pooling and cost all read this."""
+    last = {block.stage: block.out_channels for block in blocks(arch, base_width)}
+    return tuple(Level(channels, 4 << stage) for stage, channels in sorted(last.items()))

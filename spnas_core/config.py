@@ -1,0 +1,153 @@
+"""Settings of a run: frozen, unknown keys refused, resolved once at the door and passed by hand."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from spnas_core import arch as architecture
+
+
+def _canonical(text: str) -> str:
+    return str(architecture.check_space(architecture.parse(text)))
+
+
+ArchText = Annotated[str, AfterValidator(_canonical)]
+Limit = tuple[float | None, float | None]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Detector(Settings):
+    """Faster R-CNN with FPN; the defaults are torchvision's `fasterrcnn_resnet50_fpn`, at a fixed size of the network input."""
+
+    image_size: tuple[PositiveInt, PositiveInt] = Field((800, 1344), description="height and width of the network input, px")
+    base_width: PositiveInt = Field(64, description="channels after the stem")
+    stem: Literal["7x7", "3x3"] = Field("7x7", description="7x7 stride 2 + max-pool, or two 3x3 stride-2 convolutions")
+    norm: Literal["frozen", "train"] = Field("frozen", description="batch norm: frozen statistics and scale, or trained")
+    norm_epsilon: float = Field(1e-5, ge=0, description="0.0 for torchvision's released COCO weights")
+    frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
+    share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
+    fpn_channels: PositiveInt = 256
+    head_channels: PositiveInt = 1024
+    anchor_scale: PositiveFloat = Field(8.0, description="side of a square anchor, in strides of its level")
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    rpn_batch: PositiveInt = Field(256, description="anchors per image that enter the RPN losses")
+    proposals_train: PositiveInt = Field(2000, description="per level before and per image after NMS, in training")
+    proposals_test: PositiveInt = Field(1000, description="the same in inference")
+    rpn_nms: float = Field(0.7, gt=0, le=1)
+    roi_batch: PositiveInt = Field(512, description="regions per image that enter the box head's losses")
+    max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
+    score_threshold: float = Field(0.05, ge=0, lt=1)
+    box_nms: float = Field(0.5, gt=0, le=1)
+    detections: PositiveInt = Field(100, description="most detections of one image")
+
+
+class Recipe(Settings):
+    """One training: SGD with momentum, linear warm-up, then a step or cosine schedule."""
+
+    epochs: PositiveInt = 12
+    batch: PositiveInt = 2
+    lr: PositiveFloat = 0.02
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    decay_norm_and_bias: bool = Field(True, description="whether weight decay reaches norm and bias parameters too")
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[float, ...] = Field((0.67, 0.92), description="step schedule: parts of the training after which lr falls to a tenth")
+    warmup_steps: int = Field(50, ge=0)
+    clip_norm: PositiveFloat | None = Field(None, description="largest L2 norm of the gradient")
+    flip: bool = True
+    scales: tuple[PositiveFloat, ...] = Field((1.0,), description="multi-scale: factors of the image inside the network input")
+    mixed_precision: bool = Field(False, description="float16 convolutions; for Ascend")
+    freeze_inherited: bool = Field(False, description="train only new or moved blocks and the heads")
+    eval_epochs: int = Field(0, ge=0, description="evaluate every n epochs as well as at the end; 0: only at the end")
+
+
+class Mutation(Settings):
+    """Operators of the serial search (SP-NAS, section 3.2)."""
+
+    num_mutate: PositiveInt = 3
+    add_stage: float = Field(0.05, ge=0, le=1, description="probability that one operation appends a stage")
+    swap: float = Field(0.5, ge=0, le=1, description="probability of swap among the other operations; the rest is expand")
+    max_step: PositiveInt = 3
+
+
+class Space(Settings):
+    """Limits of the search space."""
+
+    min_blocks: PositiveInt = architecture.MIN_BLOCKS
+    max_blocks: PositiveInt = architecture.MAX_BLOCKS
+    max_stages: PositiveInt = architecture.MAX_STAGES
+
+
+class Budget(Settings):
+    """Two-sided limits of a candidate's cost (detector, at the network input's size); `null` = no limit."""
+
+    params_m: Limit = (None, None)
+    gmacs: Limit = (None, None)
+
+
+class Serial(Settings):
+    """The serial search."""
+
+    rounds: PositiveInt = 4
+    candidates: PositiveInt = Field(4, description="candidates of one round")
+    max_optimal: PositiveInt = Field(5, description="parents are the best of the ledger by Pareto rank")
+    n_stuck: PositiveInt = Field(2, description="rounds without gain before a reignition")
+    max_reignite: int = Field(2, ge=0)
+    mutation: Mutation = Mutation()
+    recipe: Recipe = Recipe()
+
+
+class Reignite(Settings):
+    """Training of the backbone as a classifier."""
+
+    data: str | None = Field(None, description="URL of a folder per class; without it, crops of the detection set")
+    image_size: PositiveInt = 64
+    epochs: PositiveInt = 10
+    batch: PositiveInt = 64
+    lr: PositiveFloat = 0.1
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    mixup: float = Field(0.2, ge=0, description="alpha of mix-up; 0 = none")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Parallel(Settings):
+    """The parallel search."""
+
+    candidates: PositiveInt = 4
+    parents: PositiveInt = Field(1, description="how many of the best serial nets get parallel candidates")
+    max_parallel: PositiveInt = Field(3, description="most copies of one stage")
+    recipe: Recipe = Recipe()
+
+
+class Run(Settings):
+    """Everything that a run is, but where its data and its store are."""
+
+    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    arch: ArchText = "r_111-2111-211111-211"
+    checkpoint: str | None = Field(None, description="weights to start from: URL of a spnas or torchvision checkpoint")
+    seed: int = Field(0, ge=0)
+    devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each")
+    threads: PositiveInt = Field(2, description="CPU threads of one job")
+    device_target: Literal["CPU", "Ascend", "GPU"] = "CPU"
+    timeout_minutes: PositiveFloat = Field(600.0, description="longest time of one job")
+    strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
+    detector: Detector = Detector()
+    space: Space = Space()
+    budget: Budget = Budget()
+    fine_tune: Recipe = Recipe()
+    serial: Serial = Serial()
+    reignite: Reignite = Reignite()
+    parallel: Parallel = Parallel()
+    full_train: Recipe = Recipe()
+
+    @model_validator(mode="after")
+    def _start_in_space(self) -> "Run":
+        space = self.space
+        architecture.check_space(architecture.parse(self.arch), space.min_blocks, space.max_blocks, space.max_stages)
+        return self

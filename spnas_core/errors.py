@@ -1,0 +1,18 @@
+"""What can go wrong: a user's mistake, and a job that failed with a typed reason."""
+
+from typing import Literal
+
+Reason = Literal["diverged", "out_of_memory", "timeout", "killed", "crashed"]
+
+
+class UserError(ValueError):
+    """A mistake of the user; the message is one line: what was expected, what came, where."""
+
+
+class JobError(RuntimeError):
+    """One job failed: a candidate with a typed reason, never ranked; the search goes on."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message

@@ -1,0 +1,82 @@
+"""Jobs: one unit of work on devices, described by one JSON document, named by the digest of everything that determines its result."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from spnas_core.config import ArchText, Detector, Recipe, Reignite, Settings
+
+RECIPE_VERSION = 1  # raise it when the meaning of a job changes: old artifacts are then not found any more
+
+
+class Data(Settings):
+    """A data set: where it lies (not part of the digest) and what it holds."""
+
+    url: str
+    fingerprint: str
+    train: str = "train"
+    val: str = "val"
+    strict: bool = False
+
+
+class Weights(Settings):
+    """The weights file of an artifact, and the architecture whose names it uses."""
+
+    kind: Literal["train", "reignite"]
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    arch: ArchText
+
+
+class TrainJob(Settings):
+    """Train one detector, from given weights (inherited where the architecture differs) or from scratch, and evaluate it."""
+
+    kind: Literal["train"] = "train"
+    arch: ArchText
+    detector: Detector
+    recipe: Recipe
+    data: Data
+    weights: tuple[Weights, ...] = Field((), description="later ones replace what earlier ones gave (a detector, then its reignited backbone)")
+    checkpoint: str | None = Field(None, description="URL of a checkpoint file to start from instead")
+    checkpoint_sha256: str | None = None
+    seed: int = 0
+
+
+class ReigniteJob(Settings):
+    """Train a backbone as a classifier, starting from the backbone of a detector's weights."""
+
+    kind: Literal["reignite"] = "reignite"
+    arch: ArchText
+    detector: Detector
+    recipe: Reignite
+    data: Data
+    weights: tuple[Weights, ...] = ()
+    seed: int = 0
+
+
+class EvaluateJob(Settings):
+    """Score given weights on one split, with pycocotools."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    arch: ArchText
+    detector: Detector
+    data: Data
+    split: str
+    weights: tuple[Weights, ...]
+
+
+Job = Annotated[TrainJob | ReigniteJob | EvaluateJob, Field(discriminator="kind")]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(job: TrainJob | ReigniteJob | EvaluateJob) -> str:
+    """Sha256 (hex) of the job and the recipe version, without the places where data and checkpoint lie."""
+    document = job.model_dump(mode="json")
+    del document["data"]["url"]
+    document.pop("checkpoint", None)
+    return hashlib.sha256(canonical_json({"job": document, "version": RECIPE_VERSION}).encode()).hexdigest()
