@@ -1,0 +1,52 @@
+"""What an artifact's manifest says: the job, its files with size and sha256, what it measured, and with which versions."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from spnas_core.config import Settings
+from spnas_core.errors import UserError
+from spnas_core.storage import MANIFEST, check_name, sha256_file
+
+
+class File(Settings):
+    """What one file of an artifact must be."""
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Manifest(Settings):
+    """What a job left in the store: the job, its files, what it measured."""
+
+    kind: str
+    digest: str
+    job: dict[str, Any]
+    files: dict[str, File]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    seconds: float
+
+
+def versions() -> dict[str, str]:
+    """Versions of what determines a result."""
+    found = {"python": platform.python_version()}
+    for name in ("spnas", "mindspore", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def files_of(folder: Path) -> dict[str, File]:
+    """Every file of a local folder; UserError for links, folders and names that the store refuses."""
+    found: dict[str, File] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file() or path.name == MANIFEST:
+            raise UserError(f"artifact from {folder}: expected plain files, got {path.name!r}")
+        found[check_name(path.name)] = File(size=path.stat().st_size, sha256=sha256_file(path))
+    return found
