@@ -1,0 +1,1 @@
+"""The detector and the classifier, in MindSpore; static shapes, one compiled graph per architecture."""

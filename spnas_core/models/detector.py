@@ -1,0 +1,106 @@
+"""Faster R-CNN on one page: backbone, pyramid, proposals, box head; its losses and its detections.
+
+Shape shorthand: B images, M padded ground-truth boxes, A anchors, P proposals, D detections.
+Source: torchvision `models/detection/faster_rcnn.py`.
+"""
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from spnas_core import arch as architecture
+from spnas_core.arch import Arch
+from spnas_core.config import Detector
+from spnas_core.models.backbone import Backbone
+from spnas_core.models.neck import Pyramid
+from spnas_core.models.roi import BoxHead
+from spnas_core.models.rpn import RegionProposal
+
+
+def level_sizes(image_size: tuple[int, int], count: int) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of `count` maps, at strides 4, 8, ..., each half the one before, rounded up."""
+    sizes = [tuple(-(-side // 4) for side in image_size)]
+    while len(sizes) < count:
+        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+    return tuple((height, width) for height, width in sizes)
+
+
+class FasterRCNN(nn.Cell):
+    """The detector of one architecture for `classes` classes (background not counted)."""
+
+    def __init__(self, arch: Arch, settings: Detector, classes: int) -> None:
+        super().__init__()
+        levels = architecture.levels(arch, settings.base_width)
+        strides = tuple(level.stride for level in levels)
+        sizes = level_sizes(settings.image_size, len(levels) + 1)
+        frozen = settings.norm == "frozen"
+        self.backbone = Backbone(arch, settings.base_width, settings.stem, settings.norm_epsilon, frozen, settings.share_weights)
+        self.neck = Pyramid(levels, settings.fpn_channels)
+        self.rpn = RegionProposal(settings, sizes, (*strides, 2 * strides[-1]))
+        self.head = BoxHead(settings, classes, strides)
+
+    def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D)."""
+        maps = self.neck(self.backbone(images))
+        proposals, valid = self.rpn.propose(*self.rpn(maps), image_hw)
+        return self.head.detect(maps, proposals, valid, image_hw)
+
+    def losses(self, images: Tensor, image_hw: Tensor, truth: Tensor, labels: Tensor, anchor_noise: Tensor, region_noise: Tensor) -> Tensor:
+        """Class, box, objectness and proposal-box loss (4,) of one batch.
+
+        Ground truth is (B, M, 4) with labels (B, M), 0 = padding; noise in (0, 1), (B, A) and (B, P + M), draws anchors and regions.
+        """
+        maps = self.neck(self.backbone(images))
+        scores, deltas = self.rpn(maps)
+        objectness, rpn_box = self.rpn.losses(scores, deltas, truth, labels > 0, anchor_noise)
+        proposals, valid = self.rpn.propose(scores, deltas, image_hw)
+        sample = self.head.sample(proposals, valid, truth, labels, region_noise)
+        classifier, box = self.head.losses(maps, *sample)
+        return ops.stack((classifier, box, objectness, rpn_box))
+
+    def noise_sizes(self) -> tuple[int, int]:
+        """Anchors A, and proposals P in training."""
+        limit, counts = self.rpn.limits[1], self.rpn.counts
+        return sum(counts), min(limit, sum(min(limit, count) for count in counts))
+
+
+class TrainStep(nn.Cell):
+    """One compiled SGD step; the learning rate is an input, so the schedule stays a pure function of the step."""
+
+    def __init__(self, net: FasterRCNN, momentum: float, decay: dict[str, float], clip_norm: float | None) -> None:
+        super().__init__(auto_prefix=False)
+        self.net = net
+        self.weights = ms.ParameterTuple(net.trainable_params())
+        self.velocity = self.weights.clone(prefix="velocity", init="zeros")
+        self.decay = tuple(decay[p.name] for p in self.weights)
+        self.momentum = momentum
+        self.clip_norm = clip_norm
+        self.apply = ops.ApplyMomentum()
+        self.grad = ms.value_and_grad(self.total, None, self.weights, has_aux=True)
+
+    def total(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the losses, and the losses (4,)."""
+        losses = self.net.losses(*batch)
+        return losses.sum(), losses
+
+    def construct(self, images, image_hw, truth, labels, anchor_noise, region_noise, lr):  # type: ignore[no-untyped-def]
+        """Take one step; returns the losses (4,) and the L2 norm of the gradient."""
+        (_, losses), gradients = self.grad(images, image_hw, truth, labels, anchor_noise, region_noise)
+        square = 0.0
+        for gradient in gradients:
+            square = square + (gradient * gradient).sum()
+        norm = ops.sqrt(square)
+        factor = 1.0 if self.clip_norm is None else ops.minimum(self.clip_norm / (norm + 1e-6), 1.0)
+        for i in range(len(self.weights)):
+            gradient = gradients[i] * factor + self.weights[i] * self.decay[i]
+            losses = ops.depend(losses, self.apply(self.weights[i], self.velocity[i], lr, gradient, self.momentum))
+        return losses, norm
+
+
+def draw_noise(net: FasterRCNN, batch: int, max_boxes: int, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise of one step, (batch, A) and (batch, P + max_boxes), a pure function of (seed, step)."""
+    rng = np.random.default_rng((seed, step))
+    anchors, proposals = net.noise_sizes()
+    shapes = ((batch, anchors), (batch, proposals + max_boxes))
+    first, second = (rng.random(shape, dtype=np.float32) * (1 - 2e-6) + 1e-6 for shape in shapes)
+    return first, second
