@@ -38,8 +38,7 @@ class Store:
         self._storage = Storage(url)
         self.url = self._storage.url
         self.local = self._storage.local
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._cache = cache or home / "spnas" / "files"
+        self._cache = cache or Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas") / "files"
 
     def writable(self) -> None:
         """Write, read and delete a file; UserError where the store cannot do so."""

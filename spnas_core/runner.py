@@ -1,0 +1,142 @@
+"""Start a job as a process (`spnas_core.worker`), follow it, and say with a type how it ended."""
+
+import contextlib
+import contextvars
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from spnas_core import job as jobs
+from spnas_core.errors import JobError, Reason, UserError
+from spnas_core.manifest import Manifest
+from spnas_core.store import MissingArtifactError, Store
+from spnas_core.worker import BAD_INPUT, Order, environment, out_of_memory
+
+LOG_LINES = 15
+Progress = Callable[[dict[str, Any]], None]
+_running: set[subprocess.Popen[bytes]] = set()
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class JobBug(RuntimeError):  # noqa: N818 - it is no failure of a candidate: it stops the search
+    """A job ended with an exception that nobody foresaw, or without its artifact."""
+
+
+def run_job(
+    job: jobs.Job,
+    store_url: str,
+    slot: int = 0,
+    threads: int = 1,
+    timeout: float | None = None,
+    on_progress: Progress | None = None,
+    device_target: str = "CPU",
+) -> Manifest:
+    """Do `job` on device `slot` in a process of its own and return its artifact's manifest; one that is there is not done again.
+
+    JobError: a typed failure of the job, with the last lines of its log; `timeout` is in seconds. UserError: the job's input is wrong.
+    JobBug: the program is wrong. Whatever ends this function ends the job's processes too.
+    """
+    store = Store(store_url)
+    kind, digest = job.kind, jobs.digest(job)
+    if found := store.find(kind, digest):
+        return found
+    order = Order.model_validate(
+        {
+            "job": job.model_dump(),
+            "store": store.url,
+            "device_target": device_target,
+            "device_id": slot,
+            "threads": threads,
+            "parent": os.getpid(),
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="spnas-job-") as scratch:
+        path, log = Path(scratch) / "job.json", Path(scratch) / "log.txt"
+        path.write_text(order.model_dump_json())
+        try:
+            status, last, timed_out = _follow(path, log, order, timeout, on_progress)
+        finally:
+            store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
+        if status:
+            raise _failure(status, last, timed_out, timeout, log.read_text(errors="replace"))
+    manifest = store.find(kind, digest)
+    if manifest is None:
+        raise JobBug(f"{kind}/{digest}: the worker said that it was done, but its artifact is not in {store.url}")
+    return manifest
+
+
+def stop_all() -> None:
+    """Kill the processes of all jobs that this process runs."""
+    for process in list(_running):
+        _kill_group(process)
+
+
+def _follow(path: Path, log: Path, order: Order, timeout: float | None, on_progress: Progress | None) -> tuple[int, dict[str, Any], bool]:
+    """Run the worker to its end: exit status, last line, and whether it was stopped because its time was over."""
+    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    variables = {**os.environ, **environment(order), "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+    command = [sys.executable, "-m", "spnas_core.worker", str(path)]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=variables, cwd=path.parent, start_new_session=True
+        )
+    last: dict[str, Any] = {}
+
+    def read() -> None:
+        nonlocal last
+        with process.stdout or contextlib.nullcontext(()) as lines:
+            for line in lines:
+                with contextlib.suppress(json.JSONDecodeError):  # the torn last line of a worker that was killed
+                    last = json.loads(line)
+                    if on_progress:
+                        on_progress(last)
+
+    reader = threading.Thread(target=contextvars.copy_context().run, args=(read,), name="spnas-progress")
+    end = time.monotonic() + (timeout if timeout is not None else math.inf)
+    _running.add(process)
+    try:
+        reader.start()
+        while process.poll() is None and time.monotonic() < end:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(1.0, max(0.01, end - time.monotonic())))  # short waits: an exception sent to this thread gets through
+        timed_out = process.poll() is None
+    finally:
+        _kill_group(process)  # also what the worker left behind, which would hold its end of the pipe
+        status = process.wait()
+        reader.join()
+        _running.discard(process)
+    return status, last, timed_out
+
+
+def _failure(status: int, last: dict[str, Any], timed_out: bool, timeout: float | None, log: str) -> Exception:
+    """Say with an exception how a worker ended."""
+    tail = "\n".join(log.strip().splitlines()[-LOG_LINES:])
+    reason, message = str(last.get("reason", "")), str(last.get("message", ""))
+    if timed_out:
+        return JobError("timeout", f"expected an end within {timeout:.0f} s; last lines of its log:\n{tail}")
+    if status == BAD_INPUT and last.get("event") == "failed":
+        return UserError(message)
+    if reason == "missing_artifact":
+        return MissingArtifactError(message)
+    if last.get("event") == "failed" and reason in get_args(Reason):
+        return JobError(reason, message)  # type: ignore[arg-type]
+    if status > 0:
+        return JobBug(f"the worker ended with status {status}; last lines of its log:\n{tail}")
+    if out_of_memory(tail):
+        return JobError("out_of_memory", f"it died of {signal.Signals(-status).name}; last lines of its log:\n{tail}")
+    kind: Reason = "killed" if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT) else "crashed"
+    return JobError(kind, f"it died of {signal.Signals(-status).name}; last lines of its log:\n{tail}")
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
