@@ -1,0 +1,175 @@
+"""Classification data for reignite: crops of a detection split, or a folder per class (ImageNet layout).
+
+Shapes: B images of S x S px, K classes; labels count from 0. Determinism as in `loader`.
+"""
+
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from spnas_core.data import files, images
+from spnas_core.data.coco import Split
+from spnas_core.data.loader import epoch_order
+from spnas_core.data.pipeline import ImageCache, Plan, stream
+from spnas_core.errors import UserError
+
+CONTEXT = 1.25  # side of a crop in longer sides of its box
+MIN_SIDE = 4.0  # px
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+Window = tuple[float, float, float, float]  # x1, y1, x2, y2, px of the original image
+
+
+class ClassBatch(NamedTuple):
+    """Images and classes."""
+
+    images: npt.NDArray[np.float32]  # (B, 3, S, S) normalised
+    labels: npt.NDArray[np.int32]  # (B,) in 0..K-1; -1 = padding image
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """A list of (file, window, label); the window None is the largest square in the middle."""
+
+    size: int
+    class_names: tuple[str, ...]
+    items: tuple[tuple[str, Window | None, int], ...]
+
+    @cached_property
+    def of_file(self) -> dict[str, tuple[int, ...]]:
+        """Indexes of the crops of each file."""
+        found: dict[str, list[int]] = {}
+        for index, (file, _, _) in enumerate(self.items):
+            found.setdefault(file, []).append(index)
+        return {file: tuple(indexes) for file, indexes in found.items()}
+
+
+def open_crops(split: Split, size: int) -> Crops:
+    """Every box of a detection split, with some of what is around it; UserError where there is none."""
+    items = tuple(
+        (sample.file, crop_window(box, sample.width, sample.height), int(label) - 1)
+        for sample in split.samples
+        for box, label in zip(sample.boxes, sample.labels, strict=True)
+    )
+    if not items:
+        raise UserError(f"split {split.name!r}: expected boxes to crop for the classifier, got none")
+    return Crops(size, split.class_names, items)
+
+
+def open_folder(url: str, split: str, size: int, class_names: Sequence[str] | None = None) -> Crops:
+    """Images ``URL/SPLIT/CLASS/*``; classes by name, or those of `class_names` (give those of train when opening val).
+
+    UserError: no such folder, a class that is not in `class_names`, no images.
+    """
+    system, root = files.open_url(url)
+    top = files.join(root, split)
+    where = files.full_url(system, top)
+    folders = sorted(name for name, entry in files.list_folder(system, top).items() if entry["type"] == "directory")
+    if not folders:
+        raise UserError(f"{where}: expected a folder per class, got none")
+    names = tuple(class_names) if class_names is not None else tuple(folders)
+    if unknown := [name for name in folders if name not in names]:
+        raise UserError(f"{where}: expected the classes {', '.join(names)}; got {unknown[0]!r} too")
+    items = []
+    for folder in folders:
+        listing = files.list_folder(system, files.join(top, folder))
+        pictures = [e["name"] for name, e in sorted(listing.items()) if posixpath.splitext(name)[1].lower() in SUFFIXES]
+        if not pictures:
+            raise UserError(f"{where}/{folder}: expected images ({', '.join(SUFFIXES)}), got none")
+        items += [(files.full_url(system, path), None, names.index(folder)) for path in pictures]
+    return Crops(size, names, tuple(items))
+
+
+def crop_window(box: npt.NDArray[np.float32], width: int, height: int) -> Window:
+    """Square around a box, `CONTEXT` times its longer side, at least `MIN_SIDE`; moved, then cut, to lie inside its image."""
+    x1, y1, x2, y2 = map(float, box)
+    side = max(MIN_SIDE, CONTEXT * max(x2 - x1, y2 - y1))
+    left = min(max(0.0, (x1 + x2 - side) / 2), max(0.0, width - side))
+    top = min(max(0.0, (y1 + y2 - side) / 2), max(0.0, height - side))
+    return left, top, min(float(width), left + side), min(float(height), top + side)
+
+
+def train_crops(
+    crops: Crops, batch: int, seed: int, epoch: int, start_step: int = 0, cache: ImageCache | None = None, threads: int = 2
+) -> Iterator[ClassBatch]:
+    """Full batches of one epoch from `start_step` on, shuffled, half of the images mirrored."""
+    order = epoch_order(len(crops.items), batch, seed, epoch)
+    flips = np.random.default_rng((seed, epoch, 2)).random(len(order)) < 0.5
+    return _batches(crops, order, flips, batch, start_step, cache, threads)
+
+
+def eval_crops(crops: Crops, batch: int, cache: ImageCache | None = None, threads: int = 2) -> Iterator[ClassBatch]:
+    """Every crop once, in order; the last batch is filled up with padding images (label -1)."""
+    order = np.arange(len(crops.items))
+    return _batches(crops, order, np.zeros(len(order), bool), batch, 0, cache, threads)
+
+
+def mixup(
+    pictures: npt.NDArray[np.float32], onehot: npt.NDArray[np.float32], alpha: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mix each image (B, 3, S, S) and its class weights (B, K) with another of the batch, by one share ~ Beta(alpha, alpha); 0 = not.
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
+    """
+    if alpha == 0:
+        return pictures, onehot
+    share = np.float32(rng.beta(alpha, alpha))
+    other = rng.permutation(len(pictures))
+    return share * pictures + (1 - share) * pictures[other], share * onehot + (1 - share) * onehot[other]
+
+
+def _batches(
+    crops: Crops,
+    order: npt.NDArray[np.int64],
+    flips: npt.NDArray[np.bool_],
+    batch: int,
+    start_step: int,
+    cache: ImageCache | None,
+    threads: int,
+) -> Iterator[ClassBatch]:
+    def plans() -> Iterator[Plan[ClassBatch]]:
+        for first in range(start_step * batch, len(order), batch):
+            arrays = ClassBatch(np.zeros((batch, 3, crops.size, crops.size), np.float32), np.full(batch, -1, np.int32))
+            last = min(first + batch, len(order))
+            yield arrays, [_call(arrays, row, int(order[place]), bool(flips[place])) for row, place in enumerate(range(first, last))]
+
+    def _call(arrays: ClassBatch, row: int, index: int, flip: bool) -> Callable[[], None]:
+        return lambda: _fill(arrays, row, crops, index, flip, cache)
+
+    return stream(plans(), threads)
+
+
+def _fill(arrays: ClassBatch, row: int, crops: Crops, index: int, flip: bool, cache: ImageCache | None) -> None:
+    pixels = _picture(crops, index, cache)
+    images.normalise(pixels[:, ::-1] if flip else pixels, (crops.size, crops.size), arrays.images[row])
+    arrays.labels[row] = crops.items[index][2]
+
+
+def _picture(crops: Crops, index: int, cache: ImageCache | None) -> images.Pixels:
+    """Get one crop (S, S, 3). Where the cache has room, all crops of its image are made at once, so that it is decoded but once."""
+    key = ("crop", crops.size, *crops.items[index])
+    kept = cache.get(key) if cache else None
+    if kept is not None:
+        return kept
+    file, window, _ = crops.items[index]
+    whole = Image.fromarray(images.decode(files.local_file(file), file))
+    if cache:
+        siblings = crops.of_file[file]
+        if cache.has_room(len(siblings) * crops.size**2 * 3):
+            for sibling in siblings:
+                cache.put(("crop", crops.size, *crops.items[sibling]), _cut(whole, crops.items[sibling][1], crops.size))
+    return _cut(whole, window, crops.size)
+
+
+def _cut(whole: Image.Image, window: Window | None, size: int) -> images.Pixels:
+    if window is None:
+        side = min(whole.size)
+        left, top = (whole.width - side) / 2, (whole.height - side) / 2
+        window = (left, top, left + side, top + side)
+    return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=window, reducing_gap=3.0))

@@ -1,0 +1,111 @@
+"""Pictures: decoding to RGB, resizing into the network input, normalising.
+
+Shapes: H, W = network input px; h, w = valid px of one image inside it (top left; the rest is padding).
+"""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from spnas_core.errors import UserError
+
+Pixels = npt.NDArray[np.uint8]
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB in [0, 1]; torchvision's
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+_GAIN, _OFFSET = 1.0 / (255.0 * STD), -MEAN / STD
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION = 0x0112
+
+
+def decode(path: Path, name: str = "") -> Pixels:
+    """RGB pixels (H, W, 3) of an image file, its EXIF rotation applied; grey, palette, CMYK, alpha and 16 bit become 8-bit RGB.
+
+    Alpha is dropped, 16-bit values keep their upper byte. UserError names the file (as `name`, if given) that is truncated,
+    missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except _BROKEN as error:
+        raise UserError(f"image {name or path}: expected a whole image file, got: {_one_line(error)}") from error
+
+
+def probe(path: Path, name: str = "") -> tuple[int, int]:
+    """Width and height after EXIF rotation, px; reads all of the file, so that a truncated one is a UserError (JPEG at 1/8 size: fast)."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+            image.load()
+            rotated = image.getexif().get(_ORIENTATION) in _ROTATED
+    except _BROKEN as error:
+        raise UserError(f"image {name or path}: expected a whole image file, got: {_one_line(error)}") from error
+    return (height, width) if rotated else (width, height)
+
+
+def check_size(found: tuple[int, int], annotated: tuple[int, int], name: str) -> None:
+    """UserError unless the decoded (width, height) is the annotated one."""
+    if found == annotated:
+        return
+    (width, height), (w, h) = found, annotated
+    hint = " (swapped: boxes must be drawn on the image after its EXIF rotation)" if (h, w) == found else ""
+    raise UserError(f"image {name}: the annotation says {w}x{h} px, the file has {width}x{height}{hint}")
+
+
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Bilinear, antialiased where it shrinks; (h, w, 3) -> (height, width, 3)."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
+
+
+def fitted_size(height: int, width: int, size: tuple[int, int], factor: float = 1.0) -> tuple[int, int]:
+    """(h, w) of an image of `height` x `width` px that fills `size` (H, W) with its aspect ratio kept, times `factor`."""
+    ratio = min(size[0] / height, size[1] / width) * factor
+    return max(1, round(height * ratio)), max(1, round(width * ratio))
+
+
+def letterbox(image: Pixels, size: tuple[int, int], factor: float = 1.0) -> tuple[Pixels, tuple[int, int], tuple[float, float]]:
+    """Fit an image into `size` (H, W), top left, aspect ratio kept, times `factor` in (0, 1]; zeros beyond.
+
+    Returns the padded (H, W, 3), the valid (h, w), and network px per original px in x and y.
+    """
+    h, w = fitted_size(image.shape[0], image.shape[1], size, factor)
+    padded = np.zeros((*size, 3), np.uint8)
+    padded[:h, :w] = resize(image, h, w)
+    return padded, (h, w), (w / image.shape[1], h / image.shape[0])
+
+
+def normalise(image: Pixels, hw: tuple[int, int], out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
+    """ImageNet mean and standard deviation: uint8 (H, W, 3) -> float32 (3, H, W), zeros beyond the valid `hw`.
+
+    `image` may have only its valid part where `out`, an array of zeros, is given and filled.
+    """
+    h, w = hw
+    result = np.zeros((3, *image.shape[:2]), np.float32) if out is None else out
+    for channel in range(3):
+        valid = result[channel, :h, :w]
+        np.multiply(image[:h, :w, channel], _GAIN[channel], out=valid, dtype=np.float32)
+        valid += _OFFSET[channel]
+    return result
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bit (PNG, TIFF), as I;16 or in 32-bit integers
+        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
