@@ -14,7 +14,7 @@ from functools import cached_property
 from spnas_core.errors import UserError
 
 MIN_BLOCKS, MAX_BLOCKS, MAX_STAGES = 8, 60, 7
-_TYPE = re.compile(r"b|r|x\(([1-9]\d*)x([1-9]\d*)d\)")
+_TYPE = re.compile(r"b|r|x\(([1-9][0-9]*)x([1-9][0-9]*)d\)")
 
 
 class ArchError(UserError):
@@ -93,11 +93,11 @@ class Arch:
         return "".join(self.stages)
 
     def serial(self) -> "Arch":
-        """The same net without its parallel part."""
+        """Return the same net without its parallel part."""
         return replace(self, parallel=(0,) * len(self.stages))
 
     def with_parallel(self, parallel: tuple[int, ...]) -> "Arch":
-        """The same serial net with `parallel` copies per stage."""
+        """Return the same serial net with `parallel` copies per stage."""
         return parse(f"{self.block_type.text}_{self.serial_text}_{'-'.join(map(str, parallel))}")
 
 
@@ -118,7 +118,7 @@ def parse(text: str) -> Arch:
         if wrong := set(stage) - {"1", "2"}:
             raise ArchError(f"architecture {text!r}: expected the digits 1 and 2, got {min(wrong)!r} in stage {position}")
     copies = parts[2].split("-") if len(parts) == 3 else ["0"] * len(stages)
-    if len(copies) != len(stages) or not all(re.fullmatch(r"0|[1-9]\d?", c) for c in copies):
+    if len(copies) != len(stages) or not all(re.fullmatch(r"0|[1-9][0-9]?", c) for c in copies):
         raise ArchError(f"architecture {text!r}: expected {len(stages)} numbers of copies, got {parts[2]!r}")
     return Arch(BlockType(kind), stages, tuple(map(int, copies)))
 
@@ -134,14 +134,16 @@ def check_space(arch: Arch, min_blocks: int = MIN_BLOCKS, max_blocks: int = MAX_
 
 
 def blocks(arch: Arch, base_width: int = 64) -> tuple[Block, ...]:
-    """The residual blocks of the serial part, in order; the stem gives `base_width` channels at stride 4."""
+    """List the residual blocks of the serial part, in order; the stem gives `base_width` channels at stride 4."""
     found: list[Block] = []
     channels, planes = base_width, base_width
     for stage, digits in enumerate(arch.stages):
         for position, digit in enumerate(digits):
             planes *= int(digit)
             out = planes * arch.block_type.expansion
-            inner = planes if arch.block_type.text == "b" else arch.block_type.inner(planes)
+            inner = arch.block_type.inner(planes)
+            if not inner:
+                raise ArchError(f"architecture {str(arch)!r}: expected at least 1 channel per group, got 0 at base width {base_width}")
             found.append(Block(len(found), stage, channels, inner, out, 2 if stage and not position else 1))
             channels = out
     return tuple(found)

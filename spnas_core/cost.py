@@ -1,0 +1,146 @@
+"""Parameters and multiply-accumulates (MACs), counted from the architecture alone.
+
+Parameters are the trained ones (gamma and beta of a norm, not its statistics). MACs are those of convolutions and linear layers, for
+one image; norms, additions, pooling and resizing count nothing. Sizes are (height, width), px; every halving rounds up, as a
+convolution or pooling of stride 2 with torchvision's padding does: ``(h + 2p - k) // 2 + 1 == ceil(h / 2)`` for k = 2p + 1.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from spnas_core.arch import Arch, Block, blocks, levels
+
+Size = tuple[int, int]
+Stem = Literal["7x7", "3x3"]
+POOLED = 7  # side of a region's features, in cells
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trained parameters, and multiply-accumulates for one image."""
+
+    params: int = 0
+    macs: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.params + other.params, self.macs + other.macs)
+
+
+def half(size: Size) -> Size:
+    """Size after a layer of stride 2."""
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
+
+
+def stage_sizes(arch: Arch, size: Size) -> tuple[Size, ...]:
+    """Output size of every stage, in cells, for a network input of `size` px."""
+    current, found = half(half(size)), []
+    for _ in arch.stages:
+        found.append(current)
+        current = half(current)
+    return tuple(found)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, out: Size, groups: int = 1, norm: bool = True) -> Cost:
+    """Convolution with its norm (gamma, beta), or with a bias; `out` is its output size in cells."""
+    weights = inputs // groups * outputs * kernel * kernel
+    return Cost(weights + outputs * (2 if norm else 1), weights * out[0] * out[1])
+
+
+def _linear(inputs: int, outputs: int) -> Cost:
+    return Cost((inputs + 1) * outputs, inputs * outputs)
+
+
+def _stem(size: Size, base_width: int, stem: Stem) -> Cost:
+    first = half(size)
+    if stem == "7x7":
+        return _conv(3, base_width, 7, first)
+    return _conv(3, base_width // 2, 3, first) + _conv(base_width // 2, base_width, 3, half(first))
+
+
+def _block(arch: Arch, block: Block, before: Size, after: Size) -> Cost:
+    inputs, inner, outputs = block.in_channels, block.inner_channels, block.out_channels
+    if arch.block_type.expansion == 1:
+        cost = _conv(inputs, inner, 3, after) + _conv(inner, outputs, 3, after)
+    else:
+        cost = _conv(inputs, inner, 1, before) + _conv(inner, inner, 3, after, arch.block_type.groups) + _conv(inner, outputs, 1, after)
+    return cost + _conv(inputs, outputs, 1, after) if block.projection else cost
+
+
+def _stages(arch: Arch, size: Size, base_width: int) -> tuple[Cost, ...]:
+    """Cost of every stage without its copies."""
+    sizes = stage_sizes(arch, size)
+    found = [Cost()] * len(sizes)
+    for block in blocks(arch, base_width):
+        after = sizes[block.stage]
+        before = sizes[block.stage - 1] if block.stride == 2 else after
+        found[block.stage] += _block(arch, block, before, after)
+    return tuple(found)
+
+
+def stage_macs(arch: Arch, size: Size, base_width: int = 64) -> tuple[int, ...]:
+    """MACs of every stage without its copies; the parallel search draws stages with probability proportional to 1 / MACs."""
+    return tuple(cost.macs for cost in _stages(arch, size, base_width))
+
+
+def backbone_cost(arch: Arch, size: Size, base_width: int = 64, stem: Stem = "7x7", share_weights: bool = True) -> Cost:
+    """Cost of stem, stages, parallel copies and their connections (1x1 convolution + norm, stage output -> stage input channels).
+
+    A copy that shares the main stage's weights costs its MACs again, but no parameters, and all copies of a stage then share one
+    connection, as in the authors' release. Otherwise each copy has its own weights and its own connection.
+    """
+    total = _stem(size, base_width, stem)
+    inputs = base_width
+    rows = zip(_stages(arch, size, base_width), levels(arch, base_width), stage_sizes(arch, size), arch.parallel, strict=True)
+    for stage, level, out, copies in rows:
+        connection = _conv(level.channels, inputs, 1, out)
+        params = connection.params if share_weights else copies * (stage.params + connection.params)
+        total += stage
+        if copies:
+            total += Cost(params, copies * (stage.macs + connection.macs))
+        inputs = level.channels
+    return total
+
+
+def neck_cost(arch: Arch, size: Size, base_width: int, fpn_channels: int) -> Cost:
+    """Cost of the feature pyramid: per stage a 1x1 (inner) and a 3x3 (layer) convolution with bias."""
+    total = Cost()
+    for level, out in zip(levels(arch, base_width), stage_sizes(arch, size), strict=True):
+        total += _conv(level.channels, fpn_channels, 1, out, norm=False) + _conv(fpn_channels, fpn_channels, 3, out, norm=False)
+    return total
+
+
+def rpn_cost(arch: Arch, size: Size, fpn_channels: int, anchors: int) -> Cost:
+    """Cost of the region proposals: one set of weights on every stage's level and on the extra pooled one; `anchors` per cell."""
+    sizes = stage_sizes(arch, size)
+    cells = sum(height * width for height, width in (*sizes, half(sizes[-1])))
+    once = _conv(fpn_channels, fpn_channels, 3, (1, 1), norm=False) + _conv(fpn_channels, 5 * anchors, 1, (1, 1), norm=False)
+    return Cost(once.params, once.macs * cells)
+
+
+def head_cost(classes: int, fpn_channels: int, head_channels: int, proposals: int) -> Cost:
+    """Cost of the box head on `proposals` regions; `classes` without the background."""
+    once = _linear(fpn_channels * POOLED * POOLED, head_channels) + _linear(head_channels, head_channels)
+    once += _linear(head_channels, 5 * (classes + 1))
+    return Cost(once.params, once.macs * proposals)
+
+
+def detector_cost(
+    arch: Arch,
+    *,
+    size: Size,
+    classes: int,
+    base_width: int = 64,
+    stem: Stem = "7x7",
+    share_weights: bool = True,
+    fpn_channels: int = 256,
+    head_channels: int = 1024,
+    anchors: int = 3,
+    proposals: int = 1000,
+) -> Cost:
+    """Cost of the whole detector in inference: backbone, neck, region proposals and box head.
+
+    `classes` without the background, `anchors` per cell, `proposals` per image.
+    """
+    backbone = backbone_cost(arch, size, base_width, stem, share_weights)
+    neck, rpn = neck_cost(arch, size, base_width, fpn_channels), rpn_cost(arch, size, fpn_channels, anchors)
+    return backbone + neck + rpn + head_cost(classes, fpn_channels, head_channels, proposals)

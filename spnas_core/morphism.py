@@ -1,0 +1,195 @@
+"""Inheritance: the weights of a parent, moved to a child architecture; every tensor is copied, new by design, or an error.
+
+Weights are ``dict[str, ndarray]`` with the names of the built net; blocks are numbered along the flat sequence, so moving a ``-``
+renames nothing. A new block of stride 1 is exactly the identity, since gamma and beta of the last norm of its residual branch are
+zero (its input comes out of a ReLU), and it can learn at once, since nothing else of it is zero.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spnas_core.arch import Arch, blocks, levels
+from spnas_core.errors import UserError
+from spnas_core.lineage import lineage
+
+__all__ = ["Audit", "Weights", "inherit", "lineage", "load", "trainable_when_frozen"]
+
+Weights = dict[str, npt.NDArray[np.float32]]
+_SHOWN = 12  # tensors named in an error
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an inheritance did: names of the child's copied and new tensors, and of the parent's dropped ones.
+
+    `zero` names the gammas and betas that now start at zero: they must be trained even where norms are frozen, else their block never
+    learns. Counts are of parameters, so without the statistics of norms.
+    """
+
+    copied: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+    zero: tuple[str, ...]
+    copied_params: int
+    new_params: int
+    dropped_params: int
+
+    @property
+    def share(self) -> float:
+        """Share of the child's parameters that were copied."""
+        return self.copied_params / max(self.copied_params + self.new_params, 1)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The audit as a JSON document."""
+        return {**asdict(self), "share": self.share}
+
+
+def _audit(fresh: Weights, weights: Weights, copied: set[str], dropped: set[str], zero: Iterable[str] = ()) -> Audit:
+    def count(names: Iterable[str], owner: Weights) -> int:
+        return sum(owner[name].size for name in names if not name.endswith((".moving_mean", ".moving_variance")))
+
+    new = fresh.keys() - copied
+    counts = count(copied, fresh), count(new, fresh), count(dropped, weights)
+    return Audit(tuple(sorted(copied)), tuple(sorted(new)), tuple(sorted(dropped)), tuple(sorted(zero)), *counts)
+
+
+def _check_fit(title: str, missing: Weights, unused: Weights) -> None:
+    lines = [f"{sign}{name} {found[name].shape}" for sign, found in (("+", missing), ("-", unused)) for name in sorted(found)]
+    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    if lines:
+        raise UserError(f"{title}: weights differ, expected (+) and found (-): {', '.join(lines[:_SHOWN])}{more}")
+
+
+def _fits(a: Weights, name: str, b: Weights, other: str) -> bool:
+    return other in b and a[name].shape == b[other].shape and a[name].dtype == b[other].dtype
+
+
+def load(fresh: Weights, weights: Weights, prefix: str = "") -> tuple[Weights, Audit]:
+    """Replace the tensors of `fresh` whose names start with `prefix` by those of `weights`, for one and the same architecture.
+
+    Below `prefix`, names, shapes and dtypes must be equal, else UserError with a +/- list. Other tensors of `fresh` stay (and count as
+    new), others of `weights` are left out (and count as dropped).
+    """
+    wanted = {name for name in fresh if name.startswith(prefix)}
+    given = {name for name in weights if name.startswith(prefix)}
+    fitting = {name for name in wanted if _fits(fresh, name, weights, name)}
+    _check_fit("cannot load", {name: fresh[name] for name in wanted - fitting}, {name: weights[name] for name in given - fitting})
+    result = {name: (weights if name in fitting else fresh)[name].copy() for name in fresh}
+    return result, _audit(fresh, weights, fitting, weights.keys() - fitting)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where the tensors of a child come from."""
+
+    parent: Arch
+    child: Arch
+    own_copies: bool = False  # whether the parent's copies have weights of their own
+    replace_head: bool = False
+
+    @cached_property
+    def line(self) -> tuple[int | None, ...]:
+        return lineage(self.parent, self.child)
+
+    def keeps_part(self, stage: int, number: int) -> bool:
+        """Whether parent and child both have this copy; none is kept where the serial parts differ."""
+        if self.parent.serial() != self.child.serial():
+            return False
+        return number < min(self.parent.parallel[stage], self.child.parallel[stage])
+
+    def main_name(self, name: str) -> str | None:
+        """Name of the child's main tensor from which the tensor of a new copy starts; None for any other tensor."""
+        if not name.startswith("backbone.copies."):
+            return None
+        stage, number, position, rest = name.split(".", 5)[2:]
+        if self.own_copies and self.keeps_part(int(stage), int(number)):
+            return None
+        return f"backbone.blocks.{sum(map(len, self.child.stages[: int(stage)])) + int(position)}.{rest}"
+
+    def source(self, name: str) -> str | None:
+        """Name of the parent's tensor; None where the child's is new by design."""
+        parts = name.split(".")
+        match parts[:2]:
+            case ["backbone", "blocks"]:
+                index = self.line[int(parts[2])]
+                if index is None or (parts[3] == "shortcut" and not blocks(self.parent)[index].projection):
+                    return None
+                return ".".join(["backbone", "blocks", str(index), *parts[3:]])
+            case ["backbone", "connect"]:
+                return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
+            case ["neck", kind]:
+                ours, theirs, stage = levels(self.parent), levels(self.child), int(parts[2])
+                if stage >= len(ours) or (kind == "inner" and parts[3] == "weight" and ours[stage] != theirs[stage]):
+                    return None
+            case ["head", "score" | "delta"] if self.replace_head:
+                return None
+        return name
+
+    def drops(self, name: str) -> bool:
+        """Whether the child has no use for this tensor of the parent, by design."""
+        parts = name.split(".")
+        match parts[:2]:
+            case ["backbone", "blocks"] if parts[3] == "shortcut":
+                return not blocks(self.child)[self.line.index(int(parts[2]))].projection
+            case ["backbone", "copies" | "connect"]:
+                return not self.keeps_part(int(parts[2]), int(parts[3]))
+            case ["neck", "inner"]:
+                return self.source(name) is None
+            case ["head", "score" | "delta"]:
+                return self.replace_head
+        return False
+
+    def blank_norms(self) -> tuple[str, ...]:
+        """Beginnings of the names of the last norms of new blocks without projection."""
+        last = "bn2" if self.child.block_type.expansion == 1 else "bn3"
+        new = [block.index for block in blocks(self.child) if self.line[block.index] is None and not block.projection]
+        return tuple(f"backbone.blocks.{index}.{last}." for index in new)
+
+
+def inherit(parent: Arch, child: Arch, weights: Weights, fresh: Weights, *, replace_head: bool = False) -> tuple[Weights, Audit]:
+    """Weights of `child`: those of `parent` where its blocks and parts continue, else those of `fresh`, the newly initialised child.
+
+    New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, the neck's tensors of new stages
+    or changed widths, connections (gamma and beta zero: the net starts as its serial part), and copies that the parent lacks (they
+    start as the main stage). Dropped by design: what only the parent needs of these. `replace_head`: the box head's last layers are
+    new, for other classes. Anything else that differs in name, shape or dtype is a UserError with a +/- list.
+    """
+    plan = _Plan(parent, child, any(name.startswith("backbone.copies.") for name in weights), replace_head)
+    mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
+    sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
+    matched = {name: source for name, source in sources.items() if source is not None and _fits(fresh, name, weights, source)}
+    misses = {name: fresh[name] for name, source in sources.items() if source is not None and name not in matched}
+    unused = weights.keys() - set(matched.values())
+    _check_fit(f"cannot inherit {child} from {parent}", misses, {name: weights[name] for name in unused if not plan.drops(name)})
+
+    blank = (*plan.blank_norms(), "backbone.connect.")
+    zero = {name for name in sources.keys() - matched.keys() if name.startswith(blank) and name.endswith((".gamma", ".beta"))}
+    result = {name: weights[matched[name]].copy() if name in matched else fresh[name].copy() for name in sources}
+    result |= {name: np.zeros_like(fresh[name]) for name in zero}
+    result |= {name: result[main].copy() for name, main in mains.items()}
+    copied = matched.keys() | {name for name, main in mains.items() if main in matched}
+    zero |= {name for name, main in mains.items() if main in zero}
+    return {name: result[name] for name in fresh}, _audit(fresh, weights, copied, unused, zero)
+
+
+def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str]) -> set[str]:
+    """Those of `names` that are trained when inherited blocks are not: new and moved (other stride) blocks, parts beside them, heads.
+
+    The stem and all blocks that continue unchanged are frozen, and so are copies which the parent has too.
+    """
+    plan = _Plan(parent, child)
+    ours = blocks(parent)
+    moved = [block.index for block in blocks(child) if (index := plan.line[block.index]) is None or ours[index].stride != block.stride]
+    trained = ("backbone.connect.", "neck.", "rpn.", "head.", *(f"backbone.blocks.{index}." for index in moved))
+
+    def new_copy(name: str) -> bool:
+        parts = name.split(".")
+        return parts[:2] == ["backbone", "copies"] and not plan.keeps_part(int(parts[2]), int(parts[3]))
+
+    return {name for name in names if name.startswith(trained) or new_copy(name)}

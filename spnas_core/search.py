@@ -1,0 +1,134 @@
+"""Proposing: pure functions of the ledger, the settings and the seed.
+
+Only the rounds before its own decide what a round proposes, in the order (stage, round, index); so the same children come out
+whatever the order in which candidates finished, and a killed search goes on to the same end with no state of its own.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from spnas_core.arch import Arch, ArchError, parse
+from spnas_core.config import Budget, Detector, Run
+from spnas_core.cost import Cost, detector_cost, stage_macs
+from spnas_core.errors import UserError
+from spnas_core.ledger import STAGES, Ledger, Stage, Trial, best, pareto_front, ranked_best, reignitions, stuck, winner
+from spnas_core.mutation import mutate
+from spnas_core.pareto import hypervolume, pareto_rank
+
+__all__ = [
+    "Ledger",
+    "Proposal",
+    "Trial",
+    "best",
+    "candidate_cost",
+    "hypervolume",
+    "pareto_front",
+    "pareto_rank",
+    "propose_parallel",
+    "propose_serial",
+    "reignitions",
+    "stuck",
+    "winner",
+    "within",
+]
+
+Proposal = tuple[Arch, Trial]  # a child and the trial whose weights it inherits
+CostOf = Callable[[Arch], Cost]
+DRAWS = 200  # tries per candidate, before a round is given fewer candidates
+
+
+def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
+    """Cost of the whole detector of `detector` with the backbone `arch`, in inference at its image size; `classes` without background."""
+    return detector_cost(
+        arch,
+        size=detector.image_size,
+        classes=classes,
+        base_width=detector.base_width,
+        stem=detector.stem,
+        share_weights=detector.share_weights,
+        fpn_channels=detector.fpn_channels,
+        head_channels=detector.head_channels,
+        anchors=len(detector.anchor_ratios),
+        proposals=detector.proposals_test,
+    )
+
+
+def within(cost: Cost, budget: Budget, lower: bool = True) -> bool:
+    """Whether `cost` lies in `budget`; without `lower` only the upper limits count."""
+    for value, (low, high) in ((cost.params / 1e6, budget.params_m), (cost.macs / 1e9, budget.gmacs)):
+        if (high is not None and value > high) or (lower and low is not None and value < low):
+            return False
+    return True
+
+
+def _generator(seed: int, stage: Stage, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, STAGES.index(stage), number])))
+
+
+def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf, seed: int | None = None) -> list[Proposal]:
+    """Children for serial round `number` (from 1), from all rounds before it; `seed` is by default that of `settings`.
+
+    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank). Children are new to the ledger and to each other, in
+    the space and within the budget; fewer than asked for where too few are found. UserError where no trial can be a parent.
+    """
+    serial = settings.serial
+    finished = [trial for trial in ledger if trial.stage == "fine_tune" or (trial.stage == "serial" and trial.round < number)]
+    parents = ranked_best(finished, serial.max_optimal)
+    if not parents:
+        raise UserError(f"serial round {number}: expected a finished trial to start from, got none")
+    weights = np.array([1 / (1 + rank) for rank, _ in parents])
+    rng = _generator(settings.seed if seed is None else seed, "serial", number)
+    known = {str(parse(trial.arch)) for trial in finished}
+    found: list[Proposal] = []
+    for _ in range(DRAWS * serial.candidates):
+        parent = parents[int(rng.choice(len(parents), p=weights / weights.sum()))][1]
+        try:
+            child = mutate(parse(parent.arch), rng, serial.mutation, settings.space)
+        except ArchError:  # a space so tight that this parent has no child; another may have one
+            continue
+        if str(child) not in known and within(cost_of(child), settings.budget):
+            known.add(str(child))
+            found.append((child, parent))
+            if len(found) == serial.candidates:
+                break
+    return found
+
+
+def _grow(start: Arch, rng: np.random.Generator, settings: Run, cost_of: CostOf) -> Arch:
+    """Add copies to `start`, one at a time, to a stage drawn by 1 / MACs, up to a drawn total or the upper limits of the budget."""
+    most = settings.parallel.max_parallel
+    rarity = 1 / np.array(stage_macs(start, settings.detector.image_size, settings.detector.base_width), dtype=np.float64)
+    copies = np.zeros(len(start.stages), dtype=np.int64)
+    grown = start
+    for _ in range(int(rng.integers(1, most * len(copies) + 1))):
+        chances = np.where(copies < most, rarity, 0.0)
+        copies[rng.choice(len(copies), p=chances / chances.sum())] += 1
+        larger = start.with_parallel(tuple(map(int, copies)))
+        if not within(cost_of(larger), settings.budget, lower=False):
+            break
+        grown = larger
+    return grown
+
+
+def propose_parallel(
+    parents: Sequence[Trial], settings: Run, cost_of: CostOf, seed: int | None = None, ledger: Ledger = ()
+) -> list[Proposal]:
+    """Children of the parallel search, dealt out to `parents` in turn: the serial part of a parent with copies beside its stages.
+
+    New to `ledger` and to each other, and within the budget; fewer than asked for where too few are found.
+    """
+    if not parents:
+        raise UserError("parallel search: expected a serial net to start from, got none")
+    rng = _generator(settings.seed if seed is None else seed, "parallel", 0)
+    known = {str(parse(trial.arch)) for trial in (*parents, *ledger)} | {str(parse(trial.arch).serial()) for trial in parents}
+    found: list[Proposal] = []
+    for draw in range(DRAWS * settings.parallel.candidates):
+        parent = parents[draw % len(parents)]
+        child = _grow(parse(parent.arch).serial(), rng, settings, cost_of)
+        if str(child) not in known and within(cost_of(child), settings.budget):
+            known.add(str(child))
+            found.append((child, parent))
+            if len(found) == settings.parallel.candidates:
+                break
+    return found
