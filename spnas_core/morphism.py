@@ -132,14 +132,16 @@ class _Plan:
         return name
 
     def drops(self, name: str) -> bool:
-        """Whether the child has no use for this tensor of the parent, by design."""
+        """Whether this is a tensor of the parent for which the child has no use, by design."""
         parts = name.split(".")
+        numbers = [int(part) for part in parts if part.isdecimal()]
         match parts[:2]:
-            case ["backbone", "blocks"] if parts[3] == "shortcut":
-                return not blocks(self.child)[self.line.index(int(parts[2]))].projection
-            case ["backbone", "copies" | "connect"]:
-                return not self.keeps_part(int(parts[2]), int(parts[3]))
-            case ["neck", "inner"]:
+            case ["backbone", "blocks"] if parts[3:4] == ["shortcut"] and numbers and numbers[0] in self.line:
+                ours, theirs = blocks(self.parent)[numbers[0]], blocks(self.child)[self.line.index(numbers[0])]
+                return ours.projection and not theirs.projection
+            case ["backbone", "copies" | "connect"] if len(numbers) > 1 and numbers[0] < len(self.parent.stages):
+                return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
+            case ["neck", "inner"] if numbers and numbers[0] < len(self.parent.stages):
                 return self.source(name) is None
             case ["head", "score" | "delta"]:
                 return self.replace_head

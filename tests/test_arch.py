@@ -1,0 +1,112 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spnas_core.arch import ArchError, Level, blocks, check_space, levels, parse
+
+OLD_SERVICE = (
+    "1-11111111-2111121111-211111",
+    "1-1112-1111111111121-11111112111",
+    "11-111112-112-11111211",
+    "1-1-1-2112112",
+    "11-211-121-11111121",
+)
+TYPES = st.sampled_from(["b", "r", "x(32x4d)", "x(8x16d)"])
+
+
+@st.composite
+def archs(draw, max_blocks=60, parallel=True):
+    digits = "1" + draw(st.text(alphabet="1112", min_size=7, max_size=max_blocks - 1).filter(lambda text: text.count("2") < 6))
+    ends = sorted(draw(st.sets(st.integers(1, len(digits) - 1), max_size=6)))
+    stages = [digits[a:b] for a, b in zip([0, *ends], [*ends, None], strict=True)]
+    copies = [str(draw(st.integers(0, 3))) if parallel else "0" for _ in stages]
+    return parse(f"{draw(TYPES)}_{'-'.join(stages)}_{'-'.join(copies)}")
+
+
+@given(archs())
+def test_the_text_is_canonical(arch):
+    assert parse(str(arch)) == arch
+    assert str(parse(str(arch))) == str(arch)
+    assert check_space(arch) is arch
+    assert arch.with_parallel(arch.parallel) == arch
+    assert arch.serial().parallel == (0,) * len(arch.stages)
+    assert hash(parse(str(arch))) == hash(arch)
+
+
+@given(archs())
+def test_resolution_changes_at_stage_ends_and_width_at_twos_only(arch):
+    found = blocks(arch)
+    assert [block.index for block in found] == list(range(len(arch.digits)))
+    assert sum(block.stride == 2 for block in found) == len(arch.stages) - 1
+    expansion = arch.block_type.expansion
+    for before, block in pairwise(found):
+        assert block.in_channels == before.out_channels
+        assert block.out_channels == before.out_channels * int(arch.digits[block.index])
+        assert block.projection == (arch.digits[block.index] == "2" or block.stage != before.stage)
+    assert found[0].in_channels == 64
+    assert found[-1].out_channels == 64 * expansion * 2 ** arch.digits.count("2")
+    assert [level.stride for level in levels(arch)] == [2 ** (stage + 2) for stage in range(len(arch.stages))]
+
+
+@pytest.mark.parametrize("text", OLD_SERVICE)
+def test_texts_of_an_old_public_service(text):
+    arch = check_space(parse(text))
+    assert str(arch) == f"r_{text}_{'-'.join('0' * (text.count('-') + 1))}"
+
+
+def test_levels_of_resnet_50():
+    assert levels(parse("111-2111-211111-211")) == (Level(256, 4), Level(512, 8), Level(1024, 16), Level(2048, 32))
+
+
+def test_a_two_inside_a_stage_widens_without_a_stride():
+    # DESIGN 9: in the old program it crashed the net
+    third = blocks(parse("b_112-11111"))[2]
+    assert (third.stride, third.in_channels, third.out_channels, third.projection) == (1, 64, 128, True)
+
+
+def test_groups_of_resnext_are_as_wide_as_published():
+    assert [block.inner_channels for block in blocks(parse("x(32x4d)_111-2111-211111-211"))][::5] == [128, 256, 512, 1024]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("12--1", "stage 2 is empty"),
+        ("-11111111", "stage 1 is empty"),
+        ("31-2", "got '3' in stage 1"),
+        ("r_1111-1111_0", "expected 2 numbers of copies"),
+        ("r_1111-1111_0-00", "expected 2 numbers of copies"),
+        ("r_1111-1111_0--1", "expected 2 numbers of copies"),
+        ("q_1111-1111", "expected block type b, r or x(32x4d)"),
+        ("x(0x4d)_1111-1111", "expected block type"),
+        ("r_1_1_1", "got 4 parts"),
+        ("", "stage 1 is empty"),
+        ("11111111\n", "got '\\n' in stage 1"),
+        ("1111111１", "got '１' in stage 1"),
+    ],
+)
+def test_a_bad_text_is_one_clear_line(text, says):
+    with pytest.raises(ArchError) as caught:
+        parse(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1112", "expected 8 to 60 blocks, got 4"),
+        ("1" * 61, "expected 8 to 60 blocks, got 61"),
+        ("-".join(["11"] * 8), "expected at most 7 stages, got 8"),
+    ],
+)
+def test_outside_the_space(text, says):
+    with pytest.raises(ArchError, match=says):
+        check_space(parse(text))
+
+
+def test_a_width_too_small_for_the_groups_is_refused():
+    with pytest.raises(ArchError, match="at least 1 channel per group"):
+        blocks(parse("x(32x4d)_1111-1111"), base_width=8)

@@ -1,0 +1,337 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from test_arch import archs
+from test_mutation import SEEDS, generator
+
+from spnas_core.arch import ArchError, blocks, levels, parse
+from spnas_core.config import Mutation, Space
+from spnas_core.cost import detector_cost
+from spnas_core.errors import UserError
+from spnas_core.morphism import inherit, lineage, load, trainable_when_frozen
+from spnas_core.mutation import expand, mutate, swap
+
+WIDTH, FPN, HEAD = 4, 4, 5
+STATISTICS = ("moving_mean", "moving_variance")
+
+
+def shapes(arch, classes=2, share=True):
+    """Names and shapes of the built net, as the parts of the program agree on them."""
+    found = {}
+
+    def norm(name, channels):
+        found.update({f"{name}.{part}": (channels,) for part in ("gamma", "beta", *STATISTICS)})
+
+    def block(name, b):
+        middle = (b.inner_channels, b.inner_channels // arch.block_type.groups, 3, 3)
+        if arch.block_type.expansion == 1:
+            convs = [(b.inner_channels, b.in_channels, 3, 3), (b.out_channels, b.inner_channels, 3, 3)]
+        else:
+            convs = [(b.inner_channels, b.in_channels, 1, 1), middle, (b.out_channels, b.inner_channels, 1, 1)]
+        for number, shape in enumerate(convs, start=1):
+            found[f"{name}.conv{number}.weight"] = shape
+            norm(f"{name}.bn{number}", shape[0])
+        if b.projection:
+            found[f"{name}.shortcut.conv.weight"] = (b.out_channels, b.in_channels, 1, 1)
+            norm(f"{name}.shortcut.bn", b.out_channels)
+
+    def layer(name, *shape):
+        found.update({f"{name}.weight": shape, f"{name}.bias": (shape[0],)})
+
+    found["backbone.stem.conv.weight"] = (WIDTH, 3, 7, 7)
+    norm("backbone.stem.bn", WIDTH)
+    plan = blocks(arch, WIDTH)
+    for b in plan:
+        block(f"backbone.blocks.{b.index}", b)
+    for stage, copies in enumerate(arch.parallel):
+        members = [b for b in plan if b.stage == stage]
+        for number in range(copies):
+            if not share:
+                for position, b in enumerate(members):
+                    block(f"backbone.copies.{stage}.{number}.{position}", b)
+            if not (share and number):
+                found[f"backbone.connect.{stage}.{number}.conv.weight"] = (members[0].in_channels, members[-1].out_channels, 1, 1)
+                norm(f"backbone.connect.{stage}.{number}.bn", members[0].in_channels)
+    for stage, level in enumerate(levels(arch, WIDTH)):
+        layer(f"neck.inner.{stage}", FPN, level.channels, 1, 1)
+        layer(f"neck.layer.{stage}", FPN, FPN, 3, 3)
+    layer("rpn.conv", FPN, FPN, 3, 3)
+    layer("rpn.score", 3, FPN, 1, 1)
+    layer("rpn.delta", 12, FPN, 1, 1)
+    layer("head.fc1", HEAD, FPN * 49)
+    layer("head.fc2", HEAD, HEAD)
+    layer("head.score", classes + 1, HEAD)
+    layer("head.delta", 4 * (classes + 1), HEAD)
+    return found
+
+
+def weights_of(arch, seed=0, **keys):
+    rng = generator(seed)
+    found = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes(arch, **keys).items()}
+    return found | {name: np.ones_like(value) for name, value in found.items() if name.endswith("gamma")}
+
+
+def pair(parent, child, **keys):
+    parent, child = parse(parent), parse(child)
+    weights, fresh = weights_of(parent, 1, **keys), weights_of(child, 2, **keys)
+    return weights, fresh, *inherit(parent, child, weights, fresh)
+
+
+def parameters(weights):
+    return sum(value.size for name, value in weights.items() if not name.endswith(STATISTICS))
+
+
+narrow = archs(max_blocks=14).filter(lambda arch: arch.digits.count("2") < 4 and arch.block_type.text in "br")
+
+
+@settings(deadline=None, max_examples=30)
+@given(narrow, st.booleans())
+def test_the_cost_counts_these_weights(arch, share):
+    cost = detector_cost(
+        arch, size=(64, 64), classes=2, base_width=WIDTH, share_weights=share, fpn_channels=FPN, head_channels=HEAD, anchors=3, proposals=9
+    )
+    assert sum(np.prod(shape) for name, shape in shapes(arch, share=share).items() if not name.endswith(STATISTICS)) == cost.params
+
+
+def check_line(parent, child):
+    line = lineage(parent, child)
+    old = [index for index in line if index is not None]
+    assert len(line) == len(child.digits)
+    assert old == list(range(len(parent.digits)))  # each block of the parent once, in order
+    assert all(child.digits[i] == ("1" if index is None else parent.digits[index]) for i, index in enumerate(line))
+    ours, theirs = blocks(parent), blocks(child)
+    for i, index in enumerate(line):
+        if index is not None:
+            assert (ours[index].in_channels, ours[index].out_channels) == (theirs[i].in_channels, theirs[i].out_channels)
+    return line
+
+
+@settings(deadline=None, max_examples=60)
+@given(archs(max_blocks=40, parallel=False), SEEDS, st.integers(0, 4))
+def test_lineage_of_expansions(arch, seed, times):
+    rng, child = generator(seed), arch
+    for _ in range(times):
+        child = expand(child, rng)
+    check_line(arch, child)
+
+
+@settings(deadline=None, max_examples=60)
+@given(archs(max_blocks=40, parallel=False), SEEDS)
+def test_lineage_of_any_child(arch, seed):
+    assume(len(arch.stages) > 1)
+    rng = generator(seed)
+    child = mutate(arch, rng, Mutation(add_stage=0.2), Space())
+    line = check_line(arch, child)
+    if child.digits == arch.digits:
+        assert line == tuple(range(len(arch.digits)))  # moving a `-` renames nothing
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "line"),
+    [
+        ("r_111-2111-211111-211", "r_111-2111-211111-211", list(range(16))),
+        ("r_111-21", "r_111-21-1", [0, 1, 2, 3, 4, None]),  # an added stage is new
+        ("r_111-21", "r_1111-21", [0, 1, 2, None, 3, 4]),  # the first block keeps its channels
+        ("r_111-111", "r_111-1111", [0, 1, 2, 3, 4, 5, None]),  # the first block of a stage keeps its stride
+        ("r_111-111", "r_1111-111", [0, 1, 2, None, 3, 4, 5]),
+        ("r_111-121", "r_11111-121", [0, 1, 2, None, None, 3, 4, 5]),
+        ("r_11-21-11", "r_1-1211-1-1", [0, 1, 2, 3, None, 4, 5]),
+        ("b_2111", "b_21111", [0, 1, 2, 3, None]),
+    ],
+)
+def test_lineage_keeps_channels_then_strides_then_stages(parent, child, line):
+    assert lineage(parse(parent), parse(child)) == tuple(line)
+
+
+@pytest.mark.parametrize("child", ["b_111-21", "r_11-21", "r_111-211-2", "r_11121", "r_112-11", "r_111-12"])
+def test_lineage_refuses_strangers(child):
+    with pytest.raises(ArchError, match="expected a descendant of 'r_111-21_0-0'"):
+        lineage(parse("r_111-21"), parse(child))
+
+
+@settings(deadline=None, max_examples=25)
+@given(narrow, SEEDS, st.booleans())
+def test_inheritance_accounts_for_every_tensor(arch, seed, share):
+    assume(len(arch.stages) > 1)
+    parent = arch.serial()
+    child = mutate(parent, generator(seed), Mutation(add_stage=0.2), Space())
+    weights, fresh = weights_of(parent, 1, share=share), weights_of(child, 2, share=share)
+    before = {name: value.copy() for name, value in weights.items()}
+    result, audit = inherit(parent, child, weights, fresh)
+    assert list(result) == list(fresh)
+    assert all(result[name].shape == fresh[name].shape for name in fresh)
+    assert set(audit.copied) | set(audit.new) == set(fresh)
+    assert not set(audit.copied) & set(audit.new)
+    assert audit.copied_params + audit.new_params == parameters(fresh)
+    assert parameters(weights) == audit.copied_params + audit.dropped_params
+    assert 0 < audit.share <= 1
+    assert all(not result[name].any() for name in audit.zero)
+    assert all(np.array_equal(result[name], fresh[name]) for name in set(audit.new) - set(audit.zero))
+    used = {value.tobytes() for value in weights.values()}
+    assert all(result[name].tobytes() in used for name in audit.copied)
+    assert all(np.array_equal(before[name], weights[name]) for name in weights)
+    assert not any(np.shares_memory(result[name], other[name]) for other in (weights, fresh) for name in result if name in other)
+    for name in weights:  # the heads and the stem, by name
+        if name.startswith(("rpn.", "head.", "backbone.stem.", "neck.layer.")):
+            assert np.array_equal(result[name], weights[name])
+    assert not any(name.split(".")[3] in ("conv1", "conv2", "conv3") for name in audit.dropped if name.startswith("backbone.blocks"))
+
+
+@pytest.mark.parametrize(("kind", "last"), [("b", "bn2"), ("r", "bn3"), ("x(2x32d)", "bn3")])
+def test_a_new_block_is_the_identity_and_can_learn(kind, last):
+    # DESIGN 9: the old program zeroed all norms of an inserted block, so that it could not learn
+    _, fresh, result, audit = pair(f"{kind}_111-2111", f"{kind}_1111-21111")
+    assert set(audit.zero) == {f"backbone.blocks.{index}.{last}.{part}" for index in (3, 8) for part in ("gamma", "beta")}
+    assert {name.split(".")[2] for name in audit.new} == {"3", "8"}
+    assert audit.dropped == ()
+    assert all(np.array_equal(result[name], fresh[name]) for name in audit.new if name not in audit.zero)
+    assert (result["backbone.blocks.3.bn1.gamma"] == 1).all()
+
+
+def test_a_swap_keeps_all_blocks_and_tells_of_projections():
+    weights, fresh, result, audit = pair("b_111-111", "b_11-1111")
+    assert {".".join(name.split(".")[:4]) for name in audit.new} == {"backbone.blocks.2.shortcut"}
+    assert {".".join(name.split(".")[:4]) for name in audit.dropped} == {"backbone.blocks.3.shortcut"}
+    assert (result["backbone.blocks.2.shortcut.bn.gamma"] == 1).all()
+    assert all(np.array_equal(result[name], weights[name]) for name in audit.copied)
+    assert np.array_equal(result["backbone.blocks.2.shortcut.conv.weight"], fresh["backbone.blocks.2.shortcut.conv.weight"])
+
+
+def test_a_neck_whose_level_changes_width_is_new_there():
+    _, _, _, audit = pair("b_111-211", "b_1112-11")
+    assert [name for name in audit.new if name.startswith("neck")] == ["neck.inner.0.weight"]
+    assert [name for name in audit.dropped if name.startswith("neck")] == ["neck.inner.0.weight"]
+
+
+def test_an_added_stage_has_a_new_neck():
+    _, _, _, audit = pair("b_111-211", "b_111-211-1")
+    new = {".".join(name.split(".")[:3]) for name in audit.new}
+    assert new == {"backbone.blocks.6", "neck.inner.2", "neck.layer.2"}
+    assert audit.zero == ()
+
+
+def test_a_parallel_net_starts_as_its_serial_net():
+    for share in (True, False):
+        weights, _, result, audit = pair("b_111-211", "b_111-211_0-2", share=share)
+        assert set(audit.zero) == {f"backbone.connect.1.{k}.bn.{part}" for k in range(1 if share else 2) for part in ("gamma", "beta")}
+        assert all(name.startswith("backbone.connect.") for name in audit.new)
+        assert all(np.array_equal(result[name], weights[name]) for name in weights)
+        if not share:
+            for number, (i, j) in ((n, p) for n in range(2) for p in enumerate((3, 4, 5))):
+                for rest in ("conv1.weight", "bn2.gamma", "bn1.moving_mean"):
+                    assert np.array_equal(result[f"backbone.copies.1.{number}.{i}.{rest}"], weights[f"backbone.blocks.{j}.{rest}"])
+
+
+def test_copies_are_inherited_where_the_serial_part_is_equal():
+    weights, _, result, audit = pair("b_111-211_0-1", "b_111-211_1-1", share=False)
+    assert all(np.array_equal(result[name], weights[name]) for name in weights)
+    assert all(name.startswith("backbone.connect.0.0") for name in audit.new)
+    _, _, _, audit = pair("b_111-211_0-1", "b_111-211", share=False)
+    assert audit.new == ()
+    assert all(name.startswith(("backbone.copies", "backbone.connect")) for name in audit.dropped)
+    _, _, result, audit = pair("b_111-211_0-1", "b_111-2111_0-1", share=False)
+    assert "backbone.copies.1.0.3.bn2.gamma" in audit.zero
+    assert not result["backbone.copies.1.0.3.bn2.gamma"].any()
+    assert np.array_equal(result["backbone.copies.1.0.0.conv1.weight"], result["backbone.blocks.3.conv1.weight"])
+
+
+def test_other_classes_need_a_new_head():
+    arch = parse("b_111-211")
+    weights, fresh = weights_of(arch, 1, classes=2), weights_of(arch, 2, classes=4)
+    with pytest.raises(UserError) as caught:
+        inherit(arch, arch, weights, fresh)
+    for part in ("+head.score.weight (5, 5)", "-head.score.weight (3, 5)", "+head.delta.bias (20,)", "-head.delta.bias (12,)"):
+        assert part in str(caught.value)
+    result, audit = inherit(arch, arch, weights, fresh, replace_head=True)
+    assert audit.new == audit.dropped == ("head.delta.bias", "head.delta.weight", "head.score.bias", "head.score.weight")
+    assert np.array_equal(result["head.fc1.weight"], weights["head.fc1.weight"])
+
+
+@pytest.mark.parametrize("name", sorted(shapes(parse("b_111-211_0-1"))))
+def test_nothing_is_skipped_in_silence(name):
+    arch = parse("b_111-211_0-1")
+    weights, fresh = weights_of(arch, 1), weights_of(arch, 2)
+    lost = {other: value for other, value in weights.items() if other != name}
+    wrong = weights | {name: weights[name].astype(np.float64)}
+    shaped = weights | {name: weights[name][..., None]}
+    for given_weights, shows in ((lost, "+"), (wrong, "-"), (shaped, "-")):
+        for call in (lambda w=given_weights: inherit(arch, arch, w, fresh), lambda w=given_weights: load(fresh, w)):
+            with pytest.raises(UserError) as caught:
+                call()
+            assert f"{shows}{name} " in str(caught.value)
+            assert "\n" not in str(caught.value)
+    for stranger in ("backbone.blocks.99.conv1.weight", "neck.inner.7.weight", "unknown"):
+        with pytest.raises(UserError, match=f"-{stranger}"):
+            load(fresh, weights | {stranger: fresh[name]})
+
+
+STRANGERS = [
+    "unknown",
+    "rpn.more",
+    "backbone.stem.conv2.weight",
+    "neck.inner.7.weight",
+    "neck.inner",
+    "backbone.blocks.99.shortcut.x",
+    "backbone.blocks.shortcut",
+    "backbone.blocks.1.shortcut.conv.weight",
+    "backbone.copies.1.0.0.conv1.weight",
+    "backbone.connect.9.0.conv.weight",
+    "backbone.connect",
+]
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_a_tensor_that_the_parent_cannot_have_is_an_error(stranger):
+    arch = parse("b_111-211")
+    weights = weights_of(arch)
+    with pytest.raises(UserError, match=f"-{stranger}"):
+        inherit(arch, arch, weights | {stranger: np.zeros(1, np.float32)}, weights)
+
+
+def test_a_long_error_is_cut():
+    fresh = weights_of(parse("b_111-211"))
+    with pytest.raises(UserError, match=f"and {len(fresh) - 12} more$"):
+        load(fresh, {})
+
+
+def test_loading_is_exact():
+    arch = parse("r_111-21")
+    weights, fresh = weights_of(arch, 1), weights_of(arch, 2)
+    result, audit = load(fresh, weights)
+    assert all(np.array_equal(result[name], weights[name]) for name in fresh)
+    assert (audit.share, audit.new, audit.dropped) == (1.0, (), ())
+    classifier = {name: value for name, value in fresh.items() if name.startswith("backbone.")} | {
+        "classifier.weight": np.zeros((3, 4), np.float32)
+    }
+    result, audit = load(classifier, weights, prefix="backbone.")
+    assert audit.new == ("classifier.weight",)
+    assert all(name.startswith(("neck.", "rpn.", "head.")) for name in audit.dropped)
+    assert np.array_equal(result["backbone.stem.conv.weight"], weights["backbone.stem.conv.weight"])
+    assert audit.model["share"] == audit.share
+    assert audit.model["new"] == ("classifier.weight",)
+
+
+def test_what_trains_when_the_inherited_is_frozen():
+    parent, child = parse("b_111-2111"), parse("b_11-12111_0-1")
+    names = shapes(child, share=False)
+    parts = {".".join(name.split(".")[:3]) for name in trainable_when_frozen(parent, child, names)}
+    assert {part for part in parts if part.startswith("backbone")} == {
+        "backbone.blocks.2",  # now at a stride
+        "backbone.blocks.3",  # no more at a stride
+        "backbone.connect.1",
+        "backbone.copies.1",
+    }
+    assert {part.split(".")[0] for part in parts} == {"backbone", "neck", "rpn", "head"}
+    same = trainable_when_frozen(child, child, names)
+    assert {name.split(".")[1] for name in same if name.startswith("backbone")} == {"connect"}
+    grown = trainable_when_frozen(parent, parse("b_1111-2111"), shapes(parse("b_1111-2111")))
+    assert {name.split(".")[2] for name in grown if name.startswith("backbone")} == {"3"}
+
+
+@given(archs(max_blocks=20, parallel=False), SEEDS)
+def test_a_swap_trains_the_blocks_whose_stride_changed(arch, seed):
+    child = swap(arch, generator(seed))
+    changed = {a.index for a, b in zip(blocks(arch), blocks(child), strict=True) if a.stride != b.stride}
+    names = [f"backbone.blocks.{index}.conv1.weight" for index in range(len(arch.digits))]
+    assert trainable_when_frozen(arch, child, names) == {names[index] for index in changed}

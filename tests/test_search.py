@@ -1,0 +1,259 @@
+import itertools
+import json
+from collections import Counter
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spnas_core.arch import check_space, parse
+from spnas_core.config import Budget, Detector, Parallel, Run, Serial
+from spnas_core.cost import Cost, backbone_cost, stage_macs
+from spnas_core.errors import UserError
+from spnas_core.ledger import ranked
+from spnas_core.pareto import dominates
+from spnas_core.search import (
+    Trial,
+    best,
+    candidate_cost,
+    hypervolume,
+    pareto_front,
+    pareto_rank,
+    propose_parallel,
+    propose_serial,
+    reignitions,
+    stuck,
+    winner,
+    within,
+)
+
+POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=25)
+SMALL = Detector(image_size=(64, 96), base_width=16, fpn_channels=16, head_channels=16)
+
+
+def cost_of(arch):
+    return candidate_cost(arch, SMALL, classes=3)
+
+
+def settings_of(**keys):
+    return Run(arch="b_11-21-21-21", detector=SMALL, **keys)
+
+
+def trial(ap, macs=1, stage="serial", number=1, index=0, arch="b_11-21-21-21", failure=None):
+    metrics = None if ap is None else {"AP": ap, "macs": macs}
+    return Trial(str(parse(arch)), stage, number, index, None, f"{arch}-{stage}-{number}-{index}", metrics, failure)
+
+
+def start(ap=0.3):
+    return trial(ap, 100, "fine_tune", 0)
+
+
+@given(POINTS)
+def test_ranks_are_those_of_non_dominated_sorting(points):
+    ranks = pareto_rank(points)
+    for (a, rank), (b, other) in itertools.product(zip(points, ranks, strict=True), repeat=2):
+        if a == b:
+            assert rank == other
+        if dominates(a, b):
+            assert rank < other
+    for point, rank in zip(points, ranks, strict=True):
+        above = [other for other, r in zip(points, ranks, strict=True) if r == rank - 1]
+        assert rank == 0 or any(dominates(other, point) for other in above)
+
+
+@given(st.permutations(range(8)))
+def test_ranks_do_not_depend_on_the_order(order):
+    points = [(3, 1), (5, 4), (3, 1), (2, 2), (5, 5), (1, 1), (0, 9), (4, 2)]
+    ranks = pareto_rank(points)
+    assert ranks == [0, 0, 0, 1, 1, 1, 2, 0]
+    assert pareto_rank([points[i] for i in order]) == [ranks[i] for i in order]
+
+
+def test_more_than_two_objectives():
+    assert pareto_rank([(0.5, 3, 3), (0.5, 3, 2), (0.4, 1, 9), (0.4, 1, 9), (0.3, 4, 4)]) == [1, 0, 0, 0, 2]
+    assert pareto_rank([]) == []
+
+
+@pytest.mark.parametrize(
+    ("points", "area"),
+    [
+        ([], 0),
+        ([(0.5, 2)], 0.5 * 8),
+        ([(0.5, 2), (0.5, 2)], 0.5 * 8),
+        ([(0.5, 2), (0.4, 3)], 0.5 * 8),
+        ([(0.5, 2), (0.75, 6)], 0.5 * 8 + 0.25 * 4),
+        ([(0.75, 6), (0.5, 2), (0.25, 1)], 0.25 * 9 + 0.25 * 8 + 0.25 * 4),
+        ([(0.9, 10), (0.0, 1), (0.9, 11)], 0),
+    ],
+)
+def test_known_hypervolumes(points, area):
+    assert hypervolume(points, (0.0, 10.0)) == pytest.approx(area)
+
+
+@given(POINTS)
+def test_hypervolume_counts_unit_cells(points):
+    cells = {(gain, cost) for ap, low in points for gain in range(ap) for cost in range(low, 7)}
+    assert hypervolume(points, (0, 7)) == len(cells)
+
+
+def test_failed_trials_are_never_ranked():
+    failed = [trial(None, index=1, failure="diverged"), trial(0.9, index=2, failure="timeout")]
+    ledger = [start(), *failed, trial(float("nan"), index=3), trial(-1.0, index=4)]
+    assert ranked(ledger) == pareto_front(ledger) == best(ledger, 9) == [start()]
+    assert winner(ledger) == start()
+    with pytest.raises(UserError, match="every candidate failed"):
+        winner(ledger[1:])
+
+
+def test_best_by_rank_then_ap_then_digest():
+    ledger = [trial(0.5, 5, index=0), trial(0.6, 9, index=1), trial(0.5, 6, index=2), trial(0.5, 5, index=3), trial(0.1, 1, index=4)]
+    assert [t.index for t in best(ledger, 5)] == [1, 0, 3, 4, 2]
+    assert [t.index for t in pareto_front(ledger)] == [4, 0, 3, 1]
+
+
+def test_the_winner_is_the_cheapest_of_the_best():
+    assert winner([trial(0.5, 5, index=0), trial(0.6, 9, index=1), trial(0.6, 8, index=3), trial(0.6, 8, index=2)]).index == 2
+
+
+def test_a_trial_is_json():
+    assert Trial(**json.loads(json.dumps(asdict(start())))) == start()
+
+
+def test_budget_is_two_sided():
+    budget = Budget(params_m=(1, 2), gmacs=(None, 3))
+    assert within(Cost(1_500_000, 3_000_000_000), budget)
+    assert not within(Cost(999_999, 1), budget)
+    assert within(Cost(999_999, 1), budget, lower=False)
+    assert not within(Cost(2_000_001, 1), budget, lower=False)
+    assert not within(Cost(1_500_000, 3_000_000_001), budget)
+
+
+def rounds(*aps):
+    """One trial per round, dearer each time."""
+    return [start(aps[0]), *(trial(ap, 100 + number, number=number) for number, ap in enumerate(aps[1:], start=1))]
+
+
+def test_stuck_means_no_gain_for_n_rounds_since_the_last_reignition():
+    assert not stuck(rounds(0.3), 1)
+    assert stuck(rounds(0.3, 0.2), 1)
+    assert not stuck(rounds(0.3, 0.2), 2)
+    assert stuck(rounds(0.3, 0.2, 0.3), 2)
+    assert not stuck(rounds(0.3, 0.2, 0.4), 2)
+    assert not stuck(rounds(0.3, 0.4, 0.3), 2)
+    assert not stuck(rounds(0.3, 0.2, 0.3), 2, since=1)
+    assert stuck([*rounds(0.3, 0.2), trial(None, number=2, failure="crashed")], 2)  # a round of failures gains nothing
+    assert not stuck([trial(None, number=2, failure="crashed")], 2)
+
+
+def test_reignitions_follow_from_the_ledger_alone():
+    ledger = rounds(0.3, 0.2, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4)
+    assert reignitions(ledger, 2, 9) == (2, 5, 7)
+    assert reignitions(ledger, 2, 1) == (2,)
+    assert reignitions(ledger, 2, 0) == ()
+    for finished in range(1, 8):
+        prefix = [t for t in ledger if t.round <= finished]
+        assert reignitions(prefix, 2, 9) == tuple(n for n in (2, 5, 7) if n <= finished)
+
+
+def ledger_after(count, seed=5):
+    """Play `count` serial rounds of a made-up search."""
+    run = settings_of(seed=seed, serial=Serial(candidates=4))
+    ledger = [start()]
+    for number in range(1, count + 1):
+        for index, (child, _) in enumerate(propose_serial(ledger, run, number, cost_of)):
+            score = 0.3 + sum(map(ord, str(child))) % 17 / 100
+            ledger.append(trial(None if index == 3 else score, cost_of(child).macs, "serial", number, index, str(child)))
+    return run, ledger
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_proposing_does_not_depend_on_the_order_of_trials(random):
+    run, ledger = ledger_after(2)
+    expected = propose_serial(ledger, run, 3, cost_of)
+    shuffled = list(ledger)
+    random.shuffle(shuffled)
+    assert propose_serial(shuffled, run, 3, cost_of) == expected
+    # what a killed round 3 left behind changes nothing
+    half = [*shuffled, trial(0.99, 1, "serial", 3, 0, str(expected[0][0])), trial(0.99, 1, "parallel", 0, 0)]
+    assert propose_serial(half, run, 3, cost_of) == expected
+
+
+def test_children_are_new_and_in_the_space_and_within_the_budget():
+    run, ledger = ledger_after(3)
+    texts = [t.arch for t in ledger]
+    assert len(set(texts)) == len(texts) == 13
+    limit = 1.3 * cost_of(parse(run.arch)).params / 1e6
+    tight = run.model_copy(update={"budget": Budget(params_m=(None, limit))})
+    for child, parent in propose_serial(ledger, tight, 4, cost_of):
+        check_space(child)
+        assert within(cost_of(child), tight.budget)
+        assert str(child) not in texts
+        assert parent in best(ledger, run.serial.max_optimal)
+    assert propose_serial(ledger, run, 4, cost_of) != propose_serial(ledger, run, 4, cost_of, seed=6)
+
+
+def test_a_budget_that_nothing_meets_gives_fewer():
+    run = settings_of(budget=Budget(params_m=(None, 1e-6)))
+    assert propose_serial([start()], run, 1, cost_of) == []
+    assert propose_parallel([start()], run, cost_of) == []
+
+
+def test_without_a_trial_to_start_from():
+    with pytest.raises(UserError, match="round 1"):
+        propose_serial([trial(None, stage="fine_tune", number=0, failure="diverged")], settings_of(), 1, cost_of)
+    with pytest.raises(UserError, match="parallel"):
+        propose_parallel([], settings_of(), cost_of)
+
+
+def test_better_parents_are_more_likely():
+    texts = ["b_1111-1111-1111", "b_111-11111-1111", "b_11-111111-1111"]
+    ledger = [start(0.1), *(trial(ap, 50, index=i, arch=text) for i, (ap, text) in enumerate(zip((0.5, 0.4, 0.3), texts, strict=True)))]
+    run = settings_of(serial=Serial(candidates=200))
+    counts = Counter(parent.index for child, parent in propose_serial(ledger, run, 2, lambda arch: Cost(1, 1)) if parent.stage == "serial")
+    assert counts[0] > counts[1] > counts[2] > 0
+
+
+def test_parallel_children_are_their_parents_with_copies():
+    run = settings_of(parallel=Parallel(candidates=12, max_parallel=2))
+    parents = [start(), trial(0.4, arch="b_111-21-211-21")]
+    found = propose_parallel(parents, run, cost_of)
+    assert len({str(child) for child, _ in found}) == 12
+    assert {parent.arch for _, parent in found} == {parent.arch for parent in parents}
+    for child, parent in found:
+        assert child.serial() == parse(parent.arch)
+        assert sum(child.parallel) >= 1
+        assert max(child.parallel) <= 2
+    tried = [trial(0.1, stage="parallel", number=0, arch=str(child)) for child, _ in found]
+    again = propose_parallel(parents, run, cost_of, ledger=tried)
+    assert not {str(child) for child, _ in again} & {str(child) for child, _ in found}
+
+
+def test_stages_are_drawn_by_one_over_macs():
+    arch = parse("b_1111-1-2-1111")
+    rarity = 1 / np.array(stage_macs(arch, SMALL.image_size, SMALL.base_width))
+    run = settings_of(parallel=Parallel(candidates=1), budget=Budget(gmacs=(None, 1)))  # which any second copy breaks
+    parents, draws = [trial(0.4, arch=str(arch))], 2000
+    children = [propose_parallel(parents, run, lambda a: Cost(0, sum(a.parallel) * 10**9), seed=seed)[0][0] for seed in range(draws)]
+    counts = Counter(child.parallel.index(1) for child in children)
+    for stage, chance in enumerate(rarity / rarity.sum()):
+        assert counts[stage] / draws == pytest.approx(chance, abs=4 * (0.25 / draws) ** 0.5)
+
+
+def test_copies_stop_at_the_budget():
+    plain = cost_of(parse("b_11-21-21-21"))
+    run = settings_of(parallel=Parallel(candidates=8), budget=Budget(gmacs=(None, plain.macs * 1.2 / 1e9)))
+    found = propose_parallel([start()], run, cost_of)
+    assert found
+    assert all(within(cost_of(child), run.budget) for child, _ in found)
+    assert max(sum(child.parallel) for child, _ in found) < 12
+
+
+def test_candidate_cost_reads_the_settings():
+    arch = parse("b_11-21-21-21_0-0-1-0")
+    shared = candidate_cost(arch, SMALL, 3)
+    own = candidate_cost(arch, SMALL.model_copy(update={"share_weights": False}), 3)
+    copy = backbone_cost(arch, (64, 96), 16, share_weights=False).params - backbone_cost(arch, (64, 96), 16).params
+    assert own == Cost(shared.params + copy, shared.macs)
