@@ -108,6 +108,10 @@ def test_smaller_scale_shrinks_inside_the_input(split):
         assert (batch.boxes[:, :2, 2:] <= [21, 16]).all()
 
 
+def test_no_scales_mean_the_size_of_the_input(split):
+    assert all(equal(a, b) for a, b in zip(train(split), train(split, Recipe(batch=2, flip=False, scales=())), strict=True))
+
+
 def test_larger_scale_cuts_a_window_and_the_boxes(tmp_path):
     data = document(1, boxes=1)
     data["annotations"][0]["bbox"] = [24, 16, 16, 16]

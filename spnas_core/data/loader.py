@@ -143,8 +143,9 @@ def _stored(sample: Sample, size: Size, factor: float, cache: ImageCache | None)
 def _fill_train(
     batch: Batch, row: int, sample: Sample, size: Size, recipe: Recipe, rng: np.random.Generator, cache: ImageCache | None
 ) -> None:
-    pixels = _stored(sample, size, max(1.0, *recipe.scales), cache)
-    factor = recipe.scales[rng.integers(len(recipe.scales))]
+    scales = recipe.scales or (1.0,)
+    pixels = _stored(sample, size, max(1.0, *scales), cache)
+    factor = scales[rng.integers(len(scales))]
     placed = place(pixels, sample, size, factor, recipe.flip and rng.random() < 0.5, rng)
     boxes, labels = keep_largest(placed.boxes, placed.labels, batch.labels.shape[1])
     h, w = placed.pixels.shape[:2]
