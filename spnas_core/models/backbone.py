@@ -125,8 +125,16 @@ class Stem(ConvNorm):
     def construct(self, x: Tensor) -> Tensor:
         """Run the stem; the pool pads with zeros, which after a ReLU equals padding with -inf."""
         if self.large:
-            return self.pool(ops.pad(ops.relu(self.apply_norm(self.conv, self.bn, x)), (1, 1, 1, 1)))
+            return self.pool(pad_one(ops.relu(self.apply_norm(self.conv, self.bn, x))))
         return ops.relu(self.apply_norm(self.conv2, self.bn2, ops.relu(self.apply_norm(self.conv1, self.bn1, x))))
+
+
+def pad_one(x: Tensor) -> Tensor:
+    """Add the border of zeros that a 3x3 stride-2 window reads of (B, C, H, W): above and left, and below and right of an odd side."""
+    for axis in (2, 3):
+        border = ops.zeros_like(x[:, :, :1] if axis == 2 else x[:, :, :, :1])
+        x = ops.concat((border, x, border) if x.shape[axis] % 2 else (border, x), axis)
+    return x
 
 
 def upsample(x: Tensor, height: int, width: int) -> Tensor:
@@ -160,7 +168,12 @@ class Backbone(nn.Cell):
             pairs = list(zip(stages, arch.parallel, strict=True))
             self.connect = nn.CellList(
                 [
-                    nn.CellList([Shortcut(members[-1].out_channels, members[0].in_channels, 1, epsilon, frozen, gamma=0.0) for _ in range(copies)])
+                    nn.CellList(
+                        [
+                            Shortcut(members[-1].out_channels, members[0].in_channels, 1, epsilon, frozen, gamma=0.0)
+                            for _ in range(min(copies, 1) if share_weights else copies)
+                        ]
+                    )
                     for members, copies in pairs
                 ]
             )
@@ -205,7 +218,7 @@ class Backbone(nn.Cell):
                 z = self.copy(level, number, z if carry is None else z + carry)
                 if number < following:
                     kept = (z, *kept)
-                carry = upsample(self.connect[level][number](z), height, width)
+                carry = upsample(self.connect[level][0 if self.share_weights else number](z), height, width)
             x = self.stage(level, x if carry is None else x + carry)
             previous = kept
             outputs = (*outputs, x)

@@ -13,47 +13,72 @@ from mindspore import Tensor, ops
 LOG_LIMIT = math.log(1000.0 / 16)
 
 
-def area(boxes: Tensor) -> Tensor:
-    """Areas (..., N) of boxes (..., N, 4)."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+def split(boxes: Tensor) -> tuple[Tensor, ...]:
+    """Coordinates x1, y1, x2, y2, each (...), of boxes (..., 4)."""
+    return ops.unbind(boxes, -1)
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union (B, N, M) of boxes (B, N, 4) and (B, M, 4); 0 where both are empty."""
-    a, b = first.expand_dims(2), second.expand_dims(1)
-    width = ops.relu(ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0]))
-    height = ops.relu(ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1]))
+    shape = (second.shape[0], first.shape[1], second.shape[1])
+    ax1, ay1, ax2, ay2 = split(first.expand_dims(2))
+    bx1, by1, bx2, by2 = split(second.expand_dims(1))
+    width = ops.relu(broadcast_minimum(ax2, bx2, shape) - broadcast_maximum(ax1, bx1, shape))
+    height = ops.relu(broadcast_minimum(ay2, by2, shape) - broadcast_maximum(ay1, by1, shape))
     inter = width * height
-    union = area(first).expand_dims(2) + area(second).expand_dims(1) - inter
-    return inter / ops.maximum(union, 1e-9)
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter
+    return inter / (union + 1e-12)
+
+
+def broadcast_minimum(a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Elementwise minimum after broadcasting to `shape`: the CPU kernel is six times slower when it broadcasts itself."""
+    return ops.minimum(ops.broadcast_to(a, shape), ops.broadcast_to(b, shape))
+
+
+def broadcast_maximum(a: Tensor, b: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Elementwise maximum after broadcasting to `shape` (see `broadcast_minimum`)."""
+    return ops.maximum(ops.broadcast_to(a, shape), ops.broadcast_to(b, shape))
 
 
 def encode(boxes: Tensor, references: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
-    """Deltas (..., 4) that turn `references` into `boxes`; both (..., 4), references not empty."""
-    width, height = references[..., 2] - references[..., 0], references[..., 3] - references[..., 1]
-    box_width, box_height = ops.maximum(boxes[..., 2] - boxes[..., 0], 1e-6), ops.maximum(boxes[..., 3] - boxes[..., 1], 1e-6)
-    width, height = ops.maximum(width, 1e-6), ops.maximum(height, 1e-6)
-    dx = (boxes[..., 0] + box_width * 0.5 - references[..., 0] - width * 0.5) / width
-    dy = (boxes[..., 1] + box_height * 0.5 - references[..., 1] - height * 0.5) / height
+    """Deltas (..., 4) that turn `references` into `boxes`, both (..., 4); sides below 1e-6 px count as that."""
+    rx1, ry1, rx2, ry2 = split(references)
+    bx1, by1, bx2, by2 = split(boxes)
+    width, height = ops.maximum(rx2 - rx1, 1e-6), ops.maximum(ry2 - ry1, 1e-6)
+    box_width, box_height = ops.maximum(bx2 - bx1, 1e-6), ops.maximum(by2 - by1, 1e-6)
+    dx = (bx1 + box_width * 0.5 - rx1 - width * 0.5) / width
+    dy = (by1 + box_height * 0.5 - ry1 - height * 0.5) / height
     dw, dh = ops.log(box_width / width), ops.log(box_height / height)
     return ops.stack((dx * weights[0], dy * weights[1], dw * weights[2], dh * weights[3]), -1)
 
 
 def decode(deltas: Tensor, references: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
     """Boxes (..., 4) from deltas (..., 4) and the boxes they refer to (..., 4)."""
-    width, height = references[..., 2] - references[..., 0], references[..., 3] - references[..., 1]
-    x = references[..., 0] + width * 0.5 + deltas[..., 0] / weights[0] * width
-    y = references[..., 1] + height * 0.5 + deltas[..., 1] / weights[1] * height
-    half_width = ops.exp(ops.minimum(deltas[..., 2] / weights[2], LOG_LIMIT)) * width * 0.5
-    half_height = ops.exp(ops.minimum(deltas[..., 3] / weights[3], LOG_LIMIT)) * height * 0.5
+    x1, y1, x2, y2 = split(references)
+    dx, dy, dw, dh = split(deltas)
+    width, height = x2 - x1, y2 - y1
+    x = x1 + width * 0.5 + dx * (1.0 / weights[0]) * width
+    y = y1 + height * 0.5 + dy * (1.0 / weights[1]) * height
+    half_width = ops.exp(ops.minimum(dw * (1.0 / weights[2]), LOG_LIMIT)) * width * 0.5
+    half_height = ops.exp(ops.minimum(dh * (1.0 / weights[3]), LOG_LIMIT)) * height * 0.5
     return ops.stack((x - half_width, y - half_height, x + half_width, y + half_height), -1)
 
 
 def clip(boxes: Tensor, image_hw: Tensor) -> Tensor:
     """Clip boxes (B, N, 4) to the valid part (B, 2: height, width) of their images."""
-    height, width = image_hw[:, 0:1], image_hw[:, 1:2]
-    limits = ops.stack((width, height, width, height), -1)
-    return ops.minimum(ops.relu(boxes), limits)
+    limits = ops.flip(ops.concat((image_hw, image_hw), 1), (1,)).expand_dims(1)
+    return broadcast_minimum(ops.relu(boxes), limits, boxes.shape)
+
+
+def large(boxes: Tensor, side: float) -> Tensor:
+    """Mark (...) the boxes (..., 4) of which both sides are at least `side` px."""
+    x1, y1, x2, y2 = split(boxes)
+    return ops.minimum(x2 - x1, y2 - y1) >= side
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows (B, K, 4) of values (B, N, 4) at index (B, K)."""
+    return ops.gather_elements(values, 1, ops.broadcast_to(index.expand_dims(-1), (*index.shape, 4)))
 
 
 def smooth_l1(difference: Tensor, beta: float = 1.0 / 9) -> Tensor:
@@ -83,17 +108,20 @@ def draw_rest(candidates: Tensor, noise: Tensor, taken: Tensor, total: int) -> T
     return ops.logical_and(candidates, ops.logical_and(keys >= threshold, wanted > 0))
 
 
-def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor, group: Tensor, extent: float) -> Tensor:
-    """Mark (B, N, bool) what survives NMS among boxes (B, N, 4) sorted by score, within equal `group` (B, N, integer-valued float).
+def set_apart(boxes: Tensor, group: Tensor, extent: float) -> Tensor:
+    """Shift boxes (B, N, 4) by multiples of `extent` px, right by their group (B, N, whole numbers), down by their image: none of them meet."""
+    image = ops.zeros_like(group) + ops.arange(boxes.shape[0]).astype(boxes.dtype).expand_dims(-1)
+    return boxes + ops.stack((group, image, group, image), -1) * (extent + 1.0)
 
-    All images go through one call: groups and images are set apart by shifting the boxes by multiples of `extent` px, and the order is kept
-    by scores that only count down.
+
+def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
+    """Mark (B, N, bool) what survives NMS among boxes (B, N, 4) that are sorted by score in each image and `set_apart`.
+
+    All images go through one call; scores that only count down keep the order.
     """
     batch, count = boxes.shape[0], boxes.shape[1]
-    image = ops.zeros_like(group) + ops.arange(batch).astype(boxes.dtype).reshape(batch, 1)
-    shift = ops.stack((group, image, group, image), -1) * (extent + 1.0)
     order = ops.arange(batch * count, 0, -1).astype(boxes.dtype).reshape(-1, 1)
-    _, _, keep = nms(ops.concat(((boxes + shift).reshape(-1, 4), order), 1))
+    _, _, keep = nms(ops.concat((boxes.reshape(-1, 4), order), 1))
     return keep.reshape(batch, count)
 
 

@@ -84,15 +84,17 @@ class TrainStep(nn.Cell):
         return losses.sum(), losses
 
     def construct(self, images, image_hw, truth, labels, anchor_noise, region_noise, lr):  # type: ignore[no-untyped-def]
-        """Take one step; returns the losses (4,) and the L2 norm of the gradient."""
+        """Take one step; returns the losses (4,) and, where it is clipped, the L2 norm of the gradient."""
         (_, losses), gradients = self.grad(images, image_hw, truth, labels, anchor_noise, region_noise)
-        square = 0.0
-        for gradient in gradients:
-            square = square + (gradient * gradient).sum()
-        norm = ops.sqrt(square)
-        factor = 1.0 if self.clip_norm is None else ops.minimum(self.clip_norm / (norm + 1e-6), 1.0)
+        norm = ops.zeros((), ms.float32)
+        if self.clip_norm is not None:
+            for gradient in gradients:
+                norm = norm + (gradient * gradient).sum()
+            norm = ops.sqrt(norm)
+            factor = ops.minimum(self.clip_norm / (norm + 1e-6), 1.0)
+            gradients = [gradient * factor for gradient in gradients]
         for i in range(len(self.weights)):
-            gradient = gradients[i] * factor + self.weights[i] * self.decay[i]
+            gradient = gradients[i] + self.weights[i] * self.decay[i] if self.decay[i] else gradients[i]
             losses = ops.depend(losses, self.apply(self.weights[i], self.velocity[i], lr, gradient, self.momentum))
         return losses, norm
 

@@ -38,7 +38,8 @@ def pool_regions(maps: tuple[Tensor, ...], strides: tuple[int, ...], regions: Te
     Separable: rows, then columns, each a matrix product; so the gradient is one too. `canonical` is the side in px that belongs to stride 16.
     """
     batch, count = regions.shape[0], regions.shape[1]
-    size = ops.sqrt(ops.relu(box_ops.area(regions)))
+    x1, y1, x2, y2 = box_ops.split(regions)
+    size = ops.sqrt(ops.relu((x2 - x1) * (y2 - y1)))
     level = ops.floor(4.0 + ops.log2(ops.maximum(size, 1e-6) / canonical) + 1e-6)
     first, last = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
     level = ops.clamp(level, first, last)
@@ -47,10 +48,8 @@ def pool_regions(maps: tuple[Tensor, ...], strides: tuple[int, ...], regions: Te
         x, stride = maps[index], strides[index]
         channels, height, width = x.shape[1:]
         here = level == first + index
-        scaled = regions / stride
-        sizes = ops.maximum(scaled[..., 2:] - scaled[..., :2], 1.0)
-        rows = sampling(scaled[..., 1], sizes[..., 1], height, here).reshape(batch, count * BINS, height)
-        columns = sampling(scaled[..., 0], sizes[..., 0], width, here)
+        rows = sampling(y1 / stride, ops.maximum((y2 - y1) / stride, 1.0), height, here).reshape(batch, count * BINS, height)
+        columns = sampling(x1 / stride, ops.maximum((x2 - x1) / stride, 1.0), width, here)
         y = ops.matmul(rows, x.transpose(0, 2, 3, 1).reshape(batch, height, width * channels))
         columns = ops.broadcast_to(columns.expand_dims(2), (batch, count, BINS, BINS, width)).reshape(-1, BINS, width)
         pooled = pooled + ops.matmul(columns, y.reshape(-1, width, channels))
@@ -99,11 +98,10 @@ class BoxHead(nn.Cell):
         negative = box_ops.draw_rest(negative, noise, positive, self.batch)
         keys = positive.astype(ms.float32) * 2 + negative.astype(ms.float32)
         keys, order = ops.topk(keys, min(self.batch, keys.shape[1]))
-        rows = ops.broadcast_to(order.expand_dims(-1), (*order.shape, 4))
         nearest = ops.gather_elements(nearest, 1, order)
-        matched = ops.gather_elements(truth, 1, ops.broadcast_to(nearest.expand_dims(-1), rows.shape))
+        matched = box_ops.take(truth, nearest)
         target = ops.gather_elements(labels, 1, nearest) * (keys > 1.5).astype(labels.dtype)
-        return ops.gather_elements(pool, 1, rows), target, matched, (keys > 0.5).astype(ms.float32)
+        return box_ops.take(pool, order), target, matched, (keys > 0.5).astype(ms.float32)
 
     def losses(self, maps: tuple[Tensor, ...], regions: Tensor, target: Tensor, matched: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Class and box loss of sampled regions (see `sample`)."""
@@ -124,13 +122,12 @@ class BoxHead(nn.Cell):
         found = box_ops.decode(delta, ops.broadcast_to(proposals.expand_dims(2), delta.shape), WEIGHTS)[:, :, 1:]
         found = box_ops.clip(found.reshape(batch, -1, 4), image_hw)
         score = ops.softmax(score, -1)[:, :, 1:] * valid.expand_dims(-1).astype(ms.float32)
-        large = ops.logical_and(found[..., 2] - found[..., 0] >= MIN_SIZE, found[..., 3] - found[..., 1] >= MIN_SIZE)
-        score = score.reshape(batch, -1) * large.astype(ms.float32)
+        score = score.reshape(batch, -1) * box_ops.large(found, MIN_SIZE).astype(ms.float32)
         best, order = ops.topk(score, min(CANDIDATES * self.detections, count * self.classes))
-        found = ops.gather_elements(found, 1, ops.broadcast_to(order.expand_dims(-1), (*order.shape, 4)))
+        found = box_ops.take(found, order)
         label = order % self.classes
-        keep = box_ops.keep_after_nms(self.nms, found, label.astype(ms.float32), self.extent)
+        keep = box_ops.keep_after_nms(self.nms, box_ops.set_apart(found, label.astype(ms.float32), self.extent))
         keep = ops.logical_and(keep, best > self.threshold)
         best, order = ops.topk(best * keep.astype(ms.float32), min(self.detections, best.shape[1]))
-        found = ops.gather_elements(found, 1, ops.broadcast_to(order.expand_dims(-1), (*order.shape, 4)))
+        found = box_ops.take(found, order)
         return found, best, (ops.gather_elements(label, 1, order) + 1) * (best > 0).astype(label.dtype)

@@ -5,6 +5,7 @@ Source: Ren et al., NIPS 2015; torchvision `models/detection/rpn.py`, number for
 """
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
@@ -26,8 +27,7 @@ class RegionProposal(nn.Cell):
         self.score = nn.Conv2d(channels, len(ratios), 1, has_bias=True, weight_init=init)
         self.delta = nn.Conv2d(channels, 4 * len(ratios), 1, has_bias=True, weight_init=init)
         per_level = box_ops.anchors(sizes, strides, settings.anchor_scale, ratios)
-        self.anchors = tuple(Tensor(a) for a in per_level)
-        self.all_anchors = ops.concat(self.anchors)
+        self.all_anchors = Tensor(np.concatenate(per_level))
         self.counts = tuple(len(a) for a in per_level)
         self.extent = float(2 * max(settings.image_size))
         self.batch = settings.rpn_batch
@@ -49,23 +49,23 @@ class RegionProposal(nn.Cell):
     def propose(self, scores: tuple[Tensor, ...], deltas: tuple[Tensor, ...], image_hw: Tensor) -> tuple[Tensor, Tensor]:
         """Select proposals (B, P, 4) and their validity (B, P): best of each level, NMS within the level, best of all."""
         limit = self.limits[1] if self.training else self.limits[0]
-        all_boxes, all_keys = (), ()
-        for level in range(len(scores)):
-            count = min(limit, self.counts[level])
-            best, index = ops.topk(ops.stop_gradient(scores[level]), count)
-            rows = index.expand_dims(-1)
-            chosen = ops.gather_elements(ops.stop_gradient(deltas[level]), 1, ops.broadcast_to(rows, (*index.shape, 4)))
-            found = box_ops.clip(box_ops.decode(chosen, ops.gather(self.anchors[level], index, 0), WEIGHTS), image_hw)
-            width, height = found[..., 2] - found[..., 0], found[..., 3] - found[..., 1]
-            large = ops.logical_and(width >= MIN_SIZE, height >= MIN_SIZE)
-            keep = box_ops.keep_after_nms(self.nms, found, ops.zeros_like(width), self.extent)
-            all_boxes = (*all_boxes, found)
-            all_keys = (*all_keys, ops.select(ops.logical_and(keep, large), ops.sigmoid(best), ops.full_like(best, -1.0)))
-        keys, order = ops.topk(ops.concat(all_keys, 1), min(limit, sum([min(limit, count) for count in self.counts])))
-        rows = ops.broadcast_to(order.expand_dims(-1), (*order.shape, 4))
-        proposals = ops.gather_elements(ops.concat(all_boxes, 1), 1, rows)
+        counts = [min(limit, count) for count in self.counts]
+        starts = [sum(self.counts[:level]) for level in range(len(counts))]
+        best, index = (), ()
+        for level in range(len(counts)):
+            values, order = ops.topk(ops.stop_gradient(scores[level]), counts[level])
+            best, index = (*best, values), (*index, order + starts[level])
+        best, index = ops.concat(best, 1), ops.concat(index, 1)
+        chosen = box_ops.take(ops.stop_gradient(ops.concat(deltas, 1)), index)
+        found = box_ops.clip(box_ops.decode(chosen, ops.gather(self.all_anchors, index, 0), WEIGHTS), image_hw)
+        apart = box_ops.set_apart(found, ops.zeros_like(best), self.extent)
+        keep = ()
+        for part in ops.split(apart, counts, 1):
+            keep = (*keep, box_ops.keep_after_nms(self.nms, part))
+        keep = ops.logical_and(ops.concat(keep, 1), box_ops.large(found, MIN_SIZE))
+        keys, order = ops.topk(ops.select(keep, ops.sigmoid(best), ops.full_like(best, -1.0)), min(limit, sum(counts)))
         valid = keys >= 0
-        return proposals * valid.expand_dims(-1).astype(ms.float32), valid
+        return box_ops.take(found, order) * valid.expand_dims(-1).astype(ms.float32), valid
 
     def losses(self, scores: tuple[Tensor, ...], deltas: tuple[Tensor, ...], truth: Tensor, present: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Objectness and box loss against truth (B, M, 4), present (B, M); noise (B, A) in (0, 1) draws the anchors."""
@@ -84,7 +84,7 @@ class RegionProposal(nn.Cell):
         weight = chosen + negative.astype(ms.float32)
         total = ops.maximum(weight.sum(), 1.0)
         cross_entropy = ops.relu(score) - score * chosen + ops.log1p(ops.exp(-ops.abs(score)))
-        matched = ops.gather_elements(truth, 1, ops.broadcast_to(nearest.expand_dims(-1), (*nearest.shape, 4)))
+        matched = box_ops.take(truth, nearest)
         target = box_ops.encode(matched, ops.broadcast_to(anchors, matched.shape), WEIGHTS)
         distance = box_ops.smooth_l1(delta - ops.stop_gradient(target)).sum(2)
         return (cross_entropy * weight).sum() / total, (distance * chosen).sum() / total
