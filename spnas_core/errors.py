@@ -16,3 +16,7 @@ class JobError(RuntimeError):
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
+
+
+class MissingArtifactError(LookupError):
+    """An artifact that was expected is not in the store, or was found corrupt and set aside."""

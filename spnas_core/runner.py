@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from spnas_core import job as jobs
-from spnas_core.errors import JobError, Reason, UserError
+from spnas_core.errors import JobError, MissingArtifactError, Reason, UserError
 from spnas_core.manifest import Manifest
-from spnas_core.store import MissingArtifactError, Store
+from spnas_core.store import Store
 from spnas_core.worker import BAD_INPUT, Order, environment, out_of_memory
 
 LOG_LINES = 15

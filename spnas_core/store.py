@@ -19,16 +19,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from spnas_core import job as jobs
-from spnas_core.errors import UserError
+from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.manifest import Manifest, files_of, versions
 from spnas_core.storage import MANIFEST, Storage, check_name, check_path, sha256_file
 
 log = logging.getLogger(__name__)
 KEPT_CHECKPOINTS = 2
-
-
-class MissingArtifactError(LookupError):
-    """An artifact that was expected is not in the store, or was found corrupt and set aside."""
 
 
 class Store:

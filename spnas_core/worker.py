@@ -20,9 +20,9 @@ from pydantic import Field, ValidationError
 
 from spnas_core import job as jobs
 from spnas_core.config import Settings
-from spnas_core.errors import JobError, UserError
+from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.manifest import Manifest
-from spnas_core.store import MissingArtifactError, Store
+from spnas_core.store import Store
 
 DONE, BAD_INPUT, FAILED = 0, 2, 3
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from spnas_core import job as jobs
 from spnas_core.config import Detector, Recipe
-from spnas_core.errors import UserError
+from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.storage import Storage, check_name, check_path
-from spnas_core.store import MissingArtifactError, Store
+from spnas_core.store import Store
 
 
 def job(seed: int = 0) -> TrainJob:

@@ -1,0 +1,1 @@
+"""The five stages as a Prefect flow, and the command line."""

@@ -1,0 +1,65 @@
+"""A run from the command line: a finished one is only looked up, another one gets an ephemeral Prefect server where there is none."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flows.display import shown
+from spnas_core import runner
+from spnas_core.config import Run
+from spnas_core.plan import open_plan
+from spnas_core.report import publish_run
+from spnas_core.stages import read_stage
+from spnas_core.store import Store
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_API_HOST": "127.0.0.1",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+
+
+def search(settings: Run, data: str, store: str) -> dict[str, Any]:
+    """Do the run, showing its progress on standard error, and return its summary."""
+    data = data if "://" in data or data == "demo" else str(Path(data).absolute())
+    url = Store(store).url
+    with shown(), _ended_by_signals():
+        if data == "demo":
+            return _flow(settings, data, url)
+        plan = open_plan(settings, data, url)
+        if plan.store.find("stage", plan.keys["full_train"]):
+            return publish_run(plan, read_stage(plan.store, plan.keys["full_train"]))
+        return _flow(settings, data, url)
+
+
+def _flow(settings: Run, data: str, store: str) -> dict[str, Any]:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.spnas import spnas
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        return spnas(settings, data, store)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Make SIGTERM end the run as an exception does, so that neither jobs nor the ephemeral server live on."""
+
+    def end(_signal: int, _frame: Any) -> None:
+        runner.stop_all()
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,77 @@
+"""Settings of a run: from a preset of this folder or a YAML file, with single values set on top."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from spnas_core.config import Run
+from spnas_core.errors import UserError
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Names of the presets."""
+    return sorted(path.stem for path in FOLDER.glob("*.yml"))
+
+
+def load(preset: str, overrides: Sequence[str] = ()) -> Run:
+    """Read the settings of a preset's name or a YAML file's path; each override is ``dotted.key=value`` with a value in YAML. UserError."""
+    document = _read(preset)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set: expected key=value, got {override!r}")
+        _put(document, key.strip().split("."), _parse(text, f"--set {key}"), key)
+    try:
+        return Run.model_validate(document)
+    except ValidationError as error:
+        raise UserError("\n".join(describe(error, preset))) from error
+
+
+def describe(error: ValidationError, where: str) -> list[str]:
+    """One line per error: `demo: serial.rounds: expected ..., got ...`."""
+    lines = []
+    for one in error.errors():
+        key = ".".join(map(str, one["loc"])) or "settings"
+        message = one["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        got = "" if one["type"] in ("missing", "value_error") else f", got {one['input']!r}"
+        if one["type"] == "extra_forbidden":
+            lines.append(f"{where}: {key}: expected no such key, got {one['input']!r}")
+        elif one["type"] == "value_error":
+            lines.append(f"{where}: {key}: {message}")
+        else:
+            lines.append(f"{where}: {key}: expected {message[0].lower()}{message[1:]}{got}")
+    return lines
+
+
+def _read(preset: str) -> dict[str, Any]:
+    path = FOLDER / f"{preset}.yml" if preset in names() else Path(preset)
+    try:
+        document = _parse(path.read_text(encoding="utf-8"), preset)
+    except OSError as error:
+        raise UserError(f"preset: expected one of {', '.join(names())} or a YAML file, got {preset!r}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{preset}: expected a YAML file in UTF-8, got other bytes") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{preset}: expected a YAML mapping of settings, got {type(document).__name__}")
+    return document
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: expected YAML, got: {' '.join(str(error).split())}") from error
+
+
+def _put(document: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    for part in path[:-1]:
+        inner = document.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {key}: expected {part!r} to hold keys, got {inner!r}")
+        document[part] = document = dict(inner)  # aliases of YAML share one mapping
+    document[path[-1]] = value

@@ -1,0 +1,122 @@
+"""SP-NAS (Jiang et al., CVPR 2020) as a Prefect flow of five stages: fine_tune, serial, reignite, parallel, full_train.
+
+Every training is a job in a process of its own, every stage leaves an artifact, and what is in the store is never computed again.
+"""
+
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from flows import presets
+from spnas_core.config import Run
+from spnas_core.data.demo import make_demo
+from spnas_core.data.files import cache_folder
+from spnas_core.job import TrainJob, Weights
+from spnas_core.ledger import Trial, best, ranked, reignitions, winner
+from spnas_core.manifest import Manifest
+from spnas_core.plan import Plan, Split, open_plan, short, trained
+from spnas_core.progress import log_line
+from spnas_core.report import publish_run
+from spnas_core.search import propose_parallel, propose_serial
+from spnas_core.stages import Result, Stage, enter
+from tasks.candidates import train_candidates
+from tasks.jobs import Site, completed, run_jobs
+from tasks.stages import run_stage
+
+Url = Annotated[str, Field(pattern=r"^[a-z0-9+]+://.+")]
+
+
+@flow(name="spnas")
+def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
+    """Search a detector backbone on `data` (COCO layout, any fsspec URL; `demo` makes its own) and leave everything in `store`.
+
+    `settings` are those of a run, or the name of a preset. Returns the summary that also lies in `runs/NAME/summary.json`.
+    """
+    run = presets.load(settings) if isinstance(settings, str) else settings
+    plan = open_plan(run, str(make_demo(cache_folder() / "demo")) if data == "demo" else data, store)
+    site = Site(plan.store.url, run.devices, run.device_target, run.threads, 60 * run.timeout_minutes)
+    start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
+    serial = run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
+    reignited = run_stage(plan, "reignite", serial, lambda: reignite(plan, site, serial))
+    parallel = run_stage(plan, "parallel", reignited, lambda: parallel_search(plan, site, reignited))
+    final = run_stage(plan, "full_train", parallel, lambda: full_train(plan, site, parallel))
+    return publish_run(plan, final)
+
+
+def fine_tune(plan: Plan, site: Site) -> Stage:
+    """Train the start net on the data: trial 0 of the ledger, whose weights all others inherit."""
+    job = plan.train(plan.settings.arch, plan.settings.fine_tune)
+    (manifest,) = completed(run_jobs(site, [(f"fine_tune {short(job.arch)}", job)]))
+    return Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(enter("fine_tune", 0, 0, None, job, manifest),))
+
+
+def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
+    """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and go on from it."""
+    settings, ledger, reignited = plan.settings.serial, start.ledger, dict(start.reignited)
+    for number in range(1, settings.rounds + 1):
+        if number - 1 in reignitions(ledger, settings.n_stuck, settings.max_reignite):
+            log_line(f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
+            reignited |= _reignite(plan, site, [winner(ledger)])
+        children = propose_serial(ledger, plan.settings, number, plan.cost_of)
+        jobs = [(plan.train(str(arch), settings.recipe, _inherited(parent, reignited)), parent) for arch, parent in children]
+        ledger += tuple(train_candidates(site, "serial", number, jobs))
+    return Stage(name="serial", key=plan.keys["serial"], ledger=ledger, reignited=reignited)
+
+
+def reignite(plan: Plan, site: Site, serial: Stage) -> Stage:
+    """Train the backbones of the best serial nets as classifiers, before they get parallel copies."""
+    reignited = serial.reignited | _reignite(plan, site, best(serial.ledger, plan.settings.parallel.parents))
+    return serial.model_copy(update={"name": "reignite", "key": plan.keys["reignite"], "reignited": reignited})
+
+
+def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
+    """Give the best serial nets parallel copies of their stages, and train each briefly."""
+    settings = plan.settings.parallel
+    parents = best(reignited.ledger, settings.parents)
+    children = propose_parallel(parents, plan.settings, plan.cost_of, ledger=reignited.ledger)
+    jobs = [(plan.train(str(arch), settings.recipe, _inherited(parent, reignited.reignited)), parent) for arch, parent in children]
+    ledger = reignited.ledger + tuple(train_candidates(site, "parallel", 1, jobs))
+    return reignited.model_copy(update={"name": "parallel", "key": plan.keys["parallel"], "ledger": ledger})
+
+
+def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
+    """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
+    candidates = [trial for trial in parallel.ledger if trial.stage == "parallel"]
+    chosen, notes = winner(candidates or parallel.ledger) if ranked(candidates) else winner(parallel.ledger), []
+    if not ranked(candidates):
+        notes.append(f"No parallel net was trained with success: the final net is the best of all, {chosen.arch} ({chosen.stage}).")
+    elif (first := winner(parallel.ledger)).stage != "parallel":
+        notes.append(
+            f"After their short trainings the {first.stage} net {first.arch} was ahead of the best parallel net "
+            f"(AP {100 * first.ap:.1f} against {100 * chosen.ap:.1f}); as in the paper, the parallel net was trained to the end."
+        )
+    nets = {"final": chosen, "start": parallel.ledger[0]}
+    jobs = {name: plan.train(net.arch, plan.settings.full_train, (trained(net),)) for name, net in nets.items()}
+    manifests = completed(run_jobs(site, [(f"full_train {name} {short(job.arch)}", job) for name, job in jobs.items()]))
+    results = _score(plan, site, jobs, dict(zip(nets, manifests, strict=True)))
+    update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": tuple(notes)}
+    return parallel.model_copy(update=update)
+
+
+def _reignite(plan: Plan, site: Site, trials: list[Trial]) -> dict[str, Weights]:
+    """Weights of the reignited backbones of `trials`, by the digest of the trial."""
+    jobs = [(f"reignite {short(trial.arch)}", plan.reignite(trial)) for trial in trials]
+    manifests = completed(run_jobs(site, jobs))
+    return {t.digest: Weights(kind="reignite", digest=m.digest, arch=t.arch) for t, m in zip(trials, manifests, strict=True)}
+
+
+def _inherited(parent: Trial, reignited: dict[str, Weights]) -> tuple[Weights, ...]:
+    """Give a child of `parent` what it starts from: its trained detector and, where it was reignited, the new backbone in it."""
+    return (trained(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
+
+
+def _score(plan: Plan, site: Site, jobs: dict[str, TrainJob], manifests: dict[str, Manifest]) -> dict[str, Result]:
+    """Scores of the fully trained nets: of the final one on val, by pycocotools, and of both on test where the data has it."""
+    wanted: list[tuple[str, Split]] = [("final", "val"), *([("final", "test"), ("start", "test")] if plan.test else [])]
+    labelled = [(f"evaluate {name} {split}", plan.evaluate(jobs[name].arch, manifests[name].digest, split)) for name, split in wanted]
+    scored = zip(wanted, completed(run_jobs(site, labelled)), strict=True)
+    found: dict[str, dict[str, Any]] = {name: {"val": manifest.metrics} for name, manifest in manifests.items()}
+    for (name, split), manifest in scored:
+        found[name][split] = manifests[name].metrics | manifest.metrics
+    return {name: Result(arch=jobs[name].arch, digest=manifests[name].digest, scores=scores) for name, scores in found.items()}

@@ -1,0 +1,122 @@
+"""What one run will do: its settings, its data, and the jobs and stages that follow from them; the keys of all stages are known at once."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from spnas_core.arch import Arch, parse
+from spnas_core.config import Recipe, Run
+from spnas_core.cost import Cost
+from spnas_core.data import coco
+from spnas_core.data.files import join, list_folder, local_file, open_url
+from spnas_core.errors import UserError
+from spnas_core.job import RECIPE_VERSION, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json
+from spnas_core.ledger import Trial
+from spnas_core.search import candidate_cost
+from spnas_core.storage import sha256_file
+from spnas_core.store import Store
+
+SEARCH_VERSION = 1  # raise it when a stage comes to do something else with the same settings
+Split = Literal["val", "test"]
+StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
+STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run with its data opened; `test` is the data of the test split, where there is one, with a fingerprint of its own."""
+
+    settings: Run
+    store: Store
+    data: Data
+    classes: int
+    test: Data | None = None
+    checkpoint_sha256: str | None = None
+    keys: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the keys of the stages, each from its settings and the key of the stage before."""
+        object.__setattr__(self, "keys", stage_keys(self))
+
+    def train(self, arch: str, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
+        """Job that trains `arch`; without `weights` it starts from the run's checkpoint, if that has one."""
+        from_checkpoint = {} if weights else {"checkpoint": self.settings.checkpoint, "checkpoint_sha256": self.checkpoint_sha256}
+        common = {"detector": self.settings.detector, "data": self.data, "seed": self.settings.seed}
+        return TrainJob(arch=arch, recipe=recipe, weights=weights, **common, **from_checkpoint)
+
+    def reignite(self, trial: Trial) -> ReigniteJob:
+        """Job that trains the backbone of `trial` as a classifier."""
+        settings = self.settings
+        return ReigniteJob(
+            arch=trial.arch,
+            detector=settings.detector,
+            recipe=settings.reignite,
+            data=self.data,
+            weights=(trained(trial),),
+            seed=settings.seed,
+        )
+
+    def evaluate(self, arch: str, digest: str, split: Split) -> EvaluateJob:
+        """Job that scores the train artifact `digest` on a split of the data."""
+        data = self.test if split == "test" and self.test else self.data
+        weights = Weights(kind="train", digest=digest, arch=arch)
+        return EvaluateJob(arch=arch, detector=self.settings.detector, data=data, split=split, weights=(weights,))
+
+    def cost_of(self, arch: Arch) -> Cost:
+        """Cost of the detector with this backbone."""
+        return candidate_cost(arch, self.settings.detector, self.classes)
+
+
+def trained(trial: Trial) -> Weights:
+    """Weights that the training of `trial` left."""
+    return Weights(kind="train", digest=trial.digest, arch=trial.arch)
+
+
+def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
+    """Check the store, open the data and read its fingerprint; UserError for whatever is wrong with either."""
+    store = Store(store_url)
+    store.writable()
+    splits = {name: coco.open_split(data_url, name, settings.strict) for name in ("train", "val")}
+    names = splits["train"].class_names
+    if splits["val"].class_names != names:
+        raise UserError(f"{data_url}: expected the same categories in train and val, got {names} and {splits['val'].class_names}")
+    data = Data(url=data_url, fingerprint=coco.fingerprint(data_url, ("train", "val")), strict=settings.strict)
+    test = data.model_copy(update={"fingerprint": coco.fingerprint(data_url, ("test",))}) if _has_test(data_url) else None
+    sha256 = sha256_file(local_file(settings.checkpoint)) if settings.checkpoint else None
+    plan = Plan(settings, store, data, len(names), test, sha256)
+    if store.find("stage", plan.keys["fine_tune"]) is None:
+        for split in splits.values():
+            coco.verify_images(split, settings.threads)
+    return plan
+
+
+def stage_keys(plan: Plan) -> dict[str, str]:
+    """Digest of each stage: of all that determines what it leaves, and of nothing else."""
+    settings = plan.settings
+    whole = settings.model_dump(mode="json")
+    data = plan.data.model_dump(mode="json", exclude={"url"})
+    parts: dict[StageName, dict[str, Any]] = {
+        "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
+        "serial": {name: whole[name] for name in ("serial", "reignite", "space", "budget")},
+        "reignite": {"reignite": whole["reignite"], "parents": settings.parallel.parents},
+        "parallel": {name: whole[name] for name in ("parallel", "budget")},
+        "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},
+    }
+    keys: dict[str, str] = {}
+    before = canonical_json({"data": data, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
+    for name in STAGE_NAMES:
+        before = hashlib.sha256(canonical_json({"stage": name, "settings": parts[name], "before": before}).encode()).hexdigest()
+        keys[name] = before
+    return keys
+
+
+def short(arch: str, length: int = 28) -> str:
+    """Architecture text without a parallel part of zeros, cut to `length` for names."""
+    value = parse(arch)
+    text = arch if any(value.parallel) else f"{value.block_type.text}_{value.serial_text}"
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _has_test(data_url: str) -> bool:
+    system, root = open_url(data_url)
+    return "instances_test.json" in list_folder(system, join(root, "annotations"))

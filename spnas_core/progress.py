@@ -1,0 +1,48 @@
+"""Progress of jobs as log records: one channel for the terminal, Prefect's page and a file.
+
+A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers:
+{"event": "start" | "compile" | "step" | "epoch" | "checkpoint" | "done" | "failed", "epoch", "epochs", "loss", "AP", "seconds_left", ...}.
+"""
+
+import logging
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def line(label: str, event: dict[str, Any]) -> str:
+    """One line for people: `serial r1 c2 b_11-…: epoch 2 of 4, loss 0.512, AP 0.310, 35 s left`."""
+    kind, parts = str(event.get("event", "?")), []
+    if "epoch" in event:
+        parts.append(f"epoch {event['epoch']} of {event.get('epochs', '?')}")
+    if kind == "step" and "step" in event:
+        parts.append(f"step {event['step']} of {event.get('steps', '?')}")
+    parts += [f"{name} {event[name]:.3f}" for name in ("loss", "AP", "AP50") if isinstance(event.get(name), int | float)]
+    if isinstance(event.get("seconds_left"), int | float):
+        parts.append(f"{duration(event['seconds_left'])} left")
+    if kind == "failed":
+        parts.append(f"failed, {event.get('reason')}: {str(event.get('message', '')).splitlines()[0] if event.get('message') else ''}")
+    if kind == "done" and isinstance(event.get("seconds"), int | float):
+        parts.append(f"done in {duration(event['seconds'])}")
+    return f"{label}: {', '.join(parts) or kind}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `35 s`, `4 min 05 s` or `2 h 10 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def log_progress(label: str, event: dict[str, Any]) -> None:
+    """Log one event of the job `label`; single steps only at debug level."""
+    level = logging.DEBUG if event.get("event") in ("step", "checkpoint", "start") else logging.INFO
+    log.log(level, "%s", line(label, event), extra={"progress": (label, event)})
+
+
+def log_line(text: str) -> None:
+    """Log one line about the run as a whole."""
+    log.info("%s", text)

@@ -1,0 +1,67 @@
+"""What a stage of a run leaves: the ledger so far, reignited weights, final results; an artifact of kind `stage`, like any other."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from spnas_core.config import Settings
+from spnas_core.errors import JobError
+from spnas_core.job import Job, Weights, digest
+from spnas_core.ledger import Stage as TrialStage
+from spnas_core.ledger import Trial, pareto_front
+from spnas_core.manifest import Manifest
+from spnas_core.plan import Plan, StageName
+from spnas_core.store import Store
+
+FILE = "stage.json"
+
+
+class Result(Settings):
+    """One net that was trained to the end, with its scores per split."""
+
+    arch: str
+    digest: str
+    scores: dict[str, dict[str, Any]]
+
+
+class Stage(Settings):
+    """Record of one finished stage; `ledger` holds the trials of this stage and of all before it."""
+
+    name: StageName
+    key: str
+    ledger: tuple[Trial, ...]
+    reignited: dict[str, Weights] = Field(default={}, description="reignited backbone by the digest of the trial that it came from")
+    results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
+    notes: tuple[str, ...] = ()
+
+
+def enter(stage: TrialStage, number: int, index: int, parent: str | None, job: Job, ended: Manifest | JobError) -> Trial:
+    """Enter one ended training into the ledger; times are left out, so that a repeated search has an equal ledger."""
+    if isinstance(ended, JobError):
+        return Trial(job.arch, stage, number, index, parent, digest(job), failure=ended.reason)
+    metrics = {name: value for name, value in ended.metrics.items() if name != "seconds"}
+    return Trial(job.arch, stage, number, index, parent, digest(job), metrics)
+
+
+def publish_stage(plan: Plan, stage: Stage, seconds: float) -> Manifest:
+    """Leave a stage's record, and the Pareto front of its ledger, in the store."""
+    front = pareto_front(stage.ledger)
+    metrics = {
+        "trials": len(stage.ledger),
+        "failed": sum(1 for one in stage.ledger if one.failure),
+        "AP": max((one.ap for one in front), default=None),
+    }
+    with tempfile.TemporaryDirectory(prefix="spnas-stage-") as scratch:
+        folder = Path(scratch)
+        (folder / FILE).write_text(stage.model_dump_json(indent=1))
+        (folder / "pareto.json").write_text(json.dumps([one.digest for one in front]))
+        document = {"kind": "stage", "name": stage.name, "settings": plan.settings.model_dump(mode="json")}
+        return plan.store.publish_record("stage", stage.key, document, folder, metrics, seconds)
+
+
+def read_stage(store: Store, key: str) -> Stage:
+    """Read the record of a finished stage; MissingArtifactError."""
+    return Stage.model_validate_json(store.fetch("stage", key, FILE).read_text())

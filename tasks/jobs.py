@@ -1,0 +1,112 @@
+"""Run jobs as Prefect tasks: as many at once as there are device slots, each in a process of its own."""
+
+import queue
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+
+from spnas_core import job as jobs
+from spnas_core import runner
+from spnas_core.errors import JobError, UserError
+from spnas_core.job import Job
+from spnas_core.manifest import Manifest
+from spnas_core.progress import log_progress
+from spnas_core.store import Store
+from tasks.results import artifact_key, result_storage
+
+Ended = Manifest | JobError
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where jobs run and leave their artifacts; no part of what they are."""
+
+    store: str
+    devices: tuple[int, ...] = (0,)
+    device_target: str = "CPU"
+    threads: int = 1
+    timeout: float | None = None
+    free: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue, compare=False)
+
+    def __post_init__(self) -> None:
+        """Put every device into the queue of free ones."""
+        for device in self.devices:
+            self.free.put(device)
+
+
+def transient(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a failure may pass when tried again: a store or network that is away, a process that was killed from outside."""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, JobError):
+        return error.reason == "killed"
+    return isinstance(error, OSError) and not isinstance(error, UserError)
+
+
+@task(
+    name="job",
+    task_run_name="{label}",
+    cache_policy=CacheKeyFnPolicy(cache_key_fn=artifact_key),
+    persist_result=True,
+    result_serializer="json",
+    retries=2,
+    retry_delay_seconds=exponential_backoff(backoff_factor=1),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=transient,
+)
+def run_job(key: str, label: str, job: Job, site: Site) -> Manifest:
+    """Run one job on a free device of `site`; `key` is its artifact's KIND/DIGEST."""
+    device = site.free.get()
+    try:
+        return runner.run_job(
+            job,
+            site.store,
+            slot=device,
+            threads=site.threads,
+            timeout=site.timeout,
+            on_progress=lambda event: log_progress(label, event),
+            device_target=site.device_target,
+        )
+    finally:
+        site.free.put(device)
+
+
+def run_jobs(site: Site, work: Iterable[tuple[str, Job]]) -> list[Ended]:
+    """Run labelled jobs and return, in their order, each one's manifest or its typed failure; anything else stops them all."""
+    with ThreadPoolTaskRunner(max_workers=len(site.devices)) as threads:
+        try:
+            futures = [threads.submit(_checked(site, job), _parameters(site, label, job)) for label, job in work]
+            return [_ended(future.result(raise_on_failure=False)) for future in futures]
+        except BaseException:
+            runner.stop_all()
+            raise
+
+
+def _parameters(site: Site, label: str, job: Job) -> dict[str, Any]:
+    return {"key": f"{job.kind}/{jobs.digest(job)}", "label": label, "job": job, "site": site}
+
+
+def _checked(site: Site, job: Job) -> Any:
+    """Give the task with its results under the store; a cached result whose artifact is not there any more does not count."""
+    there = Store(site.store).find(job.kind, jobs.digest(job)) is not None
+    return run_job.with_options(result_storage=result_storage(site.store), refresh_cache=not there)
+
+
+def _ended(result: Any) -> Ended:
+    if isinstance(result, Manifest | JobError):
+        return result
+    if isinstance(result, BaseException):
+        raise result
+    raise TypeError(f"job: expected a manifest, got {type(result).__name__}")
+
+
+def completed(ended: Sequence[Ended]) -> list[Manifest]:
+    """Return the manifests of jobs that must not fail; the first failure is raised."""
+    for one in ended:
+        if isinstance(one, JobError):
+            raise one
+    return [one for one in ended if isinstance(one, Manifest)]

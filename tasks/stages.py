@@ -1,0 +1,36 @@
+"""Run a stage as a Prefect task whose cache key is the key of the stage's artifact."""
+
+import time
+from collections.abc import Callable
+
+from prefect import task
+from prefect.cache_policies import CacheKeyFnPolicy
+
+from spnas_core.plan import Plan, StageName
+from spnas_core.progress import log_line
+from spnas_core.stages import Stage, publish_stage, read_stage
+from tasks.results import artifact_key, result_storage
+
+
+@task(
+    name="stage",
+    task_run_name="{name}",
+    cache_policy=CacheKeyFnPolicy(cache_key_fn=artifact_key),
+    persist_result=True,
+    result_serializer="json",
+)
+def _run_stage(key: str, name: StageName, plan: Plan, before: Stage | None, work: Callable[[], Stage]) -> str:
+    """Do a stage and leave its artifact; what Prefect keeps is no more than its key."""
+    begun = time.monotonic()
+    if plan.store.find("stage", plan.keys[name]) is None:
+        publish_stage(plan, work(), time.monotonic() - begun)
+    return key
+
+
+def run_stage(plan: Plan, name: StageName, before: Stage | None, work: Callable[[], Stage]) -> Stage:
+    """Return what stage `name` leaves: from the store where it is finished, else by doing `work`."""
+    there = plan.store.find("stage", plan.keys[name]) is not None
+    log_line(f"stage {name}: {'finished before' if there else 'begins'}")
+    stage = _run_stage.with_options(result_storage=result_storage(plan.store.url), refresh_cache=not there)
+    stage(f"stage/{plan.keys[name]}", name, plan, before, work)
+    return read_stage(plan.store, plan.keys[name])
