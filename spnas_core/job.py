@@ -37,7 +37,9 @@ class TrainJob(Settings):
     detector: Detector
     recipe: Recipe
     data: Data
-    weights: tuple[Weights, ...] = Field((), description="later ones replace what earlier ones gave (a detector, then its reignited backbone)")
+    weights: tuple[Weights, ...] = Field(
+        (), description="later ones replace what earlier ones gave (a detector, then its reignited backbone)"
+    )
     checkpoint: str | None = Field(None, description="URL of a checkpoint file to start from instead")
     checkpoint_sha256: str | None = None
     seed: int = 0

@@ -2,13 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from spnas_core.arch import Arch, parse
 from spnas_core.config import Recipe, Run
 from spnas_core.cost import Cost
 from spnas_core.data import coco
-from spnas_core.data.files import join, list_folder, local_file, open_url
+from spnas_core.data.demo import make_demo
+from spnas_core.data.files import cache_folder, join, list_folder, local_file, open_url
 from spnas_core.errors import UserError
 from spnas_core.job import RECIPE_VERSION, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json
 from spnas_core.ledger import Trial
@@ -73,9 +75,13 @@ def trained(trial: Trial) -> Weights:
 
 
 def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
-    """Check the store, open the data and read its fingerprint; UserError for whatever is wrong with either."""
+    """Check the store, open the data (`demo` is made here) and read its fingerprint; UserError for whatever is wrong with either."""
     store = Store(store_url)
     store.writable()
+    if data_url == "demo":
+        data_url = str(make_demo(cache_folder() / "demo"))
+    elif "://" not in data_url:
+        data_url = str(Path(data_url).expanduser().absolute())
     splits = {name: coco.open_split(data_url, name, settings.strict) for name in ("train", "val")}
     names = splits["train"].class_names
     if splits["val"].class_names != names:

@@ -83,7 +83,7 @@ def stop_all() -> None:
 def _follow(path: Path, log: Path, order: Order, timeout: float | None, on_progress: Progress | None) -> tuple[int, dict[str, Any], bool]:
     """Run the worker to its end: exit status, last line, and whether it was stopped because its time was over."""
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-    variables = {**os.environ, **environment(order), "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+    variables = {**os.environ, **environment(order), "PYTHONPATH": os.pathsep.join(p for p in paths if p), "TMPDIR": str(path.parent)}
     command = [sys.executable, "-m", "spnas_core.worker", str(path)]
     with log.open("wb") as errors:
         process = subprocess.Popen(

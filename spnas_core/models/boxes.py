@@ -125,7 +125,9 @@ def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
     return keep.reshape(batch, count)
 
 
-def anchors(sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], scale: float, ratios: tuple[float, ...]) -> list[npt.NDArray[np.float32]]:
+def anchors(
+    sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], scale: float, ratios: tuple[float, ...]
+) -> list[npt.NDArray[np.float32]]:
     """Anchors (H*W*R, 4) of each level, order (y, x, ratio), for level sizes (H, W) and strides in px; side of a square = scale * stride."""
     found = []
     for (height, width), stride in zip(sizes, strides, strict=True):

@@ -4,8 +4,8 @@ Shape shorthand: B images, M padded ground-truth boxes, A anchors, P proposals, 
 Source: torchvision `models/detection/faster_rcnn.py`.
 """
 
-import mindspore as ms
 import numpy as np
+import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from spnas_core import arch as architecture
@@ -64,42 +64,9 @@ class FasterRCNN(nn.Cell):
         return sum(counts), min(limit, sum(min(limit, count) for count in counts))
 
 
-class TrainStep(nn.Cell):
-    """One compiled SGD step; the learning rate is an input, so the schedule stays a pure function of the step."""
-
-    def __init__(self, net: FasterRCNN, momentum: float, decay: dict[str, float], clip_norm: float | None) -> None:
-        super().__init__(auto_prefix=False)
-        self.net = net
-        self.weights = ms.ParameterTuple(net.trainable_params())
-        self.velocity = self.weights.clone(prefix="velocity", init="zeros")
-        self.decay = tuple(decay[p.name] for p in self.weights)
-        self.momentum = momentum
-        self.clip_norm = clip_norm
-        self.apply = ops.ApplyMomentum()
-        self.grad = ms.value_and_grad(self.total, None, self.weights, has_aux=True)
-
-    def total(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses, and the losses (4,)."""
-        losses = self.net.losses(*batch)
-        return losses.sum(), losses
-
-    def construct(self, images, image_hw, truth, labels, anchor_noise, region_noise, lr):  # type: ignore[no-untyped-def]
-        """Take one step; returns the losses (4,) and, where it is clipped, the L2 norm of the gradient."""
-        (_, losses), gradients = self.grad(images, image_hw, truth, labels, anchor_noise, region_noise)
-        norm = ops.zeros((), ms.float32)
-        if self.clip_norm is not None:
-            for gradient in gradients:
-                norm = norm + (gradient * gradient).sum()
-            norm = ops.sqrt(norm)
-            factor = ops.minimum(self.clip_norm / (norm + 1e-6), 1.0)
-            gradients = [gradient * factor for gradient in gradients]
-        for i in range(len(self.weights)):
-            gradient = gradients[i] + self.weights[i] * self.decay[i] if self.decay[i] else gradients[i]
-            losses = ops.depend(losses, self.apply(self.weights[i], self.velocity[i], lr, gradient, self.momentum))
-        return losses, norm
-
-
-def draw_noise(net: FasterRCNN, batch: int, max_boxes: int, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_noise(
+    net: FasterRCNN, batch: int, max_boxes: int, seed: int, step: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Noise of one step, (batch, A) and (batch, P + max_boxes), a pure function of (seed, step)."""
     rng = np.random.default_rng((seed, step))
     anchors, proposals = net.noise_sizes()

@@ -82,7 +82,9 @@ class BoxHead(nn.Cell):
         x = ops.relu(self.fc2(x))
         return self.score(x).reshape(batch, count, -1), self.delta(x).reshape(batch, count, -1, 4)
 
-    def sample(self, proposals: Tensor, valid: Tensor, truth: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sample(
+        self, proposals: Tensor, valid: Tensor, truth: Tensor, labels: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw R training regions: regions (B, R, 4), their labels (B, R), matched boxes (B, R, 4), weight (B, R) 0 or 1.
 
         The ground truth joins the proposals, as in torchvision; noise is (B, P + M) in (0, 1).

@@ -67,7 +67,9 @@ class RegionProposal(nn.Cell):
         valid = keys >= 0
         return box_ops.take(found, order) * valid.expand_dims(-1).astype(ms.float32), valid
 
-    def losses(self, scores: tuple[Tensor, ...], deltas: tuple[Tensor, ...], truth: Tensor, present: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(
+        self, scores: tuple[Tensor, ...], deltas: tuple[Tensor, ...], truth: Tensor, present: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Objectness and box loss against truth (B, M, 4), present (B, M); noise (B, A) in (0, 1) draws the anchors."""
         score, delta = ops.concat(scores, 1), ops.concat(deltas, 1)
         anchors = self.all_anchors.expand_dims(0)

@@ -1,0 +1,31 @@
+"""A backbone as an image classifier: mean of its last stage, one linear layer. Used to reignite a searched backbone.
+
+Shape shorthand: B images of S x S px, K classes. Source: SP-NAS, CVPR 2020, section 3.2 (re-ignition).
+"""
+
+from mindspore import Tensor, nn, ops
+
+from spnas_core import arch as architecture
+from spnas_core.arch import Arch
+from spnas_core.config import Detector
+from spnas_core.models.backbone import Backbone
+
+
+class Classifier(nn.Cell):
+    """Scores (B, K) of images (B, 3, S, S); the backbone has the names it has in the detector, and its norms are always trained."""
+
+    def __init__(self, arch: Arch, settings: Detector, classes: int) -> None:
+        super().__init__()
+        last = architecture.levels(arch, settings.base_width)[-1]
+        epsilon = max(settings.norm_epsilon, 1e-5)
+        self.backbone = Backbone(arch, settings.base_width, settings.stem, epsilon, False, settings.share_weights)
+        self.score = nn.Dense(last.channels, classes)
+
+    def construct(self, images: Tensor) -> Tensor:
+        """Scores (B, K) before softmax."""
+        return self.score(self.backbone(images)[-1].mean((2, 3)))
+
+    def losses(self, images: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy (1,) against class weights (B, K) that sum to one per image."""
+        log_shares = ops.log_softmax(self.construct(images), -1)
+        return -(log_shares * target).sum().reshape(1) / float(images.shape[0])

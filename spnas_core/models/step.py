@@ -1,0 +1,58 @@
+"""One compiled SGD step of any net that has `losses`, and the weights of a net as arrays."""
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+from mindspore import Tensor, nn, ops
+
+
+class TrainStep(nn.Cell):
+    """Forward, backward and SGD with momentum in one graph; the learning rate is an input, so the schedule stays a function of the step.
+
+    `net.losses(*batch)` gives a vector whose sum is minimised; `decay` is the weight decay of each trained parameter, in order.
+    Only parameters with `requires_grad` are trained.
+    """
+
+    def __init__(self, net: nn.Cell, momentum: float, decay: tuple[float, ...], clip_norm: float | None) -> None:
+        super().__init__(auto_prefix=False)
+        self.net = net
+        self.weights = ms.ParameterTuple(net.trainable_params())
+        self.velocity = self.weights.clone(prefix="velocity", init="zeros")
+        self.decay = decay
+        self.momentum = momentum
+        self.clip_norm = clip_norm
+        self.update = ops.ApplyMomentum()
+        self.gradient = ms.value_and_grad(self.total, None, self.weights, has_aux=True)
+
+    def total(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the losses, and the losses."""
+        losses = self.net.losses(*batch)
+        return losses.sum(), losses
+
+    def construct(self, lr: Tensor, *batch: Tensor) -> Tensor:
+        """Take one step at learning rate `lr` (scalar); returns the losses before it."""
+        (_, losses), gradients = self.gradient(*batch)
+        if self.clip_norm is not None:
+            square = 0.0
+            for gradient in gradients:
+                square = square + (gradient * gradient).sum()
+            factor = ops.minimum(self.clip_norm / (ops.sqrt(square) + 1e-6), 1.0)
+            gradients = [gradient * factor for gradient in gradients]
+        for i in range(len(self.weights)):
+            gradient = gradients[i] + self.weights[i] * self.decay[i] if self.decay[i] else gradients[i]
+            losses = ops.depend(losses, self.update(self.weights[i], self.velocity[i], lr, gradient, self.momentum))
+        return losses
+
+
+def get_weights(net: nn.Cell) -> dict[str, npt.NDArray[np.float32]]:
+    """All parameters of a net, by name, statistics of norms included."""
+    return {parameter.name: parameter.asnumpy().copy() for parameter in net.get_parameters()}
+
+
+def set_weights(net: nn.Cell, weights: dict[str, npt.NDArray[np.float32]]) -> None:
+    """Put arrays into the parameters of a net; names and shapes must be those of the net (KeyError, ValueError)."""
+    for parameter in net.get_parameters():
+        value = weights[parameter.name]
+        if value.shape != parameter.shape:
+            raise ValueError(f"{parameter.name}: expected shape {parameter.shape}, got {value.shape}")
+        parameter.set_data(Tensor(value))

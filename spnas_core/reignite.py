@@ -1,0 +1,72 @@
+"""Train a backbone as a classifier, to wake up blocks that the search has only patched together (SP-NAS, section 3.2)."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+from safetensors.numpy import save_file
+
+from spnas_core import arch as architecture
+from spnas_core import start
+from spnas_core.config import Recipe
+from spnas_core.data import coco, crops
+from spnas_core.data.loader import steps_per_epoch
+from spnas_core.data.pipeline import ImageCache
+from spnas_core.job import ReigniteJob
+from spnas_core.models.classifier import Classifier
+from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.schedule import learning_rate
+from spnas_core.store import Store
+from spnas_core.training import Arrays, Report, run_epochs
+
+
+def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
+    """Training and validation images: a folder per class where the settings name one, else crops of the detection set."""
+    size, url = job.recipe.image_size, job.recipe.data
+    if url:
+        train = crops.open_folder(url, "train", size)
+        return train, crops.open_folder(url, "val", size, train.class_names)
+    splits = (coco.open_split(job.data.url, split, job.data.strict) for split in (job.data.train, job.data.val))
+    first, second = (crops.open_crops(split, size) for split in splits)
+    return first, second
+
+
+def run(job: ReigniteJob, store: Store, out: Path, report: Report, resume: Path) -> dict[str, Any]:
+    """Do the job; leaves the backbone's weights and the history in `out` and returns top-1 accuracy on the validation images."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(job.seed)
+    recipe = job.recipe
+    train, val = open_sets(job)
+    classes = len(train.class_names)
+    net = Classifier(architecture.parse(job.arch), job.detector, classes)
+    set_weights(net, start.start_backbone(job, store, get_weights(net)))
+    step = TrainStep(net, recipe.momentum, start.decays(net, recipe.weight_decay, True), None)
+    cache = ImageCache()
+    steps = steps_per_epoch(len(train.items), recipe.batch)
+    schedule = Recipe(lr=recipe.lr, schedule="cosine", warmup_steps=min(50, steps))
+
+    def batches(epoch: int) -> Iterator[Arrays]:
+        for number, batch in enumerate(crops.train_crops(train, recipe.batch, job.seed, epoch, cache=cache), start=epoch * steps):
+            target = np.eye(classes, dtype=np.float32)[batch.labels]
+            target = target * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
+            yield crops.mixup(batch.images, target.astype(np.float32), recipe.mixup, np.random.default_rng((job.seed, number)))
+
+    def rate(number: int) -> float:
+        return learning_rate(schedule, number, recipe.epochs * steps)
+
+    history = run_epochs(step, batches, rate, recipe.epochs, steps, report, resume, lambda _: {})
+    history[-1]["top1"] = top1(net, val, recipe.batch, cache)
+    save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / start.FILE)
+    (out / "history.json").write_text(json.dumps(history))
+    return {"top1": history[-1]["top1"], "seconds": history[-1]["seconds"], "epochs": recipe.epochs}
+
+
+def top1(net: Classifier, val: crops.Crops, batch: int, cache: ImageCache) -> float:
+    """Share of the validation images whose best class is the right one."""
+    net.set_train(False)
+    right = sum(int((net(Tensor(found.images)).asnumpy().argmax(1) == found.labels).sum()) for found in crops.eval_crops(val, batch, cache))
+    return right / len(val.items)

@@ -1,0 +1,79 @@
+"""The weights that a job starts from: inherited, reignited, from a checkpoint file, or new; and which of them are trained."""
+
+import numpy as np
+import numpy.typing as npt
+from mindspore import nn
+from safetensors.numpy import load_file
+
+from spnas_core import arch as architecture
+from spnas_core import morphism
+from spnas_core.data.files import local_file
+from spnas_core.errors import UserError
+from spnas_core.job import EvaluateJob, ReigniteJob, TrainJob, Weights
+from spnas_core.storage import sha256_file
+from spnas_core.store import Store
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+FILE = "weights.safetensors"
+BACKBONE = "backbone."
+
+
+def gather(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
+    """Merge weights files of one architecture: later ones replace what earlier ones gave. Returns the architecture and the arrays."""
+    merged: Arrays = {}
+    for source in weights:
+        if source.arch != weights[0].arch:
+            raise UserError(f"weights of one job: expected one architecture, got {weights[0].arch} and {source.arch}")
+        merged |= load_file(store.fetch(source.kind, source.digest, FILE))
+    return weights[0].arch, merged
+
+
+def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, morphism.Audit]:
+    """Weights of a new training, and the audit of where they come from; `fresh` are those of the newly initialised net."""
+    if job.weights:
+        parent, given = gather(job.weights, store)
+        return morphism.inherit(architecture.parse(parent), architecture.parse(job.arch), given, fresh)
+    if job.checkpoint:
+        path = local_file(job.checkpoint)
+        if job.checkpoint_sha256 and sha256_file(path) != job.checkpoint_sha256:
+            raise UserError(f"checkpoint {job.checkpoint}: expected the file with sha256 {job.checkpoint_sha256}, got another")
+        return morphism.load(fresh, load_file(path))
+    count = sum(array.size for name, array in fresh.items() if not name.endswith((".moving_mean", ".moving_variance")))
+    return fresh, morphism.Audit((), tuple(sorted(fresh)), (), (), 0, count, 0)
+
+
+def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
+    """Weights of a classifier: the backbone of the job's weights, the rest of `fresh`."""
+    if not job.weights:
+        return fresh
+    _, given = gather(job.weights, store)
+    return morphism.load(fresh, given, BACKBONE)[0]
+
+
+def final_weights(job: EvaluateJob, store: Store) -> Arrays:
+    """Weights of a trained detector."""
+    return gather(job.weights, store)[1]
+
+
+def choose_trained(net: nn.Cell, job: TrainJob, audit: morphism.Audit) -> None:
+    """Set `requires_grad` of every parameter: frozen norms, stages and inherited blocks are not trained, what starts at zero always is."""
+    arch = architecture.parse(job.arch)
+    frozen = job.detector.frozen_stages
+    still = {f"{BACKBONE}blocks.{block.index}." for block in architecture.blocks(arch) if block.stage < frozen - 1}
+    if frozen:
+        still.add(f"{BACKBONE}stem.")
+    names = [parameter.name for parameter in net.get_parameters()]
+    allowed = set(names)
+    if job.recipe.freeze_inherited and job.weights:
+        allowed = morphism.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names)
+    for parameter in net.get_parameters():
+        name = parameter.name
+        statistic = name.endswith((".moving_mean", ".moving_variance"))
+        norm = name.endswith((".gamma", ".beta")) and job.detector.norm == "frozen"
+        parameter.requires_grad = name in audit.zero or not (statistic or norm or name.startswith(tuple(still)) or name not in allowed)
+
+
+def decays(net: nn.Cell, weight_decay: float, norm_and_bias: bool) -> tuple[float, ...]:
+    """Weight decay of each trained parameter."""
+    spared = () if norm_and_bias else (".gamma", ".beta", ".bias")
+    return tuple(0.0 if parameter.name.endswith(spared) else weight_decay for parameter in net.trainable_params())

@@ -1,0 +1,73 @@
+"""Train one detector: from inherited weights or from scratch, then score it on the val split."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+from safetensors.numpy import save_file
+
+from spnas_core import arch as architecture
+from spnas_core import cost, evaluate, metrics, search, start
+from spnas_core.data import coco, loader
+from spnas_core.data.pipeline import ImageCache
+from spnas_core.job import TrainJob
+from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.schedule import learning_rate
+from spnas_core.store import Store
+from spnas_core.training import Arrays, Report, run_epochs
+
+
+def run(job: TrainJob, store: Store, out: Path, report: Report, resume: Path) -> dict[str, Any]:
+    """Do the job; leaves weights, model, audit, history and detections in `out` and returns the metrics.
+
+    UserError for faulty data or weights that do not fit, JobError ``diverged``.
+    """
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(job.seed)
+    recipe, settings = job.recipe, job.detector
+    train_split = coco.open_split(job.data.url, job.data.train, job.data.strict)
+    val_split = coco.open_split(job.data.url, job.data.val, job.data.strict)
+    arch = architecture.parse(job.arch)
+    net = FasterRCNN(arch, settings, len(train_split.categories))
+    weights, audit = start.start_detector(job, store, get_weights(net))
+    set_weights(net, weights)
+    start.choose_trained(net, job, audit)
+    step = TrainStep(net, recipe.momentum, start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias), recipe.clip_norm)
+    cache = ImageCache()
+    steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
+
+    def batches(epoch: int) -> Iterator[Arrays]:
+        stream = loader.train_batches(train_split, settings.image_size, recipe, settings.max_boxes, job.seed, epoch, cache=cache)
+        for number, batch in enumerate(stream, start=epoch * steps):
+            noise = draw_noise(net, recipe.batch, settings.max_boxes, job.seed, number)
+            yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
+
+    def score(epoch: int) -> dict[str, Any]:
+        if not recipe.eval_epochs or (epoch + 1) % recipe.eval_epochs or epoch + 1 == recipe.epochs:
+            return {}
+        scores = metrics.evaluate(val_split.annotations, evaluate.detect(net, val_split, settings, cache), "hotcoco")
+        return {name: scores.stats[name] for name in ("AP", "AP50")}
+
+    def rate(number: int) -> float:
+        return learning_rate(recipe, number, recipe.epochs * steps)
+
+    history = run_epochs(step, batches, rate, recipe.epochs, steps, report, resume, score)
+    detections = evaluate.detect(net, val_split, settings, cache)
+    scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
+    history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
+    save_file(get_weights(net), out / start.FILE)
+    documents = {
+        "model": evaluate.model_document(job.arch, settings, train_split),
+        "audit": audit.model,
+        "history": history,
+        "detections": detections,
+    }
+    for name, document in documents.items():
+        (out / f"{name}.json").write_text(json.dumps(document))
+    whole = search.candidate_cost(arch, settings, len(train_split.categories))
+    body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
+    counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
+    return {**scores.document(), **counts, "seconds": history[-1]["seconds"], "epochs": recipe.epochs, "inherited": audit.share}
