@@ -47,7 +47,7 @@ def demo(
     from spnas_core.data.demo import make_demo
 
     settings = presets.load("demo", overrides or ())
-    _search(settings, str(make_demo(out.absolute() / "data")), str(out / "store"), as_json)
+    _search(settings, str(make_demo(out / "data")), str(out / "store"), as_json)
 
 
 @app.command(

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from flows.display import shown
@@ -28,15 +27,12 @@ QUIET = {
 
 def search(settings: Run, data: str, store: str) -> dict[str, Any]:
     """Do the run, showing its progress on standard error, and return its summary."""
-    data = data if "://" in data or data == "demo" else str(Path(data).absolute())
     url = Store(store).url
     with shown(), _ended_by_signals():
-        if data == "demo":
-            return _flow(settings, data, url)
         plan = open_plan(settings, data, url)
         if plan.store.find("stage", plan.keys["full_train"]):
             return publish_run(plan, read_stage(plan.store, plan.keys["full_train"]))
-        return _flow(settings, data, url)
+        return _flow(settings, plan.data.url, url)
 
 
 def _flow(settings: Run, data: str, store: str) -> dict[str, Any]:
@@ -44,8 +40,10 @@ def _flow(settings: Run, data: str, store: str) -> dict[str, Any]:
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    from flows.server import watch_ephemeral_server
     from flows.spnas import spnas
 
+    watch_ephemeral_server()
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         return spnas(settings, data, store)
 

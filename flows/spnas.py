@@ -10,8 +10,7 @@ from pydantic import Field
 
 from flows import presets
 from spnas_core.config import Run
-from spnas_core.data.demo import make_demo
-from spnas_core.data.files import cache_folder
+from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
 from spnas_core.ledger import Trial, best, ranked, reignitions, winner
 from spnas_core.manifest import Manifest
@@ -34,7 +33,7 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
     `settings` are those of a run, or the name of a preset. Returns the summary that also lies in `runs/NAME/summary.json`.
     """
     run = presets.load(settings) if isinstance(settings, str) else settings
-    plan = open_plan(run, str(make_demo(cache_folder() / "demo")) if data == "demo" else data, store)
+    plan = open_plan(run, data, store)
     site = Site(plan.store.url, run.devices, run.device_target, run.threads, 60 * run.timeout_minutes)
     start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
     serial = run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
@@ -47,7 +46,7 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
 def fine_tune(plan: Plan, site: Site) -> Stage:
     """Train the start net on the data: trial 0 of the ledger, whose weights all others inherit."""
     job = plan.train(plan.settings.arch, plan.settings.fine_tune)
-    (manifest,) = completed(run_jobs(site, [(f"fine_tune {short(job.arch)}", job)]))
+    (manifest,) = completed(site, [(f"fine_tune {short(job.arch)}", job)])
     return Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(enter("fine_tune", 0, 0, None, job, manifest),))
 
 
@@ -86,15 +85,19 @@ def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
     chosen, notes = winner(candidates or parallel.ledger) if ranked(candidates) else winner(parallel.ledger), []
     if not ranked(candidates):
         notes.append(f"No parallel net was trained with success: the final net is the best of all, {chosen.arch} ({chosen.stage}).")
-    elif (first := winner(parallel.ledger)).stage != "parallel":
+    elif (first := winner(parallel.ledger)).ap > chosen.ap:
         notes.append(
             f"After their short trainings the {first.stage} net {first.arch} was ahead of the best parallel net "
             f"(AP {100 * first.ap:.1f} against {100 * chosen.ap:.1f}); as in the paper, the parallel net was trained to the end."
         )
     nets = {"final": chosen, "start": parallel.ledger[0]}
     jobs = {name: plan.train(net.arch, plan.settings.full_train, (trained(net),)) for name, net in nets.items()}
-    manifests = completed(run_jobs(site, [(f"full_train {name} {short(job.arch)}", job) for name, job in jobs.items()]))
-    results = _score(plan, site, jobs, dict(zip(nets, manifests, strict=True)))
+    ended = dict(zip(nets, run_jobs(site, [(f"full_train {name} {short(job.arch)}", job) for name, job in jobs.items()]), strict=True))
+    if isinstance(failure := ended["final"], JobError):
+        raise failure
+    if isinstance(failure := ended["start"], JobError):
+        notes.append(f"The start net has no full training to compare with: {failure.reason}.")
+    results = _score(plan, site, jobs, {name: end for name, end in ended.items() if isinstance(end, Manifest)})
     update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": tuple(notes)}
     return parallel.model_copy(update=update)
 
@@ -102,7 +105,7 @@ def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
 def _reignite(plan: Plan, site: Site, trials: list[Trial]) -> dict[str, Weights]:
     """Weights of the reignited backbones of `trials`, by the digest of the trial."""
     jobs = [(f"reignite {short(trial.arch)}", plan.reignite(trial)) for trial in trials]
-    manifests = completed(run_jobs(site, jobs))
+    manifests = completed(site, jobs)
     return {t.digest: Weights(kind="reignite", digest=m.digest, arch=t.arch) for t, m in zip(trials, manifests, strict=True)}
 
 
@@ -113,10 +116,9 @@ def _inherited(parent: Trial, reignited: dict[str, Weights]) -> tuple[Weights, .
 
 def _score(plan: Plan, site: Site, jobs: dict[str, TrainJob], manifests: dict[str, Manifest]) -> dict[str, Result]:
     """Scores of the fully trained nets: of the final one on val, by pycocotools, and of both on test where the data has it."""
-    wanted: list[tuple[str, Split]] = [("final", "val"), *([("final", "test"), ("start", "test")] if plan.test else [])]
+    wanted: list[tuple[str, Split]] = [("final", "val"), *((name, "test") for name in manifests if plan.test)]
     labelled = [(f"evaluate {name} {split}", plan.evaluate(jobs[name].arch, manifests[name].digest, split)) for name, split in wanted]
-    scored = zip(wanted, completed(run_jobs(site, labelled)), strict=True)
-    found: dict[str, dict[str, Any]] = {name: {"val": manifest.metrics} for name, manifest in manifests.items()}
-    for (name, split), manifest in scored:
-        found[name][split] = manifests[name].metrics | manifest.metrics
-    return {name: Result(arch=jobs[name].arch, digest=manifests[name].digest, scores=scores) for name, scores in found.items()}
+    scores: dict[str, dict[str, Any]] = {name: {"val": manifest.metrics} for name, manifest in manifests.items()}
+    for (name, split), scored in zip(wanted, completed(site, labelled), strict=True):
+        scores[name][split] = manifests[name].metrics | scored.metrics
+    return {name: Result(arch=jobs[name].arch, digest=manifests[name].digest, scores=found) for name, found in scores.items()}

@@ -104,9 +104,11 @@ def _ended(result: Any) -> Ended:
     raise TypeError(f"job: expected a manifest, got {type(result).__name__}")
 
 
-def completed(ended: Sequence[Ended]) -> list[Manifest]:
-    """Return the manifests of jobs that must not fail; the first failure is raised."""
-    for one in ended:
-        if isinstance(one, JobError):
-            raise one
-    return [one for one in ended if isinstance(one, Manifest)]
+def completed(site: Site, work: Sequence[tuple[str, Job]]) -> list[Manifest]:
+    """Run labelled jobs without which the run cannot go on: the first failure is raised, after all have ended."""
+    found: list[Manifest] = []
+    for (label, _), ended in zip(work, run_jobs(site, work), strict=True):
+        if isinstance(ended, JobError):
+            raise JobError(ended.reason, f"{label}: {ended.message}") from ended
+        found.append(ended)
+    return found

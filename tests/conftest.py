@@ -1,0 +1,60 @@
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+os.environ.pop("PREFECT_API_URL", None)
+COLOURS = {"red": (200, 40, 40), "blue": (40, 40, 200)}
+
+
+def write_data(folder: Path, counts: dict[str, int], side: int = 64) -> Path:
+    """Write a data set of coloured squares in COCO layout."""
+    rng = np.random.default_rng(0)
+    categories = [{"id": 3 * k + 1, "name": name} for k, name in enumerate(COLOURS)]
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "images").mkdir()
+    for split, count in counts.items():
+        images, annotations = [], []
+        for number in range(count):
+            picture = rng.integers(100, 156, (side, side, 3)).astype(np.uint8)
+            for k, colour in enumerate(COLOURS.values()):
+                x, y = (int(v) for v in rng.integers(0, side - 24, 2))
+                w, h = (int(v) for v in rng.integers(14, 24, 2))
+                picture[y : y + h, x : x + w] = colour
+                box = {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0, "category_id": 3 * k + 1}
+                annotations.append({"id": len(annotations) + 1, "image_id": number + 1, **box})
+            name = f"{split}_{number}.png"
+            Image.fromarray(picture).save(folder / "images" / name)
+            images.append({"id": number + 1, "file_name": name, "width": side, "height": side})
+        document = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images to train on, four to validate, two to test: 64x64 px, two classes."""
+    return write_data(tmp_path_factory.mktemp("tiny") / "data", {"train": 8, "val": 4, "test": 2})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep copies of remote files out of the home folder."""
+    os.environ["SPNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One ephemeral Prefect server with a database of its own for all tests of flows."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
