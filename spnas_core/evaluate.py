@@ -6,12 +6,14 @@ from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor
+from safetensors.numpy import load_file
 
 from spnas_core import arch as architecture
 from spnas_core import metrics, start
 from spnas_core.config import Detector
-from spnas_core.data import coco, images, loader
+from spnas_core.data import coco, files, images, loader
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import set_weights
@@ -19,6 +21,7 @@ from spnas_core.store import Store
 from spnas_core.training import Report
 
 PIXELS = 1 << 19  # of one batch
+MODEL = "model.json"
 
 
 def batch_size(image_size: tuple[int, int]) -> int:
@@ -63,3 +66,28 @@ def run(job: EvaluateJob, store: Store, out: Path, report: Report, resume: Path)
     detections = detect(net, split, job.detector)
     (out / "detections.json").write_text(json.dumps(detections))
     return metrics.evaluate(split.annotations, detections, "pycocotools").document()
+
+
+def open_model(model: str) -> tuple[FasterRCNN, dict[str, Any]]:
+    """Build the net of a model folder (path or URL) with its weights; also returns its `model.json`. UserError where it is not one."""
+    system, root = files.open_url(model)
+    where = files.full_url(system, root)
+    if missing := {MODEL, start.FILE} - files.list_folder(system, root).keys():
+        raise UserError(f"model {model}: expected a folder with {MODEL} and {start.FILE}, got none with {min(missing)}")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    document = json.loads(files.local_file(f"{where}/{MODEL}").read_bytes())
+    settings = Detector.model_validate(document["detector"])
+    net = FasterRCNN(architecture.parse(document["arch"]), settings, len(document["classes"]))
+    set_weights(net, load_file(files.local_file(f"{where}/{start.FILE}")))
+    return net.set_train(False), document
+
+
+def score_model(model: str, data_url: str, name: str) -> dict[str, Any]:
+    """Metrics of a model folder on a split, by pycocotools; UserError where the split has other categories than the model."""
+    net, document = open_model(model)
+    split = coco.open_split(data_url, name)
+    known = tuple((one["id"], one["name"]) for one in document["classes"])
+    if split.categories != known:
+        raise UserError(f"{data_url} {name}: expected the model's categories {known}, got {split.categories}")
+    results = detect(net, split, Detector.model_validate(document["detector"]))
+    return metrics.evaluate(split.annotations, results, "pycocotools").document()

@@ -1,0 +1,34 @@
+# All set-up happens here: Python 3.11 and make are what a machine needs.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: setup demo test test-fast test-long lint bench
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo,dev]"
+	touch $@
+
+demo: setup  ## the five stages on made images
+	$(BIN)/spnas demo
+
+test: setup  ## all but the long proofs
+	$(BIN)/pytest -m "not long"
+
+test-fast: setup  ## no training, no server
+	$(BIN)/pytest -m "not long and not training"
+
+test-long: setup
+	$(BIN)/pytest -m long
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## one JSON line per measurement
+	$(BIN)/python -m spnas_core.bench
