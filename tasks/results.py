@@ -6,12 +6,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prefect.filesystems import RemoteFileSystem
-from prefect.serializers import Serializer
+from prefect.serializers import JSONSerializer, Serializer
 from prefect.utilities.dispatch import get_registry_for_type
 
-# A stored record names its own serializer: without these two, one that names pickle is a cache miss and executes nothing.
+# A stored record names its own serializer: with JSON behind the names of pickle, a record that names pickle is a miss and executes nothing.
 for _name in ("pickle", "compressed/pickle"):
-    (get_registry_for_type(Serializer) or {}).pop(_name, None)
+    (get_registry_for_type(Serializer) or {})[_name] = JSONSerializer
 
 
 def result_storage(store_url: str) -> Path | RemoteFileSystem:

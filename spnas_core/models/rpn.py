@@ -60,8 +60,9 @@ class RegionProposal(nn.Cell):
         found = box_ops.clip(box_ops.decode(chosen, ops.gather(self.all_anchors, index, 0), WEIGHTS), image_hw)
         apart = box_ops.set_apart(found, ops.zeros_like(best), self.extent)
         keep = ()
-        for part in ops.split(apart, counts, 1):
-            keep = (*keep, box_ops.keep_after_nms(self.nms, part))
+        for level in range(len(counts)):
+            first = sum(counts[:level])
+            keep = (*keep, box_ops.keep_after_nms(self.nms, apart[:, first : first + counts[level]]))
         keep = ops.logical_and(ops.concat(keep, 1), box_ops.large(found, MIN_SIZE))
         keys, order = ops.topk(ops.select(keep, ops.sigmoid(best), ops.full_like(best, -1.0)), min(limit, sum(counts)))
         valid = keys >= 0

@@ -20,8 +20,9 @@ class TrainStep(nn.Cell):
         self.velocity = self.weights.clone(prefix="velocity", init="zeros")
         self.decay = decay
         self.momentum = momentum
-        self.clip_norm = clip_norm
         self.update = ops.ApplyMomentum()
+        self.clip_norm = clip_norm
+        self.half_square = ops.L2Loss()
         self.gradient = ms.value_and_grad(self.total, None, self.weights, has_aux=True)
 
     def total(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,10 +34,8 @@ class TrainStep(nn.Cell):
         """Take one step at learning rate `lr` (scalar); returns the losses before it."""
         (_, losses), gradients = self.gradient(*batch)
         if self.clip_norm is not None:
-            square = 0.0
-            for gradient in gradients:
-                square = square + (gradient * gradient).sum()
-            factor = ops.minimum(self.clip_norm / (ops.sqrt(square) + 1e-6), 1.0)
+            half_square = ops.addn([self.half_square(gradient) for gradient in gradients])
+            factor = ops.minimum(self.clip_norm / (ops.sqrt(2 * half_square) + 1e-6), 1.0)
             gradients = [gradient * factor for gradient in gradients]
         for i in range(len(self.weights)):
             gradient = gradients[i] + self.weights[i] * self.decay[i] if self.decay[i] else gradients[i]
