@@ -1,0 +1,176 @@
+import base64
+import csv
+import json
+import logging
+import os
+import pickle
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from flows import presets
+from flows.spnas import serial_search, spnas
+from spnas_core import runner
+from spnas_core.ledger import Trial
+from spnas_core.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.stages import Stage, read_stage
+from tasks.jobs import Site
+from tasks.results import artifact_key, result_storage
+from tasks.stages import run_stage
+
+pytestmark = pytest.mark.training
+
+
+@pytest.fixture(scope="module")
+def finished(prefect_server: None, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, Any]]:
+    """The smoke preset, run to its end by real jobs."""
+    store = tmp_path_factory.mktemp("flow") / "store"
+    settings = presets.load("smoke")
+    summary = spnas(settings, str(tiny_data), store.as_uri())
+    return open_plan(settings, str(tiny_data), store.as_uri()), summary
+
+
+def stages(plan: Plan) -> list[Stage]:
+    return [read_stage(plan.store, plan.keys[name]) for name in STAGE_NAMES]
+
+
+def test_five_stages_leave_a_ledger_and_a_final_net(finished: tuple[Plan, dict[str, Any]]) -> None:
+    plan, _ = finished
+    fine_tune, serial, reignited, parallel, final = stages(plan)
+    assert [(t.stage, t.round, t.index) for t in fine_tune.ledger] == [("fine_tune", 0, 0)]
+    assert [(t.stage, t.round, t.index) for t in serial.ledger[1:]] == [("serial", 1, 0), ("serial", 1, 1)]
+    assert len({t.arch for t in serial.ledger}) == 3
+    assert all(t.parent in {other.digest for other in serial.ledger} for t in serial.ledger[1:])
+    assert len(reignited.reignited) == 1
+    assert plan.store.find("reignite", next(iter(reignited.reignited.values())).digest)
+    (child,) = parallel.ledger[3:]
+    assert child.stage == "parallel"
+    assert sum(int(k) for k in child.arch.rsplit("_", 1)[1].split("-")) > 0
+    assert final.results["final"].arch == child.arch
+    assert final.results["start"].arch == fine_tune.ledger[0].arch
+    assert set(final.results["final"].scores) == {"val", "test"}
+    assert not [t.failure for t in final.ledger if t.failure]
+
+
+def test_children_train_on_what_they_inherit(finished: tuple[Plan, dict[str, Any]]) -> None:
+    plan, _ = finished
+    ledger = stages(plan)[-1].ledger
+    kinds = {}
+    for one in ledger:
+        manifest = plan.store.find("train", one.digest)
+        assert manifest
+        kinds[one.stage] = [weights["kind"] for weights in manifest.job["weights"]]
+        assert [weights["digest"] for weights in manifest.job["weights"]][:1] == ([one.parent] if one.parent else [])
+    assert kinds == {"fine_tune": [], "serial": ["train"], "parallel": ["train", "reignite"]}
+
+
+def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]]) -> None:
+    plan, summary = finished
+    folder = Path(plan.store.local or "") / "runs" / "smoke"
+    assert {p.name for p in folder.iterdir()} == {"config.yml", "report.md", "trials.csv", "pareto.png", "summary.json", "model"}
+    assert presets.load(str(folder / "config.yml")) == plan.settings
+    assert len(list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))) == 4
+    assert "best parallel" in (folder / "report.md").read_text()
+    assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    card = json.loads((folder / "model" / "model.json").read_text())
+    assert {"arch", "detector", "classes", "preprocessing", "scores"} <= set(card)
+    assert [row["net"] for row in summary["table"]][:5] == [
+        "start net", "best serial", "best parallel", "start net, full training", "final",
+    ]  # fmt: skip
+
+
+def test_a_finished_run_started_again_computes_nothing(finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, summary = finished
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    begun = time.monotonic()
+    assert spnas(plan.settings, plan.data.url, plan.store.url) == summary
+    assert time.monotonic() - begun < 10
+
+
+def test_a_stage_that_was_lost_is_made_of_its_trainings(finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, summary = finished
+    before = stages(plan)
+    (Path(plan.store.local or "") / "stage" / plan.keys["serial"] / "manifest.json").unlink()
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    assert spnas(plan.settings, plan.data.url, plan.store.url) == summary
+    assert stages(plan) == before
+
+
+def test_a_poisoned_result_is_a_miss_and_runs_nothing(finished: tuple[Plan, dict[str, Any]], tmp_path: Path) -> None:
+    plan, summary = finished
+
+    class Poison:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    records = [p for p in (Path(plan.store.local or "") / "results" / "cache" / "stage").iterdir() if p.is_file()]
+    assert len(records) == 5
+    for record in records:
+        document = json.loads(record.read_text())
+        document["metadata"]["serializer"] = {"type": "pickle"}
+        document["result"] = base64.encodebytes(pickle.dumps(Poison())).decode()
+        record.write_text(json.dumps(document))
+    assert spnas(plan.settings, plan.data.url, plan.store.url) == summary
+    assert not (tmp_path / "owned").exists()
+
+
+class _Killer(logging.Handler):
+    """Kills the process of every job with a label that begins so."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(logging.DEBUG)
+        self.label, self.killed = label, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        label, event = getattr(record, "progress", ("", {}))
+        if label.startswith(self.label) and event["event"] == "start":
+            self.killed += 1
+            os.kill(event["pid"], signal.SIGKILL)
+
+
+def test_a_killed_candidate_is_a_typed_failed_trial(
+    finished: tuple[Plan, dict[str, Any]], tiny_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, _ = finished
+    settings = old.settings.model_copy(update={"devices": (0,)})
+    plan = open_plan(settings, str(tiny_data), old.store.url)
+    start, serial = stages(plan)[:2]
+    victim, survivor = serial.ledger[1:]
+    folder = Path(plan.store.local or "")
+    (folder / "train" / victim.digest / "manifest.json").unlink()
+    (folder / "stage" / plan.keys["serial"] / "manifest.json").unlink()
+    site = Site(plan.store.url)
+    killer = _Killer("serial r1 c1 ")
+    logger = logging.getLogger("spnas_core.progress")
+    logger.addHandler(killer)
+    logger.setLevel(logging.DEBUG)
+
+    @flow(name="serial-only")
+    def serial_only() -> Stage:
+        return run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
+
+    try:
+        ledger = serial_only().ledger
+    finally:
+        logger.removeHandler(killer)
+        logger.setLevel(logging.NOTSET)
+    assert killer.killed == 3  # it was tried again, twice
+    assert (ledger[1].arch, ledger[1].failure, ledger[1].metrics) == (victim.arch, "killed", None)
+    assert ledger[2] == survivor
+
+
+def test_keys_and_places_of_results(tmp_path: Path) -> None:
+    assert artifact_key(None, {"key": "train/abc", "job": 1}) == "cache/train/abc"
+    assert result_storage(tmp_path.as_uri()) == tmp_path / "results"
+
+
+def test_trials_of_a_ledger_survive_json(finished: tuple[Plan, dict[str, Any]]) -> None:
+    plan, _ = finished
+    one = stages(plan)[-1]
+    assert Stage.model_validate_json(one.model_dump_json()) == one
+    assert all(isinstance(t, Trial) for t in Stage.model_validate_json(one.model_dump_json()).ledger)

@@ -1,0 +1,173 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spnas_core import job as jobs
+from spnas_core import runner
+from spnas_core.config import Detector, Recipe
+from spnas_core.errors import JobError, MissingArtifactError, UserError
+from spnas_core.job import Data, TrainJob
+from spnas_core.runner import JobBug, run_job
+from spnas_core.store import Store
+from spnas_core.worker import Order, environment, out_of_memory
+
+
+def job(data: Path, **recipe: Any) -> TrainJob:
+    sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
+    detector = Detector(image_size=(64, 64), norm="train", proposals_train=20, proposals_test=10, detections=10, **sizes)
+    recipe = {"epochs": 1, "batch": 4, "warmup_steps": 0, **recipe}
+    return TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(**recipe), data=Data(url=str(data), fingerprint="f"))
+
+
+def on_start(act: Callable[[int], None]) -> Callable[[dict[str, Any]], None]:
+    """Do something to the worker's process as soon as it says that it is there."""
+    return lambda event: act(event["pid"]) if event["event"] == "start" else None
+
+
+def gone(pid: int, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "killed"), (signal.SIGSEGV, "crashed"), (signal.SIGABRT, "crashed")])
+def test_a_dead_worker_is_a_typed_failure(tmp_path: Path, number: int, reason: str) -> None:
+    with pytest.raises(JobError, match=signal.Signals(number).name) as caught:
+        run_job(job(tmp_path), str(tmp_path / "store"), on_progress=on_start(lambda pid: os.kill(pid, number)))
+    assert caught.value.reason == reason
+
+
+def test_a_worker_that_hangs_is_killed_with_its_group(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    def stop(pid: int) -> None:
+        pids.append(pid)
+        os.kill(pid, signal.SIGSTOP)
+
+    begun = time.monotonic()
+    with pytest.raises(JobError) as caught:
+        run_job(job(tmp_path), str(tmp_path / "store"), timeout=2, on_progress=on_start(stop))
+    assert caught.value.reason == "timeout"
+    assert time.monotonic() - begun < 8
+    assert gone(pids[0])
+
+
+def test_stop_all_ends_the_workers(tmp_path: Path) -> None:
+    pids: list[int] = []
+    with pytest.raises(JobError, match="SIGKILL"):
+        run_job(job(tmp_path), str(tmp_path / "store"), on_progress=on_start(lambda pid: (pids.append(pid), runner.stop_all())[0]))
+    assert gone(pids[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_a_worker_dies_with_the_flow(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from spnas_core.job import TrainJob
+from spnas_core.runner import run_job
+def stop(event):
+    os.kill(event["pid"], signal.SIGSTOP)
+    print(event["pid"], flush=True)
+run_job(TrainJob.model_validate_json({job(tmp_path).model_dump_json()!r}), {str(tmp_path / "store")!r}, on_progress=stop)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert gone(pid)
+
+
+def test_a_worker_whose_parent_is_gone_does_nothing(tmp_path: Path) -> None:
+    order = Order(job=job(tmp_path), store=str(tmp_path / "store"), parent=999_999_999)
+    (tmp_path / "job.json").write_text(order.model_dump_json())
+    done = subprocess.run([sys.executable, "-m", "spnas_core.worker", str(tmp_path / "job.json")], capture_output=True, timeout=60)
+    assert done.returncode
+    assert not done.stdout
+
+
+def test_a_users_mistake_in_a_job_is_one_in_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="instances_train"):
+        run_job(job(tmp_path / "nowhere"), str(tmp_path / "store"))
+
+
+def test_a_wrong_job_file_is_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{"job": {"kind": "train"}, "store": "x"}')
+    done = subprocess.run([sys.executable, "-m", "spnas_core.worker", str(tmp_path / "job.json")], capture_output=True, timeout=60)
+    assert done.returncode == 2
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("failed", "bad_input")
+    assert not done.stderr
+
+
+def test_a_finished_job_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path / "store"))
+    (tmp_path / "out").mkdir()
+    made = store.publish(job(tmp_path), tmp_path / "out", {"AP": 0.5}, 1.0)
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    assert run_job(job(tmp_path), store.url) == made
+
+
+def test_the_log_of_a_job_is_kept(tmp_path: Path) -> None:
+    one = job(tmp_path)
+    with pytest.raises(JobError):
+        run_job(one, str(tmp_path / "store"), on_progress=on_start(lambda pid: os.kill(pid, signal.SIGKILL)))
+    assert (tmp_path / "store" / "logs" / "train" / f"{jobs.digest(one)}.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "last", "timed_out", "log", "kind", "words"),
+    [
+        (1, {"event": "start"}, False, "Traceback\nKeyError: 'x'", JobBug, "KeyError"),
+        (3, {"event": "failed", "reason": "diverged", "message": "loss is nan"}, False, "", JobError, "diverged: loss is nan"),
+        (3, {"event": "failed", "reason": "missing_artifact", "message": "gone"}, False, "", MissingArtifactError, "gone"),
+        (2, {"event": "failed", "reason": "bad_input", "message": "no such file"}, False, "", UserError, "no such file"),
+        (2, {"event": "start"}, False, "usage: python", JobBug, "usage"),
+        (-6, {}, False, "terminate called after throwing an instance of 'std::bad_alloc'", JobError, "out_of_memory"),
+        (-9, {}, True, "last words", JobError, "timeout"),
+        (-15, {}, False, "", JobError, "killed"),
+        (-11, {"event": "epoch"}, False, "one\ntwo", JobError, "crashed"),
+    ],
+)
+def test_every_end_has_its_type(status: int, last: dict[str, Any], timed_out: bool, log: str, kind: type, words: str) -> None:
+    error = runner._failure(status, last, timed_out, 5.0, log)
+    assert type(error) is kind
+    assert words in str(error)
+
+
+def test_the_environment_names_threads_and_devices(tmp_path: Path) -> None:
+    order = Order(job=job(tmp_path), store="x", device_target="Ascend", device_id=5, threads=3)
+    found = environment(order)
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert found["ASCEND_RT_VISIBLE_DEVICES"] == "5"
+    assert "ASCEND_RT_VISIBLE_DEVICES" not in environment(order.model_copy(update={"device_target": "CPU"}))
+
+
+@pytest.mark.parametrize("text", ["Out of memory: wanted 3 GB", "std::bad_alloc", "OSError: [Errno 12] Cannot allocate memory"])
+def test_words_of_a_full_memory(text: str) -> None:
+    assert out_of_memory(text)
+    assert not out_of_memory("all is well")
+
+
+@pytest.mark.training
+def test_a_loss_that_is_not_finite_is_a_typed_failure(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError) as caught:
+        run_job(job(tiny_data, lr=1e25, epochs=3), str(tmp_path / "store"))
+    assert caught.value.reason == "diverged"
+    assert Store(str(tmp_path / "store")).find("train", jobs.digest(job(tiny_data, lr=1e25, epochs=3))) is None
