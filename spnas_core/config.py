@@ -129,7 +129,7 @@ class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9-]*$")
-    arch: ArchText = "r_111-2111-211111-211"
+    arch: ArchText = "r_111-2111-211111-211_0-0-0-0"
     checkpoint: str | None = Field(None, description="weights to start from: URL of a spnas or torchvision checkpoint")
     seed: int = Field(0, ge=0)
     devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each")

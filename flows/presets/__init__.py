@@ -13,6 +13,15 @@ from spnas_core.errors import UserError
 FOLDER = Path(__file__).parent
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1111-11-11 is a text (an architecture) and no date."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith("timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def names() -> list[str]:
     """Names of the presets."""
     return sorted(path.stem for path in FOLDER.glob("*.yml"))
@@ -26,6 +35,8 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Run:
         if not equals or not key:
             raise UserError(f"--set: expected key=value, got {override!r}")
         _put(document, key.strip().split("."), _parse(text, f"--set {key}"), key)
+    if isinstance(document.get("arch"), int):  # an architecture of one stage
+        document["arch"] = str(document["arch"])
     try:
         return Run.model_validate(document)
     except ValidationError as error:
@@ -63,7 +74,7 @@ def _read(preset: str) -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: expected YAML, got: {' '.join(str(error).split())}") from error
 

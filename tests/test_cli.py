@@ -1,0 +1,185 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from flows import presets
+from flows.cli import app
+from spnas_core.config import Run
+from spnas_core.errors import UserError
+
+COMMANDS = ("demo", "run", "arch", "eval", "predict")
+run = CliRunner()
+
+
+def mistake(*args: str) -> str:
+    """The one line that a wrong command line gives."""
+    result = run.invoke(app, list(args))
+    assert result.exit_code == 2, result.output
+    assert not result.stdout
+    assert result.stderr.startswith("spnas: ")
+    assert "Traceback" not in result.stderr
+    return result.stderr.removeprefix("spnas: ").strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command: str) -> None:
+    result = run.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: spnas {command}" in result.stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = "import sys, flows.cli\nprint([m for m in ('mindspore', 'prefect', 'matplotlib', 'hotcoco') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks", "parameters", "gmacs"),
+    [
+        ("b_11-21-21-21", 8, 11_176_512, 1.81),
+        ("111-2111-211111-211", 16, 23_508_032, 4.09),
+        ("x(32x4d)_111-2111-211111-211", 16, 22_979_904, 4.23),
+        ("r_1111-21111-2111111111111111111111111-211-1", 38, 53_745_984, 8.85),
+    ],
+)
+def test_arch_counts(text: str, blocks: int, parameters: int, gmacs: float) -> None:
+    result = run.invoke(app, ["arch", text, "--json"])
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert set(found) == {"blocks", "parameters", "macs", "levels"}
+    assert (found["blocks"], found["parameters"], round(found["macs"] / 1e9, 2)) == (blocks, parameters, gmacs)
+    assert [level["stride"] for level in found["levels"]] == [4 << n for n in range(text.count("-") + 1)]
+
+
+def test_arch_with_parallel_copies_and_a_size() -> None:
+    serial, parallel = (json.loads(run.invoke(app, ["arch", f"b_11-21-21-21_{k}", "--json"]).stdout) for k in ("0-0-0-0", "0-0-2-0"))
+    assert parallel["macs"] > serial["macs"]
+    assert parallel["blocks"] == serial["blocks"]
+    large = json.loads(run.invoke(app, ["arch", "b_11-21-21-21", "--size", "224", "448", "--json"]).stdout)
+    assert large["macs"] == 2 * serial["macs"]
+    assert "11,176,512" in run.invoke(app, ["arch", "b_11-21-21-21"]).stdout
+
+
+@pytest.mark.parametrize("text", ["1112", "12--1", "31-2", "-".join(["1" * 61]), "q_1111-2111", "1111-2111_1", ""])
+def test_text_outside_the_space(text: str) -> None:
+    assert "architecture" in mistake("arch", text)
+
+
+def test_a_size_of_nothing() -> None:
+    assert "--size" in mistake("arch", "1111-2111", "--size", "0", "224")
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_is_a_run_of_its_name(name: str) -> None:
+    settings = presets.load(name)
+    assert settings.name == name
+    assert Run.model_validate(settings.model_dump(mode="json")) == settings
+
+
+def test_settings_on_top_of_a_preset() -> None:
+    sets = ["serial.rounds=7", "detector.image_size=[96, 64]", "budget={gmacs: [null, 5]}", "serial.recipe.lr=1e-2", "checkpoint=null"]
+    settings = presets.load("demo", sets)
+    assert settings.serial.rounds == 7
+    assert settings.detector.image_size == (96, 64)
+    assert settings.budget.gmacs == (None, 5.0)
+    assert settings.serial.recipe.lr == 0.01
+    assert settings.parallel.recipe.lr == presets.load("demo").parallel.recipe.lr
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("serial.round=3", "demo: serial.round: expected no such key, got 3"),
+        ("serial.rounds=x", "demo: serial.rounds: expected a valid integer"),
+        ("serial.rounds=0", "demo: serial.rounds: expected greater than 0, got 0"),
+        ("serial=3", "demo: serial: expected a valid dictionary"),
+        ("arch=1112", "demo: arch: architecture 'r_1112_0': expected 8 to 60 blocks, got 4"),
+        ("detector.norm=batch", "demo: detector.norm: expected 'frozen' or 'train', got 'batch'"),
+        ("serial.rounds", "--set: expected key=value"),
+        ("=3", "--set: expected key=value"),
+        ("serial.rounds.x=3", "expected 'rounds' to hold keys"),
+        ("serial={", "--set serial: expected YAML"),
+    ],
+)
+def test_wrong_settings_are_one_line(override: str, words: str, tmp_path: Path) -> None:
+    text = mistake("run", "demo", "--data", str(tmp_path), "--set", override, "--store", str(tmp_path / "store"))
+    assert words in text
+    assert "\n" not in text
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("- a\n- b\n", "expected a YAML mapping"), ("a: [", "expected YAML"), ("a: 1\nb: 2\n", "a: expected no such key"), ("", "mapping")],
+)
+def test_wrong_files_of_settings(content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yml"
+    path.write_text(content)
+    assert words in mistake("run", str(path), "--data", str(tmp_path), "--store", str(tmp_path / "store"))
+    path.write_bytes(b"\xff\xfe")
+    assert "UTF-8" in mistake("run", str(path), "--data", str(tmp_path), "--store", str(tmp_path / "store"))
+
+
+def test_a_preset_that_is_not_there() -> None:
+    assert "expected one of bccd, coco, demo, smoke, voc" in mistake("run", "nope", "--data", "x")
+
+
+def test_data_and_stores_that_are_not_there(tmp_path: Path, tiny_data: Path) -> None:
+    assert "instances_train.json: no such file" in mistake("run", "smoke", "--data", str(tmp_path), "--store", str(tmp_path / "s"))
+    assert "store" in mistake("run", "smoke", "--data", str(tiny_data), "--store", "/dev/null/store")
+    assert "store" in mistake("run", "smoke", "--data", str(tiny_data), "--store", "nonsense://x")
+
+
+def break_data(folder: Path, fault: str) -> None:
+    """Make one thing wrong with a data set."""
+    path = folder / "annotations" / "instances_train.json"
+    document: dict[str, Any] = json.loads(path.read_text())
+    if fault == "missing image":
+        document["images"][0]["file_name"] = "nowhere.png"
+    elif fault == "truncated image":
+        image = folder / "images" / "train_0.png"
+        image.write_bytes(image.read_bytes()[:200])
+    elif fault == "unknown category":
+        document["annotations"][0]["category_id"] = 99
+    elif fault == "no images":
+        document["images"], document["annotations"] = [], []
+    elif fault == "faulty box":
+        document["annotations"][0]["bbox"] = [0, 0, 0, 5]
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("fault", ["missing image", "truncated image", "unknown category", "no images", "faulty box"])
+def test_faulty_data_is_one_line_before_anything_runs(fault: str, tmp_path: Path) -> None:
+    from conftest import write_data
+
+    data = write_data(tmp_path / "data", {"train": 4, "val": 2})
+    break_data(data, fault)
+    text = mistake("run", "smoke", "--data", str(data), "--store", str(tmp_path / "store"), "--set", "strict=true")
+    assert "\n" not in text
+    assert not (tmp_path / "store" / "train").exists()
+
+
+def test_many_errors_are_one_line_each() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Run.model_validate({"seed": -1, "serial": {"rounds": "x"}, "foo": 1})
+    lines = presets.describe(caught.value, "mine.yml")
+    assert len(lines) == 3
+    assert all(line.startswith("mine.yml: ") and ": expected " in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["1111-11-11", "111111111", "2111-1211"])
+def test_yaml_takes_no_architecture_for_a_date_or_a_number(text: str) -> None:
+    stages = text.count("-") + 1
+    assert presets.load("demo", [f"arch={text}"]).arch == f"r_{text}_{'-'.join(['0'] * stages)}"
+
+
+def test_a_mistake_in_set_says_where() -> None:
+    with pytest.raises(UserError, match="expected key=value"):
+        presets.load("demo", ["x"])
