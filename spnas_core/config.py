@@ -133,7 +133,7 @@ class Run(Settings):
     checkpoint: str | None = Field(None, description="weights to start from: URL of a spnas or torchvision checkpoint")
     seed: int = Field(0, ge=0)
     devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each")
-    threads: PositiveInt = Field(2, description="CPU threads of one job")
+    threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
     device_target: Literal["CPU", "Ascend", "GPU"] = "CPU"
     timeout_minutes: PositiveFloat = Field(600.0, description="longest time of one job")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")

@@ -24,7 +24,7 @@ Ended = Manifest | JobError
 
 @dataclass(frozen=True)
 class Site:
-    """Where jobs run and leave their artifacts; no part of what they are."""
+    """Where jobs run and leave their artifacts; no part of what they are. `threads` are shared by the jobs that run at once."""
 
     store: str
     devices: tuple[int, ...] = (0,)
@@ -58,15 +58,15 @@ def transient(_task: Any, _run: Any, state: Any) -> bool:
     retry_jitter_factor=0.5,
     retry_condition_fn=transient,
 )
-def run_job(key: str, label: str, job: Job, site: Site) -> Manifest:
-    """Run one job on a free device of `site`; `key` is its artifact's KIND/DIGEST."""
+def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifest:
+    """Run one job on a free device of `site` with `threads` CPU threads; `key` is its artifact's KIND/DIGEST."""
     device = site.free.get()
     try:
         return runner.run_job(
             job,
             site.store,
             slot=device,
-            threads=site.threads,
+            threads=threads,
             timeout=site.timeout,
             on_progress=lambda event: log_progress(label, event),
             device_target=site.device_target,
@@ -77,17 +77,19 @@ def run_job(key: str, label: str, job: Job, site: Site) -> Manifest:
 
 def run_jobs(site: Site, work: Iterable[tuple[str, Job]]) -> list[Ended]:
     """Run labelled jobs and return, in their order, each one's manifest or its typed failure; anything else stops them all."""
-    with ThreadPoolTaskRunner(max_workers=len(site.devices)) as threads:
+    work = list(work)
+    at_once = max(1, min(len(work), len(site.devices)))
+    with ThreadPoolTaskRunner(max_workers=len(site.devices)) as runners:
         try:
-            futures = [threads.submit(_checked(site, job), _parameters(site, label, job)) for label, job in work]
+            futures = [runners.submit(_checked(site, job), _parameters(site, label, job, site.threads // at_once)) for label, job in work]
             return [_ended(future.result(raise_on_failure=False)) for future in futures]
         except BaseException:
             runner.stop_all()
             raise
 
 
-def _parameters(site: Site, label: str, job: Job) -> dict[str, Any]:
-    return {"key": f"{job.kind}/{jobs.digest(job)}", "label": label, "job": job, "site": site}
+def _parameters(site: Site, label: str, job: Job, threads: int) -> dict[str, Any]:
+    return {"key": f"{job.kind}/{jobs.digest(job)}", "label": label, "job": job, "site": site, "threads": max(1, threads)}
 
 
 def _checked(site: Site, job: Job) -> Any:
