@@ -81,15 +81,7 @@ def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
 
 def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
     """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
-    candidates = [trial for trial in parallel.ledger if trial.stage == "parallel"]
-    chosen, notes = winner(candidates or parallel.ledger) if ranked(candidates) else winner(parallel.ledger), []
-    if not ranked(candidates):
-        notes.append(f"No parallel net was trained with success: the final net is the best of all, {chosen.arch} ({chosen.stage}).")
-    elif (first := winner(parallel.ledger)).ap > chosen.ap:
-        notes.append(
-            f"After their short trainings the {first.stage} net {first.arch} was ahead of the best parallel net "
-            f"(AP {100 * first.ap:.1f} against {100 * chosen.ap:.1f}); as in the paper, the parallel net was trained to the end."
-        )
+    chosen, notes = _chosen(parallel)
     nets = {"final": chosen, "start": parallel.ledger[0]}
     jobs = {name: plan.train(net.arch, plan.settings.full_train, (trained(net),)) for name, net in nets.items()}
     ended = dict(zip(nets, run_jobs(site, [(f"full_train {name} {short(job.arch)}", job) for name, job in jobs.items()]), strict=True))
@@ -107,6 +99,19 @@ def _reignite(plan: Plan, site: Site, trials: list[Trial]) -> dict[str, Weights]
     jobs = [(f"reignite {short(trial.arch)}", plan.reignite(trial)) for trial in trials]
     manifests = completed(site, jobs)
     return {t.digest: Weights(kind="reignite", digest=m.digest, arch=t.arch) for t, m in zip(trials, manifests, strict=True)}
+
+
+def _chosen(parallel: Stage) -> tuple[Trial, list[str]]:
+    """Choose the net that is trained to the end, as in the paper the best parallel one, and say so where another was ahead."""
+    first, candidates = winner(parallel.ledger), [trial for trial in parallel.ledger if trial.stage == "parallel"]
+    stage = "start" if first.stage == "fine_tune" else first.stage
+    if not ranked(candidates):
+        return first, [f"No parallel net was trained with success: the final net is the best of all, the {stage} net {first.arch}."]
+    chosen = winner(candidates)
+    if first.ap <= chosen.ap:
+        return chosen, []
+    ahead = f"After the short trainings the {stage} net {first.arch} was ahead of the best parallel net"
+    return chosen, [f"{ahead} (AP {100 * first.ap:.1f} against {100 * chosen.ap:.1f}); as in the paper, the parallel net is the final one."]
 
 
 def _inherited(parent: Trial, reignited: dict[str, Weights]) -> tuple[Weights, ...]:
