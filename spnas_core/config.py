@@ -22,12 +22,12 @@ class Settings(BaseModel):
 
 
 class Detector(Settings):
-    """Faster R-CNN with FPN; the defaults are torchvision's `fasterrcnn_resnet50_fpn`, at a fixed size of the network input."""
+    """Faster R-CNN with FPN; the defaults are torchvision's `fasterrcnn_resnet50_fpn` with trained norms, at a fixed size of the network input."""
 
     image_size: tuple[PositiveInt, PositiveInt] = Field((800, 1344), description="height and width of the network input, px")
     base_width: PositiveInt = Field(64, description="channels after the stem")
     stem: Literal["7x7", "3x3"] = Field("7x7", description="7x7 stride 2 + max-pool, or two 3x3 stride-2 convolutions")
-    norm: Literal["frozen", "train"] = Field("frozen", description="batch norm: frozen statistics and scale, or trained")
+    norm: Literal["frozen", "train"] = Field("train", description="batch norm: trained, or frozen statistics and scale")
     norm_epsilon: float = Field(1e-5, ge=0, description="0.0 for torchvision's released COCO weights")
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
@@ -130,7 +130,7 @@ class Run(Settings):
 
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9-]*$")
     arch: ArchText = "r_111-2111-211111-211_0-0-0-0"
-    checkpoint: str | None = Field(None, description="weights to start from: URL of a spnas or torchvision checkpoint")
+    checkpoint: str | None = Field(None, description="weights to start from: URL of a .safetensors file of a spnas net")
     seed: int = Field(0, ge=0)
     devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each")
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
@@ -145,6 +145,12 @@ class Run(Settings):
     reignite: Reignite = Reignite()
     parallel: Parallel = Parallel()
     full_train: Recipe = Recipe()
+
+    @model_validator(mode="after")
+    def _frozen_norms_need_weights(self) -> "Run":
+        if self.checkpoint is None and (self.detector.norm == "frozen" or self.detector.frozen_stages):
+            raise ValueError("expected norm: train and frozen_stages: 0 without a checkpoint, since new weights must all be trained")
+        return self
 
     @model_validator(mode="after")
     def _start_in_space(self) -> "Run":

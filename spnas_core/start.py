@@ -1,21 +1,33 @@
 """The weights that a job starts from: inherited, reignited, from a checkpoint file, or new; and which of them are trained."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from mindspore import nn
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from spnas_core import arch as architecture
 from spnas_core import morphism
+from spnas_core.config import Detector
 from spnas_core.data.files import local_file
 from spnas_core.errors import UserError
-from spnas_core.job import EvaluateJob, ReigniteJob, TrainJob, Weights
+from spnas_core.job import ReigniteJob, TrainJob, Weights
 from spnas_core.storage import sha256_file
 from spnas_core.store import Store
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 FILE = "weights.safetensors"
 BACKBONE = "backbone."
+
+
+def read_weights(path: Path, name: str) -> Arrays:
+    """Read a safetensors file; UserError by its `name` where it is none."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"checkpoint {name}: expected a .safetensors file of spnas weights, got: {error}") from error
 
 
 def gather(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
@@ -37,7 +49,7 @@ def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, 
         path = local_file(job.checkpoint)
         if job.checkpoint_sha256 and sha256_file(path) != job.checkpoint_sha256:
             raise UserError(f"checkpoint {job.checkpoint}: expected the file with sha256 {job.checkpoint_sha256}, got another")
-        return morphism.load(fresh, load_file(path))
+        return morphism.load(fresh, read_weights(path, job.checkpoint))
     count = sum(array.size for name, array in fresh.items() if not name.endswith((".moving_mean", ".moving_variance")))
     return fresh, morphism.Audit((), tuple(sorted(fresh)), (), (), 0, count, 0)
 
@@ -50,27 +62,28 @@ def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
     return morphism.load(fresh, given, BACKBONE)[0]
 
 
-def final_weights(job: EvaluateJob, store: Store) -> Arrays:
-    """Weights of a trained detector."""
-    return gather(job.weights, store)[1]
+def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
+    """Set `requires_grad` of every parameter: statistics, frozen norms and frozen stages are not trained."""
+    still = {f"{BACKBONE}blocks.{block.index}." for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
+    if settings.frozen_stages:
+        still.add(f"{BACKBONE}stem.")
+    never = (".moving_mean", ".moving_variance", *((".gamma", ".beta") if settings.norm == "frozen" else ()))
+    for parameter in net.get_parameters():
+        parameter.requires_grad = not (parameter.name.endswith(never) or parameter.name.startswith(tuple(still)))
 
 
 def choose_trained(net: nn.Cell, job: TrainJob, audit: morphism.Audit) -> None:
-    """Set `requires_grad` of every parameter: frozen norms, stages and inherited blocks are not trained, what starts at zero always is."""
+    """Freeze what the settings and, with `freeze_inherited`, the inheritance say; what starts at zero is always trained."""
     arch = architecture.parse(job.arch)
-    frozen = job.detector.frozen_stages
-    still = {f"{BACKBONE}blocks.{block.index}." for block in architecture.blocks(arch) if block.stage < frozen - 1}
-    if frozen:
-        still.add(f"{BACKBONE}stem.")
-    names = [parameter.name for parameter in net.get_parameters()]
-    allowed = set(names)
+    freeze(net, arch, job.detector)
     if job.recipe.freeze_inherited and job.weights:
+        names = [parameter.name for parameter in net.get_parameters()]
         allowed = morphism.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names)
+        for parameter in net.get_parameters():
+            parameter.requires_grad = parameter.requires_grad and parameter.name in allowed
     for parameter in net.get_parameters():
-        name = parameter.name
-        statistic = name.endswith((".moving_mean", ".moving_variance"))
-        norm = name.endswith((".gamma", ".beta")) and job.detector.norm == "frozen"
-        parameter.requires_grad = name in audit.zero or not (statistic or norm or name.startswith(tuple(still)) or name not in allowed)
+        if parameter.name in audit.zero:
+            parameter.requires_grad = True
 
 
 def decays(net: nn.Cell, weight_decay: float, norm_and_bias: bool) -> tuple[float, ...]:
