@@ -19,6 +19,8 @@ from spnas_core.schedule import learning_rate
 from spnas_core.store import Store
 from spnas_core.training import Arrays, Report, run_epochs
 
+LOSS_SCALE = 1024.0  # of float16 trainings
+
 
 def run(job: TrainJob, store: Store, out: Path, report: Report, resume: Path) -> dict[str, Any]:
     """Do the job; leaves weights, model, audit, history and detections in `out` and returns the metrics.
@@ -31,11 +33,12 @@ def run(job: TrainJob, store: Store, out: Path, report: Report, resume: Path) ->
     train_split = coco.open_split(job.data.url, job.data.train, job.data.strict)
     val_split = coco.open_split(job.data.url, job.data.val, job.data.strict)
     arch = architecture.parse(job.arch)
-    net = FasterRCNN(arch, settings, len(train_split.categories))
+    net = FasterRCNN(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = start.start_detector(job, store, get_weights(net))
     set_weights(net, weights)
     start.choose_trained(net, job, audit)
-    step = TrainStep(net, recipe.momentum, start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias), recipe.clip_norm)
+    decays = start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
+    step = TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
     cache = ImageCache()
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 

@@ -4,6 +4,7 @@ Shape shorthand: B images, M padded ground-truth boxes, A anchors, P proposals, 
 Source: torchvision `models/detection/faster_rcnn.py`.
 """
 
+import mindspore as ms
 import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
@@ -26,9 +27,9 @@ def level_sizes(image_size: tuple[int, int], count: int) -> tuple[tuple[int, int
 
 
 class FasterRCNN(nn.Cell):
-    """The detector of one architecture for `classes` classes (background not counted)."""
+    """The detector of one architecture for `classes` classes (background not counted); `half`: backbone and neck compute in float16."""
 
-    def __init__(self, arch: Arch, settings: Detector, classes: int) -> None:
+    def __init__(self, arch: Arch, settings: Detector, classes: int, half: bool = False) -> None:
         super().__init__()
         levels = architecture.levels(arch, settings.base_width)
         strides = tuple(level.stride for level in levels)
@@ -38,10 +39,20 @@ class FasterRCNN(nn.Cell):
         self.neck = Pyramid(levels, settings.fpn_channels)
         self.rpn = RegionProposal(settings, sizes, (*strides, 2 * strides[-1]))
         self.head = BoxHead(settings, classes, strides)
+        if half:
+            self.backbone.to_float(ms.float16)
+            self.neck.to_float(ms.float16)
+
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Pyramid (B, C, H_l, W_l) of images (B, 3, H, W), in float32."""
+        maps = ()
+        for one in self.neck(self.backbone(images)):
+            maps = (*maps, one.astype(ms.float32))
+        return maps
 
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D)."""
-        maps = self.neck(self.backbone(images))
+        maps = self.features(images)
         proposals, valid = self.rpn.propose(*self.rpn(maps), image_hw)
         return self.head.detect(maps, proposals, valid, image_hw)
 
@@ -50,7 +61,7 @@ class FasterRCNN(nn.Cell):
 
         Ground truth is (B, M, 4) with labels (B, M), 0 = padding; noise in (0, 1), (B, A) and (B, P + M), draws anchors and regions.
         """
-        maps = self.neck(self.backbone(images))
+        maps = self.features(images)
         scores, deltas = self.rpn(maps)
         objectness, rpn_box = self.rpn.losses(scores, deltas, truth, labels > 0, anchor_noise)
         proposals, valid = self.rpn.propose(scores, deltas, image_hw)

@@ -10,10 +10,10 @@ class TrainStep(nn.Cell):
     """Forward, backward and SGD with momentum in one graph; the learning rate is an input, so the schedule stays a function of the step.
 
     `net.losses(*batch)` gives a vector whose sum is minimised; `decay` is the weight decay of each trained parameter, in order.
-    Only parameters with `requires_grad` are trained.
+    Only parameters with `requires_grad` are trained. `loss_scale` keeps the gradients of a net in float16 from vanishing on their way.
     """
 
-    def __init__(self, net: nn.Cell, momentum: float, decay: tuple[float, ...], clip_norm: float | None) -> None:
+    def __init__(self, net: nn.Cell, momentum: float, decay: tuple[float, ...], clip_norm: float | None, loss_scale: float = 1.0) -> None:
         super().__init__(auto_prefix=False)
         self.net = net
         self.weights = ms.ParameterTuple(net.trainable_params())
@@ -22,17 +22,20 @@ class TrainStep(nn.Cell):
         self.momentum = momentum
         self.update = ops.ApplyMomentum()
         self.clip_norm = clip_norm
+        self.loss_scale = loss_scale
         self.half_square = ops.L2Loss()
         self.gradient = ms.value_and_grad(self.total, None, self.weights, has_aux=True)
 
     def total(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses, and the losses."""
+        """Sum of the losses times the scale, and the losses."""
         losses = self.net.losses(*batch)
-        return losses.sum(), losses
+        return losses.sum() * self.loss_scale, losses
 
     def construct(self, lr: Tensor, *batch: Tensor) -> Tensor:
         """Take one step at learning rate `lr` (scalar); returns the losses before it."""
         (_, losses), gradients = self.gradient(*batch)
+        if self.loss_scale != 1.0:
+            gradients = [gradient / self.loss_scale for gradient in gradients]
         if self.clip_norm is not None:
             half_square = ops.addn([self.half_square(gradient) for gradient in gradients])
             factor = ops.minimum(self.clip_norm / (ops.sqrt(2 * half_square) + 1e-6), 1.0)
