@@ -1,6 +1,7 @@
 """The command line, `spnas`. What is heavy is imported inside the commands, so that `--help` and `arch` answer at once."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,6 +105,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model."""
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log lines, errors only
     from spnas_core.evaluate import score_model
 
     scores: dict[str, Any] = score_model(model, data, split)
@@ -128,6 +130,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Find objects in images."""
+    os.environ.setdefault("GLOG_v", "3")
     from spnas_core.predict import predict as find
 
     found = find(model, images, out, threshold)
