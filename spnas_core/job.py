@@ -52,6 +52,7 @@ class ReigniteJob(Settings):
     arch: ArchText
     detector: Detector
     recipe: Reignite
+    images: str | None = Field(None, description="fingerprint of the recipe's folder of images, where it names one")
     data: Data
     weights: tuple[Weights, ...] = ()
     seed: int = 0
@@ -77,8 +78,10 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(job: TrainJob | ReigniteJob | EvaluateJob) -> str:
-    """Sha256 (hex) of the job and the recipe version, without the places where data and checkpoint lie."""
+    """Sha256 (hex) of the job and the recipe version, without the places where data, images and checkpoint lie."""
     document = job.model_dump(mode="json")
     del document["data"]["url"]
     document.pop("checkpoint", None)
+    if "recipe" in document:
+        document["recipe"].pop("data", None)
     return hashlib.sha256(canonical_json({"job": document, "version": RECIPE_VERSION}).encode()).hexdigest()

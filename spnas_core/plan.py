@@ -8,7 +8,7 @@ from typing import Any, Literal
 from spnas_core.arch import Arch, parse
 from spnas_core.config import Recipe, Run
 from spnas_core.cost import Cost
-from spnas_core.data import coco
+from spnas_core.data import coco, crops
 from spnas_core.data.demo import make_demo
 from spnas_core.data.files import cache_folder, join, list_folder, local_file, open_url
 from spnas_core.errors import UserError
@@ -26,7 +26,7 @@ STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parall
 
 @dataclass(frozen=True)
 class Plan:
-    """A run with its data opened; `test` is the data of the test split, where there is one, with a fingerprint of its own."""
+    """A run with its data opened; `test` is the data of the test split, `images` the fingerprint of the reignition's own images, if any."""
 
     settings: Run
     store: Store
@@ -34,6 +34,7 @@ class Plan:
     classes: int
     test: Data | None = None
     checkpoint_sha256: str | None = None
+    images: str | None = None
     keys: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +54,7 @@ class Plan:
             arch=trial.arch,
             detector=settings.detector,
             recipe=settings.reignite,
+            images=self.images,
             data=self.data,
             weights=(trained(trial),),
             seed=settings.seed,
@@ -89,7 +91,8 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     data = Data(url=data_url, fingerprint=coco.fingerprint(data_url, ("train", "val")), strict=settings.strict)
     test = data.model_copy(update={"fingerprint": coco.fingerprint(data_url, ("test",))}) if _has_test(data_url) else None
     sha256 = sha256_file(local_file(settings.checkpoint)) if settings.checkpoint else None
-    plan = Plan(settings, store, data, len(names), test, sha256)
+    images = crops.fingerprint(settings.reignite.data) if settings.reignite.data else None
+    plan = Plan(settings, store, data, len(names), test, sha256, images)
     if store.find("stage", plan.keys["fine_tune"]) is None:
         for split in splits.values():
             coco.verify_images(split, settings.threads)
@@ -101,10 +104,11 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     settings = plan.settings
     whole = settings.model_dump(mode="json")
     data = plan.data.model_dump(mode="json", exclude={"url"})
+    reignite = {**whole["reignite"], "data": plan.images}
     parts: dict[StageName, dict[str, Any]] = {
         "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
-        "serial": {name: whole[name] for name in ("serial", "reignite", "space", "budget")},
-        "reignite": {"reignite": whole["reignite"], "parents": settings.parallel.parents},
+        "serial": {name: whole[name] for name in ("serial", "space", "budget")} | {"reignite": reignite},
+        "reignite": {"reignite": reignite, "parents": settings.parallel.parents},
         "parallel": {name: whole[name] for name in ("parallel", "budget")},
         "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},
     }

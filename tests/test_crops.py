@@ -181,3 +181,18 @@ def test_mixup():
     again = crops.mixup(pictures, onehot, 0.4, np.random.default_rng(1))
     np.testing.assert_array_equal(mixed, again[0])
     assert crops.mixup(pictures, onehot, 0, np.random.default_rng(1))[0] is pictures
+
+
+def test_fingerprint_follows_the_images_and_not_their_place(tmp_path: Path) -> None:
+    def folder(name: str, sizes: dict[str, int]) -> str:
+        for path, size in sizes.items():
+            file = tmp_path / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"x" * size)
+        return str(tmp_path / name)
+
+    one = {"train/cat/1.png": 3, "val/cat/2.png": 4}
+    first = crops.fingerprint(folder("a", one))
+    assert crops.fingerprint(folder("b", one)) == first
+    assert crops.fingerprint(folder("c", one | {"val/cat/2.png": 5})) != first
+    assert crops.fingerprint(folder("d", one | {"train/dog/1.png": 3})) != first

@@ -3,6 +3,8 @@
 Shapes: B images of S x S px, K classes; labels count from 0. Determinism as in `loader`.
 """
 
+import hashlib
+import json
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,6 +86,17 @@ def open_folder(url: str, split: str, size: int, class_names: Sequence[str] | No
             raise UserError(f"{where}/{folder}: expected images ({', '.join(SUFFIXES)}), got none")
         items += [(files.full_url(system, path), None, names.index(folder)) for path in pictures]
     return Crops(size, names, tuple(items))
+
+
+def fingerprint(url: str) -> str:
+    """Sha256 (hex) of the names and sizes of the images that `open_folder` finds for train and val, wherever the folder lies."""
+    system, root = files.open_url(url)
+    parts = []
+    for split in ("train", "val"):
+        top = files.join(root, split)
+        found = system.find(top, detail=True) if system.exists(top) else {}
+        parts.append([split, sorted([posixpath.relpath(path, top), entry["size"]] for path, entry in found.items())])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def crop_window(box: npt.NDArray[np.float32], width: int, height: int) -> Window:
