@@ -66,7 +66,7 @@ def measure(name: str, repeat: int) -> dict[str, float]:
     corner = rng.random((batch, settings.max_boxes, 2), dtype=np.float32) * 0.6 * min(height, width)
     truth = np.concatenate((corner, corner + 0.3 * min(height, width)), -1)
     labels = np.ones((batch, settings.max_boxes), np.int32)
-    sizes = np.tile(np.float32([height, width]), (batch, 1))
+    sizes = np.tile(np.array([height, width], np.float32), (batch, 1))
     noise = draw_noise(net, batch, settings.max_boxes, 0, 0)
     inputs = [Tensor(array) for array in (np.float32(1e-4), images, sizes, truth, labels, *noise)]
     step = TrainStep(net, 0.9, start.decays(net, 1e-4, True), None).set_train()

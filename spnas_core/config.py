@@ -22,7 +22,7 @@ class Settings(BaseModel):
 
 
 class Detector(Settings):
-    """Faster R-CNN with FPN; the defaults are torchvision's `fasterrcnn_resnet50_fpn` with trained norms, at a fixed size of the network input."""
+    """Faster R-CNN with FPN at a fixed size of the network input; the defaults are torchvision's, but for trained norms."""
 
     image_size: tuple[PositiveInt, PositiveInt] = Field((800, 1344), description="height and width of the network input, px")
     base_width: PositiveInt = Field(64, description="channels after the stem")

@@ -34,8 +34,8 @@ def detect(net: FasterRCNN, split: coco.Split, settings: Detector, cache: ImageC
     net.set_train(False)
     results = []
     for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache):
-        found = (output.asnumpy() for output in net(Tensor(batch.images), Tensor(batch.image_hw)))
-        results += loader.to_results(batch.ids, *found, batch.scale, split.categories)
+        boxes, scores, labels = (output.asnumpy() for output in net(Tensor(batch.images), Tensor(batch.image_hw)))
+        results += loader.to_results(batch.ids, boxes, scores, labels, batch.scale, split.categories)
     return results
 
 

@@ -34,7 +34,7 @@ def predict(model: str, names: list[str], out: Path, threshold: float) -> list[d
         inputs = images.normalise(padded, hw)[None], np.array([hw], np.float32)
         boxes, scores, classes = (output.asnumpy()[0] for output in net(*map(Tensor, inputs)))
         kept = scores >= max(threshold, 1e-6)
-        original = (boxes[kept] / np.tile(np.float32(scale), 2)).round(2).tolist()
+        original = (boxes[kept] / np.tile(np.array(scale, np.float32), 2)).round(2).tolist()
         objects = [
             {"label": labels[int(label) - 1], "score": round(float(score), 4), "box": box}
             for label, score, box in zip(classes[kept], scores[kept], original, strict=True)

@@ -66,7 +66,7 @@ def run_epochs(
             save_checkpoint(step, history, resume / CHECKPOINT)
             saved = time.monotonic()
         left = (time.monotonic() - begun) / (epoch + 1 - first) * (epochs - epoch - 1)
-        shown = {name: record[name] for name in ("loss", "AP", "AP50", "top1") if name in record}
+        shown: dict[str, Any] = {name: record[name] for name in ("loss", "AP", "AP50", "top1") if name in record}
         report({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **shown, "seconds_left": round(left, 1)})
     return history
 
