@@ -10,6 +10,7 @@ from PIL import Image
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", "300")
 os.environ.pop("PREFECT_API_URL", None)
 COLOURS = {"red": (200, 40, 40), "blue": (40, 40, 200)}
 
