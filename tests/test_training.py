@@ -1,0 +1,193 @@
+"""Training steps of a small detector, and trainings that stop and go on."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from spnas_core import arch as architecture
+from spnas_core import morphism, start, training
+from spnas_core.config import Detector, Recipe
+from spnas_core.errors import JobError, UserError
+from spnas_core.job import Data, TrainJob
+from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.schedule import learning_rate
+
+pytestmark = pytest.mark.training
+PARENT, CHILD = architecture.parse("b_1111-1111"), architecture.parse("b_11111-11111_1-0")
+SETTINGS = Detector(
+    image_size=(64, 64), base_width=4, stem="3x3", fpn_channels=8, head_channels=16, rpn_batch=16, proposals_train=20,
+    roi_batch=8, max_boxes=4,
+)  # fmt: skip
+Batch = tuple[np.ndarray, ...]
+
+
+@pytest.fixture(autouse=True)
+def _graph() -> None:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(0)
+
+
+def batch(net: FasterRCNN, boxes: tuple[int, int], number: int = 0) -> Batch:
+    """Two images with so many boxes."""
+    rng = np.random.default_rng(number)
+    pictures = rng.standard_normal((2, 3, 64, 64)).astype(np.float32)
+    corner = rng.random((2, 4, 2)) * 30
+    truth = np.concatenate((corner, corner + 10 + rng.random((2, 4, 2)) * 20), -1).astype(np.float32)
+    labels = np.stack([np.where(np.arange(4) < count, 1 + np.arange(4) % 2, 0) for count in boxes]).astype(np.int32)
+    sizes = np.full((2, 2), 64, np.float32)
+    return (pictures, sizes, truth * (labels > 0)[..., None], labels, *draw_noise(net, 2, 4, 0, number))
+
+
+def test_an_inherited_net_learns_in_every_part() -> None:
+    """One compiled graph: batches with no box, one box and all boxes; padding that changes nothing; every new parameter moves."""
+    parent, net = FasterRCNN(PARENT, SETTINGS, 2), FasterRCNN(CHILD, SETTINGS, 2)
+    weights, audit = morphism.inherit(PARENT, CHILD, get_weights(parent), get_weights(net))
+    set_weights(net, weights)
+    assert len(audit.zero) == 2 * 3  # two inserted blocks and a connection: gamma and beta of one norm each
+    start.freeze(net, CHILD, SETTINGS)
+    step = TrainStep(net, 0.9, start.decays(net, 1e-4, True), 10.0).set_train()
+
+    def run(rate: float, *inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(step(Tensor(np.float32(rate)), *map(Tensor, inputs)).asnumpy())
+
+    for boxes in ((0, 0), (1, 0), (4, 4)):
+        losses = run(0.0, *batch(net, boxes))
+        assert losses.shape == (4,)
+        assert np.isfinite(losses).all()
+        assert (losses[[1, 3]] > 0).all() == (sum(boxes) > 0)
+    given = batch(net, (2, 1))
+    padded = list(given)
+    padded[2] = np.where(given[3][..., None] > 0, given[2], 7.0).astype(np.float32)
+    np.testing.assert_allclose(run(0.0, *given), run(0.0, *padded), rtol=1e-5)
+
+    before = get_weights(net)
+    for number in range(3):
+        run(0.02, *batch(net, (4, 3), number))
+    after = get_weights(net)
+    still = [p.name for p in net.trainable_params() if np.array_equal(before[p.name], after[p.name])]
+    assert still == []
+    assert set(audit.zero) <= {p.name for p in net.trainable_params()}
+    run(1e20, *batch(net, (1, 1)))
+    assert not np.isfinite(run(0.0, *batch(net, (1, 1)))).all()
+
+
+class Line(nn.Cell):
+    """Least squares: a net whose step compiles at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = ms.Parameter(Tensor(np.zeros(3, np.float32)), name="weight")
+
+    def losses(self, x: Tensor) -> Tensor:
+        """Mean square distance from a line."""
+        return ((x * self.weight).sum(1) - 1.0).pow(2).mean().reshape(1)
+
+
+def train_line(resume: Path, stop_after: int | None = None, bad: int | None = None) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Train `Line` for 4 epochs of 5 steps; die after `stop_after` epochs."""
+    net = Line()
+    step = TrainStep(net, 0.9, (1e-3,), None)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        for number in range(5):
+            x = np.random.default_rng((epoch, number)).standard_normal((4, 3)).astype(np.float32)
+            yield (x * np.float32(np.nan) if epoch * 5 + number == bad else x,)
+
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == stop_after:
+            raise KeyboardInterrupt
+
+    history = training.run_epochs(step, batches, lambda n: 0.05 / (n + 1), 4, 5, report, resume, lambda epoch: {"AP": float(epoch)})
+    return net.weight.asnumpy(), history
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_training_that_died_ends_as_one_that_ran_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    whole, history = train_line(tmp_path)
+    resume = tmp_path / "resume"
+    resume.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        train_line(resume, stop_after)
+    again, resumed = train_line(resume)
+    assert again.tobytes() == whole.tobytes()
+    assert [{**one, "seconds": 0} for one in resumed] == [{**one, "seconds": 0} for one in history]
+
+
+def test_a_loss_that_is_not_finite_says_where(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"diverged: loss \[nan\] at step 8 of 20"):
+        train_line(tmp_path, bad=7)
+
+
+def test_sgd_with_momentum_decay_and_clipping() -> None:
+    net = Line()
+    net.weight.set_data(Tensor(np.array([1.0, -2.0, 0.5], np.float32)))
+    step = TrainStep(net, 0.9, (0.1,), 1.0)
+    weight, velocity = np.array([1.0, -2.0, 0.5]), np.zeros(3)
+    for number in range(3):
+        x = np.random.default_rng(number).standard_normal((4, 3))
+        gradient = 2 * ((x @ weight - 1)[:, None] * x).mean(0)
+        gradient = gradient * min(1.0, 1.0 / np.linalg.norm(gradient)) + 0.1 * weight
+        velocity = 0.9 * velocity + gradient
+        weight = weight - 0.1 * velocity
+        step(Tensor(np.float32(0.1)), Tensor(x.astype(np.float32)))
+    np.testing.assert_allclose(net.weight.asnumpy(), weight, rtol=1e-4)
+
+
+def test_schedules() -> None:
+    cosine = Recipe(lr=0.1, warmup_steps=10, schedule="cosine")
+    assert learning_rate(cosine, 0, 100) == pytest.approx(0.01)
+    assert learning_rate(cosine, 50, 100) == pytest.approx(0.05)
+    assert learning_rate(cosine, 99, 100) < 1e-4
+    steps = Recipe(lr=0.1, warmup_steps=0, schedule="step", milestones=(0.5, 0.75))
+    assert [learning_rate(steps, n, 100) for n in (0, 49, 50, 75)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+
+
+def trained(net: FasterRCNN) -> set[str]:
+    return {p.name for p in net.get_parameters() if p.requires_grad}
+
+
+def test_what_is_trained() -> None:
+    frozen = SETTINGS.model_copy(update={"norm": "frozen", "frozen_stages": 2})
+    net = FasterRCNN(CHILD, frozen, 2)
+    weights, audit = morphism.inherit(PARENT, CHILD, get_weights(FasterRCNN(PARENT, frozen, 2)), get_weights(net))
+    assert set(weights) == {p.name for p in net.get_parameters()}
+    common = {"arch": str(CHILD), "data": Data(url="x", fingerprint="y")}
+    job = TrainJob(**common, detector=frozen, recipe=Recipe())
+    start.choose_trained(net, job, audit)
+    names = trained(net)
+    assert set(audit.zero) <= names
+    assert not [n for n in names - set(audit.zero) if n.endswith((".gamma", ".beta", "moving_mean", "moving_variance"))]
+    assert not [n for n in names - set(audit.zero) if n.startswith(("backbone.stem.", "backbone.blocks.0."))]
+    assert {"backbone.blocks.9.conv1.weight", "neck.inner.0.weight", "rpn.conv.bias", "head.fc1.weight"} <= names
+
+    source = {"kind": "train", "digest": "0" * 64, "arch": str(PARENT)}
+    job = TrainJob(**common, detector=SETTINGS, recipe=Recipe(freeze_inherited=True), weights=(source,))
+    start.choose_trained(net, job, audit)
+    names = trained(net)
+    new = {name.split(".")[2] for name in audit.new if name.startswith("backbone.blocks.")}
+    assert {n.split(".")[2] for n in names if n.startswith("backbone.blocks.")} == new
+    assert "backbone.stem.conv1.weight" not in names
+    assert "head.score.weight" in names
+
+
+def test_decay_spares_norm_and_bias_where_asked() -> None:
+    net = FasterRCNN(PARENT, SETTINGS, 2)
+    start.freeze(net, PARENT, SETTINGS)
+    assert set(start.decays(net, 0.5, True)) == {0.5}
+    spared = {p.name.rsplit(".", 1)[1] for p, one in zip(net.trainable_params(), start.decays(net, 0.5, False), strict=True) if not one}
+    assert spared == {"gamma", "beta", "bias"}
+
+
+def test_a_file_that_holds_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_text(json.dumps({"no": "weights"}))
+    with pytest.raises(UserError, match=r"weights\.pth: expected a \.safetensors file"):
+        start.read_weights(path, str(path))
