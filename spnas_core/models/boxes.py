@@ -15,7 +15,8 @@ LOG_LIMIT = math.log(1000.0 / 16)
 
 def split(boxes: Tensor) -> tuple[Tensor, ...]:
     """Coordinates x1, y1, x2, y2, each (...), of boxes (..., 4)."""
-    return ops.unbind(boxes, -1)
+    coordinates: tuple[Tensor, ...] = ops.unbind(boxes, -1)
+    return coordinates
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ def draw_rest(candidates: Tensor, noise: Tensor, taken: Tensor, total: int) -> T
 
 
 def set_apart(boxes: Tensor, group: Tensor, extent: float) -> Tensor:
-    """Shift boxes (B, N, 4) by multiples of `extent` px, right by their group (B, N, whole numbers), down by their image: none of them meet."""
+    """Shift boxes (B, N, 4) by multiples of `extent` px, right by their group (B, N), down by their image: none of them meet."""
     image = ops.zeros_like(group) + ops.arange(boxes.shape[0]).astype(boxes.dtype).expand_dims(-1)
     return boxes + ops.stack((group, image, group, image), -1) * (extent + 1.0)
 
@@ -128,13 +129,20 @@ def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
 def anchors(
     sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], scale: float, ratios: tuple[float, ...]
 ) -> list[npt.NDArray[np.float32]]:
-    """Anchors (H*W*R, 4) of each level, order (y, x, ratio), for level sizes (H, W) and strides in px; side of a square = scale * stride."""
+    """Anchors (H*W*R, 4) of each level, order (y, x, ratio), for level sizes (H, W) and strides in px; side of a square = scale * stride.
+
+    The last level, the pooled one, stands where torchvision has it: its cells share what the level before covers, so that of 25 rows of
+    32 px it makes 13 rows of 61 px.
+    """
     found = []
-    for (height, width), stride in zip(sizes, strides, strict=True):
+    for level, ((height, width), stride) in enumerate(zip(sizes, strides, strict=True)):
+        down, right = stride, stride
+        if 0 < level == len(sizes) - 1:
+            down, right = (before * strides[-2] // here for before, here in zip(sizes[-2], (height, width), strict=True))
         ratio = np.sqrt(np.asarray(ratios, np.float32))
         w, h = scale * stride / ratio, scale * stride * ratio
         base = (np.stack((-w, -h, w, h), 1) / 2).round()
-        y, x = np.meshgrid(np.arange(height) * stride, np.arange(width) * stride, indexing="ij")
+        y, x = np.meshgrid(np.arange(height) * down, np.arange(width) * right, indexing="ij")
         centres = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)
         found.append((centres + base).reshape(-1, 4).astype(np.float32))
     return found

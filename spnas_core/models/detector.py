@@ -45,7 +45,7 @@ class FasterRCNN(nn.Cell):
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """Pyramid (B, C, H_l, W_l) of images (B, 3, H, W), in float32."""
-        maps = ()
+        maps: tuple[Tensor, ...] = ()
         for one in self.neck(self.backbone(images)):
             maps = (*maps, one.astype(ms.float32))
         return maps
@@ -53,7 +53,8 @@ class FasterRCNN(nn.Cell):
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D)."""
         maps = self.features(images)
-        proposals, valid = self.rpn.propose(*self.rpn(maps), image_hw)
+        scores, deltas = self.rpn(maps)
+        proposals, valid = self.rpn.propose(scores, deltas, image_hw)
         return self.head.detect(maps, proposals, valid, image_hw)
 
     def losses(self, images: Tensor, image_hw: Tensor, truth: Tensor, labels: Tensor, anchor_noise: Tensor, region_noise: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Pyramid(nn.Cell):
     def construct(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Merge top-down; the extra pooled level comes last."""
         top = self.inner[-1](maps[-1])
-        outputs = (self.layer[-1](top),)
+        outputs: tuple[Tensor, ...] = (self.layer[-1](top),)
         for level in range(len(maps) - 2, -1, -1):
             height, width = maps[level].shape[2:]
             top = self.inner[level](maps[level]) + upsample(top, height, width)

@@ -1,59 +1,20 @@
-"""Pooling of regions and the box head.
+"""The box head: which regions it learns from, its losses and its detections.
 
-Shape shorthand: B images, R regions per image, L levels, S bins per side (7), T = 2S sample points per side, C channels, K classes.
-Sources: He et al., ICCV 2017 (RoIAlign); torchvision `ops/poolers.py` and `models/detection/roi_heads.py`, number for number.
+Shape shorthand: B images, R regions per image, P proposals, M padded ground-truth boxes, D detections, K classes.
+Source: torchvision `models/detection/roi_heads.py`, number for number.
 """
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
 from spnas_core.config import Detector
 from spnas_core.models import boxes as box_ops
+from spnas_core.models.pooling import BINS, Resample, pool_regions
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-BINS, SAMPLES = 7, 2
 FOREGROUND, POSITIVE_SHARE, MIN_SIZE = 0.5, 0.25, 1e-2
-CANDIDATES = 10  # boxes that enter the last NMS, per detection kept
-
-
-def sampling(low: Tensor, size: Tensor, length: int, on_level: Tensor) -> Tensor:
-    """Matrix (B, R, S, length) that averages a line of `length` px over the bins of the interval [low, low + size], both (B, R) in px.
-
-    Linear interpolation at a point y weighs pixel j with max(0, 1 - |y - j|); points beyond one pixel outside weigh nothing.
-    """
-    offsets = Tensor(((np.arange(BINS * SAMPLES) + 0.5) / SAMPLES / BINS).astype(np.float32))
-    points = low.expand_dims(-1) + size.expand_dims(-1) * offsets
-    inside = ops.logical_and(ops.logical_and(points >= -1.0, points <= length), on_level.expand_dims(-1))
-    points = ops.minimum(ops.relu(points), length - 1.0)
-    pixels = Tensor(np.arange(length, dtype=np.float32))
-    weights = ops.relu(1.0 - ops.abs(points.expand_dims(-1) - pixels)) * inside.expand_dims(-1).astype(ms.float32)
-    return weights.reshape(*low.shape, BINS, SAMPLES, length).mean(3)
-
-
-def pool_regions(maps: tuple[Tensor, ...], strides: tuple[int, ...], regions: Tensor, canonical: float) -> Tensor:
-    """RoIAlign of regions (B, R, 4) on the level that fits each one's size: (B * R, C * S * S).
-
-    Separable: rows, then columns, each a matrix product; so the gradient is one too. `canonical` is the side in px that belongs to stride 16.
-    """
-    batch, count = regions.shape[0], regions.shape[1]
-    x1, y1, x2, y2 = box_ops.split(regions)
-    size = ops.sqrt(ops.relu((x2 - x1) * (y2 - y1)))
-    level = ops.floor(4.0 + ops.log2(ops.maximum(size, 1e-6) / canonical) + 1e-6)
-    first, last = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
-    level = ops.clamp(level, first, last)
-    pooled = 0.0
-    for index in range(len(strides)):
-        x, stride = maps[index], strides[index]
-        channels, height, width = x.shape[1:]
-        here = level == first + index
-        rows = sampling(y1 / stride, ops.maximum((y2 - y1) / stride, 1.0), height, here).reshape(batch, count * BINS, height)
-        columns = sampling(x1 / stride, ops.maximum((x2 - x1) / stride, 1.0), width, here)
-        y = ops.matmul(rows, x.transpose(0, 2, 3, 1).reshape(batch, height, width * channels))
-        columns = ops.broadcast_to(columns.expand_dims(2), (batch, count, BINS, BINS, width)).reshape(-1, BINS, width)
-        pooled = pooled + ops.matmul(columns, y.reshape(-1, width, channels))
-    return pooled.reshape(batch * count, BINS * BINS, -1).transpose(0, 2, 1).reshape(batch * count, -1)
+CANDIDATES = 20  # boxes that enter the last NMS, per detection kept; torchvision lets all above the threshold in
 
 
 class BoxHead(nn.Cell):
@@ -68,17 +29,18 @@ class BoxHead(nn.Cell):
         self.delta = nn.Dense(hidden, 4 * (classes + 1), weight_init=Normal(0.001))
         self.classes = classes
         self.strides = strides
+        self.resample = Resample()
         self.canonical = 28.0 * settings.anchor_scale
         self.batch = settings.roi_batch
         self.detections = settings.detections
         self.threshold = settings.score_threshold
-        self.extent = float(2 * max(settings.image_size))
+        self.extent = float(max(settings.image_size))
         self.nms = ops.NMSWithMask(settings.box_nms)
 
     def construct(self, maps: tuple[Tensor, ...], regions: Tensor) -> tuple[Tensor, Tensor]:
         """Give the class scores (B, R, K+1) before softmax and the deltas (B, R, K+1, 4)."""
         batch, count = regions.shape[0], regions.shape[1]
-        x = ops.relu(self.fc1(pool_regions(maps, self.strides, regions, self.canonical)))
+        x = ops.relu(self.fc1(pool_regions(maps, self.strides, regions, self.canonical, self.resample)))
         x = ops.relu(self.fc2(x))
         return self.score(x).reshape(batch, count, -1), self.delta(x).reshape(batch, count, -1, 4)
 

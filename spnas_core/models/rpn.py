@@ -29,14 +29,15 @@ class RegionProposal(nn.Cell):
         per_level = box_ops.anchors(sizes, strides, settings.anchor_scale, ratios)
         self.all_anchors = Tensor(np.concatenate(per_level))
         self.counts = tuple(len(a) for a in per_level)
-        self.extent = float(2 * max(settings.image_size))
+        self.extent = float(max(settings.image_size))
         self.batch = settings.rpn_batch
         self.limits = (settings.proposals_test, settings.proposals_train)
         self.nms = ops.NMSWithMask(settings.rpn_nms)
 
     def construct(self, maps: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Give the scores (B, A_l) and deltas (B, A_l, 4) of every level, in the anchors' order."""
-        scores, deltas = (), ()
+        scores: tuple[Tensor, ...] = ()
+        deltas: tuple[Tensor, ...] = ()
         for x in maps:
             batch = x.shape[0]
             hidden = ops.relu(self.conv(x))
@@ -51,19 +52,20 @@ class RegionProposal(nn.Cell):
         limit = self.limits[1] if self.training else self.limits[0]
         counts = [min(limit, count) for count in self.counts]
         starts = [sum(self.counts[:level]) for level in range(len(counts))]
-        best, index = (), ()
+        values_of: tuple[Tensor, ...] = ()
+        index_of: tuple[Tensor, ...] = ()
+        kept: tuple[Tensor, ...] = ()
         for level in range(len(counts)):
             values, order = ops.topk(ops.stop_gradient(scores[level]), counts[level])
-            best, index = (*best, values), (*index, order + starts[level])
-        best, index = ops.concat(best, 1), ops.concat(index, 1)
+            values_of, index_of = (*values_of, values), (*index_of, order + starts[level])
+        best, index = ops.concat(values_of, 1), ops.concat(index_of, 1)
         chosen = box_ops.take(ops.stop_gradient(ops.concat(deltas, 1)), index)
         found = box_ops.clip(box_ops.decode(chosen, ops.gather(self.all_anchors, index, 0), WEIGHTS), image_hw)
         apart = box_ops.set_apart(found, ops.zeros_like(best), self.extent)
-        keep = ()
         for level in range(len(counts)):
             first = sum(counts[:level])
-            keep = (*keep, box_ops.keep_after_nms(self.nms, apart[:, first : first + counts[level]]))
-        keep = ops.logical_and(ops.concat(keep, 1), box_ops.large(found, MIN_SIZE))
+            kept = (*kept, box_ops.keep_after_nms(self.nms, apart[:, first : first + counts[level]]))
+        keep = ops.logical_and(ops.concat(kept, 1), box_ops.large(found, MIN_SIZE))
         keys, order = ops.topk(ops.select(keep, ops.sigmoid(best), ops.full_like(best, -1.0)), min(limit, sum(counts)))
         valid = keys >= 0
         return box_ops.take(found, order) * valid.expand_dims(-1).astype(ms.float32), valid

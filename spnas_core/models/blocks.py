@@ -1,0 +1,135 @@
+"""Residual blocks and stems, with norms that are trained, or constant and folded into the convolution.
+
+Shape shorthand: B images, C channels, H and W rows and columns. Source: torchvision `models/resnet.py`.
+"""
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import HeNormal, initializer
+
+from spnas_core import arch as architecture
+
+
+class Norm(nn.Cell):
+    """Batch norm (B, C, H, W): trained, or frozen; keeps the four tensors under MindSpore's names."""
+
+    def __init__(self, channels: int, epsilon: float, frozen: bool, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.gamma = Parameter(ops.full((channels,), gamma, dtype=ms.float32), name="gamma", requires_grad=not frozen)
+        self.beta = Parameter(ops.zeros((channels,), ms.float32), name="beta", requires_grad=not frozen)
+        self.moving_mean = Parameter(ops.zeros((channels,), ms.float32), name="moving_mean", requires_grad=False)
+        self.moving_variance = Parameter(ops.ones((channels,), ms.float32), name="moving_variance", requires_grad=False)
+        self.frozen = frozen
+        self.epsilon = epsilon
+        self.batch_norm = ops.BatchNorm(is_training=True, epsilon=epsilon, momentum=0.1)
+
+    def scale(self) -> Tensor:
+        """Return the factor (C,) of the frozen norm."""
+        return self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Normalise with the statistics of the batch, and move the running ones a tenth towards them."""
+        return self.batch_norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
+
+
+class Conv(nn.Cell):
+    """Convolution without bias, padded by `(kernel - 1) / 2` (or `kernel // 2`) on every side."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        shape = (outputs, inputs // groups, kernel, kernel)
+        self.weight = Parameter(initializer(HeNormal(mode="fan_out", nonlinearity="relu"), shape, ms.float32), name="weight")
+        self.conv = ops.Conv2D(outputs, kernel, pad_mode="pad", pad=kernel // 2, stride=stride, group=groups)
+
+    def construct(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Convolve x (B, C, H, W) with the weights times `scale` (C',)."""
+        return self.conv(x, self.weight * scale.reshape(-1, 1, 1, 1))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Convolve x (B, C, H, W)."""
+        return self.conv(x, self.weight)
+
+
+class ConvNorm(nn.Cell):
+    """Run a convolution and its norm; where the norm is constant, it is folded into the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias_add = ops.BiasAdd()
+
+    def apply_norm(self, conv: Conv, norm: Norm, x: Tensor) -> Tensor:
+        """Return norm(conv(x))."""
+        if self.training and not norm.frozen:
+            return norm(conv.plain(x))
+        scale = norm.scale()
+        return self.bias_add(conv(x, scale), norm.beta - norm.moving_mean * scale)
+
+
+class Shortcut(ConvNorm):
+    """1x1 projection with norm."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, epsilon: float, frozen: bool, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.conv = Conv(inputs, outputs, 1, stride)
+        self.bn = Norm(outputs, epsilon, frozen, gamma)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H/stride, W/stride)."""
+        return self.apply_norm(self.conv, self.bn, x)
+
+
+class ResidualBlock(ConvNorm):
+    """One block: BasicBlock (two 3x3) or Bottleneck / ResNeXt (1x1, 3x3 in groups, 1x1); ReLU after the sum."""
+
+    def __init__(self, block: architecture.Block, kind: architecture.BlockType, epsilon: float, frozen: bool) -> None:
+        super().__init__()
+        inputs, inner, out = block.in_channels, block.inner_channels, block.out_channels
+        self.basic = kind.text == "b"
+        if self.basic:
+            self.conv1, self.bn1 = Conv(inputs, out, 3, block.stride), Norm(out, epsilon, frozen)
+            self.conv2, self.bn2 = Conv(out, out, 3), Norm(out, epsilon, frozen)
+        else:
+            self.conv1, self.bn1 = Conv(inputs, inner, 1), Norm(inner, epsilon, frozen)
+            self.conv2, self.bn2 = Conv(inner, inner, 3, block.stride, kind.groups), Norm(inner, epsilon, frozen)
+            self.conv3, self.bn3 = Conv(inner, out, 1), Norm(out, epsilon, frozen)
+        self.projection = block.projection
+        if block.projection:
+            self.shortcut = Shortcut(inputs, out, block.stride, epsilon, frozen)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H/stride, W/stride)."""
+        y = ops.relu(self.apply_norm(self.conv1, self.bn1, x))
+        y = self.apply_norm(self.conv2, self.bn2, y)
+        if not self.basic:
+            y = self.apply_norm(self.conv3, self.bn3, ops.relu(y))
+        if self.projection:
+            x = self.shortcut(x)
+        return ops.relu(x + y)
+
+
+class Stem(ConvNorm):
+    """Image (B, 3, H, W) to (B, width, H/4, W/4): 7x7 stride 2 and max-pool, or two 3x3 stride 2 (after a reignition)."""
+
+    def __init__(self, width: int, kind: str, epsilon: float, frozen: bool) -> None:
+        super().__init__()
+        self.large = kind == "7x7"
+        if self.large:
+            self.conv, self.bn = Conv(3, width, 7, 2), Norm(width, epsilon, frozen)
+        else:
+            self.conv1, self.bn1 = Conv(3, width // 2, 3, 2), Norm(width // 2, epsilon, frozen)
+            self.conv2, self.bn2 = Conv(width // 2, width, 3, 2), Norm(width, epsilon, frozen)
+        self.pool = nn.MaxPool2d(3, 2, pad_mode="valid")
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Run the stem; the pool pads with zeros, which after a ReLU equals padding with -inf."""
+        if self.large:
+            return self.pool(pad_one(ops.relu(self.apply_norm(self.conv, self.bn, x))))
+        return ops.relu(self.apply_norm(self.conv2, self.bn2, ops.relu(self.apply_norm(self.conv1, self.bn1, x))))
+
+
+def pad_one(x: Tensor) -> Tensor:
+    """Add the border of zeros that a 3x3 stride-2 window reads of (B, C, H, W): above and left, and below and right of an odd side."""
+    for axis in (2, 3):
+        border = ops.zeros_like(x[:, :, :1] if axis == 2 else x[:, :, :, :1])
+        x = ops.concat((border, x, border) if x.shape[axis] % 2 else (border, x), axis)
+    return x
