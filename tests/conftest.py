@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -12,6 +13,8 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
 os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", "300")
 os.environ.pop("PREFECT_API_URL", None)
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may do other work
+settings.load_profile("busy")
 COLOURS = {"red": (200, 40, 40), "blue": (40, 40, 200)}
 
 
