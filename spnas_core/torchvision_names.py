@@ -7,11 +7,13 @@ bare classifier (``layer1.0.conv1.weight``, ``fc.weight``). Source: torchvision 
 import re
 from collections.abc import Iterable
 
-from spnas_core.arch import Arch
+from spnas_core.arch import Arch, blocks
 from spnas_core.errors import UserError
 
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-_PARTS = {
+_PLAIN = {"weight": "weight", "bias": "bias"}
+_BODY = "backbone.body."
+_HEADS = {
     "rpn.head.conv.0.0": "rpn.conv",
     "rpn.head.cls_logits": "rpn.score",
     "rpn.head.bbox_pred": "rpn.delta",
@@ -19,14 +21,11 @@ _PARTS = {
     "roi_heads.box_head.fc7": "head.fc2",
     "roi_heads.box_predictor.cls_score": "head.score",
     "roi_heads.box_predictor.bbox_pred": "head.delta",
-    "fc": "score",
 }
 _OLD = (
     (re.compile(r"rpn\.head\.conv\.(weight|bias)"), r"rpn.head.conv.0.0.\1"),
     (re.compile(r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(weight|bias)"), r"backbone.fpn.\1_blocks.\2.0.\3"),
 )
-_BODY = re.compile(r"(?:backbone\.body\.)?(?:(conv|bn)1|layer(\d+)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.(0|1)))\.(\w+)")
-_NECK = re.compile(r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.0\.(weight|bias)")
 
 
 def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
@@ -34,8 +33,10 @@ def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
 
     UserError for a name that `arch` has no place for.
     """
-    counters = ".num_batches_tracked"
-    return {name: _ours(arch, name) for name in names if not name.endswith(counters)}
+    names = [name for name in names if not name.endswith(".num_batches_tracked")]
+    table = _table(arch, detector=any(name.startswith(_BODY) for name in names))
+    found = {name: table.get(_current(name)) for name in names}
+    return _complete(found, f"names of {arch} in torchvision's spelling")
 
 
 def to_torchvision(arch: Arch, names: Iterable[str]) -> dict[str, str]:
@@ -44,59 +45,41 @@ def to_torchvision(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     UserError for a name that torchvision has no place for: parallel copies and their connections, and the 3x3 stem.
     """
     names = list(names)
-    prefix = "backbone.body." if any(name.startswith("neck.") for name in names) else ""
-    return {name: _theirs(arch, name, prefix) for name in names}
+    table = _table(arch, detector=any(name.startswith("neck.") for name in names))
+    theirs = {ours: name for name, ours in table.items()}
+    return _complete({name: theirs.get(name) for name in names}, f"names of {arch}, serial, with the 7x7 stem")
 
 
-def _ours(arch: Arch, name: str) -> str:
-    for pattern, current in _OLD:
-        name = pattern.sub(current, name) if pattern.fullmatch(name) else name
-    owner, _, kind = name.rpartition(".")
-    if owner in _PARTS:
-        return f"{_PARTS[owner]}.{kind}"
-    if neck := _NECK.fullmatch(name):
-        return f"neck.{neck[1]}.{neck[2]}.{neck[3]}"
-    body = _BODY.fullmatch(name)
-    if not body:
-        raise UserError(f"torchvision weights: expected the names of a ResNet or of a Faster R-CNN with one, got {name!r}")
-    stem, layer, block, part, number, downsample, kind = body.groups()
-    kind = _NORM[kind] if "bn" in (stem, part) or downsample == "1" else kind
-    if stem:
-        return f"backbone.stem.{stem}.{kind}"
-    stage = int(layer) - 1
-    if stage >= len(arch.stages) or int(block) >= len(arch.stages[stage]):
-        raise UserError(f"torchvision weights: expected the blocks of {str(arch)!r}, got {name!r}")
-    index = sum(map(len, arch.stages[:stage])) + int(block)
-    place = f"{part}{number}" if part else f"shortcut.{('conv', 'bn')[int(downsample)]}"
-    return f"backbone.blocks.{index}.{place}.{kind}"
+def _table(arch: Arch, detector: bool) -> dict[str, str]:
+    """Our name of every tensor that torchvision's net of this architecture may have; convolutions with a bias or without."""
+    body = {"conv1": "backbone.stem.conv", "bn1": "backbone.stem.bn"}
+    first = {block.stage: block.index for block in reversed(blocks(arch))}
+    for block in blocks(arch):
+        theirs, ours = f"layer{block.stage + 1}.{block.index - first[block.stage]}.", f"backbone.blocks.{block.index}."
+        for number in range(1, 3 if arch.block_type.expansion == 1 else 4):
+            body |= {f"{theirs}conv{number}": f"{ours}conv{number}", f"{theirs}bn{number}": f"{ours}bn{number}"}
+        if block.projection:
+            body |= {f"{theirs}downsample.0": f"{ours}shortcut.conv", f"{theirs}downsample.1": f"{ours}shortcut.bn"}
+    if detector:
+        owners = {_BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
+        for level in range(len(arch.stages)):
+            owners |= {f"backbone.fpn.{side}_blocks.{level}.0": f"neck.{side}.{level}" for side in ("inner", "layer")}
+    else:
+        owners = {**body, "fc": "score"}
+    return {
+        f"{theirs}.{kind}": f"{ours}.{own}" for theirs, ours in owners.items() for kind, own in (_NORM if ".bn" in ours else _PLAIN).items()
+    }
 
 
-def _theirs(arch: Arch, name: str, prefix: str) -> str:
-    owner, _, kind = name.rpartition(".")
-    places = {ours: theirs for theirs, ours in _PARTS.items()}
-    if owner in places:
-        return f"{places[owner]}.{kind}"
-    parts = name.split(".")
-    theirs = {ours: torch for torch, ours in _NORM.items()}
-    kind = theirs.get(kind, kind)
-    match parts:
-        case ["neck", side, level, _]:
-            return f"backbone.fpn.{side}_blocks.{level}.0.{kind}"
-        case ["backbone", "stem", "conv" | "bn" as stem, _]:
-            return f"{prefix}{stem}1.{kind}"
-        case ["backbone", "blocks", index, *place, _]:
-            stage, block = _position(arch, int(index))
-            part = place[0]
-            if part == "shortcut":
-                part = f"downsample.{('conv', 'bn').index(place[1])}"
-            return f"{prefix}layer{stage + 1}.{block}.{part}.{kind}"
-    raise UserError(f"torchvision weights: expected a serial net with the 7x7 stem, got {name!r}")
+def _current(name: str) -> str:
+    for pattern, spelling in _OLD:
+        if pattern.fullmatch(name):
+            return pattern.sub(spelling, name)
+    return name
 
 
-def _position(arch: Arch, index: int) -> tuple[int, int]:
-    """Stage, and place in the stage, of a block."""
-    stage = 0
-    while index >= len(arch.stages[stage]):
-        index -= len(arch.stages[stage])
-        stage += 1
-    return stage, index
+def _complete(found: dict[str, str | None], expected: str) -> dict[str, str]:
+    strays = sorted(name for name, other in found.items() if other is None)
+    if strays:
+        raise UserError(f"torchvision weights: expected {expected}, got {strays[0]!r} ({len(strays)} such names)")
+    return {name: other for name, other in found.items() if other is not None}
