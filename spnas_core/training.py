@@ -38,7 +38,7 @@ def run_epochs(
     """Train `epochs` of `steps` batches, from the checkpoint in `resume` where there is one; returns one record per epoch.
 
     `batches(epoch)` gives an epoch's inputs of the net, `rate(step)` the learning rate, `score(epoch)` what to add to the epoch's record.
-    JobError ``diverged`` at the first loss that is not finite.
+    JobError ``diverged`` at the first loss that is not finite, or after an epoch that leaves a weight or a statistic so.
     """
     history = load_checkpoint(step, resume / CHECKPOINT)
     begun = saved = told = time.monotonic()
@@ -58,6 +58,7 @@ def run_epochs(
                 left = (told - begun) / (number + 1 - first * steps) * (epochs * steps - number - 1)
                 progress = {"epoch": epoch + 1, "epochs": epochs, "step": number + 1 - epoch * steps, "steps": steps}
                 report({"event": "step", **progress, "loss": float(losses[-1].sum()), "seconds_left": round(left, 1)})
+        check_finite(step, f"after epoch {epoch + 1} of {epochs}")
         mean = np.mean(losses, axis=0)
         record = {"epoch": epoch + 1, "loss": float(mean.sum()), "losses": [round(float(loss), 5) for loss in mean], **score(epoch)}
         record["seconds"] = round(spent + time.monotonic() - begun, 2)
@@ -69,6 +70,13 @@ def run_epochs(
         shown: dict[str, Any] = {name: record[name] for name in ("loss", "AP", "AP50", "top1") if name in record}
         report({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **shown, "seconds_left": round(left, 1)})
     return history
+
+
+def check_finite(step: TrainStep, when: str) -> None:
+    """Refuse weights, statistics and momenta that are not finite: a ReLU on the CPU makes zeros of NaN, so losses need not show it."""
+    for parameter in step.get_parameters():
+        if not np.isfinite(parameter.asnumpy()).all():
+            raise JobError("diverged", f"{parameter.name} is not finite {when}")
 
 
 def save_checkpoint(step: TrainStep, history: list[dict[str, Any]], path: Path) -> None:
