@@ -1,0 +1,132 @@
+"""Weights that a job starts from, out of a store; and a checkpoint that holds everything a training needs."""
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+from safetensors.numpy import save_file
+
+from spnas_core import arch as architecture
+from spnas_core import job as jobs
+from spnas_core import start, training
+from spnas_core.config import Detector, Recipe, Reignite
+from spnas_core.errors import UserError
+from spnas_core.job import Data, ReigniteJob, TrainJob, Weights
+from spnas_core.models.blocks import Conv, Norm
+from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.step import TrainStep, get_weights
+from spnas_core.store import Store
+
+pytestmark = pytest.mark.training
+PARENT, CHILD = "b_1111-1111_0-0", "b_11111-11111_0-0"
+SETTINGS = Detector(image_size=(64, 64), base_width=4, fpn_channels=8, head_channels=16)
+COMMON = {"detector": SETTINGS, "data": Data(url="x", fingerprint="y")}
+Arrays = dict[str, np.ndarray]
+
+
+def net_weights(text: str, value: float) -> Arrays:
+    """Weights of a detector, all of them `value`."""
+    net = FasterRCNN(architecture.parse(text), SETTINGS, 2)
+    return {name: np.full_like(array, value) for name, array in get_weights(net).items()}
+
+
+def publish(store: Store, folder: Path, job: TrainJob | ReigniteJob, weights: Arrays) -> Weights:
+    out = folder / jobs.digest(job)[:8]
+    out.mkdir()
+    save_file(weights, out / start.FILE)
+    store.publish(job, out, {}, 1.0)
+    return Weights(kind=job.kind, digest=jobs.digest(job), arch=job.arch)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"), cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def sources(store: Store, tmp_path: Path) -> tuple[Weights, Weights]:
+    """A trained detector of ones, and its reignited backbone of twos."""
+    ones = net_weights(PARENT, 1.0)
+    twos = {name: 2 * array for name, array in ones.items() if name.startswith("backbone.")}
+    first = publish(store, tmp_path, TrainJob(arch=PARENT, recipe=Recipe(), **COMMON), ones)
+    return first, publish(store, tmp_path, ReigniteJob(arch=PARENT, recipe=Reignite(), weights=(first,), **COMMON), twos)
+
+
+def test_later_weights_replace_earlier_ones(store: Store, sources: tuple[Weights, Weights]) -> None:
+    arch, merged = start.gather(sources, store)
+    assert arch == PARENT
+    assert merged.keys() == net_weights(PARENT, 1.0).keys()
+    assert all((array == (2 if name.startswith("backbone.") else 1)).all() for name, array in merged.items())
+
+
+def test_a_child_takes_the_reignited_backbone_and_the_detectors_heads(store: Store, sources: tuple[Weights, Weights]) -> None:
+    job = TrainJob(arch=CHILD, recipe=Recipe(), weights=sources, **COMMON)
+    fresh = net_weights(CHILD, 7.0)
+    weights, audit = start.start_detector(job, store, fresh)
+    assert weights.keys() == fresh.keys()
+    for name in audit.copied:
+        assert (weights[name] == (2 if name.startswith("backbone.") else 1)).all()
+    assert {name.rsplit(".", 2)[0] for name in audit.zero} == {"backbone.blocks.4", "backbone.blocks.9"}
+    assert all((weights[name] == (0 if name in audit.zero else 7)).all() for name in audit.new)
+    assert audit.dropped == ()
+
+
+def test_the_backbone_of_a_classifier(store: Store, sources: tuple[Weights, Weights]) -> None:
+    job = ReigniteJob(arch=PARENT, recipe=Reignite(), weights=sources[:1], **COMMON)
+    fresh = {name: array for name, array in net_weights(PARENT, 7.0).items() if name.startswith("backbone.")}
+    found = start.start_backbone(job, store, {**fresh, "score.weight": np.full((2, 2), 7, np.float32)})
+    assert all((array == (1 if name.startswith("backbone.") else 7)).all() for name, array in found.items())
+
+
+def test_weights_that_do_not_fit(store: Store, sources: tuple[Weights, Weights], tmp_path: Path) -> None:
+    fresh = net_weights(PARENT, 7.0)
+    stray = {name: array for name, array in fresh.items() if name != "rpn.conv.bias"} | {"rpn.scale": np.ones(3, np.float32)}
+    bad = publish(store, tmp_path, TrainJob(arch=PARENT, recipe=Recipe(), seed=1, **COMMON), stray)
+    with pytest.raises(UserError, match=r"\+rpn\.conv\.bias \(8,\), -rpn\.scale \(3,\)"):
+        start.start_detector(TrainJob(arch=PARENT, recipe=Recipe(), weights=(bad,), **COMMON), store, fresh)
+    other = Weights(kind="train", digest="0" * 64, arch=CHILD)
+    with pytest.raises(UserError, match="expected one architecture"):
+        start.gather((sources[0], other), store)
+
+
+class Normed(nn.Cell):
+    """A convolution and a trained norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = Conv(3, 4, 3), Norm(4, 1e-5, frozen=False)
+
+    def losses(self, x: Tensor) -> Tensor:
+        """Mean square of the output's distance from one."""
+        return ((self.bn(self.conv.plain(x)) - 1) ** 2).mean().reshape(1)
+
+
+def test_a_checkpoint_holds_statistics_and_momenta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+    def run(folder: Path, stop: bool) -> Arrays:
+        folder.mkdir(exist_ok=True)
+        ms.set_seed(0)
+        net = Normed()
+        step = TrainStep(net, 0.9, (1e-3,) * len(net.trainable_params()), None)
+
+        def report(event: dict[str, object]) -> None:
+            if stop and event["event"] == "epoch" and event["epoch"] == 2:
+                raise KeyboardInterrupt
+
+        def batches(epoch: int) -> list[tuple[np.ndarray, ...]]:
+            return [(np.random.default_rng((epoch, n)).standard_normal((2, 3, 8, 8)).astype(np.float32),) for n in range(3)]
+
+        training.run_epochs(step, batches, lambda _: 0.1, 3, 3, report, folder, lambda _: {})
+        return get_weights(step)
+
+    whole = run(tmp_path / "whole", stop=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop=True)
+    again = run(tmp_path / "cut", stop=False)
+    assert {"bn.moving_mean", "bn.moving_variance"} <= {name.removeprefix("net.") for name in whole}
+    assert any(name.startswith("velocity") for name in whole)
+    assert all(whole[name].tobytes() == again[name].tobytes() for name in whole)
