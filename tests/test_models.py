@@ -130,7 +130,7 @@ def test_proposals_are_the_best_of_each_level(eager_net: FasterRCNN) -> None:
         for level in range(len(scores)):
             score, delta = scores[level].asnumpy()[image], deltas[level].asnumpy()[image]
             order = np.argsort(-score, kind="stable")[: SETTINGS.proposals_test]
-            anchors = eager_net.rpn.all_anchors.asnumpy()[starts[level] : starts[level + 1]]
+            anchors = eager_net.rpn.propose.anchors.asnumpy()[starts[level] : starts[level + 1]]
             boxes = clip(box_ops.decode(Tensor(delta), Tensor(anchors), (1.0,) * 4).asnumpy()[order], HW[image])
             big = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-3).all(1)
             boxes, order = boxes[big], order[big]

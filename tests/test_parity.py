@@ -13,7 +13,6 @@ from spnas_core import morphism, start
 from spnas_core.config import Recipe
 from spnas_core.job import Data, TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
-from spnas_core.models.pooling import pool_regions
 from spnas_core.models.step import set_weights
 from spnas_core.torchvision_names import to_spnas
 
@@ -41,7 +40,7 @@ class Parts(nn.Cell):
             hidden = ops.relu(net.rpn.conv(level))
             raw = (*raw, (net.rpn.score(hidden), net.rpn.delta(hidden)))
         proposals, valid = net.rpn.propose(*net.rpn(maps), hw)
-        pooled = pool_regions(maps, net.head.strides, regions, net.head.canonical, net.head.resample)
+        pooled = net.head.pooling(maps, regions)
         return stages, maps, raw, (proposals, valid), pooled, net.head.detect(maps, proposals, valid, hw)
 
 
@@ -146,7 +145,7 @@ def test_proposal_head(found: tuple[Any, ...], golden: Mapping[str, np.ndarray])
 
 
 def test_anchors(golden: Mapping[str, np.ndarray]) -> None:
-    anchors = FasterRCNN(ARCH, SETTINGS, CLASSES).rpn.all_anchors.asnumpy()
+    anchors = FasterRCNN(ARCH, SETTINGS, CLASSES).rpn.propose.anchors.asnumpy()
     assert len(anchors) == golden["anchors_count"]
     assert np.array_equal(anchors[::101], golden["anchors_first_image_every_101"])
 

@@ -8,6 +8,7 @@ from mindspore import Tensor, nn, ops
 
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
+from spnas_core.models import primitives as p
 from spnas_core.models.blocks import ResidualBlock, Shortcut, Stem
 
 
@@ -16,10 +17,10 @@ def upsample(x: Tensor, height: int, width: int) -> Tensor:
     b, c, h, w = x.shape
     if (h, w) == (height, width):
         return x
-    x = ops.broadcast_to(x.reshape(b, c, h, 1, w, 1), (b, c, h, 2, w, 2)).reshape(b, c, 2 * h, 2 * w)
+    x = p.reshape(ops.BroadcastTo((b, c, h, 2, w, 2))(p.reshape(x, (b, c, h, 1, w, 1))), (b, c, 2 * h, 2 * w))
     if (2 * h, 2 * w) == (height, width):
         return x
-    return x[:, :, :height, :width]
+    return p.slice_strided(x, (0, 0, 0, 0), (b, c, height, width), (1, 1, 1, 1))
 
 
 class Backbone(nn.Cell):

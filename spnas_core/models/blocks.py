@@ -8,6 +8,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, initializer
 
 from spnas_core import arch as architecture
+from spnas_core.models import primitives as p
 
 
 class Norm(nn.Cell):
@@ -25,7 +26,7 @@ class Norm(nn.Cell):
 
     def scale(self) -> Tensor:
         """Return the factor (C,) of the frozen norm."""
-        return self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
+        return self.gamma * p.rsqrt(self.moving_variance + self.epsilon)
 
     def construct(self, x: Tensor) -> Tensor:
         """Normalise with the statistics of the batch, and move the running ones a tenth towards them."""
@@ -43,7 +44,7 @@ class Conv(nn.Cell):
 
     def construct(self, x: Tensor, scale: Tensor) -> Tensor:
         """Convolve x (B, C, H, W) with the weights times `scale` (C',)."""
-        return self.conv(x, self.weight * scale.reshape(-1, 1, 1, 1))
+        return self.conv(x, self.weight * p.reshape(scale, (-1, 1, 1, 1)))
 
     def plain(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, H, W)."""
@@ -98,13 +99,13 @@ class ResidualBlock(ConvNorm):
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H/stride, W/stride)."""
-        y = ops.relu(self.apply_norm(self.conv1, self.bn1, x))
+        y = p.relu(self.apply_norm(self.conv1, self.bn1, x))
         y = self.apply_norm(self.conv2, self.bn2, y)
         if not self.basic:
-            y = self.apply_norm(self.conv3, self.bn3, ops.relu(y))
+            y = self.apply_norm(self.conv3, self.bn3, p.relu(y))
         if self.projection:
             x = self.shortcut(x)
-        return ops.relu(x + y)
+        return p.relu(x + y)
 
 
 class Stem(ConvNorm):
@@ -123,13 +124,13 @@ class Stem(ConvNorm):
     def construct(self, x: Tensor) -> Tensor:
         """Run the stem; the pool pads with zeros, which after a ReLU equals padding with -inf."""
         if self.large:
-            return self.pool(pad_one(ops.relu(self.apply_norm(self.conv, self.bn, x))))
-        return ops.relu(self.apply_norm(self.conv2, self.bn2, ops.relu(self.apply_norm(self.conv1, self.bn1, x))))
+            return self.pool(pad_one(p.relu(self.apply_norm(self.conv, self.bn, x))))
+        return p.relu(self.apply_norm(self.conv2, self.bn2, p.relu(self.apply_norm(self.conv1, self.bn1, x))))
 
 
 def pad_one(x: Tensor) -> Tensor:
     """Add the border of zeros that a 3x3 stride-2 window reads of (B, C, H, W): above and left, and below and right of an odd side."""
-    for axis in (2, 3):
-        border = ops.zeros_like(x[:, :, :1] if axis == 2 else x[:, :, :, :1])
-        x = ops.concat((border, x, border) if x.shape[axis] % 2 else (border, x), axis)
-    return x
+    batch, channels, height, width = x.shape
+    row, column = ops.zeros((batch, channels, 1, width), x.dtype), ops.zeros((batch, channels, height + 1 + height % 2, 1), x.dtype)
+    x = ops.Concat(2)((row, x, row) if height % 2 else (row, x))
+    return ops.Concat(3)((column, x, column) if width % 2 else (column, x))

@@ -8,6 +8,7 @@ from mindspore import Tensor, nn, ops
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
 from spnas_core.config import Detector
+from spnas_core.models import primitives as p
 from spnas_core.models.backbone import Backbone
 
 
@@ -19,13 +20,14 @@ class Classifier(nn.Cell):
         last = architecture.levels(arch, settings.base_width)[-1]
         epsilon = max(settings.norm_epsilon, 1e-5)
         self.backbone = Backbone(arch, settings.base_width, settings.stem, epsilon, False, settings.share_weights)
+        self.mean = ops.ReduceMean()
         self.score = nn.Dense(last.channels, classes)
 
     def construct(self, images: Tensor) -> Tensor:
         """Scores (B, K) before softmax."""
-        return self.score(self.backbone(images)[-1].mean((2, 3)))
+        return self.score(self.mean(self.backbone(images)[-1], (2, 3)))
 
     def losses(self, images: Tensor, target: Tensor) -> Tensor:
         """Cross entropy (1,) against class weights (B, K) that sum to one per image."""
-        log_shares = ops.log_softmax(self.construct(images), -1)
-        return -(log_shares * target).sum().reshape(1) / float(images.shape[0])
+        log_shares = p.log_softmax(self.construct(images))
+        return -p.reshape(p.total(log_shares * target), (1,)) / float(images.shape[0])

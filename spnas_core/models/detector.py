@@ -7,11 +7,12 @@ Source: torchvision `models/detection/faster_rcnn.py`.
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
 from spnas_core.config import Detector
+from spnas_core.models import primitives as p
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.neck import Pyramid
 from spnas_core.models.roi import BoxHead
@@ -38,7 +39,7 @@ class FasterRCNN(nn.Cell):
         self.backbone = Backbone(arch, settings.base_width, settings.stem, settings.norm_epsilon, frozen, settings.share_weights)
         self.neck = Pyramid(levels, settings.fpn_channels)
         self.rpn = RegionProposal(settings, sizes, (*strides, 2 * strides[-1]))
-        self.head = BoxHead(settings, classes, strides)
+        self.head = BoxHead(settings, classes, sizes[:-1], strides)
         if half:
             self.backbone.to_float(ms.float16)
             self.neck.to_float(ms.float16)
@@ -47,7 +48,7 @@ class FasterRCNN(nn.Cell):
         """Pyramid (B, C, H_l, W_l) of images (B, 3, H, W), in float32."""
         maps: tuple[Tensor, ...] = ()
         for one in self.neck(self.backbone(images)):
-            maps = (*maps, one.astype(ms.float32))
+            maps = (*maps, p.cast(one, ms.float32))
         return maps
 
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,11 +69,11 @@ class FasterRCNN(nn.Cell):
         proposals, valid = self.rpn.propose(scores, deltas, image_hw)
         sample = self.head.sample(proposals, valid, truth, labels, region_noise)
         classifier, box = self.head.losses(maps, *sample)
-        return ops.stack((classifier, box, objectness, rpn_box))
+        return p.stack_last((classifier, box, objectness, rpn_box))
 
     def noise_sizes(self) -> tuple[int, int]:
         """Anchors A, and proposals P in training."""
-        limit, counts = self.rpn.limits[1], self.rpn.counts
+        limit, counts = self.rpn.propose.limits[1], self.rpn.counts
         return sum(counts), min(limit, sum(min(limit, count) for count in counts))
 
 

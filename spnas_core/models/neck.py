@@ -6,6 +6,7 @@ Source: Lin et al., CVPR 2017; torchvision `ops/feature_pyramid_network.py` with
 from mindspore import Tensor, nn
 
 from spnas_core.arch import Level
+from spnas_core.models import primitives as p
 from spnas_core.models.backbone import upsample
 
 
@@ -27,4 +28,5 @@ class Pyramid(nn.Cell):
             height, width = maps[level].shape[2:]
             top = self.inner[level](maps[level]) + upsample(top, height, width)
             outputs = (self.layer[level](top), *outputs)
-        return (*outputs, outputs[-1][:, :, ::2, ::2])
+        last = outputs[-1]
+        return (*outputs, p.slice_strided(last, (0, 0, 0, 0), last.shape, (1, 1, 2, 2)))

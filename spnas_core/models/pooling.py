@@ -1,108 +1,122 @@
-"""RoIAlign as matrix products: each region is a small set of rows and columns of the level that fits it.
+"""RoIAlign by one gather over all levels: each bin is a weighted mean of sixteen cells of the level that fits its region.
 
-Shape shorthand: B images, R regions per image, S bins per side (7), T = 2S sample points per side, C channels, H and W rows and columns.
+Shape shorthand: B images, R regions per image, C channels, L levels, N cells of all levels and images, S bins per side (7), T taps per
+bin and side (4: two sample points between two cells each), H and W rows and columns.
 Sources: He et al., ICCV 2017; torchvision `ops/poolers.py` and `ops/roi_align` (not aligned, 2 x 2 points per bin), number for number.
 """
+
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from spnas_core.models import boxes as box_ops
+from spnas_core.models import primitives as p
 
 BINS, SAMPLES = 7, 2
+TAPS = 2 * SAMPLES
 PART_BYTES = 1 << 30  # about the largest intermediate tensor
 
 
-def sampling(low: Tensor, size: Tensor, length: int, on_level: Tensor) -> Tensor:
-    """Matrix (B, R, S, length) that averages a line of `length` px over the bins of the interval [low, low + size], both (B, R) in px.
+class RegionPooling(nn.Cell):
+    """Pooled features of regions of a pyramid whose levels have these `sizes` (H, W) and `strides`, px; only the maps get gradients.
 
-    Linear interpolation at a point y weighs pixel j with max(0, 1 - |y - j|); points beyond one pixel outside weigh nothing.
-    """
-    offsets = Tensor(((np.arange(BINS * SAMPLES) + 0.5) / SAMPLES / BINS).astype(np.float32))
-    points = low.expand_dims(-1) + size.expand_dims(-1) * offsets
-    inside = ops.logical_and(ops.logical_and(points >= -1.0, points <= length), on_level.expand_dims(-1))
-    points = ops.minimum(ops.relu(points), length - 1.0)
-    pixels = Tensor(np.arange(length, dtype=np.float32))
-    weights = ops.relu(1.0 - ops.abs(points.expand_dims(-1) - pixels)) * inside.expand_dims(-1).astype(ms.float32)
-    return weights.reshape(*low.shape, BINS, SAMPLES, length).mean(3)
-
-
-class Resample(nn.Cell):
-    """Pooled cells (B, R, S, S, C) of a map (B, H, W, C): products with rows (B, R, S, H), then with columns (B, R, S, W).
-
-    The product with the rows is large, (B, R, S, W, C); so many regions go in parts, one after the other, forward and backward. Only the
-    map gets a gradient: regions are constants, and rows and columns with them.
+    A region is pooled from the level that its size (the square root of its area) calls for; `canonical` px belong to stride 16.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], canonical: float) -> None:
         super().__init__()
+        self.count = len(sizes)
+        self.taps = Taps(sizes, strides, canonical)
         self.product = ops.BatchMatMul()
-        self.transposed = ops.BatchMatMul(transpose_a=True)
 
-    def construct(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Resample one map for all regions."""
-        batch, height, width, channels = x.shape
-        count, flat = rows.shape[1], x.reshape(batch, height, width * channels)
-        size = part_size(x.shape, count)
+    def construct(self, maps: tuple[Tensor, ...], regions: Tensor) -> Tensor:
+        """Pool regions (B, R, 4) of the first L of the maps (B, C, H_l, W_l): (B * R, C * S * S)."""
+        count, channels = regions.shape[0] * regions.shape[1], maps[0].shape[1]
+        flat = self.flatten(maps)
+        index, weights = self.taps(regions)
+        size = part_size(count, channels)
+        pooled = self.pool_parts(flat, index, weights, size) if size < count else self.pool(flat, index, weights)
+        return p.reshape(p.transpose(pooled, (0, 2, 1)), (count, -1))
+
+    def flatten(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Cells (N, C) of the levels, in the order image, level, row, column."""
+        flat: tuple[Tensor, ...] = ()
+        for level in range(self.count):
+            x = maps[level]
+            flat = (*flat, p.reshape(p.transpose(x, (0, 2, 3, 1)), (x.shape[0], -1, x.shape[1])))
+        return p.reshape(ops.Concat(1)(flat), (-1, maps[0].shape[1]))
+
+    def pool(self, flat: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """Weighted means (n, S * S, C) of the rows `index` (n, S * S * T * T) of the cells (N, C)."""
+        cells = p.reshape(p.gather(flat, p.reshape(index, (-1,)), 0), (-1, TAPS * TAPS, flat.shape[1]))
+        means = self.product(p.reshape(weights, (-1, 1, TAPS * TAPS)), cells)
+        return p.reshape(means, (-1, BINS * BINS, flat.shape[1]))
+
+    def pool_parts(self, flat: Tensor, index: Tensor, weights: Tensor, size: int) -> Tensor:
+        """As `pool`, for `size` regions after each other, so that only the cells of one part are in memory."""
         pooled: tuple[Tensor, ...] = ()
-        for start in range(0, count, size):
-            part = rows[:, start : start + size] if size < count else rows
+        for start in range(0, index.shape[0], size):
+            part = index[start : start + size]
             if start:
                 part = ops.depend(part, pooled[-1])
-            y = self.product(part.reshape(batch, -1, height), flat).reshape(-1, width, channels)
-            part = spread(columns[:, start : start + size] if size < count else columns)
-            pooled = (*pooled, self.product(part, y).reshape(batch, -1, BINS, BINS, channels))
-        return ops.concat(pooled, 1) if size < count else pooled[0]
-
-    def bprop(self, x: Tensor, rows: Tensor, columns: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient of the map from `dout` (B, R, S, S, C)."""
-        batch, height, width, channels = x.shape
-        count = rows.shape[1]
-        size = part_size(x.shape, count)
-        gradient: Tensor = 0.0
-        for start in range(0, count, size):
-            part = dout[:, start : start + size] if size < count else dout
-            if start:
-                part = ops.depend(part, gradient)
-            across = spread(columns[:, start : start + size] if size < count else columns)
-            y = self.transposed(across, part.reshape(-1, BINS, channels)).reshape(batch, -1, width * channels)
-            down = rows[:, start : start + size] if size < count else rows
-            part = self.transposed(down.reshape(batch, -1, height), y)
-            gradient = gradient + part
-        return gradient.reshape(x.shape), ops.zeros_like(rows), ops.zeros_like(columns)
+            pooled = (*pooled, self.pool(flat, part, weights[start : start + size]))
+        return ops.concat(pooled, 0)
 
 
-def part_size(shape: tuple[int, ...], count: int) -> int:
-    """Regions of one part, for a map (B, H, W, C)."""
-    batch, _, width, channels = shape
-    parts = -(-4 * batch * count * BINS * width * channels // PART_BYTES)
+class Taps(nn.Cell):
+    """The cells that each bin averages, and their weights."""
+
+    def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], canonical: float) -> None:
+        super().__init__()
+        bounds = [canonical * 2.0**-1e-6 * stride / 16 for stride in strides[1:]]
+        cells = np.cumsum([0, *(height * width for height, width in sizes)])
+        self.bounds = Tensor(np.array(bounds, np.float32))  # (L - 1,), least size of a region of levels 2 to L
+        self.strides = Tensor(np.array(strides, np.float32))
+        self.lengths = Tensor(np.array(sizes, np.float32))
+        self.starts = Tensor(np.array([(start, width) for start, (_, width) in zip(cells[:-1], sizes, strict=True)], np.int32))
+        self.image_cells = int(cells[-1])
+        self.offsets = Tensor(((np.arange(BINS * SAMPLES) + 0.5) / SAMPLES / BINS).astype(np.float32))
+
+    def construct(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Row numbers in `RegionPooling.flatten`, and weights, of the cells that each bin averages: both (B * R, S * S * T * T)."""
+        batch, count = regions.shape[:2]
+        x1, y1, x2, y2 = box_ops.split(regions)
+        side = p.sqrt(p.relu((x2 - x1) * (y2 - y1)))
+        level = p.cast(p.total(p.cast(p.expand_dims(side, -1) >= self.bounds, ms.float32), -1), ms.int32)
+        stride = p.gather(self.strides, level, 0)
+        height, width = p.unstack_last(p.gather(self.lengths, level, 0))
+        start, row_length = p.unstack_last(p.gather(self.starts, level, 0))
+        start = start + Tensor(np.arange(batch).reshape(-1, 1) * self.image_cells, ms.int32)
+        rows, down = self.line(y1 / stride, (y2 - y1) / stride, height)
+        columns, across = self.line(x1 / stride, (x2 - x1) / stride, width)
+        rows = rows * p.reshape(row_length, (batch, count, 1, 1)) + p.reshape(start, (batch, count, 1, 1))
+        upright, flat, shape = (batch, count, BINS, 1, TAPS, 1), (batch, count, 1, BINS, 1, TAPS), (batch * count, -1)
+        index = p.reshape(rows, upright) + p.reshape(columns, flat)
+        return p.reshape(index, shape), p.reshape(p.reshape(down, upright) * p.reshape(across, flat), shape)
+
+    def line(self, low: Tensor, size: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells (int32) and weights, both (B, R, S, T), that average the bins of [low, low + size] on a line of `length` cells, all (B, R).
+
+        Points between two cells share their weight linearly; points beyond one cell outside of the line weigh nothing.
+        """
+        length = p.expand_dims(length, -1)
+        points = p.expand_dims(low, -1) + p.expand_dims(p.maximum(size, 1.0), -1) * self.offsets
+        inside = p.cast(p.both(points >= -1.0, points <= length), ms.float32) * (1 / SAMPLES)
+        points = p.minimum(p.relu(points), length - 1.0)
+        before = p.floor(points)
+        share = (points - before) * inside
+        cells = p.stack_last((before, p.minimum(before + 1.0, length - 1.0)))
+        shape = (*low.shape, BINS, TAPS)
+        return p.cast(p.reshape(cells, shape), ms.int32), p.reshape(p.stack_last((inside - share, share)), shape)
+
+    def bprop(self, regions: Tensor, out: Any, dout: Any) -> Any:
+        """Count the outputs as constants."""
+        return p.constant(regions)
+
+
+def part_size(count: int, channels: int) -> int:
+    """Regions of one part, of `count`."""
+    parts = -(-4 * count * (BINS * TAPS) ** 2 * channels // PART_BYTES)
     return -(-count // parts)
-
-
-def spread(columns: Tensor) -> Tensor:
-    """Repeat the columns (B, R, S, W) of a region for each of its rows: (B * R * S, S, W)."""
-    batch, count, bins, width = columns.shape
-    return ops.broadcast_to(columns.expand_dims(2), (batch, count, bins, bins, width)).reshape(-1, bins, width)
-
-
-def pool_regions(maps: tuple[Tensor, ...], strides: tuple[int, ...], regions: Tensor, canonical: float, resample: Resample) -> Tensor:
-    """RoIAlign of regions (B, R, 4) on the level that fits each one's size: (B * R, C * S * S).
-
-    `canonical` is the side in px that belongs to stride 16.
-    """
-    batch, count = regions.shape[0], regions.shape[1]
-    x1, y1, x2, y2 = box_ops.split(regions)
-    size = ops.sqrt(ops.relu((x2 - x1) * (y2 - y1)))
-    level = ops.floor(4.0 + ops.log2(ops.maximum(size, 1e-6) / canonical) + 1e-6)
-    first, last = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
-    level = ops.clamp(level, first, last)
-    pooled: Tensor = 0.0
-    for index in range(len(strides)):
-        x, stride = maps[index], strides[index]
-        height, width = x.shape[2:]
-        here = level == first + index
-        rows = sampling(y1 / stride, ops.maximum((y2 - y1) / stride, 1.0), height, here)
-        columns = sampling(x1 / stride, ops.maximum((x2 - x1) / stride, 1.0), width, here)
-        pooled = pooled + resample(x.transpose(0, 2, 3, 1), rows, columns)
-    return pooled.reshape(batch * count, BINS * BINS, -1).transpose(0, 2, 1).reshape(batch * count, -1)

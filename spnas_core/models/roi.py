@@ -4,13 +4,17 @@ Shape shorthand: B images, R regions per image, P proposals, M padded ground-tru
 Source: torchvision `models/detection/roi_heads.py`, number for number.
 """
 
+from typing import Any
+
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
 from spnas_core.config import Detector
 from spnas_core.models import boxes as box_ops
-from spnas_core.models.pooling import BINS, Resample, pool_regions
+from spnas_core.models import primitives as p
+from spnas_core.models.pooling import BINS, RegionPooling
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 FOREGROUND, POSITIVE_SHARE, MIN_SIZE = 0.5, 0.25, 1e-2
@@ -20,7 +24,7 @@ CANDIDATES = 20  # boxes that enter the last NMS, per detection kept; torchvisio
 class BoxHead(nn.Cell):
     """Two hidden layers, class scores and one box per class; the losses and the final detections."""
 
-    def __init__(self, settings: Detector, classes: int, strides: tuple[int, ...]) -> None:
+    def __init__(self, settings: Detector, classes: int, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...]) -> None:
         super().__init__()
         hidden = settings.head_channels
         self.fc1 = nn.Dense(settings.fpn_channels * BINS * BINS, hidden, weight_init=HeUniform(5**0.5))
@@ -28,10 +32,10 @@ class BoxHead(nn.Cell):
         self.score = nn.Dense(hidden, classes + 1, weight_init=Normal(0.01))
         self.delta = nn.Dense(hidden, 4 * (classes + 1), weight_init=Normal(0.001))
         self.classes = classes
-        self.strides = strides
-        self.resample = Resample()
-        self.canonical = 28.0 * settings.anchor_scale
-        self.batch = settings.roi_batch
+        self.pooling = RegionPooling(sizes, strides, 28.0 * settings.anchor_scale)
+        self.sample = RegionSample(settings.roi_batch)
+        self.numbers = Tensor(np.arange(classes + 1, dtype=np.int32))
+        self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()
         self.detections = settings.detections
         self.threshold = settings.score_threshold
         self.extent = float(max(settings.image_size))
@@ -40,58 +44,72 @@ class BoxHead(nn.Cell):
     def construct(self, maps: tuple[Tensor, ...], regions: Tensor) -> tuple[Tensor, Tensor]:
         """Give the class scores (B, R, K+1) before softmax and the deltas (B, R, K+1, 4)."""
         batch, count = regions.shape[0], regions.shape[1]
-        x = ops.relu(self.fc1(pool_regions(maps, self.strides, regions, self.canonical, self.resample)))
-        x = ops.relu(self.fc2(x))
-        return self.score(x).reshape(batch, count, -1), self.delta(x).reshape(batch, count, -1, 4)
+        x = p.relu(self.fc1(self.pooling(maps, regions)))
+        x = p.relu(self.fc2(x))
+        return p.reshape(self.score(x), (batch, count, -1)), p.reshape(self.delta(x), (batch, count, -1, 4))
 
-    def sample(
-        self, proposals: Tensor, valid: Tensor, truth: Tensor, labels: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw R training regions: regions (B, R, 4), their labels (B, R), matched boxes (B, R, 4), weight (B, R) 0 or 1.
-
-        The ground truth joins the proposals, as in torchvision; noise is (B, P + M) in (0, 1).
-        """
-        present = labels > 0
-        pool = ops.concat((proposals, truth), 1)
-        usable = ops.concat((valid, present), 1)
-        overlap = ops.select(ops.broadcast_to(present.expand_dims(1), (*noise.shape, present.shape[1])), box_ops.iou(pool, truth), 0.0)
-        best, nearest = overlap.max(2), overlap.argmax(2)
-        positive = ops.logical_and(usable, best >= FOREGROUND)
-        negative = ops.logical_and(usable, best < FOREGROUND)
-        positive = box_ops.draw(positive, noise, int(self.batch * POSITIVE_SHARE))
-        negative = box_ops.draw_rest(negative, noise, positive, self.batch)
-        keys = positive.astype(ms.float32) * 2 + negative.astype(ms.float32)
-        keys, order = ops.topk(keys, min(self.batch, keys.shape[1]))
-        nearest = ops.gather_elements(nearest, 1, order)
-        matched = box_ops.take(truth, nearest)
-        target = ops.gather_elements(labels, 1, nearest) * (keys > 1.5).astype(labels.dtype)
-        return box_ops.take(pool, order), target, matched, (keys > 0.5).astype(ms.float32)
-
-    def losses(self, maps: tuple[Tensor, ...], regions: Tensor, target: Tensor, matched: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Class and box loss of sampled regions (see `sample`)."""
+    def losses(self, maps: tuple[Tensor, ...], regions: Tensor, labels: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Class and box loss of sampled regions (see `RegionSample`)."""
         score, delta = self.construct(maps, regions)
-        total = ops.maximum(weight.sum(), 1.0)
-        one_hot = (target.expand_dims(-1) == ops.arange(self.classes + 1).astype(target.dtype)).astype(ms.float32)
-        cross_entropy = -(ops.log_softmax(score, -1) * one_hot).sum(-1)
-        wanted = box_ops.encode(matched, regions, WEIGHTS)
-        own = (delta * one_hot.expand_dims(-1)).sum(2)
-        foreground = (target > 0).astype(ms.float32)
-        distance = box_ops.smooth_l1(own - ops.stop_gradient(wanted)).sum(-1)
-        return (cross_entropy * weight).sum() / total, (distance * foreground).sum() / total
+        one_hot = p.cast(p.expand_dims(labels, -1) == self.numbers, ms.float32)
+        shape = (-1, self.classes + 1)
+        cross_entropy, _ = self.cross_entropy(p.reshape(score, shape), p.reshape(one_hot, shape))
+        own = p.total(delta * p.expand_dims(one_hot, -1), 2)
+        distance = p.total(p.smooth_l1(own, target), -1)
+        total = p.maximum(p.total(weight), 1.0)
+        foreground = p.cast(labels > 0, ms.float32)
+        return p.total(cross_entropy * p.reshape(weight, (-1,))) / total, p.total(distance * foreground) / total
 
     def detect(self, maps: tuple[Tensor, ...], proposals: Tensor, valid: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Find boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D): per-class NMS, then the best of all."""
         score, delta = self.construct(maps, proposals)
         batch, count = proposals.shape[0], proposals.shape[1]
-        found = box_ops.decode(delta, ops.broadcast_to(proposals.expand_dims(2), delta.shape), WEIGHTS)[:, :, 1:]
-        found = box_ops.clip(found.reshape(batch, -1, 4), image_hw)
-        score = ops.softmax(score, -1)[:, :, 1:] * valid.expand_dims(-1).astype(ms.float32)
-        score = score.reshape(batch, -1) * box_ops.large(found, MIN_SIZE).astype(ms.float32)
-        best, order = ops.topk(score, min(CANDIDATES * self.detections, count * self.classes))
+        delta = p.slice_strided(delta, (0, 0, 1, 0), (batch, count, self.classes + 1, 4), (1, 1, 1, 1))
+        found = box_ops.decode(delta, ops.BroadcastTo(delta.shape)(p.expand_dims(proposals, 2)), WEIGHTS)
+        found = box_ops.clip(p.reshape(found, (batch, -1, 4)), image_hw)
+        score = p.slice_strided(p.softmax(score), (0, 0, 1), (batch, count, self.classes + 1), (1, 1, 1))
+        score = score * p.expand_dims(p.cast(valid, ms.float32), -1)
+        score = p.reshape(score, (batch, -1)) * p.cast(box_ops.large(found, MIN_SIZE), ms.float32)
+        best, order = p.topk(score, min(CANDIDATES * self.detections, count * self.classes))
         found = box_ops.take(found, order)
         label = order % self.classes
-        keep = box_ops.keep_after_nms(self.nms, box_ops.set_apart(found, label.astype(ms.float32), self.extent))
-        keep = ops.logical_and(keep, best > self.threshold)
-        best, order = ops.topk(best * keep.astype(ms.float32), min(self.detections, best.shape[1]))
+        keep = box_ops.keep_after_nms(self.nms, box_ops.set_apart(found, p.cast(label, ms.float32), self.extent))
+        keep = p.both(keep, best > self.threshold)
+        best, order = p.topk(best * p.cast(keep, ms.float32), min(self.detections, best.shape[1]))
         found = box_ops.take(found, order)
-        return found, best, (ops.gather_elements(label, 1, order) + 1) * (best > 0).astype(label.dtype)
+        return found, best, (p.gather_elements(label, 1, order) + 1) * p.cast(best > 0, ms.int32)
+
+
+class RegionSample(nn.Cell):
+    """Draw the regions that the box head learns from; the ground truth joins the proposals, as in torchvision."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+        self.largest = ops.ArgMaxWithValue(2)
+
+    def construct(
+        self, proposals: Tensor, valid: Tensor, truth: Tensor, labels: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw R training regions: regions (B, R, 4), their labels (B, R), encoded boxes (B, R, 4), weight (B, R) 0 or 1.
+
+        The noise is (B, P + M) in (0, 1).
+        """
+        present = labels > 0
+        pool = ops.Concat(1)((proposals, truth))
+        usable = ops.Concat(1)((valid, present))
+        nearest, best = self.largest(box_ops.iou(pool, truth) * p.expand_dims(p.cast(present, ms.float32), 1))
+        positive = p.both(usable, best >= FOREGROUND)
+        negative = p.both(usable, best < FOREGROUND)
+        positive = box_ops.draw(positive, noise, int(self.batch * POSITIVE_SHARE))
+        negative = box_ops.draw_rest(negative, noise, positive, self.batch)
+        keys = p.cast(positive, ms.float32) * 2 + p.cast(negative, ms.float32)
+        keys, order = p.topk(keys, min(self.batch, noise.shape[1]))
+        nearest = p.gather_elements(nearest, 1, order)
+        regions = box_ops.take(pool, order)
+        target = box_ops.encode(box_ops.take(truth, nearest), regions, WEIGHTS)
+        return regions, p.gather_elements(labels, 1, nearest) * p.cast(keys > 1.5, ms.int32), target, p.cast(keys > 0.5, ms.float32)
+
+    def bprop(self, proposals: Tensor, valid: Tensor, truth: Tensor, labels: Tensor, noise: Tensor, out: Any, dout: Any) -> Any:
+        """Count the outputs as constants."""
+        return p.constant(proposals, valid, truth, labels, noise)

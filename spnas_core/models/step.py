@@ -1,9 +1,26 @@
 """One compiled SGD step of any net that has `losses`, and the weights of a net as arrays."""
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
+
+from spnas_core.models import primitives as p
+
+_scaled = ops.MultitypeFuncGraph("scaled")
+_updated = ops.MultitypeFuncGraph("updated")
+
+
+@_scaled.register("Tensor", "Tensor")  # type: ignore[untyped-decorator]
+def _scale(factor: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * factor
+
+
+@_updated.register("Function", "Tensor", "Number", "Tensor", "Tensor", "Tensor", "Number")  # type: ignore[untyped-decorator]
+def _update(update: Any, lr: Tensor, momentum: float, weight: Tensor, velocity: Tensor, gradient: Tensor, decay: float) -> Tensor:
+    return update(weight, velocity, lr, gradient + weight * decay if decay else gradient, momentum)
 
 
 class TrainStep(nn.Cell):
@@ -23,6 +40,7 @@ class TrainStep(nn.Cell):
         self.update = ops.ApplyMomentum()
         self.clip_norm = clip_norm
         self.loss_scale = loss_scale
+        self.unscale = Tensor(1.0 / loss_scale, ms.float32)
         self.half_square = ops.L2Loss()
         self.gradient = ms.value_and_grad(self.total, None, self.weights, has_aux=True)
 
@@ -35,15 +53,13 @@ class TrainStep(nn.Cell):
         """Take one step at learning rate `lr` (scalar); returns the losses before it."""
         (_, losses), gradients = self.gradient(*batch)
         if self.loss_scale != 1.0:
-            gradients = [gradient / self.loss_scale for gradient in gradients]
+            gradients = p.each(ops.partial(_scaled, self.unscale), gradients)
         if self.clip_norm is not None:
-            half_square = ops.addn([self.half_square(gradient) for gradient in gradients])
-            factor = ops.minimum(self.clip_norm / (ops.sqrt(2 * half_square) + 1e-6), 1.0)
-            gradients = [gradient * factor for gradient in gradients]
-        for i in range(len(self.weights)):
-            gradient = gradients[i] + self.weights[i] * self.decay[i] if self.decay[i] else gradients[i]
-            losses = ops.depend(losses, self.update(self.weights[i], self.velocity[i], lr, gradient, self.momentum))
-        return losses
+            half_square = ops.addn(p.each(self.half_square, gradients))
+            factor = p.minimum(self.clip_norm / (p.sqrt(2 * half_square) + 1e-6), 1.0)
+            gradients = p.each(ops.partial(_scaled, factor), gradients)
+        update = ops.partial(_updated, self.update, lr, self.momentum)
+        return ops.depend(losses, p.each(update, self.weights, self.velocity, gradients, self.decay))
 
 
 def get_weights(net: nn.Cell) -> dict[str, npt.NDArray[np.float32]]:
