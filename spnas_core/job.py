@@ -8,7 +8,7 @@ from pydantic import Field
 
 from spnas_core.config import ArchText, Detector, Recipe, Reignite, Settings
 
-RECIPE_VERSION = 1  # raise it when the meaning of a job changes: old artifacts are then not found any more
+RECIPE_VERSION = 2  # raise it when the meaning of a job changes: old artifacts are then not found any more
 
 
 class Data(Settings):
