@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 
 from pydantic import Field, ValidationError
 
+from spnas_core import graphs
 from spnas_core import job as jobs
 from spnas_core.config import Settings
 from spnas_core.errors import JobError, MissingArtifactError, UserError
@@ -94,8 +95,11 @@ def perform(order: Order, report: Report) -> Manifest:
         return found
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
-        out, resume = Path(scratch) / "out", Path(scratch) / "resume"
+        out, resume, compiled = Path(scratch) / "out", Path(scratch) / "resume", Path(scratch) / "graphs"
         out.mkdir()
+        likeness = graphs.key(job, order.device_target)
+        graphs.borrow(likeness, compiled)
+        os.environ.update(graphs.variables(compiled))
         store.load_checkpoint(kind, digest, resume)
         seen = _state(resume)
 
@@ -108,6 +112,7 @@ def perform(order: Order, report: Report) -> Manifest:
 
         prepare_device(order)
         metrics = run(job, store, out, on_progress, resume)
+        graphs.keep(likeness, compiled)
         manifest = store.publish(job, out, metrics, time.monotonic() - begun)
     store.drop_checkpoints(kind, digest)
     return manifest

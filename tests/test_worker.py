@@ -171,3 +171,32 @@ def test_a_loss_that_is_not_finite_is_a_typed_failure(tiny_data: Path, tmp_path:
         run_job(job(tiny_data, lr=1e25, epochs=3), str(tmp_path / "store"))
     assert caught.value.reason == "diverged"
     assert Store(str(tmp_path / "store")).find("train", jobs.digest(job(tiny_data, lr=1e25, epochs=3))) is None
+
+
+@pytest.mark.training
+def test_borrowed_graphs_give_the_same_weights(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPNAS_CACHE", str(tmp_path / "cache"))
+    found = []
+    for name in ("compiled", "borrowed"):
+        made = run_job(job(tiny_data, epochs=2), str(tmp_path / name))
+        (kept,) = (tmp_path / "cache" / "graphs").iterdir()
+        found.append((made.files["weights.safetensors"], made.files["detections.json"], {path.name for path in kept.rglob("*")}))
+    assert found[0] == found[1]
+    assert {"compile_cache_0.mindir", "compile_cache_1.mindir"} <= found[0][2]
+
+
+@pytest.mark.training
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_training_does_not_leak(tiny_data: Path, tmp_path: Path) -> None:
+    """Resident memory after 500 steps (250 epochs of 2) is at most 5 % above that after 50."""
+    pids: list[int] = []
+    pages: dict[int, int] = {}
+
+    def sample(event: dict[str, Any]) -> None:
+        if event["event"] == "start":
+            pids.append(event["pid"])
+        if event["event"] == "epoch" and event["epoch"] in (25, 250):
+            pages[event["epoch"]] = int(Path(f"/proc/{pids[0]}/statm").read_text().split()[1])
+
+    run_job(job(tiny_data, epochs=250), str(tmp_path / "store"), on_progress=sample)
+    assert pages[250] <= 1.05 * pages[25]
