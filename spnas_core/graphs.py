@@ -12,13 +12,14 @@ import shutil
 import uuid
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from spnas_core.data.files import cache_folder
 from spnas_core.job import Job, canonical_json
 from spnas_core.manifest import versions
 
 KEPT = 32  # folders; the ones used last stay
-NUMBERS_ONLY = {
+NUMBERS_ONLY: dict[str, Any] = {
     "seed": True,
     "checkpoint": True,
     "checkpoint_sha256": True,
