@@ -136,6 +136,7 @@ class Run(Settings):
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
     device_target: Literal["CPU", "Ascend", "GPU"] = "CPU"
     timeout_minutes: PositiveFloat = Field(600.0, description="longest time of one job")
+    checkpoint_seconds: PositiveFloat = Field(60.0, description="time between two checkpoints of a training")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
     detector: Detector = Detector()
     space: Space = Space()

@@ -17,8 +17,8 @@ from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import set_weights
+from spnas_core.progress import Desk
 from spnas_core.store import Store
-from spnas_core.training import Report
 
 PIXELS = 1 << 19  # of one batch
 MODEL = "model.json"
@@ -55,14 +55,13 @@ def model_document(arch: str, settings: Detector, split: coco.Split) -> dict[str
     }
 
 
-def run(job: EvaluateJob, store: Store, out: Path, report: Report, resume: Path) -> dict[str, Any]:
-    """Score weights on a split with pycocotools; leaves the detections in `out` and returns the metrics."""
-    del resume  # an evaluation is short enough to start anew
+def run(job: EvaluateJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
+    """Score weights on a split with pycocotools; leaves the detections in `out` and returns the metrics. A stopped one starts anew."""
     ms.set_context(mode=ms.GRAPH_MODE)
     split = coco.open_split(job.data.url, job.split, job.data.strict)
     net = FasterRCNN(architecture.parse(job.arch), job.detector, len(split.categories))
     set_weights(net, start.gather(job.weights, store)[1])
-    report({"event": "compile"})
+    desk.report({"event": "compile"})
     detections = detect(net, split, job.detector)
     (out / "detections.json").write_text(json.dumps(detections))
     return metrics.evaluate(split.annotations, detections, "pycocotools").document()

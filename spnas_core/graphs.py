@@ -66,19 +66,25 @@ def borrow(name: str, folder: Path) -> None:
 
 
 def keep(name: str, folder: Path) -> None:
-    """Keep the graphs in `folder` under `name`, unless some are kept already, and drop those not used for the longest time."""
+    """Keep the graphs in `folder` under `name`, unless as many are kept already, and drop those not used for the longest time."""
     place = cache_folder() / "graphs"
     place.mkdir(parents=True, exist_ok=True)
-    if not (place / name).exists():
-        partial = place / f".{uuid.uuid4().hex}.partial"
+    if _count(folder) > _count(place / name):
+        partial, old = (place / f".{uuid.uuid4().hex}" for _ in range(2))
         shutil.copytree(folder, partial)
-        try:
+        with contextlib.suppress(OSError):  # nothing is there, or another job moves it at this moment
+            (place / name).rename(old)
+        with contextlib.suppress(OSError):  # another job was first
             partial.rename(place / name)
-        except OSError:  # another job was first
-            shutil.rmtree(partial)
+        for rest in (partial, old):
+            shutil.rmtree(rest, ignore_errors=True)
     used = sorted((path for path in place.iterdir() if not path.name.startswith(".")), key=lambda path: path.stat().st_mtime)
-    for old in used[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    for unused in used[:-KEPT]:
+        shutil.rmtree(unused, ignore_errors=True)
+
+
+def _count(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
 
 
 @cache

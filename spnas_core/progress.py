@@ -1,13 +1,31 @@
-"""Progress of jobs as log records: one channel for the terminal, Prefect's page and a file.
+"""Progress of jobs as log records: one channel for the terminal, Prefect's page and a file; and what a job and its worker tell each other.
 
 A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers:
 {"event": "start" | "compile" | "step" | "epoch" | "checkpoint" | "done" | "failed", "epoch", "epochs", "loss", "AP", "seconds_left", ...}.
 """
 
 import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a job and its worker meet.
+
+    `report` takes events; `resume` is the folder of the checkpoint, which is written every `interval` seconds; when `stop` is set, the job
+    writes one as soon as it can, and ends.
+    """
+
+    report: Callable[[dict[str, Any]], None]
+    resume: Path
+    interval: float = 60.0
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 def line(label: str, event: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ def run_job(
     timeout: float | None = None,
     on_progress: Progress | None = None,
     device_target: str = "CPU",
+    checkpoint_seconds: float = 60.0,
 ) -> Manifest:
     """Do `job` on device `slot` in a process of its own and return its artifact's manifest; one that is there is not done again.
 
@@ -56,6 +57,7 @@ def run_job(
             "device_target": device_target,
             "device_id": slot,
             "threads": threads,
+            "checkpoint_seconds": checkpoint_seconds,
             "parent": os.getpid(),
         }
     )
@@ -74,9 +76,16 @@ def run_job(
     return manifest
 
 
-def stop_all() -> None:
-    """Kill the processes of all jobs that this process runs."""
-    for process in list(_running):
+def stop_all(grace: float = 0.0) -> None:
+    """End the processes of all jobs that this process runs; those that save a checkpoint within `grace` seconds may do so."""
+    running = list(_running)
+    end = time.monotonic() + grace
+    if grace:
+        for process in running:
+            process.terminate()
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, end - time.monotonic()))
         _kill_group(process)
 
 

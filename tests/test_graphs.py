@@ -66,3 +66,14 @@ def test_the_graphs_used_last_stay(tmp_path: Path, place: Path, monkeypatch: pyt
     assert {path.name for path in place.iterdir()} == {"a", "c"}
     graphs.keep("c", tmp_path / "job-a")
     assert (place / "c" / "graph").read_text() == "c"
+
+
+def test_a_folder_with_more_graphs_replaces_one_with_fewer(tmp_path: Path, place: Path) -> None:
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            (folder / str(number)).write_text(str(count))
+        graphs.keep("a", folder)
+        assert {path.name: path.read_text() for path in (place / "a").iterdir()} == {str(number): str(count) for number in range(count)}
+    assert [path.name for path in place.iterdir()] == ["a"]

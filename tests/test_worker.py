@@ -186,6 +186,28 @@ def test_borrowed_graphs_give_the_same_weights(tiny_data: Path, tmp_path: Path, 
 
 
 @pytest.mark.training
+def test_a_training_that_gets_sigterm_goes_on_from_its_checkpoint(tiny_data: Path, tmp_path: Path) -> None:
+    """SIGTERM in the middle of a training: a checkpoint, `killed`; started again, the weights are those of a training that ran through."""
+    one = job(tiny_data, epochs=40)
+    whole = run_job(one, str(tmp_path / "whole"))
+    pids: list[int] = []
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "start":
+            pids.append(event["pid"])
+        if event["event"] == "epoch" and event["epoch"] == 7:
+            os.kill(pids[0], signal.SIGTERM)
+
+    with pytest.raises(JobError, match="stopped from outside after step") as caught:
+        run_job(one, str(tmp_path / "cut"), on_progress=stop)
+    assert caught.value.reason == "killed"
+    epochs: list[int] = []
+    again = run_job(one, str(tmp_path / "cut"), on_progress=lambda event: epochs.append(event["epoch"]) if "epoch" in event else None)
+    assert epochs[0] >= 7
+    assert again.files["weights.safetensors"] == whole.files["weights.safetensors"]
+
+
+@pytest.mark.training
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_training_does_not_leak(tiny_data: Path, tmp_path: Path) -> None:
     """Resident memory after 500 steps (250 epochs of 2) is at most 5 % above that after 50."""
