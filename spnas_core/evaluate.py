@@ -9,7 +9,7 @@ from mindspore import Tensor
 from safetensors.numpy import load_file
 
 from spnas_core import arch as architecture
-from spnas_core import metrics, start
+from spnas_core import checkpoint, metrics, start
 from spnas_core.config import Detector
 from spnas_core.data import coco, files, images, loader
 from spnas_core.data.pipeline import ImageCache
@@ -29,22 +29,24 @@ def batch_size(image_size: tuple[int, int]) -> int:
     return max(1, min(8, PIXELS // (image_size[0] * image_size[1])))
 
 
-def detect(net: FasterRCNN, split: coco.Split, settings: Detector, cache: ImageCache | None = None) -> list[dict[str, Any]]:
-    """COCO results of all images of a split."""
+def detect(
+    net: FasterRCNN, split: coco.Split, settings: Detector, cache: ImageCache | None = None, categories: coco.Categories | None = None
+) -> list[dict[str, Any]]:
+    """COCO results of all images of a split; label k is category k - 1 of `categories`, by default those of the split."""
     net.set_train(False)
     results = []
     for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache):
         boxes, scores, labels = (output.asnumpy() for output in net(Tensor(batch.images), Tensor(batch.image_hw)))
-        results += loader.to_results(batch.ids, boxes, scores, labels, batch.scale, split.categories)
+        results += loader.to_results(batch.ids, boxes, scores, labels, batch.scale, categories or split.categories)
     return results
 
 
-def model_document(arch: str, settings: Detector, split: coco.Split) -> dict[str, Any]:
+def model_document(arch: str, settings: Detector, categories: coco.Categories) -> dict[str, Any]:
     """Everything that a program needs to use the weights: architecture, settings, labels and preprocessing."""
     return {
         "arch": arch,
         "detector": settings.model_dump(mode="json"),
-        "classes": [{"label": label, "id": number, "name": name} for label, (number, name) in enumerate(split.categories, start=1)],
+        "classes": [{"label": label, "id": number, "name": name} for label, (number, name) in enumerate(categories, start=1)],
         "preprocessing": {
             "image_size": list(settings.image_size),
             "resize": "bilinear, aspect ratio kept, top left, the rest zero after normalisation",
@@ -71,22 +73,24 @@ def open_model(model: str) -> tuple[FasterRCNN, dict[str, Any]]:
     """Build the net of a model folder (path or URL) with its weights; also returns its `model.json`. UserError where it is not one."""
     system, root = files.open_url(model)
     where = files.full_url(system, root)
-    if missing := {MODEL, start.FILE} - files.list_folder(system, root).keys():
-        raise UserError(f"model {model}: expected a folder with {MODEL} and {start.FILE}, got none with {min(missing)}")
+    if missing := {MODEL, checkpoint.FILE} - files.list_folder(system, root).keys():
+        raise UserError(f"model {model}: expected a folder with {MODEL} and {checkpoint.FILE}, got none with {min(missing)}")
     ms.set_context(mode=ms.GRAPH_MODE)
     document = json.loads(files.local_file(f"{where}/{MODEL}").read_bytes())
     settings = Detector.model_validate(document["detector"])
     net = FasterRCNN(architecture.parse(document["arch"]), settings, len(document["classes"]))
-    set_weights(net, load_file(files.local_file(f"{where}/{start.FILE}")))
+    set_weights(net, load_file(files.local_file(f"{where}/{checkpoint.FILE}")))
     return net.set_train(False), document
 
 
 def score_model(model: str, data_url: str, name: str) -> dict[str, Any]:
-    """Metrics of a model folder on a split, by pycocotools; UserError where the split has other categories than the model."""
+    """Metrics of a model folder on a split, by pycocotools; UserError where the split has a category that the model has not."""
     net, document = open_model(model)
     split = coco.open_split(data_url, name)
-    known = tuple((one["id"], one["name"]) for one in document["classes"])
-    if split.categories != known:
-        raise UserError(f"{data_url} {name}: expected the model's categories {known}, got {split.categories}")
-    results = detect(net, split, Detector.model_validate(document["detector"]))
+    known = {int(one["id"]): str(one["name"]) for one in document["classes"]}
+    if strangers := [one for one in split.categories if known.get(one[0]) not in (one[1], str(one[0]))]:
+        raise UserError(f"{data_url} {name}: expected categories of the model, {known}, got {strangers[0]}")
+    results = detect(net, split, Detector.model_validate(document["detector"]), categories=tuple(known.items()))
+    there = {number for number, _ in split.categories}
+    results = [one for one in results if one["category_id"] in there]
     return metrics.evaluate(split.annotations, results, "pycocotools").document()

@@ -23,6 +23,7 @@ NUMBERS_ONLY: dict[str, Any] = {
     "seed": True,
     "checkpoint": True,
     "checkpoint_sha256": True,
+    "checkpoint_coverage": True,
     "split": True,
     "data": {"url"},
     "recipe": {

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spnas_core.arch import Arch, parse
+from spnas_core.checkpoint import open_checkpoint
 from spnas_core.config import Recipe, Run
 from spnas_core.cost import Cost
 from spnas_core.data import coco, crops
 from spnas_core.data.demo import make_demo
-from spnas_core.data.files import cache_folder, join, list_folder, local_file, open_url
+from spnas_core.data.files import cache_folder, join, list_folder, open_url
 from spnas_core.errors import UserError
 from spnas_core.job import RECIPE_VERSION, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json
 from spnas_core.ledger import Trial
@@ -43,7 +44,13 @@ class Plan:
 
     def train(self, arch: str, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
         """Job that trains `arch`; without `weights` it starts from the run's checkpoint, if that has one."""
-        from_checkpoint = {} if weights else {"checkpoint": self.settings.checkpoint, "checkpoint_sha256": self.checkpoint_sha256}
+        settings, from_checkpoint = self.settings, {}
+        if settings.checkpoint and not weights:
+            from_checkpoint = {
+                "checkpoint": settings.checkpoint,
+                "checkpoint_sha256": self.checkpoint_sha256,
+                "checkpoint_coverage": settings.checkpoint_coverage,
+            }
         common = {"detector": self.settings.detector, "data": self.data, "seed": self.settings.seed}
         return TrainJob(arch=arch, recipe=recipe, weights=weights, **common, **from_checkpoint)
 
@@ -90,7 +97,7 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
         raise UserError(f"{data_url}: expected the same categories in train and val, got {names} and {splits['val'].class_names}")
     data = Data(url=data_url, fingerprint=coco.fingerprint(data_url, ("train", "val")), strict=settings.strict)
     test = data.model_copy(update={"fingerprint": coco.fingerprint(data_url, ("test",))}) if _has_test(data_url) else None
-    sha256 = sha256_file(local_file(settings.checkpoint)) if settings.checkpoint else None
+    sha256 = sha256_file(open_checkpoint(settings.checkpoint)) if settings.checkpoint else None
     images = crops.fingerprint(settings.reignite.data) if settings.reignite.data else None
     plan = Plan(settings, store, data, len(names), test, sha256, images)
     if store.find("stage", plan.keys["fine_tune"]) is None:

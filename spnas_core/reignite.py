@@ -11,7 +11,7 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import start
+from spnas_core import checkpoint, start
 from spnas_core.config import Recipe
 from spnas_core.data import coco, crops
 from spnas_core.data.loader import steps_per_epoch
@@ -62,7 +62,7 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
 
     history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, lambda _: {})
     history[-1]["top1"] = top1(net, val, recipe.batch, cache)
-    save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / start.FILE)
+    save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / checkpoint.FILE)
     (out / "history.json").write_text(json.dumps(history))
     return {"top1": history[-1]["top1"], "seconds": history[-1]["seconds"], "epochs": recipe.epochs}
 

@@ -5,9 +5,9 @@ bare classifier (``layer1.0.conv1.weight``, ``fc.weight``). Source: torchvision 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from spnas_core.arch import Arch, blocks
+from spnas_core.arch import Arch, blocks, parse
 from spnas_core.errors import UserError
 
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -26,6 +26,45 @@ _OLD = (
     (re.compile(r"rpn\.head\.conv\.(weight|bias)"), r"rpn.head.conv.0.0.\1"),
     (re.compile(r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(weight|bias)"), r"backbone.fpn.\1_blocks.\2.0.\3"),
 )
+
+
+_BLOCK = re.compile(r"layer([1-9]\d*)\.(\d+)\.conv1\.weight")
+
+
+def from_torchvision(names: Iterable[str]) -> bool:
+    """Whether these are torchvision's names."""
+    return any(name.startswith((_BODY, "layer1.")) for name in names)
+
+
+def infer_arch(shapes: Mapping[str, tuple[int, ...]]) -> Arch:
+    """Architecture of a ResNet or ResNeXt by the names and shapes of torchvision's tensors.
+
+    UserError where its blocks are not those of the space, such as a width that is neither kept nor doubled.
+    """
+    body = {name.removeprefix(_BODY): shape for name, shape in shapes.items()}
+    counts: dict[int, int] = {}
+    for name in body:
+        if match := _BLOCK.fullmatch(name):
+            counts[int(match[1])] = counts.get(int(match[1]), 0) + 1
+    basic = "layer1.0.conv3.weight" not in body
+    try:
+        width = body["conv1.weight"][0]
+        stages = []
+        for stage in range(1, len(counts) + 1):
+            digits = ""
+            for index in range(counts[stage]):
+                shape = body[f"layer{stage}.{index}.conv{2 if basic else 3}.weight"]
+                planes = shape[0] if basic else shape[0] // 4
+                digits += {1.0: "1", 2.0: "2"}[planes / width]
+                width = planes
+            stages.append(digits)
+        inner, share = body["layer1.0.conv2.weight"][:2]
+        planes = inner if basic else body["layer1.0.conv3.weight"][0] // 4
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        text = "expected the stem, blocks and widths of a ResNet or ResNeXt"
+        raise UserError(f"torchvision weights: {text}, could not make an architecture of them at {error}") from error
+    kind = "b" if basic else "r" if inner == share == planes else f"x({inner // share}x{share * 64 // planes}d)"
+    return parse(f"{kind}_{'-'.join(stages)}")
 
 
 def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:

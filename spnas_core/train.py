@@ -9,7 +9,7 @@ import mindspore as ms
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import cost, evaluate, metrics, search, start
+from spnas_core import checkpoint, cost, evaluate, metrics, search, start
 from spnas_core.data import coco, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.job import TrainJob
@@ -62,9 +62,9 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     detections = evaluate.detect(net, val_split, settings, cache)
     scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
     history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
-    save_file(get_weights(net), out / start.FILE)
+    save_file(get_weights(net), out / checkpoint.FILE)
     documents = {
-        "model": evaluate.model_document(job.arch, settings, train_split),
+        "model": evaluate.model_document(job.arch, settings, train_split.categories),
         "audit": audit.model,
         "history": history,
         "detections": detections,

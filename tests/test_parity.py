@@ -15,7 +15,7 @@ import pytest
 from golden_weights import ARCH, CLASSES, GOLDEN, SETTINGS, network_input, spnas_weights
 from mindspore import Tensor, nn, ops
 
-from spnas_core import morphism, start
+from spnas_core import start, transfer
 from spnas_core.config import Recipe
 from spnas_core.job import Data, TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
@@ -122,7 +122,7 @@ def trained(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) ->
     """Losses, and gradient norms by name."""
     ms.set_context(mode=ms.GRAPH_MODE)
     net = FasterRCNN(ARCH, SETTINGS, CLASSES)
-    loaded, audit = morphism.load(weights, weights)
+    loaded, audit = transfer.load(weights, weights)
     set_weights(net, loaded)
     job = TrainJob(arch=str(ARCH), detector=SETTINGS, recipe=Recipe(), data=Data(url="", fingerprint=""))
     start.choose_trained(net, job, audit)

@@ -30,7 +30,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = FasterRCNN(architecture.parse(text), SETTINGS, 2)
     folder = tmp_path_factory.mktemp("model")
     save_file(get_weights(net), folder / "weights.safetensors")
-    document = evaluate.model_document(text, SETTINGS, coco.open_split(str(tiny_data), "val"))
+    document = evaluate.model_document(text, SETTINGS, coco.open_split(str(tiny_data), "val").categories)
     (folder / evaluate.MODEL).write_text(json.dumps(document))
     return folder
 

@@ -10,8 +10,8 @@ from mindspore import Tensor, nn
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
+from spnas_core import checkpoint, start, training
 from spnas_core import job as jobs
-from spnas_core import start, training
 from spnas_core.config import Detector, Recipe, Reignite
 from spnas_core.errors import UserError
 from spnas_core.job import Data, ReigniteJob, TrainJob, Weights
@@ -37,7 +37,7 @@ def net_weights(text: str, value: float) -> Arrays:
 def publish(store: Store, folder: Path, job: TrainJob | ReigniteJob, weights: Arrays) -> Weights:
     out = folder / jobs.digest(job)[:8]
     out.mkdir()
-    save_file(weights, out / start.FILE)
+    save_file(weights, out / checkpoint.FILE)
     store.publish(job, out, {}, 1.0)
     return Weights(kind=job.kind, digest=jobs.digest(job), arch=job.arch)
 

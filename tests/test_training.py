@@ -1,6 +1,5 @@
 """Training steps of a small detector, and trainings that stop and go on."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from mindspore import Tensor, nn
 from spnas_core import arch as architecture
 from spnas_core import morphism, start, training
 from spnas_core.config import Detector, Recipe
-from spnas_core.errors import JobError, UserError
+from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
@@ -186,10 +185,3 @@ def test_decay_spares_norm_and_bias_where_asked() -> None:
     assert set(start.decays(net, 0.5, True)) == {0.5}
     spared = {p.name.rsplit(".", 1)[1] for p, one in zip(net.trainable_params(), start.decays(net, 0.5, False), strict=True) if not one}
     assert spared == {"gamma", "beta", "bias"}
-
-
-def test_a_file_that_holds_no_weights(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_text(json.dumps({"no": "weights"}))
-    with pytest.raises(UserError, match=r"weights\.pth: expected a \.safetensors file"):
-        start.read_weights(path, str(path))

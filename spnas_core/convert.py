@@ -1,0 +1,134 @@
+"""Weights of torchvision's detectors and classifiers as a model folder of this program, and back, bit for bit."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy.typing as npt
+from mindspore import nn
+from safetensors.numpy import save
+
+from spnas_core import arch as architecture
+from spnas_core import evaluate, transfer
+from spnas_core.arch import Arch
+from spnas_core.checkpoint import FILE, open_checkpoint, our_weights, read_checkpoint
+from spnas_core.config import Detector
+from spnas_core.data import coco, files
+from spnas_core.errors import UserError
+from spnas_core.models.classifier import Classifier
+from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.step import get_weights
+from spnas_core.storage import Storage
+from spnas_core.torchvision_names import from_torchvision, infer_arch, to_torchvision
+from spnas_core.transfer import Audit
+
+Arrays = dict[str, npt.NDArray[Any]]
+COCO_LABELS = 90  # of torchvision's released detectors: the ids of COCO's categories
+THEIR_FILE = "torchvision.safetensors"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion made: the files of the folder, the audit and, of a detector, its norms' epsilon.
+
+    `counters` is the number of torchvision's counters of batches, which no net here has a use for.
+    """
+
+    arch: Arch
+    files: dict[str, bytes]
+    audit: Audit
+    counters: int
+    norm_epsilon: float | None = None
+
+
+def convert(
+    url: str, arch: str | None, to: str, epsilon: float | None = None, categories: str | None = None, coverage: float = 0.9
+) -> Converted:
+    """Convert the checkpoint at `url`, a file or a model folder; `to` is ``spnas`` or ``torchvision``.
+
+    `arch` is inferred from torchvision's tensors, or read beside this program's, where it is not given. `epsilon` is that of the norms:
+    by default 0.0 for a detector with the 90 labels of COCO, as torchvision sets it for its released weights, else 1e-5. `categories` is
+    the URL of a COCO annotation file that names the labels. UserError where less than `coverage` of the net's parameters are found.
+    """
+    path, known = _locate(url, architecture.parse(arch) if arch else None)
+    arrays = read_checkpoint(path, url)
+    if known is None:
+        if not from_torchvision(arrays):
+            raise UserError(f"checkpoint {url}: expected --arch, since no {evaluate.MODEL} beside the file says the architecture")
+        known = infer_arch({name: array.shape for name, array in arrays.items()})
+    ours = our_weights(known, arrays, url)
+    settings = read_settings(ours, url, epsilon)
+    net = _build(known, settings, ours)
+    weights, audit = transfer.adopt(get_weights(net), ours)
+    counters = len(arrays) - len(ours)
+    if audit.share < coverage:
+        raise UserError(f"checkpoint {url}: expected at least {coverage:.0%} of the net's parameters (--coverage), got {audit.share:.1%}")
+    if to == "torchvision":
+        names = to_torchvision(known, weights)
+        return Converted(known, {THEIR_FILE: save({names[name]: array for name, array in weights.items()})}, audit, counters)
+    made = {FILE: save(weights)}
+    if isinstance(net, Classifier):
+        return Converted(known, made, audit, counters)
+    document = evaluate.model_document(str(known), settings, _categories(categories, net.head.classes))
+    return Converted(known, {**made, evaluate.MODEL: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
+
+
+def publish(converted: Converted, url: str) -> None:
+    """Write the files to a folder at any fsspec URL."""
+    target = Storage(url)
+    for name, content in converted.files.items():
+        target.write(name, content)
+
+
+def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> Detector:
+    """Sizes that the shapes of the weights show; all else has its default. UserError where a tensor that shows one is missing."""
+
+    def side(tensor: str, axis: int) -> int:
+        if tensor not in weights or weights[tensor].ndim <= axis:
+            raise UserError(f"checkpoint {name}: expected a tensor {tensor}, found none")
+        return int(weights[tensor].shape[axis])
+
+    stem = "3x3" if "backbone.stem.conv1.weight" in weights else "7x7"
+    sizes: dict[str, Any] = {"stem": stem, "base_width": side(f"backbone.stem.{'conv2' if stem == '3x3' else 'conv'}.weight", 0)}
+    if _is_detector(weights):
+        sizes |= {"fpn_channels": side("neck.inner.0.weight", 0), "head_channels": side("head.fc1.weight", 0)}
+        if epsilon is None:
+            epsilon = 0.0 if side("head.score.weight", 0) == COCO_LABELS + 1 else None
+        sizes |= {"norm": "frozen", "frozen_stages": 2}
+    if epsilon is not None:
+        sizes["norm_epsilon"] = epsilon
+    return Detector.model_validate(sizes)
+
+
+def _is_detector(weights: Arrays) -> bool:
+    return any(name.startswith(("neck.", "rpn.", "head.")) for name in weights)
+
+
+def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if _is_detector(weights):
+        return FasterRCNN(arch, settings, len(weights["head.score.weight"]) - 1 if "head.score.weight" in weights else COCO_LABELS)
+    return Classifier(arch, settings, len(weights["score.weight"]) if "score.weight" in weights else 1)
+
+
+def _locate(url: str, arch: Arch | None) -> tuple[Path, Arch | None]:
+    """Path of the weights, and the architecture that stands beside them where it is not given."""
+    system, root = files.open_url(url)
+    folder = files.full_url(system, root)
+    if FILE not in (there := files.list_folder(system, root)):
+        return open_checkpoint(url), arch
+    if arch is None and evaluate.MODEL in there:
+        arch = architecture.parse(json.loads(files.local_file(f"{folder}/{evaluate.MODEL}").read_bytes())["arch"])
+    return open_checkpoint(f"{folder}/{FILE}"), arch
+
+
+def _categories(url: str | None, labels: int) -> coco.Categories:
+    """(id, name) of every label: torchvision's labels are COCO's ids, which have gaps."""
+    names: dict[int, str] = {}
+    if url:
+        names = {int(one["id"]): str(one["name"]) for one in json.loads(open_checkpoint(url).read_bytes())["categories"]}
+        if strangers := sorted(number for number in names if not 1 <= number <= labels):
+            raise UserError(f"{url}: expected ids of categories from 1 to {labels}, the labels of the checkpoint, got {strangers[0]}")
+    return tuple((number, names.get(number, str(number))) for number in range(1, labels + 1))
