@@ -13,6 +13,7 @@ from spnas_core.errors import UserError
 from spnas_core.torch_pickle import Array, Inert, Storage, StoredTensor, Unpickler
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format
+ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."
 NESTED = ("model", "state_dict")
 
@@ -21,7 +22,7 @@ def is_torch_file(path: Path) -> bool:
     """Whether the file begins as one of `torch.save`."""
     with path.open("rb") as file:
         start = file.read(len(LEGACY_START))
-    return start.startswith((b"PK\x03\x04", LEGACY_START))
+    return start.startswith((ZIP_START, LEGACY_START))
 
 
 def read_torch(path: Path, name: str) -> dict[str, Array]:
@@ -31,10 +32,14 @@ def read_torch(path: Path, name: str) -> dict[str, Array]:
     names anything but tensors.
     """
     try:
-        found = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        with path.open("rb") as file:
+            zipped = file.read(len(ZIP_START)) == ZIP_START
+        found = _read_zip(path) if zipped else _read_legacy(path)
         return {key: tensor.array() for key, tensor in _state_dict(found).items()}
     except UserError as error:
         raise UserError(f"checkpoint {name}: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise UserError(f"checkpoint {name}: expected a whole file of torch.save, got one that is cut off or damaged: {error}") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"checkpoint {name}: expected a whole file of torch.save, got: {reason[:200]}") from error
