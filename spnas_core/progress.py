@@ -1,7 +1,8 @@
 """Progress of jobs as log records: one channel for the terminal, Prefect's page and a file; and what a job and its worker tell each other.
 
 A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers:
-{"event": "start" | "compile" | "step" | "epoch" | "checkpoint" | "done" | "failed", "epoch", "epochs", "loss", "AP", "seconds_left", ...}.
+{"event": "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "done" | "failed", "epoch", "epochs", "loss", "AP",
+"seconds_left", "done" (steps, of a checkpoint), ...}.
 """
 
 import logging
@@ -57,7 +58,7 @@ def duration(seconds: float) -> str:
 
 def log_progress(label: str, event: dict[str, Any]) -> None:
     """Log one event of the job `label`; single steps only at debug level."""
-    level = logging.DEBUG if event.get("event") in ("step", "checkpoint", "start") else logging.INFO
+    level = logging.DEBUG if event.get("event") in ("step", "checkpoint", "resume", "start") else logging.INFO
     log.log(level, "%s", line(label, event), extra={"progress": (label, event)})
 
 

@@ -45,8 +45,7 @@ def run_epochs(
     begun = saved = told = time.monotonic()
     before = len(history) * steps + len(losses)
     spent = history[-1]["seconds"] if history else 0.0
-    if before == 0:
-        desk.report({"event": "compile"})
+    desk.report({"event": "resume", "done": before} if before else {"event": "compile"})
 
     def left(done: int) -> float:
         return round((time.monotonic() - begun) / max(1, done - before) * (epochs * steps - done), 1)
@@ -55,7 +54,7 @@ def run_epochs(
         nonlocal saved
         if desk.stop.is_set() or time.monotonic() - saved > desk.interval:
             save_checkpoint(step, history, losses, desk.resume / CHECKPOINT)
-            desk.report({"event": "checkpoint"})
+            desk.report({"event": "checkpoint", "done": len(history) * steps + len(losses)})
             saved = time.monotonic()
         if desk.stop.is_set():
             raise JobError("killed", f"stopped from outside after step {len(history) * steps + len(losses)} of {epochs * steps}")
