@@ -92,24 +92,24 @@ def perform(order: Order, report: Report) -> Manifest:
     kind, digest = job.kind, jobs.digest(job)
     if found := store.find(kind, digest):
         return found
-    begun = time.monotonic()
+    begun, checkpoints = time.monotonic(), store.checkpoints(kind, digest)
     with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
         out, resume = Path(scratch) / "out", Path(scratch) / "resume"
         out.mkdir()
-        store.load_checkpoint(kind, digest, resume)
+        checkpoints.load(resume)
         seen = _state(resume)
 
         def on_progress(event: dict[str, Any]) -> None:
             nonlocal seen
             if event.get("event") in ("epoch", "checkpoint") and (state := _state(resume)) != seen:
-                store.save_checkpoint(kind, digest, resume)
+                checkpoints.save(resume)
                 seen = state
             report(event)
 
         prepare_device(order)
         metrics = run(job, store, out, on_progress, resume)
         manifest = store.publish(job, out, metrics, time.monotonic() - begun)
-    store.drop_checkpoints(kind, digest)
+    checkpoints.drop()
     return manifest
 
 
