@@ -1,8 +1,8 @@
 """Progress of jobs as log records: one channel for the terminal, Prefect's page and a file; and what a job and its worker tell each other.
 
-A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers:
-{"event": "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "done" | "failed", "epoch", "epochs", "loss", "AP",
-"seconds_left", "done" (steps, of a checkpoint), ...}.
+A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers, "wait" from the
+runner: {"event": "wait" | "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "done" | "failed", "epoch", "epochs", "loss",
+"AP", "seconds_left", "done" (steps, of a checkpoint), ...}.
 """
 
 import logging
@@ -39,6 +39,8 @@ def line(label: str, event: dict[str, Any]) -> str:
     parts += [f"{name} {event[name]:.3f}" for name in ("loss", "AP", "AP50") if isinstance(event.get(name), int | float)]
     if isinstance(event.get("seconds_left"), int | float):
         parts.append(f"{duration(event['seconds_left'])} left")
+    if kind == "wait":
+        parts.append("another process does the same, waiting for it")
     if kind == "failed":
         parts.append(f"failed, {event.get('reason')}: {str(event.get('message', '')).splitlines()[0] if event.get('message') else ''}")
     if kind == "done" and isinstance(event.get("seconds"), int | float):

@@ -75,6 +75,33 @@ class Storage:
             os.fsync(file.fileno())
         partial.replace(target)
 
+    def create(self, path: str, content: bytes) -> bool:
+        """Write one file that is not there yet; whether it came to be (False: another process was first).
+
+        Local folders and S3 decide between two that do so at once; what has no conditional write (memory://) looks first and then writes.
+        """
+        if self.local is not None:
+            target = self.local / check_path(path)
+            while True:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    with target.open("xb") as file:
+                        file.write(content)
+                    return True
+                except FileExistsError:
+                    return False
+                except FileNotFoundError:  # its folder was removed between the two steps
+                    continue
+        try:
+            self._fs.pipe_file(self._full(path), content, mode="create")
+        except OSError:  # drivers have different ones for "it is there"; and the answer to a write that came through may have been lost
+            try:
+                return self.read(path) == content
+            except FileNotFoundError:
+                pass
+            raise
+        return True
+
     def sizes(self, folder: str) -> dict[str, int]:
         """Sizes of the plain files right in `folder`, links and folders left out; empty where there is no such folder."""
         try:

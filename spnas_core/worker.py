@@ -99,18 +99,18 @@ def perform(order: Order, report: Report, stop: threading.Event) -> Manifest:
     kind, digest = job.kind, jobs.digest(job)
     if found := store.find(kind, digest):
         return found
-    begun = time.monotonic()
+    begun, checkpoints = time.monotonic(), store.checkpoints(kind, digest)
     with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
         out, resume, compiled = Path(scratch) / "out", Path(scratch) / "resume", Path(scratch) / "graphs"
         out.mkdir()
         likeness = graphs.key(job, order.device_target)
         graphs.borrow(likeness, compiled)
         os.environ.update(graphs.variables(compiled))
-        store.load_checkpoint(kind, digest, resume)
+        checkpoints.load(resume)
 
         def on_progress(event: dict[str, Any]) -> None:
             if event["event"] == "checkpoint":
-                store.save_checkpoint(kind, digest, resume)
+                checkpoints.save(resume)
                 graphs.keep(likeness, compiled)
             report(event)
 
@@ -119,7 +119,7 @@ def perform(order: Order, report: Report, stop: threading.Event) -> Manifest:
         metrics = run(job, store, out, desk)
         graphs.keep(likeness, compiled)
         manifest = store.publish(job, out, metrics, time.monotonic() - begun)
-    store.drop_checkpoints(kind, digest)
+    checkpoints.drop()
     return manifest
 
 
