@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from spnas_core.errors import JobError, MissingArtifactError, UserError
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
 
 class _Commands(TyperGroup):
@@ -18,7 +18,7 @@ class _Commands(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except (UserError, JobError, MissingArtifactError) as error:
+        except (UserError, JobError, MissingArtifactError, StoreError) as error:
             typer.echo(f"spnas: {error.args[0]}", err=True)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from error
 

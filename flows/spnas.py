@@ -23,7 +23,7 @@ from tasks.candidates import train_candidates
 from tasks.jobs import Site, completed, run_jobs
 from tasks.stages import run_stage
 
-Url = Annotated[str, Field(pattern=r"^[a-z0-9+]+://.+")]
+Url = Annotated[str, Field(pattern=r"^[a-z0-9+]+://([^/@]+(/.*)?|/.+)$")]  # no user and password: Prefect records it
 
 
 @flow(name="spnas")

@@ -62,15 +62,16 @@ class Claim:
 
         `on_wait` is called once, where there is something to wait for. JobError ``killed`` as soon as `stopped` is set.
         """
-        seen, since, waited = (-1, b""), 0.0, False
+        seen, since, looked, waited = (-1, b""), 0.0, 0.0, False
         while not stopped.is_set():
             if (found := done()) is not None:
                 return found
-            newest = self._newest()
-            if newest != seen:
-                seen, since = newest, time.monotonic()
-            number, content = newest
-            if number == 0 or _is_over(content) or time.monotonic() - since >= self._lease.seconds:
+            number, content = newest = self._newest()
+            now = time.monotonic()
+            if newest != seen or now - looked > self._lease.seconds / 2:  # a store that is away for us may be so for the holder
+                seen, since = newest, now
+            looked = now
+            if number == 0 or _is_over(content) or now - since >= self._lease.seconds:
                 if self._take(number + 1):
                     return done()  # again: it may have been published between the two looks
             elif not waited:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def publish_stage(plan: Plan, stage: Stage, seconds: float) -> Manifest:
         (folder / FILE).write_text(stage.model_dump_json(indent=1))
         (folder / "pareto.json").write_text(json.dumps([one.digest for one in front]))
         document = {"kind": "stage", "name": stage.name, "settings": plan.settings.model_dump(mode="json")}
-        return plan.store.publish_record("stage", stage.key, document, folder, metrics, seconds)
+        with plan.store.claim("stage", stage.key) as claim:  # two runs come to the same stage together when they share its last job
+            found = claim.acquire(lambda: plan.store.find("stage", stage.key), threading.Event(), lambda: None)
+            return found or plan.store.publish_record("stage", stage.key, document, folder, metrics, seconds)
 
 
 def read_stage(store: Store, key: str) -> Stage:
