@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from spnas_core.config import Settings
-from spnas_core.errors import JobError
+from spnas_core.errors import JobError, UserError
 from spnas_core.job import Job, Weights, digest
 from spnas_core.ledger import Stage as TrialStage
 from spnas_core.ledger import Trial, pareto_front
@@ -66,5 +66,9 @@ def publish_stage(plan: Plan, stage: Stage, seconds: float) -> Manifest:
 
 
 def read_stage(store: Store, key: str) -> Stage:
-    """Read the record of a finished stage; MissingArtifactError."""
-    return Stage.model_validate_json(store.fetch("stage", key, FILE).read_text())
+    """Read the record of a finished stage; MissingArtifactError, UserError where it is none."""
+    try:
+        return Stage.model_validate_json(store.fetch("stage", key, FILE).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{store.url}: stage/{key}: expected the record of a stage, got: {first['loc']}: {first['msg']}") from error
