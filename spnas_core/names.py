@@ -5,6 +5,7 @@ import re
 from spnas_core.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}")
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\d+(?:/|$))[^@]*@")  # what follows the colon is no port
 
 
@@ -16,10 +17,16 @@ def check_name(name: str) -> str:
 
 
 def check_path(path: str) -> str:
-    """Return `path` if every part of it is a plain name."""
+    """Return `path` if every part of it is a plain name, or the one of what is being written."""
     for part in path.split("/"):
-        check_name(part)
+        if not PARTIAL.fullmatch(part):
+            check_name(part)
     return path
+
+
+def is_path(path: str) -> bool:
+    """Whether `check_path` would let it pass."""
+    return all(_NAME.fullmatch(part) or PARTIAL.fullmatch(part) for part in path.split("/"))
 
 
 def check_url(url: str) -> str:

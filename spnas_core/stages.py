@@ -18,6 +18,7 @@ from spnas_core.plan import Plan, StageName
 from spnas_core.store import Store
 
 FILE = "stage.json"
+KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 
 class Result(Settings):

@@ -47,8 +47,7 @@ class Storage:
     @retried
     def read(self, path: str) -> bytes:
         """Content of one file; FileNotFoundError."""
-        content: bytes = self._fs.cat_file(self._full(path))
-        return content
+        return bytes(self._fs.cat_file(self._full(path)))
 
     @retried
     def write(self, path: str, content: bytes) -> None:
@@ -96,38 +95,44 @@ class Storage:
             raise
         return True
 
-    @retried
     def sizes(self, folder: str) -> dict[str, int]:
         """Sizes of the plain files right in `folder`, links and folders left out; empty where there is no such folder."""
-        try:
-            entries = self._fs.ls(self._full(folder), detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        plain = [e for e in entries if e["type"] == "file" and not e.get("islink")]
-        return {str(e["name"]).rsplit("/", 1)[-1]: int(e["size"]) for e in plain}
+        return {name: entry["size"] for name, entry in self._entries(folder).items() if entry["type"] == "file" and not entry.get("islink")}
 
-    @retried
     def folders(self, folder: str) -> list[str]:
         """Names of the folders right in `folder`, sorted; partial ones (a leading dot) left out."""
+        return sorted(name for name, entry in self._entries(folder).items() if entry["type"] == "directory" and not name.startswith("."))
+
+    @retried
+    def _entries(self, folder: str) -> dict[str, dict[str, Any]]:
         try:
-            entries = self._fs.ls(self._full(folder), detail=True)
+            return {str(e["name"]).rstrip("/").rsplit("/", 1)[-1]: e for e in self._fs.ls(self._full(folder), detail=True)}
         except (FileNotFoundError, NotADirectoryError):
-            return []
-        names = [str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory"]
-        return sorted(name for name in names if not name.startswith("."))
+            return {}
+
+    @retried
+    def files(self) -> dict[str, int]:
+        """Size of every file below the URL, by its path in there; links are left out."""
+        if self.local is not None:
+            places = [Path(top, name) for top, _, names in os.walk(self.local) for name in names]
+            return {str(place.relative_to(self.local)): place.stat().st_size for place in places if not place.is_symlink()}
+        found = self._fs.find(self._root, detail=True)
+        return {str(name)[len(self._root) :].lstrip("/"): int(entry["size"]) for name, entry in found.items()}
+
+    @retried
+    def sha256(self, path: str) -> str:
+        """Sha256 (hex) of one file, read in pieces; FileNotFoundError."""
+        with self._fs.open(self._full(path), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def put_folder(self, folder: str, source: Path, names: list[str], manifest: bytes) -> bool:
         """Copy the files `names` of `source` and, last, the manifest; whether it came to be (False: another process was first)."""
         if self.local is not None:
             return self._put_local(self._place(folder), source, names, manifest)
         for name in names:
-            self._put_file(source / name, f"{folder}/{name}")
+            self._do("put_file", str(source / name), self._full(f"{folder}/{name}"))
         self.write(f"{folder}/{MANIFEST}", manifest)
         return True
-
-    @retried
-    def _put_file(self, source: Path, path: str) -> None:
-        self._fs.put_file(str(source), self._full(path))
 
     @retried
     def _put_local(self, target: Path, source: Path, names: list[str], manifest: bytes) -> bool:
@@ -169,17 +174,17 @@ class Storage:
             self._place(folder).rename(place)
             return
         for name in self.sizes(folder):
-            self._copy(f"{folder}/{name}", f"{target}/{name}")
+            self._do("cp_file", self._full(f"{folder}/{name}"), self._full(f"{target}/{name}"))
         self.remove(folder)
 
     @retried
-    def _copy(self, path: str, target: str) -> None:
-        self._fs.cp_file(self._full(path), self._full(target))
+    def _do(self, action: str, source: str, target: str) -> None:
+        getattr(self._fs, action)(source, target)
 
     @retried
     def remove(self, path: str) -> None:
         """Delete a file or a folder with all in it, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm(self._full(path), recursive=True)
 
     def _full(self, path: str) -> str:

@@ -20,9 +20,9 @@ from spnas_core.checkpoints import Checkpoints
 from spnas_core.claims import Claim, Lease
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.manifest import Manifest, files_of, read_manifest, versions
-from spnas_core.names import check_name, check_path
+from spnas_core.names import check_name, check_path, is_path
 from spnas_core.retries import DELAYS, first_line
-from spnas_core.storage import Storage, sha256_file
+from spnas_core.storage import MANIFEST, READS, Storage, sha256_file
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,23 @@ class Store:
     def write(self, path: str, content: bytes) -> None:
         """Write a file below `runs/` or `logs/`, whole or not at all."""
         self._storage.write(path, content)
+
+    def files(self) -> dict[str, int]:
+        """Size of every file of the store, by its path in there; what has a name that the store would not give is left out."""
+        return {path: size for path, size in self._storage.files().items() if is_path(path)}
+
+    def manifest(self, folder: str) -> Manifest | str | None:
+        """Manifest of the folder of an artifact or a checkpoint; None without one; a text that says what is wrong. Nothing is set aside."""
+        return read_manifest(self._storage, folder)
+
+    def is_whole(self, path: str, sha256: str) -> bool:
+        """Whether the bytes of a file have that sha256."""
+        return any(self._storage.sha256(path) == sha256 for _ in range(READS))
+
+    def remove(self, path: str) -> None:
+        """Delete a file, or a folder with all in it, an artifact's manifest first."""
+        self._storage.remove(f"{path}/{MANIFEST}")
+        self._storage.remove(path)
 
     def checkpoints(self, kind: str, digest: str) -> Checkpoints:
         """Checkpoints of a job that has not ended."""
