@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from spnas_core.errors import JobError, MissingArtifactError, UserError
+from flows import store_cli
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
 
 class _Commands(TyperGroup):
@@ -18,7 +19,7 @@ class _Commands(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except (UserError, JobError, MissingArtifactError) as error:
+        except (UserError, JobError, MissingArtifactError, StoreError) as error:
             typer.echo(f"spnas: {error.args[0]}", err=True)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from error
 
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
+app.add_typer(store_cli.app, name="store")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL; `demo` makes its own.")]
 StoreUrl = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]

@@ -38,9 +38,8 @@ class Checkpoints:
                 log.warning("checkpoint %s is passed over: %s", place, manifest or "it is half-written")
                 continue
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-                for name in manifest.files:
-                    self._storage.get_file(f"{place}/{name}", Path(scratch) / name)
-                if files_of(Path(scratch)) == manifest.files:
+                files = manifest.files.items()
+                if all(self._storage.get_file(f"{place}/{name}", Path(scratch) / name, file.sha256) for name, file in files):
                     for name in manifest.files:
                         (Path(scratch) / name).replace(folder / name)
                     return True

@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -27,6 +28,7 @@ from spnas_core.storage import Storage
 
 log = logging.getLogger(__name__)
 Found = TypeVar("Found")
+_NUMBER = re.compile(r"\d{6}|[1-9]\d{6,}", re.ASCII)
 
 
 class Lease(NamedTuple):
@@ -62,15 +64,16 @@ class Claim:
 
         `on_wait` is called once, where there is something to wait for. JobError ``killed`` as soon as `stopped` is set.
         """
-        seen, since, waited = (-1, b""), 0.0, False
+        seen, since, looked, waited = (-1, b""), 0.0, 0.0, False
         while not stopped.is_set():
             if (found := done()) is not None:
                 return found
-            newest = self._newest()
-            if newest != seen:
-                seen, since = newest, time.monotonic()
-            number, content = newest
-            if number == 0 or _is_over(content) or time.monotonic() - since >= self._lease.seconds:
+            number, content = newest = self._newest()
+            now = time.monotonic()
+            if newest != seen or now - looked > self._lease.seconds / 2:  # a store that is away for us may be so for the holder
+                seen, since = newest, now
+            looked = now
+            if number == 0 or _is_over(content) or now - since >= self._lease.seconds:
                 if self._take(number + 1):
                     return done()  # again: it may have been published between the two looks
             elif not waited:
@@ -81,28 +84,34 @@ class Claim:
 
     def _newest(self) -> tuple[int, bytes]:
         while numbers := self._numbers():
-            with contextlib.suppress(FileNotFoundError):  # it was taken over between the two looks
-                return numbers[-1], self._storage.read(f"{self._folder}/{numbers[-1]:06d}")
+            try:
+                return numbers[-1], self._storage.read(self._path(numbers[-1]))
+            except FileNotFoundError:  # it was taken over between the two looks
+                self._ended.wait(self._lease.poll)
         return 0, b""
 
     def _numbers(self) -> list[int]:
-        return sorted(int(name) for name in self._storage.sizes(self._folder) if name.isascii() and name.isdecimal())
+        names = [name for name in self._storage.sizes(self._folder) if _NUMBER.fullmatch(name)]
+        return sorted(int(name) for name in names)
+
+    def _path(self, number: int) -> str:
+        return f"{self._folder}/{number:06d}"
 
     def _take(self, number: int) -> bool:
-        if not self._storage.create(f"{self._folder}/{number:06d}", self._content(0)):
+        if not self._storage.create(self._path(number), self._content(0)):
             return False
         self._number = number
         self._beating.start()
         for old in self._numbers():
             if old < number:
-                self._storage.remove(f"{self._folder}/{old:06d}")
+                self._storage.remove(self._path(old))
         return True
 
     def _content(self, beats: int) -> bytes:
         return json.dumps({"token": self._token, "beats": beats, **whoami()}).encode()
 
     def _beat(self) -> None:
-        beats, path = 0, f"{self._folder}/{self._number:06d}"
+        beats, path = 0, self._path(self._number)
         while not self._ended.wait(self._lease.heartbeat):
             try:
                 number, content = self._newest()
@@ -128,7 +137,7 @@ class Claim:
             if done:
                 self._storage.remove(self._folder)
             else:
-                self._storage.write(f"{self._folder}/{self._number:06d}", json.dumps({"released": True}).encode())
+                self._storage.write(self._path(self._number), json.dumps({"released": True}).encode())
         except OSError as error:  # the lease will free it
             log.warning("%s could not be given back: %s", self._folder, error)
 

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError
 
 from spnas_core.config import Settings
 from spnas_core.errors import UserError
-from spnas_core.storage import MANIFEST, Storage, check_name, sha256_file
+from spnas_core.names import check_name
+from spnas_core.storage import MANIFEST, READS, Storage, sha256_file
 
 
 class File(Settings):
@@ -54,6 +55,13 @@ def files_of(folder: Path) -> dict[str, File]:
 
 def read_manifest(storage: Storage, folder: str) -> Manifest | str | None:
     """Manifest of a folder whose files are there in their sizes; None without a manifest; a text that says what is wrong."""
+    for _ in range(READS):
+        if not isinstance(found := _read_once(storage, folder), str):
+            break
+    return found
+
+
+def _read_once(storage: Storage, folder: str) -> Manifest | str | None:
     try:
         manifest = Manifest.model_validate_json(storage.read(f"{folder}/{MANIFEST}"))
         for name in manifest.files:

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from spnas_core import job as jobs
 from spnas_core.claims import Lease
-from spnas_core.errors import JobError, MissingArtifactError, Reason, UserError
+from spnas_core.errors import JobError, MissingArtifactError, Reason, StoreError, UserError
 from spnas_core.manifest import Manifest
 from spnas_core.store import Store
 from spnas_core.worker import BAD_INPUT, Order, environment, out_of_memory
@@ -47,8 +47,8 @@ def run_job(
     """Do `job` on device `slot` in a process of its own and return its artifact's manifest; one that is there is not done again.
 
     Where another process has claimed the job, it is waited for: event ``wait``; `timeout`, in seconds, begins after that.
-    JobError: a typed failure of the job, with the last lines of its log. UserError: the job's input is wrong.
-    JobBug: the program is wrong. Whatever ends this function ends the job's processes too.
+    JobError: a typed failure of the job, with the last lines of its log. UserError: the job's input is wrong. StoreError: no answer of the
+    store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's processes too.
     """
     store, kind, digest = Store(store_url), job.kind, jobs.digest(job)
     tell = on_progress or (lambda _: None)
@@ -79,7 +79,8 @@ def _work(order: Order, store: Store, timeout: float | None, on_progress: Progre
         try:
             status, last, timed_out = _follow(path, log, order, timeout, on_progress, lost)
         finally:
-            store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
+            with contextlib.suppress(StoreError):  # how the job ended is more than its log
+                store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
         if status and lost.is_set():
             raise JobError("killed", "another process took the job over, since this one's heartbeats had not reached the store")
         if status:
@@ -167,6 +168,8 @@ def _failure(status: int, last: dict[str, Any], timed_out: bool, timeout: float 
         return UserError(message)
     if reason == "missing_artifact":
         return MissingArtifactError(message)
+    if reason == "store":
+        return StoreError(message)
     if last.get("event") == "failed" and reason in get_args(Reason):
         return JobError(reason, message)  # type: ignore[arg-type]
     if status > 0:

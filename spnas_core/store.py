@@ -20,7 +20,9 @@ from spnas_core.checkpoints import Checkpoints
 from spnas_core.claims import Claim, Lease
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.manifest import Manifest, files_of, read_manifest, versions
-from spnas_core.storage import Storage, check_name, check_path, sha256_file
+from spnas_core.names import check_name, check_path, is_path
+from spnas_core.retries import DELAYS, first_line
+from spnas_core.storage import MANIFEST, READS, Storage, sha256_file
 
 log = logging.getLogger(__name__)
 
@@ -28,25 +30,24 @@ log = logging.getLogger(__name__)
 class Store:
     """The artifacts under one fsspec URL (or a path of a local folder)."""
 
-    def __init__(self, url: str, cache: Path | None = None) -> None:
-        self._storage = Storage(url)
+    def __init__(self, url: str, cache: Path | None = None, delays: tuple[float, ...] = DELAYS) -> None:
+        self._storage = Storage(url, delays)
         self.url = self._storage.url
         self.local = self._storage.local
         self._cache = cache or Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas") / "files"
 
     def writable(self) -> None:
         """Write, read and delete a file; UserError where the store cannot do so."""
-        probe, content = f"probe-{uuid.uuid4().hex}", b"spnas"
+        storage, probe, content = Storage(self.url, self._storage.delays[:3]), f"probe-{uuid.uuid4().hex}", b"spnas"
         try:
-            self._storage.write(probe, content)
-            if self._storage.read(probe) != content:
+            storage.write(probe, content)
+            if storage.read(probe) != content:
                 raise UserError(f"store {self.url!r}: expected to read back what was written")
-            self._storage.remove(probe)
+            storage.remove(probe)
         except UserError:
             raise
         except Exception as error:  # every driver has its own errors; here all of them mean the same
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"store {self.url!r}: expected a place that can be written, got: {reason}") from error
+            raise UserError(f"store {self.url!r}: expected a place that can be written, got: {first_line(error)}") from error
 
     def find(self, kind: str, digest: str) -> Manifest | None:
         """Manifest of a complete artifact whose files are all there in their sizes, else None; a corrupt one is set aside."""
@@ -71,6 +72,8 @@ class Store:
             return found
         target = _folder(kind, digest)
         if self._storage.sizes(target):
+            if found := self.find(kind, digest):  # it came to be between the two looks
+                return found
             self._set_aside(target, "it is half-written (no manifest)")
         manifest = Manifest(
             kind=kind, digest=digest, job=document, files=files_of(folder), metrics=metrics, versions=versions(), seconds=round(seconds, 3)
@@ -91,13 +94,11 @@ class Store:
         folder, expected = _folder(kind, digest), manifest.files[name].sha256
         if self.local is not None:
             path = self.local / folder / check_name(name)
+            whole = sha256_file(path) == expected
         else:
             path = self._cache / expected / name
-            if not path.exists() or sha256_file(path) != expected:
-                self._storage.get_file(f"{folder}/{name}", path)
-        if sha256_file(path) != expected:
-            if self.local is None:
-                path.unlink()
+            whole = (path.exists() and sha256_file(path) == expected) or self._storage.get_file(f"{folder}/{name}", path, expected)
+        if not whole:
             self._set_aside(folder, f"{name} has another sha256")
             raise MissingArtifactError(f"{kind}/{digest} was corrupt and is set aside; start the run again to compute it anew")
         return path
@@ -109,6 +110,23 @@ class Store:
     def write(self, path: str, content: bytes) -> None:
         """Write a file below `runs/` or `logs/`, whole or not at all."""
         self._storage.write(path, content)
+
+    def files(self) -> dict[str, int]:
+        """Size of every file of the store, by its path in there; what has a name that the store would not give is left out."""
+        return {path: size for path, size in self._storage.files().items() if is_path(path)}
+
+    def manifest(self, folder: str) -> Manifest | str | None:
+        """Manifest of the folder of an artifact or a checkpoint; None without one; a text that says what is wrong. Nothing is set aside."""
+        return read_manifest(self._storage, folder)
+
+    def is_whole(self, path: str, sha256: str) -> bool:
+        """Whether the bytes of a file have that sha256."""
+        return any(self._storage.sha256(path) == sha256 for _ in range(READS))
+
+    def remove(self, path: str) -> None:
+        """Delete a file, or a folder with all in it, an artifact's manifest first."""
+        self._storage.remove(f"{path}/{MANIFEST}")
+        self._storage.remove(path)
 
     def checkpoints(self, kind: str, digest: str) -> Checkpoints:
         """Checkpoints of a job that has not ended."""

@@ -7,6 +7,7 @@ Exit status: 0 done, 2 a user's mistake, 3 a typed failure; anything else is a b
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -22,14 +23,16 @@ from pydantic import Field, ValidationError
 from spnas_core import graphs
 from spnas_core import job as jobs
 from spnas_core.config import Settings
-from spnas_core.errors import JobError, MissingArtifactError, UserError
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.manifest import Manifest
 from spnas_core.progress import Desk
+from spnas_core.retries import first_line, is_full
 from spnas_core.store import Store
 
 DONE, BAD_INPUT, FAILED = 0, 2, 3
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
 Report = Callable[[dict[str, Any]], None]
+log = logging.getLogger(__name__)
 
 
 class Order(Settings):
@@ -110,8 +113,11 @@ def perform(order: Order, report: Report, stop: threading.Event) -> Manifest:
 
         def on_progress(event: dict[str, Any]) -> None:
             if event["event"] == "checkpoint":
-                checkpoints.save(resume)
                 graphs.keep(likeness, compiled)
+                try:
+                    checkpoints.save(resume)
+                except StoreError as error:
+                    log.warning("no checkpoint was saved: %s", error)
             report(event)
 
         prepare_device(order)
@@ -156,6 +162,10 @@ def main(path: str) -> int:
         return fail(FAILED, "missing_artifact", str(error))
     except JobError as error:
         return fail(FAILED, error.reason, error.message)
+    except OSError as error:
+        if isinstance(error, StoreError) or is_full(error):
+            return fail(FAILED, "store", first_line(error))
+        raise
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or out_of_memory(str(error)):
             return fail(FAILED, "out_of_memory", (str(error).splitlines() or ["MemoryError"])[0])

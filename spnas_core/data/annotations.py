@@ -45,7 +45,10 @@ def check(document: Any, where: str) -> Clean:
     _unique(images, "id", f"{where}: images")
     _unique(kinds, "id", f"{where}: categories")
     _unique(kinds, "name", f"{where}: categories")
-    _unique([a for a in marks if "id" in a], "id", f"{where}: annotations")
+    numbered = [a for a in marks if "id" in a]
+    if strange := [a["id"] for a in numbered if isinstance(a["id"], list | dict)]:
+        raise UserError(f"{where}: annotations: expected a number as 'id', got {strange[0]!r}")
+    _unique(numbered, "id", f"{where}: annotations")
     images = sorted(({k: i[k] for k in ("id", "file_name", "width", "height")} for i in images), key=lambda i: i["id"])
     kinds = sorted(({"id": k["id"], "name": k["name"]} for k in kinds), key=lambda k: k["id"])
     return _clean(images, kinds, marks, where)

@@ -73,7 +73,7 @@ def open_split(url: str, split: str, strict: bool = False) -> Split:
     raw = _read(system, root, split, where)
     try:
         document = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: expected JSON, got: {error}") from error
     clean = annotations.check(document, where)
     if clean.faults:
