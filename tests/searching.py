@@ -27,8 +27,8 @@ class Journal(logging.Handler):
 if __name__ == "__main__":
     settings, data, store, log = sys.argv[1:]
     journal = Journal(Path(log))
-    root = logging.getLogger("spnas_core")
-    root.addHandler(journal)
-    root.setLevel(logging.DEBUG)
+    progress = logging.getLogger("spnas_core.progress")
+    progress.addHandler(journal)
+    progress.setLevel(logging.DEBUG)
     search(presets.load(settings), data, store)
     journal.file.write(json.dumps({"label": "", "event": "over"}) + "\n")
