@@ -69,10 +69,7 @@ class Storage:
 
     @retried
     def create(self, path: str, content: bytes) -> bool:
-        """Write one file that is not there yet; whether it came to be (False: another process was first).
-
-        Local folders and S3 decide between two that do so at once; what has no conditional write (memory://) looks first and then writes.
-        """
+        """Write one file that is not there yet; whether it came to be (False: another process was first; how sure that is, say claims.py)."""
         if self.local is not None:
             target = self._place(path)
             while True:
@@ -87,9 +84,11 @@ class Storage:
                     continue
         try:
             self._fs.pipe_file(self._full(path), content, mode="create")
-        except OSError:  # drivers have different ones for "it is there"; and the answer to a write that came through may have been lost
+        except OSError as error:  # drivers have several for "it is there", and the answer to a write that came through may have been lost
             with contextlib.suppress(FileNotFoundError):
                 return self.read(path) == content
+            if isinstance(error, FileExistsError) or "PreconditionFailed" in str(error.__cause__):  # it was there for a moment
+                return False
             raise
         return True
 

@@ -15,8 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 from s3_server import KEYS, S3Server
 
+from flows import presets
+from flows.spnas import spnas
+from spnas_core import runner
 from spnas_core.config import Detector, Recipe
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
+from spnas_core.housekeeping import garbage, verify
+from spnas_core.inventory import take_inventory
 from spnas_core.job import Data, TrainJob
 from spnas_core.runner import run_job
 from spnas_core.storage import Storage
@@ -153,3 +158,19 @@ def test_no_key_is_in_anything_that_a_job_leaves(s3_url: str, tmp_path: Path) ->
     assert {path.split("/")[0] for path in paths} == {"claims", "logs", "train"}
     left = [str(caught.value), str(events), *(store.read(path).decode() for path in paths)]
     assert not [text for text in left if "secretsecret" in text or "AWS_" in text]
+
+
+@pytest.mark.long
+def test_a_whole_run_on_s3(s3_url: str, prefect_server: None, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"{s3_url}/{os.urandom(8).hex()}"
+    settings = presets.load("smoke")
+    summary = spnas(settings, str(tiny_data), url)
+    store = Store(url)
+    inventory = take_inventory(store)
+    assert inventory.finished == {"smoke"}
+    assert {fault for _, fault in verify(store, inventory)} == {""}
+    assert garbage(inventory, ["smoke"]) == {}
+    left = [store.read(path).decode(errors="replace") for path in store.files() if path.endswith((".json", ".txt", ".yml", ".md", ".csv"))]
+    assert not [text for text in left if "secretsecret" in text]
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    assert spnas(settings, str(tiny_data), url) == summary
