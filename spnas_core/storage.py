@@ -69,7 +69,7 @@ class Storage:
 
     @retried
     def create(self, path: str, content: bytes) -> bool:
-        """Write one file that is not there yet; whether it came to be (False: another process was first; how sure that is, say claims.py)."""
+        """Write one file that is not there yet; whether it came to be (False: another process was first; how sure that is: claims.py)."""
         if self.local is not None:
             target = self._place(path)
             while True:
