@@ -69,10 +69,7 @@ class Storage:
 
     @retried
     def create(self, path: str, content: bytes) -> bool:
-        """Write one file that is not there yet; whether it came to be (False: another process was first).
-
-        Local folders and S3 decide between two that do so at once; what has no conditional write (memory://) looks first and then writes.
-        """
+        """Write one file that is not there yet; whether it came to be (False: another process was first; how sure that is: claims.py)."""
         if self.local is not None:
             target = self._place(path)
             while True:
@@ -87,37 +84,38 @@ class Storage:
                     continue
         try:
             self._fs.pipe_file(self._full(path), content, mode="create")
-        except OSError:  # drivers have different ones for "it is there"; and the answer to a write that came through may have been lost
-            try:
+        except OSError as error:  # drivers have several for "it is there", and the answer to a write that came through may have been lost
+            with contextlib.suppress(FileNotFoundError):
                 return self.read(path) == content
-            except FileNotFoundError:
-                pass
+            if isinstance(error, FileExistsError) or "PreconditionFailed" in str(error.__cause__):  # it was there for a moment
+                return False
             raise
         return True
 
+    @retried
     def sizes(self, folder: str) -> dict[str, int]:
         """Sizes of the plain files right in `folder`, links and folders left out; empty where there is no such folder."""
-        return {name: entry["size"] for name, entry in self._entries(folder).items() if entry["type"] == "file" and not entry.get("islink")}
-
-    def folders(self, folder: str) -> list[str]:
-        """Names of the folders right in `folder`, sorted; partial ones (a leading dot) left out."""
-        return sorted(name for name, entry in self._entries(folder).items() if entry["type"] == "directory" and not name.startswith("."))
-
-    @retried
-    def _entries(self, folder: str) -> dict[str, dict[str, Any]]:
+        path = self._full(folder)
         try:
-            return {str(e["name"]).rstrip("/").rsplit("/", 1)[-1]: e for e in self._fs.ls(self._full(folder), detail=True)}
+            found = {str(e["name"]): e for e in self._fs.ls(path, detail=True) if e["type"] == "file" and not e.get("islink")}
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        return {name.rsplit("/", 1)[-1]: int(e["size"]) for name, e in found.items() if name.rstrip("/") != path}  # S3 may list itself
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders right in `folder` that have files, sorted; partial ones (a leading dot) left out."""
+        names = {path.split("/", 1)[0] for path in self.files(folder) if "/" in path}
+        return sorted(name for name in names if not name.startswith("."))
 
     @retried
-    def files(self) -> dict[str, int]:
-        """Size of every file below the URL, by its path in there; links are left out."""
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Size of every file below `folder` (or the URL), by its path in there; links are left out."""
+        root = self._full(folder) if folder else self._root
         if self.local is not None:
-            places = [Path(top, name) for top, _, names in os.walk(self.local) for name in names]
-            return {str(place.relative_to(self.local)): place.stat().st_size for place in places if not place.is_symlink()}
-        found = self._fs.find(self._root, detail=True)
-        return {str(name)[len(self._root) :].lstrip("/"): int(entry["size"]) for name, entry in found.items()}
+            places = [Path(top, name) for top, _, names in os.walk(root) for name in names]
+            return {str(place.relative_to(root)): place.stat().st_size for place in places if not place.is_symlink()}
+        found = self._fs.find(root, detail=True)
+        return {str(name)[len(root) :].lstrip("/"): int(entry["size"]) for name, entry in found.items() if name != root}
 
     @retried
     def sha256(self, path: str) -> str:

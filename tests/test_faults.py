@@ -148,6 +148,15 @@ def test_a_claim_whose_answer_was_lost_is_held(monkeypatch: pytest.MonkeyPatch) 
     assert failed
 
 
+def test_a_claim_that_another_held_for_a_moment_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EINVAL, "At least one of the pre-conditions you specified did not hold") from Exception("(PreconditionFailed)")
+
+    FaultyFileSystem.begin(0, 0.0)
+    monkeypatch.setattr(FaultyFileSystem, "pipe_file", refuse)
+    assert not Storage("faulty://bucket/store", AT_ONCE).create("claims/x", b"mine")
+
+
 @pytest.mark.parametrize("url", ["faulty://bucket/store", ""])
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FaultyFileSystem.begin(0, 0.0)

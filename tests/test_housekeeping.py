@@ -86,9 +86,9 @@ class Filled:
         self.storage.write(f"runs/{name}/report.md", b"# Run")
 
 
-@pytest.fixture(params=["local", "memory"])
-def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Filled:
-    return Filled(tmp_path, str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path.name}")
+@pytest.fixture
+def filled(store_url: str, tmp_path: Path) -> Filled:
+    return Filled(tmp_path, store_url)
 
 
 RUBBISH = {f"aside/{name_of(START)}.0", f"checkpoints/{name_of(FINAL)}"}

@@ -21,10 +21,9 @@ def job(seed: int = 0) -> TrainJob:
     return TrainJob(arch="b_11-21-21-21", detector=Detector(), recipe=Recipe(), data=data, seed=seed)
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    url = str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path.name}"
-    return Store(url, cache=tmp_path / "cache")
+@pytest.fixture
+def store(store_url: str, tmp_path: Path) -> Store:
+    return Store(store_url, cache=tmp_path / "cache")
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+"""The store on a real S3 server that is overloaded, cut off, killed and started again."""
+
+import http.client
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import pytest
+from s3_server import KEYS, S3Server
+
+from flows import presets
+from flows.spnas import spnas
+from spnas_core import runner
+from spnas_core.config import Detector, Recipe
+from spnas_core.errors import MissingArtifactError, StoreError, UserError
+from spnas_core.housekeeping import garbage, verify
+from spnas_core.inventory import take_inventory
+from spnas_core.job import Data, TrainJob
+from spnas_core.runner import run_job
+from spnas_core.storage import Storage
+from spnas_core.store import Store
+
+KEY = "a" * 64
+
+
+class Between(BaseHTTPRequestHandler):
+    """Passes requests on to the server; with the probability `rate` it answers 500 or 503, cuts the line, or is slow."""
+
+    protocol_version = "HTTP/1.1"
+    endpoint: ClassVar[str] = ""
+    rate: ClassVar[float] = 0.0
+    rng: ClassVar[random.Random] = random.Random(0)
+
+    def handle_any(self) -> None:
+        """Pass one request on, or not."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.rng.choice(["500", "503", "cut before", "cut after", "torn", "slow"]) if self.rng.random() < self.rate else ""
+        if fault in ("500", "503"):
+            self.send_response(int(fault))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.close_connection = fault in ("cut before", "cut after", "torn")
+        if fault == "cut before":
+            return
+        time.sleep(0.3 if fault == "slow" else 0)
+        line = http.client.HTTPConnection(urlsplit(self.endpoint).netloc, timeout=60)
+        line.request(self.command, self.path, body, dict(self.headers))
+        answer = line.getresponse()
+        content = answer.read()
+        line.close()
+        if fault == "cut after":  # the deed is done, the answer is lost
+            return
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if fault == "torn" else content)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def between(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of a store behind a line that is bad."""
+    Between.endpoint, Between.rate = os.environ["AWS_ENDPOINT_URL"], 0.0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Between)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    yield f"{s3_url}/{os.urandom(8).hex()}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def publish(store: Store, number: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "weights").write_bytes(b"%d" % number * 5000)
+        store.publish_record("train", f"{number:064d}", {"number": number}, Path(name), {}, 1.0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nothing_wrong_comes_over_a_bad_line(between: str, tmp_path: Path, seed: int) -> None:
+    Between.rng, Between.rate = random.Random(seed), 0.2
+    store = Store(between, tmp_path / "cache", delays=(0.01,) * 7)
+    served = 0
+    for number in range(6):
+        try:
+            publish(store, number)
+            assert (found := store.find("train", f"{number:064d}")) is None or found.job == {"number": number}
+            assert store.fetch("train", f"{number:064d}", "weights").read_bytes() == b"%d" % number * 5000
+            assert Storage(between, (0.01,) * 7).create(f"claims/train/{number:064d}/000001", b"mine")
+            served += 1
+        except (StoreError, MissingArtifactError):
+            pass
+    assert served >= 4
+    Between.rate = 0.0
+    for number in range(6):
+        publish(store, number)
+        assert store.fetch("train", f"{number:064d}", "weights").read_bytes() == b"%d" % number * 5000
+
+
+def test_a_server_that_is_killed_loses_nothing_and_is_waited_for(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    server = S3Server(tmp_path / "s3")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    try:
+        server.start()
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("other")
+        store = Store("s3://other/store", tmp_path / "cache")
+        publish(store, 0)
+        server.kill()
+        back = threading.Timer(1.0, server.start)
+        back.start()
+        assert store.fetch("train", f"{0:064d}", "weights").read_bytes() == b"0" * 5000
+        back.join()
+        server.kill()
+        with pytest.raises(StoreError, match=r"store s3://other/store: read: expected an answer, got: .*"):
+            Store("s3://other/store", tmp_path / "cache", delays=()).find("train", KEY)
+        with pytest.raises(UserError, match="expected a place that can be written"):
+            Store("s3://other/store", delays=()).writable()
+    finally:
+        server.kill()
+
+
+def test_a_wrong_key_is_one_line_without_the_key(s3_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "quite-another-secret")
+    with pytest.raises(UserError, match="expected a place that can be written") as caught:
+        Store(s3_url).writable()
+    for secret in (*KEYS.values(), "quite-another-secret"):
+        if secret not in ("us-east-1", "127.0.0.1"):
+            assert secret not in str(caught.value) + caplog.text
+
+
+def test_no_key_is_in_anything_that_a_job_leaves(s3_url: str, tmp_path: Path) -> None:
+    url, events = f"{s3_url}/{os.urandom(8).hex()}", []
+    job = TrainJob(arch="b_11-21-21-21", detector=Detector(), recipe=Recipe(), data=Data(url=str(tmp_path), fingerprint="f"))
+    with pytest.raises(UserError, match="instances_train") as caught:
+        run_job(job, url, on_progress=events.append)
+    store = Store(url, tmp_path / "cache")
+    publish(store, 0)
+    paths = [path for path in store.files() if not path.endswith("/weights")]
+    assert {path.split("/")[0] for path in paths} == {"claims", "logs", "train"}
+    left = [str(caught.value), str(events), *(store.read(path).decode() for path in paths)]
+    assert not [text for text in left if "secretsecret" in text or "AWS_" in text]
+
+
+@pytest.mark.long
+def test_a_whole_run_on_s3(s3_url: str, prefect_server: None, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"{s3_url}/{os.urandom(8).hex()}"
+    settings = presets.load("smoke")
+    summary = spnas(settings, str(tiny_data), url)
+    store = Store(url)
+    inventory = take_inventory(store)
+    assert inventory.finished == {"smoke"}
+    assert {fault for _, fault in verify(store, inventory)} == {""}
+    assert garbage(inventory, ["smoke"]) == {}
+    left = [store.read(path).decode(errors="replace") for path in store.files() if path.endswith((".json", ".txt", ".yml", ".md", ".csv"))]
+    assert not [text for text in left if "secretsecret" in text]
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    assert spnas(settings, str(tiny_data), url) == summary
