@@ -18,7 +18,7 @@ from spnas_core.plan import Plan, Split, open_plan, short, trained
 from spnas_core.progress import log_line
 from spnas_core.report import announce_run, publish_run
 from spnas_core.search import propose_parallel, propose_serial
-from spnas_core.stages import Result, Stage, enter
+from spnas_core.stages import Result, Stage, enter, scores_of
 from tasks.candidates import train_candidates
 from tasks.jobs import Site, completed, run_jobs
 from tasks.stages import run_stage
@@ -124,7 +124,7 @@ def _score(plan: Plan, site: Site, jobs: dict[str, TrainJob], manifests: dict[st
     """Scores of the fully trained nets: of the final one on val, by pycocotools, and of both on test where the data has it."""
     wanted: list[tuple[str, Split]] = [("final", "val"), *((name, "test") for name in manifests if plan.test)]
     labelled = [(f"evaluate {name} {split}", plan.evaluate(jobs[name].arch, manifests[name].digest, split)) for name, split in wanted]
-    scores: dict[str, dict[str, Any]] = {name: {"val": manifest.metrics} for name, manifest in manifests.items()}
+    scores: dict[str, dict[str, Any]] = {name: {"val": scores_of(manifest)} for name, manifest in manifests.items()}
     for (name, split), scored in zip(wanted, completed(site, labelled), strict=True):
-        scores[name][split] = manifests[name].metrics | scored.metrics
+        scores[name][split] = scores_of(manifests[name]) | scores_of(scored)
     return {name: Result(arch=jobs[name].arch, digest=manifests[name].digest, scores=found) for name, found in scores.items()}

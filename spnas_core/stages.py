@@ -41,11 +41,15 @@ class Stage(Settings):
 
 
 def enter(stage: TrialStage, number: int, index: int, parent: str | None, job: Job, ended: Manifest | JobError) -> Trial:
-    """Enter one ended training into the ledger; times are left out, so that a repeated search has an equal ledger."""
+    """Enter one ended training into the ledger."""
     if isinstance(ended, JobError):
         return Trial(job.arch, stage, number, index, parent, digest(job), failure=ended.reason)
-    metrics = {name: value for name, value in ended.metrics.items() if name != "seconds"}
-    return Trial(job.arch, stage, number, index, parent, digest(job), metrics)
+    return Trial(job.arch, stage, number, index, parent, digest(job), scores_of(ended))
+
+
+def scores_of(manifest: Manifest) -> dict[str, Any]:
+    """Metrics without times, so that a repeated search leaves equal records."""
+    return {name: value for name, value in manifest.metrics.items() if name != "seconds"}
 
 
 def publish_stage(plan: Plan, stage: Stage, seconds: float) -> Manifest:
