@@ -2,6 +2,7 @@
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
+
+
+class Names(StrEnum):
+    """Whose names converted weights have."""
+
+    spnas = "spnas"
+    torchvision = "torchvision"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL; `demo` makes its own.")]
 StoreUrl = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]
@@ -138,6 +148,32 @@ def predict(
         typer.echo(json.dumps(found))
         return
     typer.echo(f"{len(found)} images, written to {out}")
+
+
+@app.command(
+    help="Convert torchvision's weights to a model folder, or ours back to torchvision's names. Nothing in the checkpoint is executed.\n\n"
+    "CHECKPOINT: a file of torch.save or a .safetensors of torchvision's ResNet, ResNeXt or Faster R-CNN (ResNet-FPN); "
+    "with --to torchvision a model folder or weights file of ours. The norms' epsilon is 0.0 for a Faster R-CNN of 91 outputs with frozen "
+    "norms, as torchvision sets it for its released COCO weights, else 1e-5.\n\n"
+    "Example: spnas convert fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --out coco-model"
+)
+def convert(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A path or any fsspec URL.")],
+    out: Annotated[str, typer.Option("--out", metavar="URL", help="Model folder, or a .safetensors file with --to torchvision.")],
+    text: Annotated[str | None, typer.Option("--arch", metavar="TEXT", help="Architecture; read off torchvision's weights.")] = None,
+    to: Annotated[Names, typer.Option("--to", help="Whose names the result has.")] = Names.spnas,
+    least: Annotated[float, typer.Option("--coverage", min=0, max=1, help="Least share of parameters (classifier: backbone).")] = 0.9,
+    epsilon: Annotated[float | None, typer.Option("--norm-epsilon", min=0, help="Epsilon of the batch norms.")] = None,
+    size: Annotated[tuple[int, int] | None, typer.Option("--image-size", metavar="H W", help="Network input, px; 800 1344.")] = None,
+    categories: Annotated[str | None, typer.Option("--categories", metavar="JSON", help="COCO annotations that name the labels.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert weights."""
+    from spnas_core.convert import convert as convert_weights
+    from spnas_core.convert import lines
+
+    report = convert_weights(checkpoint, out, to.value, text, least, epsilon, size, categories)
+    typer.echo(json.dumps(report) if as_json else "\n".join(lines(report)))
 
 
 def _search(settings: Any, data: str, store: str, as_json: bool) -> None:

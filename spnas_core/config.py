@@ -130,7 +130,15 @@ class Run(Settings):
 
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9-]*$")
     arch: ArchText = "r_111-2111-211111-211_0-0-0-0"
-    checkpoint: str | None = Field(None, description="weights to start from: URL of a .safetensors file of a spnas net")
+    checkpoint: str | None = Field(
+        None, description="weights to start from: URL of a checkpoint of torchvision's, or a model folder of ours"
+    )
+    checkpoint_coverage: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="least share of the parameters that it must cover: of the detector, or of the backbone for a classifier",
+    )
     seed: int = Field(0, ge=0)
     devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each")
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")

@@ -42,6 +42,7 @@ class TrainJob(Settings):
     )
     checkpoint: str | None = Field(None, description="URL of a checkpoint file to start from instead")
     checkpoint_sha256: str | None = None
+    checkpoint_coverage: float = Field(0.9, ge=0, le=1, description="least share of parameters that the checkpoint must cover")
     seed: int = 0
 
 
@@ -78,10 +79,11 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(job: TrainJob | ReigniteJob | EvaluateJob) -> str:
-    """Sha256 (hex) of the job and the recipe version, without the places where data, images and checkpoint lie."""
+    """Sha256 (hex) of the job and the recipe version, without the places of data, images and checkpoint, and what the latter must cover."""
     document = job.model_dump(mode="json")
     del document["data"]["url"]
-    document.pop("checkpoint", None)
+    for name in ("checkpoint", "checkpoint_coverage"):
+        document.pop(name, None)
     if "recipe" in document:
         document["recipe"].pop("data", None)
     return hashlib.sha256(canonical_json({"job": document, "version": RECIPE_VERSION}).encode()).hexdigest()

@@ -6,64 +6,16 @@ zero (its input comes out of a ReLU), and it can learn at once, since nothing el
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spnas_core.arch import Arch, blocks, levels
-from spnas_core.errors import UserError
+from spnas_core.audit import Audit, Weights, audit, check_fit, shapes_of
 from spnas_core.lineage import lineage
 
 __all__ = ["Audit", "Weights", "inherit", "lineage", "load", "trainable_when_frozen"]
-
-Weights = dict[str, npt.NDArray[np.float32]]
-_SHOWN = 12  # tensors named in an error
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an inheritance did: names of the child's copied and new tensors, and of the parent's dropped ones.
-
-    `zero` names the gammas and betas that now start at zero: they must be trained even where norms are frozen, else their block never
-    learns. Counts are of parameters, so without the statistics of norms.
-    """
-
-    copied: tuple[str, ...]
-    new: tuple[str, ...]
-    dropped: tuple[str, ...]
-    zero: tuple[str, ...]
-    copied_params: int
-    new_params: int
-    dropped_params: int
-
-    @property
-    def share(self) -> float:
-        """Share of the child's parameters that were copied."""
-        return self.copied_params / max(self.copied_params + self.new_params, 1)
-
-    @property
-    def model(self) -> dict[str, Any]:
-        """The audit as a JSON document."""
-        return {**asdict(self), "share": self.share}
-
-
-def _audit(fresh: Weights, weights: Weights, copied: set[str], dropped: set[str], zero: Iterable[str] = ()) -> Audit:
-    def count(names: Iterable[str], owner: Weights) -> int:
-        return sum(owner[name].size for name in names if not name.endswith((".moving_mean", ".moving_variance")))
-
-    new = fresh.keys() - copied
-    counts = count(copied, fresh), count(new, fresh), count(dropped, weights)
-    return Audit(tuple(sorted(copied)), tuple(sorted(new)), tuple(sorted(dropped)), tuple(sorted(zero)), *counts)
-
-
-def _check_fit(title: str, missing: Weights, unused: Weights) -> None:
-    lines = [f"{sign}{name} {found[name].shape}" for sign, found in (("+", missing), ("-", unused)) for name in sorted(found)]
-    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    if lines:
-        raise UserError(f"{title}: weights differ, expected (+) and found (-): {', '.join(lines[:_SHOWN])}{more}")
 
 
 def _fits(a: Weights, name: str, b: Weights, other: str) -> bool:
@@ -79,9 +31,10 @@ def load(fresh: Weights, weights: Weights, prefix: str = "") -> tuple[Weights, A
     wanted = {name for name in fresh if name.startswith(prefix)}
     given = {name for name in weights if name.startswith(prefix)}
     fitting = {name for name in wanted if _fits(fresh, name, weights, name)}
-    _check_fit("cannot load", {name: fresh[name] for name in wanted - fitting}, {name: weights[name] for name in given - fitting})
+    ours, theirs = shapes_of(fresh), shapes_of(weights)
+    check_fit("cannot load", {name: ours[name] for name in wanted - fitting}, {name: theirs[name] for name in given - fitting})
     result = {name: (weights if name in fitting else fresh)[name].copy() for name in fresh}
-    return result, _audit(fresh, weights, fitting, weights.keys() - fitting)
+    return result, audit(ours, theirs, fitting, weights.keys() - fitting)
 
 
 @dataclass(frozen=True)
@@ -166,9 +119,10 @@ def inherit(parent: Arch, child: Arch, weights: Weights, fresh: Weights, *, repl
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
     sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
     matched = {name: source for name, source in sources.items() if source is not None and _fits(fresh, name, weights, source)}
-    misses = {name: fresh[name] for name, source in sources.items() if source is not None and name not in matched}
+    ours, theirs = shapes_of(fresh), shapes_of(weights)
+    misses = {name: ours[name] for name, source in sources.items() if source is not None and name not in matched}
     unused = weights.keys() - set(matched.values())
-    _check_fit(f"cannot inherit {child} from {parent}", misses, {name: weights[name] for name in unused if not plan.drops(name)})
+    check_fit(f"cannot inherit {child} from {parent}", misses, {name: theirs[name] for name in unused if not plan.drops(name)})
 
     blank = (*plan.blank_norms(), "backbone.connect.")
     zero = {name for name in sources.keys() - matched.keys() if name.startswith(blank) and name.endswith((".gamma", ".beta"))}
@@ -177,7 +131,7 @@ def inherit(parent: Arch, child: Arch, weights: Weights, fresh: Weights, *, repl
     result |= {name: result[main].copy() for name, main in mains.items()}
     copied = matched.keys() | {name for name, main in mains.items() if main in matched}
     zero |= {name for name, main in mains.items() if main in zero}
-    return {name: result[name] for name in fresh}, _audit(fresh, weights, copied, unused, zero)
+    return {name: result[name] for name in fresh}, audit(ours, theirs, copied, unused, zero)
 
 
 def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str]) -> set[str]:

@@ -1,33 +1,22 @@
 """The weights that a job starts from: inherited, reignited, from a checkpoint file, or new; and which of them are trained."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 from mindspore import nn
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from spnas_core import arch as architecture
-from spnas_core import morphism
+from spnas_core import checkpoint, morphism
+from spnas_core.audit import audit, shapes_of
 from spnas_core.config import Detector
-from spnas_core.data.files import local_file
 from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob, TrainJob, Weights
+from spnas_core.model_folder import WEIGHTS
 from spnas_core.storage import sha256_file
 from spnas_core.store import Store
 
 Arrays = dict[str, npt.NDArray[np.float32]]
-FILE = "weights.safetensors"
-BACKBONE = "backbone."
-
-
-def read_weights(path: Path, name: str) -> Arrays:
-    """Read a safetensors file; UserError by its `name` where it is none."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"checkpoint {name}: expected a .safetensors file of spnas weights, got: {error}") from error
+FILE, BACKBONE = WEIGHTS, checkpoint.BACKBONE
 
 
 def gather(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
@@ -46,12 +35,14 @@ def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, 
         parent, given = gather(job.weights, store)
         return morphism.inherit(architecture.parse(parent), architecture.parse(job.arch), given, fresh)
     if job.checkpoint:
-        path = local_file(job.checkpoint)
+        path, _ = checkpoint.locate(job.checkpoint)
         if job.checkpoint_sha256 and sha256_file(path) != job.checkpoint_sha256:
             raise UserError(f"checkpoint {job.checkpoint}: expected the file with sha256 {job.checkpoint_sha256}, got another")
-        return morphism.load(fresh, read_weights(path, job.checkpoint))
-    count = sum(array.size for name, array in fresh.items() if not name.endswith((".moving_mean", ".moving_variance")))
-    return fresh, morphism.Audit((), tuple(sorted(fresh)), (), (), 0, count, 0)
+        found = checkpoint.read_checkpoint(job.checkpoint)
+        arch, least = architecture.parse(job.arch), job.checkpoint_coverage
+        filled = checkpoint.start_audit(found, arch, job.detector, shapes_of(fresh), least)
+        return fresh | {name: found.weights[name] for name in filled.copied}, filled
+    return fresh, audit(shapes_of(fresh), {}, set())
 
 
 def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:

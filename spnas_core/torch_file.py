@@ -128,19 +128,19 @@ def _arrays(tensors: dict[str, Tensor], fetch: Callable[[Storage], bytes], order
         raw = fetch(storage)
         if len(raw) != expected:
             raise ValueError(f"storage {storage.key!r} of {len(raw)} bytes, expected {expected}")
-        memory[storage.key] = _decode(raw, storage.dtype, order)
+        memory[storage.key] = decode(raw, storage.dtype, order)
     return {name: _view(tensor, memory.get(tensor.storage.key)) for name, tensor in tensors.items()}
 
 
 def _view(tensor: Tensor, memory: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
     if memory is None or 0 in tensor.shape:
-        return np.empty(tensor.shape, _decode(b"", tensor.storage.dtype, "<").dtype)
+        return np.empty(tensor.shape, decode(b"", tensor.storage.dtype, "<").dtype)
     size = memory.itemsize
     strides = tuple(stride * size for stride in tensor.strides)
     return np.ndarray(tensor.shape, memory.dtype, memory, tensor.offset * size, strides)
 
 
-def _decode(raw: bytes, dtype: str, order: str) -> npt.NDArray[Any]:
+def decode(raw: bytes, dtype: str, order: str) -> npt.NDArray[Any]:
     """Elements in the machine's own byte order; bfloat16 is the upper half of a float32."""
     if dtype == "bf16":
         return (np.frombuffer(raw, f"{order}u2").astype(np.uint32) << 16).view(np.float32)

@@ -12,7 +12,7 @@ from spnas_core.errors import UserError
 
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _PLAIN = {"weight": "weight", "bias": "bias"}
-_BODY = "backbone.body."
+BODY = "backbone.body."
 _HEADS = {
     "rpn.head.conv.0.0": "rpn.conv",
     "rpn.head.cls_logits": "rpn.score",
@@ -34,8 +34,8 @@ def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     UserError for a name that `arch` has no place for.
     """
     names = [name for name in names if not name.endswith(".num_batches_tracked")]
-    table = _table(arch, detector=any(name.startswith(_BODY) for name in names))
-    found = {name: table.get(_current(name)) for name in names}
+    table = _table(arch, detector=any(name.startswith(BODY) for name in names))
+    found = {name: table.get(current(name)) for name in names}
     return _complete(found, f"names of {arch} in torchvision's spelling")
 
 
@@ -61,7 +61,7 @@ def _table(arch: Arch, detector: bool) -> dict[str, str]:
         if block.projection:
             body |= {f"{theirs}downsample.0": f"{ours}shortcut.conv", f"{theirs}downsample.1": f"{ours}shortcut.bn"}
     if detector:
-        owners = {_BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
+        owners = {BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
         for level in range(len(arch.stages)):
             owners |= {f"backbone.fpn.{side}_blocks.{level}.0": f"neck.{side}.{level}" for side in ("inner", "layer")}
     else:
@@ -71,7 +71,8 @@ def _table(arch: Arch, detector: bool) -> dict[str, str]:
     }
 
 
-def _current(name: str) -> str:
+def current(name: str) -> str:
+    """Today's spelling of a name of torchvision's."""
     for pattern, spelling in _OLD:
         if pattern.fullmatch(name):
             return pattern.sub(spelling, name)

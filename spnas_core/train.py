@@ -9,7 +9,7 @@ import mindspore as ms
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import cost, evaluate, metrics, search, start
+from spnas_core import cost, evaluate, metrics, model_folder, search, start
 from spnas_core.data import coco, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.job import TrainJob
@@ -63,7 +63,7 @@ def run(job: TrainJob, store: Store, out: Path, report: Report, resume: Path) ->
     history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
     save_file(get_weights(net), out / start.FILE)
     documents = {
-        "model": evaluate.model_document(job.arch, settings, train_split),
+        "model": model_folder.model_document(job.arch, settings, train_split.categories),
         "audit": audit.model,
         "history": history,
         "detections": detections,

@@ -189,5 +189,6 @@ def test_decay_spares_norm_and_bias_where_asked() -> None:
 def test_a_file_that_holds_no_weights(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_text(json.dumps({"no": "weights"}))
-    with pytest.raises(UserError, match=r"weights\.pth: expected a \.safetensors file"):
-        start.read_weights(path, str(path))
+    job = TrainJob(arch=str(PARENT), detector=SETTINGS, recipe=Recipe(), data=Data(url="x", fingerprint="y"), checkpoint=str(path))
+    with pytest.raises(UserError, match=r"weights\.pth: expected a file of torch\.save"):
+        start.start_detector(job, Store(str(tmp_path / "store")), {})
