@@ -98,7 +98,8 @@ def fit(checkpoint: Checkpoint, wanted: Shapes, least: float) -> Audit:
     found = audit(wanted, given, copied, dropped)
     if (share := coverage(found, wanted, checkpoint.part)) < least:
         whose = "the backbone's" if checkpoint.part else "the detector's"
-        raise UserError(f"checkpoint {checkpoint.url}: expected at least {100 * least:g} % of {whose} parameters, got {100 * share:.1f} %")
+        title = f"checkpoint {checkpoint.url}: expected at least {100 * least:g} % of {whose} parameters, got {100 * share:.1f} %"
+        check_fit(title, {name: wanted[name] for name in found.new if name.startswith(checkpoint.part)}, {})
     return found
 
 
@@ -138,9 +139,11 @@ def start_audit(checkpoint: Checkpoint, arch: Arch, detector: Detector, wanted: 
 def _read(path: Path, name: str) -> torch_file.Arrays:
     try:
         with path.open("rb") as file:
-            start = file.read(9)
-        if start[8:] != b"{":
+            start = file.read(len(torch_file.LEGACY))
+        if start.startswith((torch_file.ZIP, torch_file.LEGACY)):
             return torch_file.read_torch(path, name)
+        if start[8:9] != b"{":
+            raise UserError(f"{name}: expected a file of torch.save or a .safetensors, got one that begins with {start[:8]!r}")
         tensors = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as error:
         raise UserError(f"{name}: expected a file of torch.save or a .safetensors, got: {error}") from error

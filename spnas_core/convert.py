@@ -43,16 +43,17 @@ def convert(
         raise UserError(f"checkpoint {url}: expected --arch, since a weights file of ours does not tell its architecture")
     checkpoint.check_arch(found, wanted)
     if to == "torchvision":
-        return _to_torchvision(found, wanted, out)
+        if epsilon is not None or image_size or categories:
+            raise UserError("--to torchvision: expected no --norm-epsilon, --image-size or --categories, since weights do not hold them")
+        return _to_torchvision(found, wanted, out, least)
     if found.source == "spnas":
         raise UserError(f"checkpoint {url}: expected weights of torchvision's, got ours (--to torchvision converts them back)")
     given = {"norm_epsilon": epsilon, "image_size": image_size}
     try:
         settings = Detector.model_validate(found.settings | {name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise UserError(
-            f"convert: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}, got {error.errors()[0]['input']!r}"
-        ) from error
+        first = error.errors()[0]
+        raise UserError(f"convert: {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
     audit, covered = _audit(found, wanted, settings, least)
     labels = _labels(found.classes or 0, categories)
     write_model(out, found.weights, model_document(str(wanted), settings, labels))
@@ -72,7 +73,7 @@ def _audit(found: Checkpoint, arch: Arch, settings: Detector, least: float) -> t
     return audit, checkpoint.coverage(audit, wanted, found.part)
 
 
-def _to_torchvision(found: Checkpoint, arch: Arch, out: str) -> Report:
+def _to_torchvision(found: Checkpoint, arch: Arch, out: str, least: float) -> Report:
     if not out.endswith(SUFFIX):
         raise UserError(f"--out {out}: expected a file name that ends in {SUFFIX}")
     names = to_torchvision(arch, found.weights)
@@ -80,7 +81,7 @@ def _to_torchvision(found: Checkpoint, arch: Arch, out: str) -> Report:
     base = given.get("backbone.stem.conv.weight", (64,))[0]
     body = shapes.backbone_shapes(arch, Detector(base_width=base))
     rest = {name: shape for name, shape in given.items() if not name.startswith(BACKBONE)}
-    audit = checkpoint.fit(found, body | rest, 1.0)
+    audit = checkpoint.fit(found, body | rest, least if found.arch else 1.0)
     theirs = {names[name]: array for name, array in found.weights.items()}
     folder, name = posixpath.split(files.full_url(*files.open_url(out)))
     write_files(folder or ".", {name: safetensors.numpy.save(theirs)})

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from spnas_core.arch import parse
+from spnas_core.arch import Arch, levels, parse
 from spnas_core.config import Detector
 from spnas_core.data import images
-from spnas_core.torchvision_names import to_spnas
+from spnas_core.shapes import backbone_shapes, detector_shapes
+from spnas_core.torchvision_names import to_spnas, to_torchvision
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "fasterrcnn_resnet50_fpn.npz"
 ARCH = parse("r_111-2111-211111-211")
@@ -48,6 +49,16 @@ def spnas_weights(names: list[str], shapes: list[str], salt: int = 0) -> dict[st
     """All tensors, under our names."""
     ours = to_spnas(ARCH, names)
     return {ours[name]: array for name, array in torchvision_weights(names, shapes, salt).items()}
+
+
+def made(arch: Arch, settings: Detector, classes: int | None) -> dict[str, Floats]:
+    """Weights of the rule under torchvision's names: a Faster R-CNN of `classes` classes, or without them a classifier of ten."""
+    if classes is None:
+        score = (10, levels(arch, settings.base_width)[-1].channels)
+        shapes = {**backbone_shapes(arch, settings), "score.weight": score, "score.bias": score[:1]}
+    else:
+        shapes = detector_shapes(arch, settings, classes)
+    return {name: rule(name, shapes[ours]) for ours, name in to_torchvision(arch, shapes).items()}
 
 
 def network_input(pixels: npt.NDArray[np.uint8]) -> Floats:

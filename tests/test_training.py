@@ -18,6 +18,7 @@ from spnas_core.job import Data, TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.schedule import learning_rate
+from spnas_core.store import Store
 
 pytestmark = pytest.mark.training
 PARENT, CHILD = architecture.parse("b_1111-1111"), architecture.parse("b_11111-11111_1-0")
