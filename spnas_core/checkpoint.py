@@ -151,7 +151,7 @@ def _read(path: Path, name: str) -> torch_file.Arrays:
     for key, tensor in tensors:
         if tensor["dtype"] not in _TYPES:
             raise UserError(f"{name}: expected tensors of {', '.join(_TYPES)}, got {tensor['dtype']} in {key!r}")
-        found[key] = torch_file.decode(bytes(tensor["data"]), _TYPES[tensor["dtype"]], "<").reshape(tensor["shape"])
+        found[key] = torch_file.decode(tensor["data"], _TYPES[tensor["dtype"]], "<").reshape(tensor["shape"])
     return found
 
 

@@ -41,7 +41,7 @@ def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, 
         found = checkpoint.read_checkpoint(job.checkpoint)
         arch, least = architecture.parse(job.arch), job.checkpoint_coverage
         filled = checkpoint.start_audit(found, arch, job.detector, shapes_of(fresh), least)
-        return fresh | {name: found.weights[name] for name in filled.copied}, filled
+        return fresh | {name: found.weights[name].copy() for name in filled.copied}, filled
     return fresh, audit(shapes_of(fresh), {}, set())
 
 

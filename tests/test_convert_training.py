@@ -1,4 +1,4 @@
-"""Converted weights in use: the tensors of the built nets, scores of a converted detector, and trainings that start from torchvision's weights."""
+"""Converted weights in use: tensors of the built nets, scores of a converted detector, trainings that start from torchvision's weights."""
 
 import json
 from pathlib import Path
