@@ -155,16 +155,20 @@ def predict(
     "CHECKPOINT: a file of torch.save or a .safetensors of torchvision's ResNet, ResNeXt or Faster R-CNN (ResNet-FPN); "
     "with --to torchvision a model folder or weights file of ours. The norms' epsilon is 0.0 for a Faster R-CNN of 91 outputs with frozen "
     "norms, as torchvision sets it for its released COCO weights, else 1e-5.\n\n"
-    "Example: spnas convert fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --out coco-model"
+    "Example: spnas convert fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --out model"
 )
 def convert(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A path or any fsspec URL.")],
     out: Annotated[str, typer.Option("--out", metavar="URL", help="Model folder, or a .safetensors file with --to torchvision.")],
-    text: Annotated[str | None, typer.Option("--arch", metavar="TEXT", help="Architecture; read off torchvision's weights.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--arch", metavar="TEXT", help="Expected architecture; torchvision's weights tell theirs.")
+    ] = None,
     to: Annotated[Names, typer.Option("--to", help="Whose names the result has.")] = Names.spnas,
     least: Annotated[float, typer.Option("--coverage", min=0, max=1, help="Least share of parameters (classifier: backbone).")] = 0.9,
     epsilon: Annotated[float | None, typer.Option("--norm-epsilon", min=0, help="Epsilon of the batch norms.")] = None,
-    size: Annotated[tuple[int, int] | None, typer.Option("--image-size", metavar="H W", help="Network input, px; 800 1344.")] = None,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option("--image-size", metavar="H W", help="Network input, px; by default 800 1344.")
+    ] = None,
     categories: Annotated[str | None, typer.Option("--categories", metavar="JSON", help="COCO annotations that name the labels.")] = None,
     as_json: AsJson = False,
 ) -> None:
