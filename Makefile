@@ -30,5 +30,6 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## one JSON line per measurement
-	$(BIN)/python -m spnas_core.bench
+PEER ?=
+bench: setup  ## one JSON line per measurement; PEER="PYTHON ../shared/reference/bench_torchvision.py" adds torchvision's figures
+	$(BIN)/python -m flows.bench --peer "$(PEER)"

@@ -2,14 +2,14 @@
 
 import json
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from spnas_core.errors import JobError, MissingArtifactError, UserError
+from flows import store_cli
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
 
 class _Commands(TyperGroup):
@@ -19,7 +19,7 @@ class _Commands(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except (UserError, JobError, MissingArtifactError) as error:
+        except (UserError, JobError, MissingArtifactError, StoreError) as error:
             typer.echo(f"spnas: {error.args[0]}", err=True)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from error
 
@@ -32,15 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
-
-
-class Names(StrEnum):
-    """Whose names converted weights have."""
-
-    spnas = "spnas"
-    torchvision = "torchvision"
-
-
+app.add_typer(store_cli.app, name="store")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL; `demo` makes its own.")]
 StoreUrl = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]
@@ -151,33 +143,46 @@ def predict(
 
 
 @app.command(
-    help="Convert torchvision's weights to a model folder, or ours back to torchvision's names. Nothing in the checkpoint is executed.\n\n"
-    "CHECKPOINT: a file of torch.save or a .safetensors of torchvision's ResNet, ResNeXt or Faster R-CNN (ResNet-FPN); "
-    "with --to torchvision a model folder or weights file of ours. The norms' epsilon is 0.0 for a Faster R-CNN of 91 outputs with frozen "
-    "norms, as torchvision sets it for its released COCO weights, else 1e-5.\n\n"
-    "Example: spnas convert fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --out model"
+    help="Convert torchvision's weights to a model folder, or a model folder's weights to torchvision's names, bit for bit.\n\n"
+    "CHECKPOINT: a .pth or .safetensors file of Faster R-CNN with FPN, ResNet or ResNeXt; or, with --to torchvision, a model folder. "
+    "PyTorch is not needed, and nothing in a .pth file is run.\n\n"
+    "Example: spnas convert fasterrcnn_resnet50_fpn_coco.pth --out coco-model"
 )
 def convert(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A path or any fsspec URL.")],
-    out: Annotated[str, typer.Option("--out", metavar="URL", help="Model folder, or a .safetensors file with --to torchvision.")],
-    text: Annotated[
-        str | None, typer.Option("--arch", metavar="TEXT", help="Expected architecture; torchvision's weights tell theirs.")
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="File or model folder: a path or any fsspec URL.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for what is made: a path or any fsspec URL.")],
+    arch: Annotated[str | None, typer.Option("--arch", help="Architecture; without it, what the names and shapes say.")] = None,
+    to: Annotated[Literal["spnas", "torchvision"], typer.Option("--to", help="Whose names the weights get.")] = "spnas",
+    norm_epsilon: Annotated[
+        float | None, typer.Option("--norm-epsilon", min=0, help="Of batch norm; default 0.0 for COCO's 90 labels, else 1e-5.")
     ] = None,
-    to: Annotated[Names, typer.Option("--to", help="Whose names the result has.")] = Names.spnas,
-    least: Annotated[float, typer.Option("--coverage", min=0, max=1, help="Least share of parameters (classifier: backbone).")] = 0.9,
-    epsilon: Annotated[float | None, typer.Option("--norm-epsilon", min=0, help="Epsilon of the batch norms.")] = None,
-    size: Annotated[
-        tuple[int, int] | None, typer.Option("--image-size", metavar="H W", help="Network input, px; by default 800 1344.")
-    ] = None,
-    categories: Annotated[str | None, typer.Option("--categories", metavar="JSON", help="COCO annotations that name the labels.")] = None,
+    categories: Annotated[str | None, typer.Option("--categories", help="COCO annotation file that names the labels.")] = None,
+    coverage: Annotated[float, typer.Option("--coverage", min=0, max=1, help="Least share of the parameters that must be found.")] = 0.9,
     as_json: AsJson = False,
 ) -> None:
     """Convert weights."""
-    from spnas_core.convert import convert as convert_weights
-    from spnas_core.convert import lines
+    os.environ.setdefault("GLOG_v", "3")
+    from spnas_core import convert as conversion
 
-    report = convert_weights(checkpoint, out, to.value, text, least, epsilon, size, categories)
-    typer.echo(json.dumps(report) if as_json else "\n".join(lines(report)))
+    made = conversion.convert(checkpoint, arch, to, norm_epsilon, categories, coverage)
+    conversion.publish(made, out)
+    audit, epsilon = made.audit, made.norm_epsilon
+    if as_json:
+        facts = {"arch": str(made.arch), "files": sorted(made.files), "norm_epsilon": epsilon, "counters": made.counters}
+        typer.echo(json.dumps({**facts, "audit": audit.model}))
+        return
+    typer.echo(f"architecture  {made.arch}")
+    typer.echo(f"copied        {len(audit.copied)} tensors, {audit.copied_params:,} parameters, {audit.share:.1%} of the net's")
+    typer.echo(f"new           {len(audit.new)} tensors, {audit.new_params:,} parameters{_named(audit.new)}")
+    typer.echo(f"dropped       {len(audit.dropped)} tensors, {audit.dropped_params:,} parameters{_named(audit.dropped)}")
+    typer.echo(f"left out      {made.counters} counters of batches")
+    if epsilon is not None:
+        typer.echo(f"norm epsilon  {epsilon:g}")
+    typer.echo(f"written to    {out}: {', '.join(sorted(made.files))}")
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return f": {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
 
 
 def _search(settings: Any, data: str, store: str, as_json: bool) -> None:

@@ -48,6 +48,8 @@ class _Bars(logging.Handler):
 def _detail(event: dict[str, Any]) -> str:
     if event.get("event") == "compile":
         return "compiles"
+    if event.get("event") == "wait":
+        return "waits for another process that does the same"
     parts = [f"epoch {event['epoch']}/{event.get('epochs', '?')}"] if "epoch" in event else []
     parts += [f"{name} {event[name]:.3f}" for name in ("loss", "AP") if isinstance(event.get(name), int | float)]
     if isinstance(event.get("seconds_left"), int | float):

@@ -14,6 +14,7 @@ from spnas_core.report import publish_run
 from spnas_core.stages import read_stage
 from spnas_core.store import Store
 
+GRACE = 10.0  # seconds that a job has for its last checkpoint
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -54,7 +55,7 @@ def _ended_by_signals() -> Iterator[None]:
     """Make SIGTERM end the run as an exception does, so that neither jobs nor the ephemeral server live on."""
 
     def end(_signal: int, _frame: Any) -> None:
-        runner.stop_all()
+        runner.stop_all(GRACE)
         raise SystemExit(128 + signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, end)

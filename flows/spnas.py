@@ -16,14 +16,14 @@ from spnas_core.ledger import Trial, best, ranked, reignitions, winner
 from spnas_core.manifest import Manifest
 from spnas_core.plan import Plan, Split, open_plan, short, trained
 from spnas_core.progress import log_line
-from spnas_core.report import publish_run
+from spnas_core.report import announce_run, publish_run
 from spnas_core.search import propose_parallel, propose_serial
 from spnas_core.stages import Result, Stage, enter
 from tasks.candidates import train_candidates
 from tasks.jobs import Site, completed, run_jobs
 from tasks.stages import run_stage
 
-Url = Annotated[str, Field(pattern=r"^[a-z0-9+]+://.+")]
+Url = Annotated[str, Field(pattern=r"^[a-z0-9+]+://([^/@]+(/.*)?|/.+)$")]  # no user and password: Prefect records it
 
 
 @flow(name="spnas")
@@ -34,7 +34,8 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
     """
     run = presets.load(settings) if isinstance(settings, str) else settings
     plan = open_plan(run, data, store)
-    site = Site(plan.store.url, run.devices, run.device_target, run.threads, 60 * run.timeout_minutes)
+    announce_run(plan)
+    site = Site(plan.store.url, run.devices, run.device_target, run.threads, 60 * run.timeout_minutes, run.checkpoint_seconds)
     start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
     serial = run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
     reignited = run_stage(plan, "reignite", serial, lambda: reignite(plan, site, serial))

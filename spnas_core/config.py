@@ -130,20 +130,14 @@ class Run(Settings):
 
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9-]*$")
     arch: ArchText = "r_111-2111-211111-211_0-0-0-0"
-    checkpoint: str | None = Field(
-        None, description="weights to start from: URL of a checkpoint of torchvision's, or a model folder of ours"
-    )
-    checkpoint_coverage: float = Field(
-        0.9,
-        ge=0,
-        le=1,
-        description="least share of the parameters that it must cover: of the detector, or of the backbone for a classifier",
-    )
+    checkpoint: str | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
+    checkpoint_coverage: float = Field(0.5, ge=0, le=1, description="least share of the start net's parameters that it must give")
     seed: int = Field(0, ge=0)
     devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each")
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
     device_target: Literal["CPU", "Ascend", "GPU"] = "CPU"
     timeout_minutes: PositiveFloat = Field(600.0, description="longest time of one job")
+    checkpoint_seconds: PositiveFloat = Field(60.0, description="time between two checkpoints of a training")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
     detector: Detector = Detector()
     space: Space = Space()

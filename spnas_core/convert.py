@@ -1,135 +1,134 @@
-"""Torchvision's checkpoints to model folders of ours, and our weights back to torchvision's names; with an audit, and bit for bit."""
+"""Weights of torchvision's detectors and classifiers as a model folder of this program, and back, bit for bit."""
 
 import json
-import posixpath
-from typing import Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import safetensors.numpy
-from pydantic import ValidationError
+import mindspore as ms
+import numpy.typing as npt
+from mindspore import nn
+from safetensors.numpy import save
 
-from spnas_core import checkpoint, shapes
-from spnas_core.arch import Arch, parse
-from spnas_core.audit import Audit, shapes_of
-from spnas_core.checkpoint import BACKBONE, Checkpoint
+from spnas_core import arch as architecture
+from spnas_core import evaluate, transfer
+from spnas_core.arch import Arch
+from spnas_core.checkpoint import FILE, open_checkpoint, our_weights, read_checkpoint
 from spnas_core.config import Detector
-from spnas_core.data import annotations, files
+from spnas_core.data import coco, files
 from spnas_core.errors import UserError
-from spnas_core.model_folder import model_document, write_files, write_model
-from spnas_core.torchvision_names import to_torchvision
+from spnas_core.models.classifier import Classifier
+from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.step import get_weights
+from spnas_core.storage import Storage
+from spnas_core.torchvision_names import from_torchvision, infer_arch, to_torchvision
+from spnas_core.transfer import Audit
 
-Report = dict[str, Any]
-SUFFIX = ".safetensors"
+Arrays = dict[str, npt.NDArray[Any]]
+COCO_LABELS = 90  # of torchvision's released detectors: the ids of COCO's categories
+THEIR_FILE = "torchvision.safetensors"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion made: the files of the folder, the audit and, of a detector, its norms' epsilon.
+
+    `counters` is the number of torchvision's counters of batches, which no net here has a use for.
+    """
+
+    arch: Arch
+    files: dict[str, bytes]
+    audit: Audit
+    counters: int
+    norm_epsilon: float | None = None
 
 
 def convert(
-    url: str,
-    out: str,
-    to: Literal["spnas", "torchvision"] = "spnas",
-    arch: str | None = None,
-    least: float = 0.9,
-    epsilon: float | None = None,
-    image_size: tuple[int, int] | None = None,
-    categories: str | None = None,
-) -> Report:
-    """Convert the checkpoint `url` and write it to `out`: a model folder, or a .safetensors file with torchvision's names.
+    url: str, arch: str | None, to: str, epsilon: float | None = None, categories: str | None = None, coverage: float = 0.9
+) -> Converted:
+    """Convert the checkpoint at `url`, a file or a model folder; `to` is ``spnas`` or ``torchvision``.
 
-    `arch` is the architecture that is expected (a weights file of ours without `model.json` needs it), `least` the share of parameters
-    that must be covered (of the backbone, for a classifier), `epsilon` that of the norms where it is not torchvision's own,
-    `categories` an annotation file in COCO layout that names the labels. Returns what the command prints. UserError.
+    `arch` is inferred from torchvision's tensors, or read beside this program's, where it is not given. `epsilon` is that of the norms:
+    by default 0.0 for a detector with the 90 labels of COCO, as torchvision sets it for its released weights, else 1e-5. `categories` is
+    the URL of a COCO annotation file that names the labels. UserError where less than `coverage` of the net's parameters are found.
     """
-    found = checkpoint.read_checkpoint(url)
-    wanted = parse(arch) if arch else found.arch
-    if wanted is None:
-        raise UserError(f"checkpoint {url}: expected --arch, since a weights file of ours does not tell its architecture")
-    checkpoint.check_arch(found, wanted)
+    path, known = _locate(url, architecture.parse(arch) if arch else None)
+    arrays = read_checkpoint(path, url)
+    if known is None:
+        if not from_torchvision(arrays):
+            raise UserError(f"checkpoint {url}: expected --arch, since no {evaluate.MODEL} beside the file says the architecture")
+        known = infer_arch({name: array.shape for name, array in arrays.items()})
+    ours = our_weights(known, arrays, url)
+    settings = read_settings(ours, url, epsilon)
+    net = _build(known, settings, ours)
+    weights, audit = transfer.adopt(get_weights(net), ours)
+    counters = len(arrays) - len(ours)
+    if audit.share < coverage:
+        raise UserError(f"checkpoint {url}: expected at least {coverage:.0%} of the net's parameters (--coverage), got {audit.share:.1%}")
     if to == "torchvision":
-        if epsilon is not None or image_size or categories:
-            raise UserError("--to torchvision: expected no --norm-epsilon, --image-size or --categories, since weights do not hold them")
-        return _to_torchvision(found, wanted, out, least)
-    if found.source == "spnas":
-        raise UserError(f"checkpoint {url}: expected weights of torchvision's, got ours (--to torchvision converts them back)")
-    given = {"norm_epsilon": epsilon, "image_size": image_size}
-    try:
-        settings = Detector.model_validate(found.settings | {name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"convert: {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
-    audit, covered = _audit(found, wanted, settings, least)
-    labels = _labels(found.classes or 0, categories)
-    write_model(out, found.weights, model_document(str(wanted), settings, labels))
-    return _report(found, wanted, audit, covered) | {"norm_epsilon": settings.norm_epsilon, "classes": len(labels), "out": out}
+        names = to_torchvision(known, weights)
+        return Converted(known, {THEIR_FILE: save({names[name]: array for name, array in weights.items()})}, audit, counters)
+    made = {FILE: save(weights)}
+    if isinstance(net, Classifier):
+        return Converted(known, made, audit, counters)
+    document = evaluate.model_document(str(known), settings, _categories(categories, net.head.classes))
+    return Converted(known, {**made, evaluate.MODEL: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
 
 
-def _audit(found: Checkpoint, arch: Arch, settings: Detector, least: float) -> tuple[Audit, float]:
-    """Audit of the model folder's tensors, and the share of parameters that counts: a classifier's folder has no neck and no heads."""
-    if found.part == BACKBONE:
-        own = {name: shape for name, shape in shapes_of(found.weights).items() if name.startswith("score.")}
-        wanted = shapes.backbone_shapes(arch, settings) | own
-    elif found.classes is None:
-        raise UserError(f"checkpoint {found.url}: expected roi_heads.box_predictor.cls_score.weight, which tells the classes, got none")
-    else:
-        wanted = shapes.detector_shapes(arch, settings, found.classes)
-    audit = checkpoint.fit(found, wanted, least)
-    return audit, checkpoint.coverage(audit, wanted, found.part)
+def publish(converted: Converted, url: str) -> None:
+    """Write the files to a folder at any fsspec URL."""
+    target = Storage(url)
+    for name, content in converted.files.items():
+        target.write(name, content)
 
 
-def _to_torchvision(found: Checkpoint, arch: Arch, out: str, least: float) -> Report:
-    if not out.endswith(SUFFIX):
-        raise UserError(f"--out {out}: expected a file name that ends in {SUFFIX}")
-    names = to_torchvision(arch, found.weights)
-    given = shapes_of(found.weights)
-    base = given.get("backbone.stem.conv.weight", (64,))[0]
-    body = shapes.backbone_shapes(arch, Detector(base_width=base))
-    rest = {name: shape for name, shape in given.items() if not name.startswith(BACKBONE)}
-    audit = checkpoint.fit(found, body | rest, least if found.arch else 1.0)
-    theirs = {names[name]: array for name, array in found.weights.items()}
-    folder, name = posixpath.split(files.full_url(*files.open_url(out)))
-    write_files(folder or ".", {name: safetensors.numpy.save(theirs)})
-    return _report(found, arch, audit, audit.share) | {"out": out}
+def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> Detector:
+    """Sizes that the shapes of the weights show; all else has its default. UserError where a tensor that shows one is missing."""
+
+    def side(tensor: str, axis: int) -> int:
+        if tensor not in weights or weights[tensor].ndim <= axis:
+            raise UserError(f"checkpoint {name}: expected a tensor {tensor}, found none")
+        return int(weights[tensor].shape[axis])
+
+    stem = "3x3" if "backbone.stem.conv1.weight" in weights else "7x7"
+    sizes: dict[str, Any] = {"stem": stem, "base_width": side(f"backbone.stem.{'conv2' if stem == '3x3' else 'conv'}.weight", 0)}
+    if _is_detector(weights):
+        sizes |= {"fpn_channels": side("neck.inner.0.weight", 0), "head_channels": side("head.fc1.weight", 0)}
+        if epsilon is None:
+            epsilon = 0.0 if side("head.score.weight", 0) == COCO_LABELS + 1 else None
+        sizes |= {"norm": "frozen", "frozen_stages": 2}
+    if epsilon is not None:
+        sizes["norm_epsilon"] = epsilon
+    return Detector.model_validate(sizes)
 
 
-def _report(found: Checkpoint, arch: Arch, audit: Audit, covered: float) -> Report:
-    kind = "classifier" if found.part == BACKBONE else "detector"
-    about = {
-        "checkpoint": found.url,
-        "source": found.source,
-        "kind": kind,
-        "arch": str(arch),
-        "base_width": found.settings.get("base_width"),
-    }
-    return {**about, "coverage": covered, "counters": list(found.counters), "audit": audit.model}
+def _is_detector(weights: Arrays) -> bool:
+    return any(name.startswith(("neck.", "rpn.", "head.")) for name in weights)
 
 
-def _labels(count: int, url: str | None) -> list[tuple[int, str]]:
-    """Id and name of labels 1 to `count`: torchvision's labels are category ids; where no file names one, its name is its id."""
+def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if _is_detector(weights):
+        return FasterRCNN(arch, settings, len(weights["head.score.weight"]) - 1 if "head.score.weight" in weights else COCO_LABELS)
+    return Classifier(arch, settings, len(weights["score.weight"]) if "score.weight" in weights else 1)
+
+
+def _locate(url: str, arch: Arch | None) -> tuple[Path, Arch | None]:
+    """Path of the weights, and the architecture that stands beside them where it is not given."""
+    system, root = files.open_url(url)
+    folder = files.full_url(system, root)
+    if FILE not in (there := files.list_folder(system, root)):
+        return open_checkpoint(url), arch
+    if arch is None and evaluate.MODEL in there:
+        arch = architecture.parse(json.loads(files.local_file(f"{folder}/{evaluate.MODEL}").read_bytes())["arch"])
+    return open_checkpoint(f"{folder}/{FILE}"), arch
+
+
+def _categories(url: str | None, labels: int) -> coco.Categories:
+    """(id, name) of every label: torchvision's labels are COCO's ids, which have gaps."""
     names: dict[int, str] = {}
-    if url and not count:
-        raise UserError(f"--categories {url}: expected a detector to name the labels of, got a classifier")
     if url:
-        try:
-            document = json.loads(files.local_file(url).read_bytes())
-        except (OSError, ValueError) as error:
-            raise UserError(f"--categories {url}: expected an annotation file in COCO layout, got: {error}") from error
-        names = dict(annotations.categories(document, url))
-        if max(names) > count or min(names) < 1:
-            raise UserError(
-                f"--categories {url}: expected ids from 1 to {count}, the labels of the checkpoint, got {min(names)} to {max(names)}"
-            )
-    return [(label, names.get(label, str(label))) for label in range(1, count + 1)]
-
-
-def lines(report: Report) -> list[str]:
-    """Lines that a person reads of what `convert` returns."""
-    audit, counters = report["audit"], len(report["counters"])
-    part = "the backbone's" if report["kind"] == "classifier" else "the detector's"
-    found = [f"{report['checkpoint']}: {report['source']}'s {report['kind']}, {report['arch']}"]
-    counts = [(name, len(audit[name]), audit[f"{name}_params"]) for name in ("copied", "new", "dropped")]
-    found += [f"{name:8s} {tensors:4d} tensors  {parameters:12,d} parameters" for name, tensors, parameters in counts]
-    found += [f"  {sign} {name}" for sign, key in (("+", "new"), ("-", "dropped")) for name in audit[key]]
-    found.append(f"covered  {100 * report['coverage']:.1f} % of {part} parameters")
-    if counters:
-        found.append(f"left out {counters} num_batches_tracked, which count training steps and take no part in the net")
-    if "norm_epsilon" in report:
-        why = ", as torchvision sets it for its released COCO weights" if report["norm_epsilon"] == 0 else ""
-        found.append(f"norms    epsilon {report['norm_epsilon']:g}{why}")
-    return [*found, f"written  {report['out']}"]
+        names = {int(one["id"]): str(one["name"]) for one in json.loads(open_checkpoint(url).read_bytes())["categories"]}
+        if strangers := sorted(number for number in names if not 1 <= number <= labels):
+            raise UserError(f"{url}: expected ids of categories from 1 to {labels}, the labels of the checkpoint, got {strangers[0]}")
+    return tuple((number, names.get(number, str(number))) for number in range(1, labels + 1))

@@ -1,4 +1,4 @@
-"""What can go wrong: a user's mistake, and a job that failed with a typed reason."""
+"""What can go wrong: a user's mistake, a job that failed with a typed reason, a store that does not answer."""
 
 from typing import Literal
 
@@ -20,3 +20,7 @@ class JobError(RuntimeError):
 
 class MissingArtifactError(LookupError):
     """An artifact that was expected is not in the store, or was found corrupt and set aside."""
+
+
+class StoreError(OSError):
+    """The store is away (for longer than one waits), full or closed to us; the run can go on from what is in it when it is back."""

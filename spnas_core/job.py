@@ -8,7 +8,7 @@ from pydantic import Field
 
 from spnas_core.config import ArchText, Detector, Recipe, Reignite, Settings
 
-RECIPE_VERSION = 1  # raise it when the meaning of a job changes: old artifacts are then not found any more
+RECIPE_VERSION = 2  # raise it when the meaning of a job changes: old artifacts are then not found any more
 
 
 class Data(Settings):
@@ -42,7 +42,7 @@ class TrainJob(Settings):
     )
     checkpoint: str | None = Field(None, description="URL of a checkpoint file to start from instead")
     checkpoint_sha256: str | None = None
-    checkpoint_coverage: float = Field(0.9, ge=0, le=1, description="least share of parameters that the checkpoint must cover")
+    checkpoint_coverage: float = Field(0.0, description="least share of the net's parameters that the checkpoint must give")
     seed: int = 0
 
 
@@ -79,7 +79,7 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(job: TrainJob | ReigniteJob | EvaluateJob) -> str:
-    """Sha256 (hex) of the job and the recipe version, without the places of data, images and checkpoint, and what the latter must cover."""
+    """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, thresholds."""
     document = job.model_dump(mode="json")
     del document["data"]["url"]
     for name in ("checkpoint", "checkpoint_coverage"):

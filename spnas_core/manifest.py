@@ -5,11 +5,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from spnas_core.config import Settings
 from spnas_core.errors import UserError
-from spnas_core.storage import MANIFEST, check_name, sha256_file
+from spnas_core.names import check_name
+from spnas_core.storage import MANIFEST, READS, Storage, sha256_file
 
 
 class File(Settings):
@@ -50,3 +51,25 @@ def files_of(folder: Path) -> dict[str, File]:
             raise UserError(f"artifact from {folder}: expected plain files, got {path.name!r}")
         found[check_name(path.name)] = File(size=path.stat().st_size, sha256=sha256_file(path))
     return found
+
+
+def read_manifest(storage: Storage, folder: str) -> Manifest | str | None:
+    """Manifest of a folder whose files are there in their sizes; None without a manifest; a text that says what is wrong."""
+    for _ in range(READS):
+        if not isinstance(found := _read_once(storage, folder), str):
+            break
+    return found
+
+
+def _read_once(storage: Storage, folder: str) -> Manifest | str | None:
+    try:
+        manifest = Manifest.model_validate_json(storage.read(f"{folder}/{MANIFEST}"))
+        for name in manifest.files:
+            check_name(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValidationError, UserError) as error:
+        return f"its manifest is wrong: {str(error).splitlines()[0]}"
+    there = storage.sizes(folder)
+    wrong = [name for name, file in manifest.files.items() if there.get(name) != file.size]
+    return f"{wrong[0]} is missing or has another size" if wrong else manifest

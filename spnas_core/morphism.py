@@ -12,29 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from spnas_core.arch import Arch, blocks, levels
-from spnas_core.audit import Audit, Weights, audit, check_fit, shapes_of
 from spnas_core.lineage import lineage
-
-__all__ = ["Audit", "Weights", "inherit", "lineage", "load", "trainable_when_frozen"]
-
-
-def _fits(a: Weights, name: str, b: Weights, other: str) -> bool:
-    return other in b and a[name].shape == b[other].shape and a[name].dtype == b[other].dtype
-
-
-def load(fresh: Weights, weights: Weights, prefix: str = "") -> tuple[Weights, Audit]:
-    """Replace the tensors of `fresh` whose names start with `prefix` by those of `weights`, for one and the same architecture.
-
-    Below `prefix`, names, shapes and dtypes must be equal, else UserError with a +/- list. Other tensors of `fresh` stay (and count as
-    new), others of `weights` are left out (and count as dropped).
-    """
-    wanted = {name for name in fresh if name.startswith(prefix)}
-    given = {name for name in weights if name.startswith(prefix)}
-    fitting = {name for name in wanted if _fits(fresh, name, weights, name)}
-    ours, theirs = shapes_of(fresh), shapes_of(weights)
-    check_fit("cannot load", {name: ours[name] for name in wanted - fitting}, {name: theirs[name] for name in given - fitting})
-    result = {name: (weights if name in fitting else fresh)[name].copy() for name in fresh}
-    return result, audit(ours, theirs, fitting, weights.keys() - fitting)
+from spnas_core.transfer import Audit, Weights, audit_of, check_fit, fits
 
 
 @dataclass(frozen=True)
@@ -118,11 +97,10 @@ def inherit(parent: Arch, child: Arch, weights: Weights, fresh: Weights, *, repl
     plan = _Plan(parent, child, any(name.startswith("backbone.copies.") for name in weights), replace_head)
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
     sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
-    matched = {name: source for name, source in sources.items() if source is not None and _fits(fresh, name, weights, source)}
-    ours, theirs = shapes_of(fresh), shapes_of(weights)
-    misses = {name: ours[name] for name, source in sources.items() if source is not None and name not in matched}
+    matched = {name: source for name, source in sources.items() if source is not None and fits(fresh, name, weights, source)}
+    misses = {name: fresh[name] for name, source in sources.items() if source is not None and name not in matched}
     unused = weights.keys() - set(matched.values())
-    check_fit(f"cannot inherit {child} from {parent}", misses, {name: theirs[name] for name in unused if not plan.drops(name)})
+    check_fit(f"cannot inherit {child} from {parent}", misses, {name: weights[name] for name in unused if not plan.drops(name)})
 
     blank = (*plan.blank_norms(), "backbone.connect.")
     zero = {name for name in sources.keys() - matched.keys() if name.startswith(blank) and name.endswith((".gamma", ".beta"))}
@@ -131,7 +109,7 @@ def inherit(parent: Arch, child: Arch, weights: Weights, fresh: Weights, *, repl
     result |= {name: result[main].copy() for name, main in mains.items()}
     copied = matched.keys() | {name for name, main in mains.items() if main in matched}
     zero |= {name for name, main in mains.items() if main in zero}
-    return {name: result[name] for name in fresh}, audit(ours, theirs, copied, unused, zero)
+    return {name: result[name] for name in fresh}, audit_of(fresh, weights, copied, unused, zero)
 
 
 def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str]) -> set[str]:

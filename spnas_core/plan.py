@@ -1,13 +1,12 @@
 """What one run will do: its settings, its data, and the jobs and stages that follow from them; the keys of all stages are known at once."""
 
 import hashlib
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from spnas_core import checkpoint, shapes
 from spnas_core.arch import Arch, parse
+from spnas_core.checkpoint import open_checkpoint
 from spnas_core.config import Recipe, Run
 from spnas_core.cost import Cost
 from spnas_core.data import coco, crops
@@ -20,7 +19,6 @@ from spnas_core.search import candidate_cost
 from spnas_core.storage import sha256_file
 from spnas_core.store import Store
 
-logger = logging.getLogger("spnas_core")
 SEARCH_VERSION = 1  # raise it when a stage comes to do something else with the same settings
 Split = Literal["val", "test"]
 StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
@@ -46,15 +44,13 @@ class Plan:
 
     def train(self, arch: str, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
         """Job that trains `arch`; without `weights` it starts from the run's checkpoint, if that has one."""
-        from_checkpoint = (
-            {}
-            if weights
-            else {
-                "checkpoint": self.settings.checkpoint,
+        settings, from_checkpoint = self.settings, {}
+        if settings.checkpoint and not weights:
+            from_checkpoint = {
+                "checkpoint": settings.checkpoint,
                 "checkpoint_sha256": self.checkpoint_sha256,
-                "checkpoint_coverage": self.settings.checkpoint_coverage,
+                "checkpoint_coverage": settings.checkpoint_coverage,
             }
-        )
         common = {"detector": self.settings.detector, "data": self.data, "seed": self.settings.seed}
         return TrainJob(arch=arch, recipe=recipe, weights=weights, **common, **from_checkpoint)
 
@@ -101,28 +97,13 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
         raise UserError(f"{data_url}: expected the same categories in train and val, got {names} and {splits['val'].class_names}")
     data = Data(url=data_url, fingerprint=coco.fingerprint(data_url, ("train", "val")), strict=settings.strict)
     test = data.model_copy(update={"fingerprint": coco.fingerprint(data_url, ("test",))}) if _has_test(data_url) else None
-    sha256 = sha256_file(checkpoint.locate(settings.checkpoint)[0]) if settings.checkpoint else None
+    sha256 = sha256_file(open_checkpoint(settings.checkpoint)) if settings.checkpoint else None
     images = crops.fingerprint(settings.reignite.data) if settings.reignite.data else None
     plan = Plan(settings, store, data, len(names), test, sha256, images)
     if store.find("stage", plan.keys["fine_tune"]) is None:
-        check_checkpoint(settings, len(names))
         for split in splits.values():
             coco.verify_images(split, settings.threads)
     return plan
-
-
-def check_checkpoint(settings: Run, classes: int) -> None:
-    """Check that the start net can take its checkpoint's weights, and say what they cover; UserError where it cannot."""
-    if settings.checkpoint is None:
-        return
-    arch, detector, found = parse(settings.arch), settings.detector, checkpoint.read_checkpoint(settings.checkpoint)
-    wanted = shapes.detector_shapes(arch, detector, classes)
-    audit = checkpoint.start_audit(found, arch, detector, wanted, settings.checkpoint_coverage)
-    logger.info("checkpoint %s: %.1f %% of the start net's parameters", settings.checkpoint, 100 * audit.share)
-    epsilon = found.settings.get("norm_epsilon", detector.norm_epsilon)
-    if epsilon != detector.norm_epsilon:
-        told = "checkpoint %s: its norms were made with norm_epsilon %g, the settings have %g (--set detector.norm_epsilon=%g)"
-        logger.warning(told, settings.checkpoint, epsilon, detector.norm_epsilon, epsilon)
 
 
 def stage_keys(plan: Plan) -> dict[str, str]:

@@ -1,13 +1,32 @@
-"""Progress of jobs as log records: one channel for the terminal, Prefect's page and a file.
+"""Progress of jobs as log records: one channel for the terminal, Prefect's page and a file; and what a job and its worker tell each other.
 
-A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers:
-{"event": "start" | "compile" | "step" | "epoch" | "checkpoint" | "done" | "failed", "epoch", "epochs", "loss", "AP", "seconds_left", ...}.
+A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers, "wait" from the
+runner: {"event": "wait" | "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "done" | "failed", "epoch", "epochs", "loss",
+"AP", "seconds_left", "done" (steps, of a checkpoint), ...}.
 """
 
 import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a job and its worker meet.
+
+    `report` takes events; `resume` is the folder of the checkpoint, which is written every `interval` seconds; when `stop` is set, the job
+    writes one as soon as it can, and ends.
+    """
+
+    report: Callable[[dict[str, Any]], None]
+    resume: Path
+    interval: float = 60.0
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 def line(label: str, event: dict[str, Any]) -> str:
@@ -20,6 +39,8 @@ def line(label: str, event: dict[str, Any]) -> str:
     parts += [f"{name} {event[name]:.3f}" for name in ("loss", "AP", "AP50") if isinstance(event.get(name), int | float)]
     if isinstance(event.get("seconds_left"), int | float):
         parts.append(f"{duration(event['seconds_left'])} left")
+    if kind == "wait":
+        parts.append("another process does the same, waiting for it")
     if kind == "failed":
         parts.append(f"failed, {event.get('reason')}: {str(event.get('message', '')).splitlines()[0] if event.get('message') else ''}")
     if kind == "done" and isinstance(event.get("seconds"), int | float):
@@ -39,7 +60,7 @@ def duration(seconds: float) -> str:
 
 def log_progress(label: str, event: dict[str, Any]) -> None:
     """Log one event of the job `label`; single steps only at debug level."""
-    level = logging.DEBUG if event.get("event") in ("step", "checkpoint", "start") else logging.INFO
+    level = logging.DEBUG if event.get("event") in ("step", "checkpoint", "resume", "start") else logging.INFO
     log.log(level, "%s", line(label, event), extra={"progress": (label, event)})
 
 

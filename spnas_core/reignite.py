@@ -11,7 +11,7 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import start
+from spnas_core import checkpoint, start
 from spnas_core.config import Recipe
 from spnas_core.data import coco, crops
 from spnas_core.data.loader import steps_per_epoch
@@ -19,9 +19,10 @@ from spnas_core.data.pipeline import ImageCache
 from spnas_core.job import ReigniteJob
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.progress import Desk
 from spnas_core.schedule import learning_rate
 from spnas_core.store import Store
-from spnas_core.training import Arrays, Report, run_epochs
+from spnas_core.training import Arrays, run_epochs
 
 
 def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
@@ -35,7 +36,7 @@ def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
     return first, second
 
 
-def run(job: ReigniteJob, store: Store, out: Path, report: Report, resume: Path) -> dict[str, Any]:
+def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     """Do the job; leaves the backbone's weights and the history in `out` and returns top-1 accuracy on the validation images."""
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
@@ -49,8 +50,9 @@ def run(job: ReigniteJob, store: Store, out: Path, report: Report, resume: Path)
     steps = steps_per_epoch(len(train.items), recipe.batch)
     schedule = Recipe(lr=recipe.lr, schedule="cosine", warmup_steps=min(50, steps))
 
-    def batches(epoch: int) -> Iterator[Arrays]:
-        for number, batch in enumerate(crops.train_crops(train, recipe.batch, job.seed, epoch, cache=cache), start=epoch * steps):
+    def batches(epoch: int, first: int) -> Iterator[Arrays]:
+        stream = crops.train_crops(train, recipe.batch, job.seed, epoch, first, cache)
+        for number, batch in enumerate(stream, start=epoch * steps + first):
             target = np.eye(classes, dtype=np.float32)[batch.labels]
             target = target * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
             yield crops.mixup(batch.images, target.astype(np.float32), recipe.mixup, np.random.default_rng((job.seed, number)))
@@ -58,9 +60,9 @@ def run(job: ReigniteJob, store: Store, out: Path, report: Report, resume: Path)
     def rate(number: int) -> float:
         return learning_rate(schedule, number, recipe.epochs * steps)
 
-    history = run_epochs(step, batches, rate, recipe.epochs, steps, report, resume, lambda _: {})
+    history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, lambda _: {})
     history[-1]["top1"] = top1(net, val, recipe.batch, cache)
-    save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / start.FILE)
+    save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / checkpoint.FILE)
     (out / "history.json").write_text(json.dumps(history))
     return {"top1": history[-1]["top1"], "seconds": history[-1]["seconds"], "epochs": recipe.epochs}
 

@@ -11,7 +11,7 @@ import yaml
 from spnas_core.ledger import Ledger, pareto_front, ranked, winner
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, short
-from spnas_core.stages import Stage
+from spnas_core.stages import KEYS, Stage
 
 COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
 SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
@@ -120,8 +120,14 @@ def report_md(plan: Plan, stage: Stage) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def announce_run(plan: Plan) -> None:
+    """Leave the keys of a run's stages below `runs/NAME/`, so that housekeeping knows what it needs, also before its end."""
+    plan.store.write(f"runs/{plan.settings.name}/{KEYS}", json.dumps(plan.keys, indent=1).encode())
+
+
 def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
     """Write what a person wants of a finished run below `runs/NAME/` of the store, and return its summary."""
+    announce_run(plan)
     store, folder, final = plan.store, f"runs/{plan.settings.name}", stage.results["final"]
     card = json.loads(store.fetch("train", final.digest, "model.json").read_text())
     card |= {"scores": final.scores, "train_artifact": final.digest, "data_fingerprint": plan.data.fingerprint}

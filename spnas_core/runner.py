@@ -11,12 +11,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 from spnas_core import job as jobs
-from spnas_core.errors import JobError, MissingArtifactError, Reason, UserError
+from spnas_core.claims import Lease
+from spnas_core.errors import JobError, MissingArtifactError, Reason, StoreError, UserError
 from spnas_core.manifest import Manifest
 from spnas_core.store import Store
 from spnas_core.worker import BAD_INPUT, Order, environment, out_of_memory
@@ -24,6 +25,7 @@ from spnas_core.worker import BAD_INPUT, Order, environment, out_of_memory
 LOG_LINES = 15
 Progress = Callable[[dict[str, Any]], None]
 _running: set[subprocess.Popen[bytes]] = set()
+_waiting: set[threading.Event] = set()
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,33 +41,48 @@ def run_job(
     timeout: float | None = None,
     on_progress: Progress | None = None,
     device_target: str = "CPU",
+    checkpoint_seconds: float = 60.0,
+    lease: Lease = Lease(),  # noqa: B008 - it is immutable
 ) -> Manifest:
     """Do `job` on device `slot` in a process of its own and return its artifact's manifest; one that is there is not done again.
 
-    JobError: a typed failure of the job, with the last lines of its log; `timeout` is in seconds. UserError: the job's input is wrong.
-    JobBug: the program is wrong. Whatever ends this function ends the job's processes too.
+    Where another process has claimed the job, it is waited for: event ``wait``; `timeout`, in seconds, begins after that.
+    JobError: a typed failure of the job, with the last lines of its log. UserError: the job's input is wrong. StoreError: no answer of the
+    store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's processes too.
     """
-    store = Store(store_url)
-    kind, digest = job.kind, jobs.digest(job)
-    if found := store.find(kind, digest):
-        return found
-    order = Order.model_validate(
-        {
-            "job": job.model_dump(),
-            "store": store.url,
-            "device_target": device_target,
-            "device_id": slot,
-            "threads": threads,
-            "parent": os.getpid(),
-        }
-    )
+    store, kind, digest = Store(store_url), job.kind, jobs.digest(job)
+    tell = on_progress or (lambda _: None)
+    with store.claim(kind, digest, lease) as claim, _stoppable() as stopped:
+        if found := claim.acquire(lambda: store.find(kind, digest), stopped, lambda: tell({"event": "wait"})):
+            tell({"event": "done"})
+            return found
+        order = Order.model_validate(
+            {
+                "job": job.model_dump(),
+                "store": store.url,
+                "device_target": device_target,
+                "device_id": slot,
+                "threads": threads,
+                "checkpoint_seconds": checkpoint_seconds,
+                "parent": os.getpid(),
+            }
+        )
+        return _work(order, store, timeout, tell, claim.lost)
+
+
+def _work(order: Order, store: Store, timeout: float | None, on_progress: Progress, lost: threading.Event) -> Manifest:
+    """Run the worker and say how it ended, by its artifact's manifest or an exception."""
+    kind, digest = order.job.kind, jobs.digest(order.job)
     with tempfile.TemporaryDirectory(prefix="spnas-job-") as scratch:
         path, log = Path(scratch) / "job.json", Path(scratch) / "log.txt"
         path.write_text(order.model_dump_json())
         try:
-            status, last, timed_out = _follow(path, log, order, timeout, on_progress)
+            status, last, timed_out = _follow(path, log, order, timeout, on_progress, lost)
         finally:
-            store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
+            with contextlib.suppress(StoreError):  # how the job ended is more than its log
+                store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
+        if status and lost.is_set():
+            raise JobError("killed", "another process took the job over, since this one's heartbeats had not reached the store")
         if status:
             raise _failure(status, last, timed_out, timeout, log.read_text(errors="replace"))
     manifest = store.find(kind, digest)
@@ -74,14 +91,39 @@ def run_job(
     return manifest
 
 
-def stop_all() -> None:
-    """Kill the processes of all jobs that this process runs."""
-    for process in list(_running):
+def stop_all(grace: float = 0.0) -> None:
+    """End the processes of all jobs that this process runs, and its waiting for those of others.
+
+    Those that save a checkpoint within `grace` seconds may do so.
+    """
+    for stopped in list(_waiting):
+        stopped.set()
+    running = list(_running)
+    end = time.monotonic() + grace
+    if grace:
+        for process in running:
+            process.terminate()
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, end - time.monotonic()))
         _kill_group(process)
 
 
-def _follow(path: Path, log: Path, order: Order, timeout: float | None, on_progress: Progress | None) -> tuple[int, dict[str, Any], bool]:
-    """Run the worker to its end: exit status, last line, and whether it was stopped because its time was over."""
+@contextlib.contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """Give an event that `stop_all` sets."""
+    stopped = threading.Event()
+    _waiting.add(stopped)
+    try:
+        yield stopped
+    finally:
+        _waiting.discard(stopped)
+
+
+def _follow(
+    path: Path, log: Path, order: Order, timeout: float | None, on_progress: Progress, lost: threading.Event
+) -> tuple[int, dict[str, Any], bool]:
+    """Run the worker to its end, or until `lost`: exit status, last line, and whether it was stopped because its time was over."""
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
     variables = {**os.environ, **environment(order), "PYTHONPATH": os.pathsep.join(p for p in paths if p), "TMPDIR": str(path.parent)}
     command = [sys.executable, "-m", "spnas_core.worker", str(path)]
@@ -97,18 +139,17 @@ def _follow(path: Path, log: Path, order: Order, timeout: float | None, on_progr
             for line in lines:
                 with contextlib.suppress(json.JSONDecodeError):  # the torn last line of a worker that was killed
                     last = json.loads(line)
-                    if on_progress:
-                        on_progress(last)
+                    on_progress(last)
 
     reader = threading.Thread(target=contextvars.copy_context().run, args=(read,), name="spnas-progress")
     end = time.monotonic() + (timeout if timeout is not None else math.inf)
     _running.add(process)
     try:
         reader.start()
-        while process.poll() is None and time.monotonic() < end:
+        while process.poll() is None and time.monotonic() < end and not lost.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(min(1.0, max(0.01, end - time.monotonic())))  # short waits: an exception sent to this thread gets through
-        timed_out = process.poll() is None
+        timed_out = process.poll() is None and not lost.is_set()
     finally:
         _kill_group(process)  # also what the worker left behind, which would hold its end of the pipe
         status = process.wait()
@@ -127,6 +168,8 @@ def _failure(status: int, last: dict[str, Any], timed_out: bool, timeout: float 
         return UserError(message)
     if reason == "missing_artifact":
         return MissingArtifactError(message)
+    if reason == "store":
+        return StoreError(message)
     if last.get("event") == "failed" and reason in get_args(Reason):
         return JobError(reason, message)  # type: ignore[arg-type]
     if status > 0:

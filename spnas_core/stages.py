@@ -2,13 +2,14 @@
 
 import json
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from spnas_core.config import Settings
-from spnas_core.errors import JobError
+from spnas_core.errors import JobError, UserError
 from spnas_core.job import Job, Weights, digest
 from spnas_core.ledger import Stage as TrialStage
 from spnas_core.ledger import Trial, pareto_front
@@ -17,6 +18,7 @@ from spnas_core.plan import Plan, StageName
 from spnas_core.store import Store
 
 FILE = "stage.json"
+KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 
 class Result(Settings):
@@ -59,9 +61,15 @@ def publish_stage(plan: Plan, stage: Stage, seconds: float) -> Manifest:
         (folder / FILE).write_text(stage.model_dump_json(indent=1))
         (folder / "pareto.json").write_text(json.dumps([one.digest for one in front]))
         document = {"kind": "stage", "name": stage.name, "settings": plan.settings.model_dump(mode="json")}
-        return plan.store.publish_record("stage", stage.key, document, folder, metrics, seconds)
+        with plan.store.claim("stage", stage.key) as claim:  # two runs come to the same stage together when they share its last job
+            found = claim.acquire(lambda: plan.store.find("stage", stage.key), threading.Event(), lambda: None)
+            return found or plan.store.publish_record("stage", stage.key, document, folder, metrics, seconds)
 
 
 def read_stage(store: Store, key: str) -> Stage:
-    """Read the record of a finished stage; MissingArtifactError."""
-    return Stage.model_validate_json(store.fetch("stage", key, FILE).read_text())
+    """Read the record of a finished stage; MissingArtifactError, UserError where it is none."""
+    try:
+        return Stage.model_validate_json(store.fetch("stage", key, FILE).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{store.url}: stage/{key}: expected the record of a stage, got: {first['loc']}: {first['msg']}") from error

@@ -6,17 +6,17 @@ from mindspore import nn
 from safetensors.numpy import load_file
 
 from spnas_core import arch as architecture
-from spnas_core import checkpoint, morphism
-from spnas_core.audit import audit, shapes_of
+from spnas_core import checkpoint, morphism, transfer
+from spnas_core.checkpoint import FILE
 from spnas_core.config import Detector
 from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob, TrainJob, Weights
-from spnas_core.model_folder import WEIGHTS
 from spnas_core.storage import sha256_file
 from spnas_core.store import Store
+from spnas_core.transfer import Audit
 
 Arrays = dict[str, npt.NDArray[np.float32]]
-FILE, BACKBONE = WEIGHTS, checkpoint.BACKBONE
+BACKBONE = "backbone."
 
 
 def gather(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
@@ -29,20 +29,27 @@ def gather(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
     return weights[0].arch, merged
 
 
-def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, morphism.Audit]:
+def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, Audit]:
     """Weights of a new training, and the audit of where they come from; `fresh` are those of the newly initialised net."""
     if job.weights:
         parent, given = gather(job.weights, store)
         return morphism.inherit(architecture.parse(parent), architecture.parse(job.arch), given, fresh)
     if job.checkpoint:
-        path, _ = checkpoint.locate(job.checkpoint)
-        if job.checkpoint_sha256 and sha256_file(path) != job.checkpoint_sha256:
-            raise UserError(f"checkpoint {job.checkpoint}: expected the file with sha256 {job.checkpoint_sha256}, got another")
-        found = checkpoint.read_checkpoint(job.checkpoint)
-        arch, least = architecture.parse(job.arch), job.checkpoint_coverage
-        filled = checkpoint.start_audit(found, arch, job.detector, shapes_of(fresh), least)
-        return fresh | {name: found.weights[name].copy() for name in filled.copied}, filled
-    return fresh, audit(shapes_of(fresh), {}, set())
+        return _start_from_file(job, job.checkpoint, fresh)
+    count = sum(array.size for name, array in fresh.items() if not name.endswith((".moving_mean", ".moving_variance")))
+    return fresh, Audit((), tuple(sorted(fresh)), (), (), 0, count, 0)
+
+
+def _start_from_file(job: TrainJob, url: str, fresh: Arrays) -> tuple[Arrays, Audit]:
+    path = checkpoint.open_checkpoint(url)
+    if job.checkpoint_sha256 and sha256_file(path) != job.checkpoint_sha256:
+        raise UserError(f"checkpoint {url}: expected the file with sha256 {job.checkpoint_sha256}, got another")
+    given = checkpoint.our_weights(architecture.parse(job.arch), checkpoint.read_checkpoint(path, url), url)
+    weights, audit = transfer.adopt(fresh, given)
+    if audit.share < job.checkpoint_coverage:
+        least = f"expected at least {job.checkpoint_coverage:.0%} (checkpoint_coverage)"
+        raise UserError(f"checkpoint {url}: {least} of the net's parameters, got {audit.share:.1%}: {audit.copied_params:,}")
+    return weights, audit
 
 
 def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
@@ -50,7 +57,7 @@ def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
     if not job.weights:
         return fresh
     _, given = gather(job.weights, store)
-    return morphism.load(fresh, given, BACKBONE)[0]
+    return transfer.load(fresh, given, BACKBONE)[0]
 
 
 def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
@@ -63,7 +70,7 @@ def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
         parameter.requires_grad = not (parameter.name.endswith(never) or parameter.name.startswith(tuple(still)))
 
 
-def choose_trained(net: nn.Cell, job: TrainJob, audit: morphism.Audit) -> None:
+def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
     """Freeze what the settings and, with `freeze_inherited`, the inheritance say; what starts at zero is always trained."""
     arch = architecture.parse(job.arch)
     freeze(net, arch, job.detector)

@@ -1,12 +1,11 @@
-"""Files under one fsspec URL: names that cannot leave it, writes that are whole or not there, folders whose manifest comes last.
+"""Files under one fsspec URL: writes that are whole or not there, folders whose manifest comes last, errors that pass tried again.
 
-`store.py` gives these files their meaning; nothing else uses this module.
+`store.py`, `checkpoints.py` and `claims.py` give these files their meaning; nothing else uses this module.
 """
 
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import uuid
 from pathlib import Path
@@ -16,23 +15,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from spnas_core.errors import UserError
+from spnas_core.names import check_name, check_path, check_url
+from spnas_core.retries import DELAYS, retried
 
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}")
-
-
-def check_name(name: str) -> str:
-    """Return `name` if it is one plain file name; UserError for separators, leading dots, absolute paths and the like."""
-    if not _NAME.fullmatch(name):
-        raise UserError(f"name in the store: expected letters, digits, '.', '_', '=' and '-', got {name!r}")
-    return name
-
-
-def check_path(path: str) -> str:
-    """Return `path` if every part of it is a plain name."""
-    for part in path.split("/"):
-        check_name(part)
-    return path
+READS = 3  # of a file that is not what its manifest says: a read may be torn
 
 
 def sha256_file(path: Path) -> str:
@@ -42,10 +29,11 @@ def sha256_file(path: Path) -> str:
 
 
 class Storage:
-    """One place under a URL: local folder or object store."""
+    """One place under a URL: local folder or object store. What fails in passing is tried again after each of `delays`, in seconds."""
 
-    def __init__(self, url: str) -> None:
-        if "://" not in url:
+    def __init__(self, url: str, delays: tuple[float, ...] = DELAYS) -> None:
+        self.delays = delays
+        if "://" not in check_url(url):
             url = "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - no symlink is resolved, as in a URL
         self.url = url.rstrip("/")
         try:
@@ -56,54 +44,101 @@ class Storage:
         self._root = str(root).rstrip("/")
         self.local = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
 
+    @retried
     def read(self, path: str) -> bytes:
         """Content of one file; FileNotFoundError."""
-        content: bytes = self._fs.cat_file(self._full(path))
-        return content
+        return bytes(self._fs.cat_file(self._full(path)))
 
+    @retried
     def write(self, path: str, content: bytes) -> None:
         """Write one file, whole or not at all."""
         if self.local is None:
             self._fs.pipe_file(self._full(path), content)
             return
-        target = self.local / check_path(path)
+        target = self._place(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{uuid.uuid4().hex}.partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @retried
+    def create(self, path: str, content: bytes) -> bool:
+        """Write one file that is not there yet; whether it came to be (False: another process was first).
+
+        Local folders and S3 decide between two that do so at once; what has no conditional write (memory://) looks first and then writes.
+        """
+        if self.local is not None:
+            target = self._place(path)
+            while True:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    with target.open("xb") as file:
+                        file.write(content)
+                    return True
+                except FileExistsError:
+                    return False
+                except FileNotFoundError:  # its folder was removed between the two steps
+                    continue
+        try:
+            self._fs.pipe_file(self._full(path), content, mode="create")
+        except OSError:  # drivers have different ones for "it is there"; and the answer to a write that came through may have been lost
+            try:
+                return self.read(path) == content
+            except FileNotFoundError:
+                pass
+            raise
+        return True
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Sizes of the plain files right in `folder`, links and folders left out; empty where there is no such folder."""
-        try:
-            entries = self._fs.ls(self._full(folder), detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        plain = [e for e in entries if e["type"] == "file" and not e.get("islink")]
-        return {str(e["name"]).rsplit("/", 1)[-1]: int(e["size"]) for e in plain}
+        return {name: entry["size"] for name, entry in self._entries(folder).items() if entry["type"] == "file" and not entry.get("islink")}
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders right in `folder`, sorted; partial ones (a leading dot) left out."""
+        return sorted(name for name, entry in self._entries(folder).items() if entry["type"] == "directory" and not name.startswith("."))
+
+    @retried
+    def _entries(self, folder: str) -> dict[str, dict[str, Any]]:
         try:
-            entries = self._fs.ls(self._full(folder), detail=True)
+            return {str(e["name"]).rstrip("/").rsplit("/", 1)[-1]: e for e in self._fs.ls(self._full(folder), detail=True)}
         except (FileNotFoundError, NotADirectoryError):
-            return []
-        names = [str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory"]
-        return sorted(name for name in names if not name.startswith("."))
+            return {}
+
+    @retried
+    def files(self) -> dict[str, int]:
+        """Size of every file below the URL, by its path in there; links are left out."""
+        if self.local is not None:
+            places = [Path(top, name) for top, _, names in os.walk(self.local) for name in names]
+            return {str(place.relative_to(self.local)): place.stat().st_size for place in places if not place.is_symlink()}
+        found = self._fs.find(self._root, detail=True)
+        return {str(name)[len(self._root) :].lstrip("/"): int(entry["size"]) for name, entry in found.items()}
+
+    @retried
+    def sha256(self, path: str) -> str:
+        """Sha256 (hex) of one file, read in pieces; FileNotFoundError."""
+        with self._fs.open(self._full(path), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def put_folder(self, folder: str, source: Path, names: list[str], manifest: bytes) -> bool:
         """Copy the files `names` of `source` and, last, the manifest; whether it came to be (False: another process was first)."""
-        if self.local is None:
-            for name in names:
-                self._fs.put_file(str(source / name), self._full(f"{folder}/{name}"))
-            self.write(f"{folder}/{MANIFEST}", manifest)
-            return True
-        target = self.local / check_path(folder)
+        if self.local is not None:
+            return self._put_local(self._place(folder), source, names, manifest)
+        for name in names:
+            self._do("put_file", str(source / name), self._full(f"{folder}/{name}"))
+        self.write(f"{folder}/{MANIFEST}", manifest)
+        return True
+
+    @retried
+    def _put_local(self, target: Path, source: Path, names: list[str], manifest: bytes) -> bool:
         partial = target.with_name(f".{uuid.uuid4().hex}.partial")
-        partial.mkdir(parents=True)
         try:
+            partial.mkdir(parents=True)
             for name in names:
                 shutil.copyfile(source / check_name(name), partial / name, follow_symlinks=False)
             (partial / MANIFEST).write_bytes(manifest)
@@ -115,28 +150,51 @@ class Storage:
             raise
         return True
 
-    def get_file(self, path: str, target: Path) -> None:
-        """Copy one file to the local `target`, whole or not at all."""
+    def get_file(self, path: str, target: Path, sha256: str) -> bool:
+        """Copy one file to the local `target` if its bytes have that sha256; whether they have."""
+        return any(self._get_file(path, target, sha256) for _ in range(READS))
+
+    @retried
+    def _get_file(self, path: str, target: Path, sha256: str) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{uuid.uuid4().hex}.partial")
         try:
             self._fs.get_file(self._full(path), str(partial))
-            partial.replace(target)
+            if same := sha256_file(partial) == sha256:
+                partial.replace(target)
+            return same
         finally:
             partial.unlink(missing_ok=True)
 
     def move(self, folder: str, target: str) -> None:
-        """Rename a folder (copy and delete where the store cannot)."""
-        if self.local is None:
-            self._fs.mv(self._full(folder), self._full(target), recursive=True)
+        """Rename a folder of plain files (copy and delete where the store cannot)."""
+        if self.local is not None:
+            place = self._place(target)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._place(folder).rename(place)
             return
-        (self.local / check_path(target)).parent.mkdir(parents=True, exist_ok=True)
-        (self.local / check_path(folder)).rename(self.local / target)
+        for name in self.sizes(folder):
+            self._do("cp_file", self._full(f"{folder}/{name}"), self._full(f"{target}/{name}"))
+        self.remove(folder)
 
+    @retried
+    def _do(self, action: str, source: str, target: str) -> None:
+        getattr(self._fs, action)(source, target)
+
+    @retried
     def remove(self, path: str) -> None:
         """Delete a file or a folder with all in it, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm(self._full(path), recursive=True)
 
     def _full(self, path: str) -> str:
-        return f"{self._root}/{check_path(path)}"
+        return str(self._place(path)) if self.local is not None else f"{self._root}/{check_path(path)}"
+
+    def _place(self, path: str) -> Path:
+        """Return the local place of `path`; UserError where a link leads elsewhere."""
+        place = self.local or Path()
+        for part in check_path(path).split("/"):
+            place /= part
+            if place.is_symlink():
+                raise UserError(f"store {self.url}: expected no symbolic links in it, got {place}")
+        return place

@@ -1,59 +1,58 @@
 """Artifacts of jobs in object storage, checked on every read.
 
     KIND/DIGEST/manifest.json + files     complete if and only if the manifest is there (it is written last)
-    checkpoints/KIND/DIGEST/NUMBER/       the same, of a job that still runs; the newest valid one wins
+    checkpoints/KIND/DIGEST/NUMBER/       the same, of a job that still runs (checkpoints.py)
+    claims/KIND/DIGEST/NUMBER             which process computes it (claims.py)
     runs/NAME/, logs/KIND/                what a person reads
     aside/KIND/DIGEST.N                   what was found corrupt or half-written
 
-No other module touches the store.
+These modules alone touch the store.
 """
 
 import logging
 import os
-import tempfile
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from spnas_core import job as jobs
+from spnas_core.checkpoints import Checkpoints
+from spnas_core.claims import Claim, Lease
 from spnas_core.errors import MissingArtifactError, UserError
-from spnas_core.manifest import Manifest, files_of, versions
-from spnas_core.storage import MANIFEST, Storage, check_name, check_path, sha256_file
+from spnas_core.manifest import Manifest, files_of, read_manifest, versions
+from spnas_core.names import check_name, check_path, is_path
+from spnas_core.retries import DELAYS, first_line
+from spnas_core.storage import MANIFEST, READS, Storage, sha256_file
 
 log = logging.getLogger(__name__)
-KEPT_CHECKPOINTS = 2
 
 
 class Store:
     """The artifacts under one fsspec URL (or a path of a local folder)."""
 
-    def __init__(self, url: str, cache: Path | None = None) -> None:
-        self._storage = Storage(url)
+    def __init__(self, url: str, cache: Path | None = None, delays: tuple[float, ...] = DELAYS) -> None:
+        self._storage = Storage(url, delays)
         self.url = self._storage.url
         self.local = self._storage.local
         self._cache = cache or Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas") / "files"
 
     def writable(self) -> None:
         """Write, read and delete a file; UserError where the store cannot do so."""
-        probe, content = f"probe-{uuid.uuid4().hex}", b"spnas"
+        storage, probe, content = Storage(self.url, self._storage.delays[:3]), f"probe-{uuid.uuid4().hex}", b"spnas"
         try:
-            self._storage.write(probe, content)
-            if self._storage.read(probe) != content:
+            storage.write(probe, content)
+            if storage.read(probe) != content:
                 raise UserError(f"store {self.url!r}: expected to read back what was written")
-            self._storage.remove(probe)
+            storage.remove(probe)
         except UserError:
             raise
         except Exception as error:  # every driver has its own errors; here all of them mean the same
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"store {self.url!r}: expected a place that can be written, got: {reason}") from error
+            raise UserError(f"store {self.url!r}: expected a place that can be written, got: {first_line(error)}") from error
 
     def find(self, kind: str, digest: str) -> Manifest | None:
         """Manifest of a complete artifact whose files are all there in their sizes, else None; a corrupt one is set aside."""
         folder = _folder(kind, digest)
-        manifest = self._manifest(folder)
+        manifest = read_manifest(self._storage, folder)
         if isinstance(manifest, Manifest) and (manifest.kind, manifest.digest) != (kind, digest):
             manifest = f"it is the manifest of {manifest.kind}/{manifest.digest}"
         if isinstance(manifest, str):
@@ -73,6 +72,8 @@ class Store:
             return found
         target = _folder(kind, digest)
         if self._storage.sizes(target):
+            if found := self.find(kind, digest):  # it came to be between the two looks
+                return found
             self._set_aside(target, "it is half-written (no manifest)")
         manifest = Manifest(
             kind=kind, digest=digest, job=document, files=files_of(folder), metrics=metrics, versions=versions(), seconds=round(seconds, 3)
@@ -93,13 +94,11 @@ class Store:
         folder, expected = _folder(kind, digest), manifest.files[name].sha256
         if self.local is not None:
             path = self.local / folder / check_name(name)
+            whole = sha256_file(path) == expected
         else:
             path = self._cache / expected / name
-            if not path.exists() or sha256_file(path) != expected:
-                self._storage.get_file(f"{folder}/{name}", path)
-        if sha256_file(path) != expected:
-            if self.local is None:
-                path.unlink()
+            whole = (path.exists() and sha256_file(path) == expected) or self._storage.get_file(f"{folder}/{name}", path, expected)
+        if not whole:
             self._set_aside(folder, f"{name} has another sha256")
             raise MissingArtifactError(f"{kind}/{digest} was corrupt and is set aside; start the run again to compute it anew")
         return path
@@ -112,53 +111,30 @@ class Store:
         """Write a file below `runs/` or `logs/`, whole or not at all."""
         self._storage.write(path, content)
 
-    def save_checkpoint(self, kind: str, digest: str, folder: Path) -> None:
-        """Keep the files of `folder` as the newest checkpoint of a running job; all but the newest few are removed."""
-        place = f"checkpoints/{_folder(kind, digest)}"
-        numbers = self._storage.folders(place)
-        files, now = files_of(folder), round(time.time(), 3)
-        manifest = Manifest(kind=kind, digest=digest, job={}, files=files, metrics={}, versions=versions(), seconds=now)
-        number = f"{int(numbers[-1]) + 1 if numbers else 0:06d}"
-        self._storage.put_folder(f"{place}/{number}", folder, list(files), manifest.model_dump_json().encode())
-        for old in [*numbers, number][:-KEPT_CHECKPOINTS]:
-            self._storage.remove(f"{place}/{old}")
+    def files(self) -> dict[str, int]:
+        """Size of every file of the store, by its path in there; what has a name that the store would not give is left out."""
+        return {path: size for path, size in self._storage.files().items() if is_path(path)}
 
-    def load_checkpoint(self, kind: str, digest: str, folder: Path) -> bool:
-        """Copy the newest checkpoint that is whole into `folder`; False where there is none."""
-        place = f"checkpoints/{_folder(kind, digest)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for number in reversed(self._storage.folders(place)):
-            manifest = self._manifest(f"{place}/{number}")
-            if not isinstance(manifest, Manifest):
-                log.warning("checkpoint %s/%s is passed over: %s", place, number, manifest or "it is half-written")
-                continue
-            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-                for name in manifest.files:
-                    self._storage.get_file(f"{place}/{number}/{name}", Path(scratch) / name)
-                if files_of(Path(scratch)) == manifest.files:
-                    for name in manifest.files:
-                        (Path(scratch) / name).replace(folder / name)
-                    return True
-            log.warning("checkpoint %s/%s is passed over: a file has another sha256", place, number)
-        return False
+    def manifest(self, folder: str) -> Manifest | str | None:
+        """Manifest of the folder of an artifact or a checkpoint; None without one; a text that says what is wrong. Nothing is set aside."""
+        return read_manifest(self._storage, folder)
 
-    def drop_checkpoints(self, kind: str, digest: str) -> None:
-        """Remove the checkpoints of a job that has ended."""
-        self._storage.remove(f"checkpoints/{_folder(kind, digest)}")
+    def is_whole(self, path: str, sha256: str) -> bool:
+        """Whether the bytes of a file have that sha256."""
+        return any(self._storage.sha256(path) == sha256 for _ in range(READS))
 
-    def _manifest(self, folder: str) -> Manifest | str | None:
-        """Manifest of a folder whose files are there in their sizes; None without a manifest; a text that says what is wrong."""
-        try:
-            manifest = Manifest.model_validate_json(self._storage.read(f"{folder}/{MANIFEST}"))
-            for name in manifest.files:
-                check_name(name)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValidationError, UserError) as error:
-            return f"its manifest is wrong: {str(error).splitlines()[0]}"
-        there = self._storage.sizes(folder)
-        wrong = [name for name, file in manifest.files.items() if there.get(name) != file.size]
-        return f"{wrong[0]} is missing or has another size" if wrong else manifest
+    def remove(self, path: str) -> None:
+        """Delete a file, or a folder with all in it, an artifact's manifest first."""
+        self._storage.remove(f"{path}/{MANIFEST}")
+        self._storage.remove(path)
+
+    def checkpoints(self, kind: str, digest: str) -> Checkpoints:
+        """Checkpoints of a job that has not ended."""
+        return Checkpoints(self._storage, f"checkpoints/{_folder(kind, digest)}", kind, digest)
+
+    def claim(self, kind: str, digest: str, lease: Lease = Lease()) -> Claim:  # noqa: B008 - it is immutable
+        """Claim on an artifact, which keeps other processes from computing it at the same time."""
+        return Claim(self._storage, f"claims/{_folder(kind, digest)}", lease)
 
     def _set_aside(self, folder: str, reason: str) -> None:
         number = 0

@@ -5,14 +5,14 @@ bare classifier (``layer1.0.conv1.weight``, ``fc.weight``). Source: torchvision 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from spnas_core.arch import Arch, blocks
+from spnas_core.arch import Arch, blocks, parse
 from spnas_core.errors import UserError
 
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _PLAIN = {"weight": "weight", "bias": "bias"}
-BODY = "backbone.body."
+_BODY = "backbone.body."
 _HEADS = {
     "rpn.head.conv.0.0": "rpn.conv",
     "rpn.head.cls_logits": "rpn.score",
@@ -28,14 +28,53 @@ _OLD = (
 )
 
 
+_BLOCK = re.compile(r"layer([1-9]\d*)\.(\d+)\.conv1\.weight")
+
+
+def from_torchvision(names: Iterable[str]) -> bool:
+    """Whether these are torchvision's names."""
+    return any(name.startswith((_BODY, "layer1.")) for name in names)
+
+
+def infer_arch(shapes: Mapping[str, tuple[int, ...]]) -> Arch:
+    """Architecture of a ResNet or ResNeXt by the names and shapes of torchvision's tensors.
+
+    UserError where its blocks are not those of the space, such as a width that is neither kept nor doubled.
+    """
+    body = {name.removeprefix(_BODY): shape for name, shape in shapes.items()}
+    counts: dict[int, int] = {}
+    for name in body:
+        if match := _BLOCK.fullmatch(name):
+            counts[int(match[1])] = counts.get(int(match[1]), 0) + 1
+    basic = "layer1.0.conv3.weight" not in body
+    try:
+        width = body["conv1.weight"][0]
+        stages = []
+        for stage in range(1, len(counts) + 1):
+            digits = ""
+            for index in range(counts[stage]):
+                shape = body[f"layer{stage}.{index}.conv{2 if basic else 3}.weight"]
+                planes = shape[0] if basic else shape[0] // 4
+                digits += {1.0: "1", 2.0: "2"}[planes / width]
+                width = planes
+            stages.append(digits)
+        inner, share = body["layer1.0.conv2.weight"][:2]
+        planes = inner if basic else body["layer1.0.conv3.weight"][0] // 4
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        text = "expected the stem, blocks and widths of a ResNet or ResNeXt"
+        raise UserError(f"torchvision weights: {text}, could not make an architecture of them at {error}") from error
+    kind = "b" if basic else "r" if inner == share == planes else f"x({inner // share}x{share * 64 // planes}d)"
+    return parse(f"{kind}_{'-'.join(stages)}")
+
+
 def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     """Our name for each of torchvision's `names`, old spellings of released files included; counters of batches have none and are left out.
 
     UserError for a name that `arch` has no place for.
     """
     names = [name for name in names if not name.endswith(".num_batches_tracked")]
-    table = _table(arch, detector=any(name.startswith(BODY) for name in names))
-    found = {name: table.get(current(name)) for name in names}
+    table = _table(arch, detector=any(name.startswith(_BODY) for name in names))
+    found = {name: table.get(_current(name)) for name in names}
     return _complete(found, f"names of {arch} in torchvision's spelling")
 
 
@@ -61,7 +100,7 @@ def _table(arch: Arch, detector: bool) -> dict[str, str]:
         if block.projection:
             body |= {f"{theirs}downsample.0": f"{ours}shortcut.conv", f"{theirs}downsample.1": f"{ours}shortcut.bn"}
     if detector:
-        owners = {BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
+        owners = {_BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
         for level in range(len(arch.stages)):
             owners |= {f"backbone.fpn.{side}_blocks.{level}.0": f"neck.{side}.{level}" for side in ("inner", "layer")}
     else:
@@ -71,8 +110,7 @@ def _table(arch: Arch, detector: bool) -> dict[str, str]:
     }
 
 
-def current(name: str) -> str:
-    """Today's spelling of a name of torchvision's."""
+def _current(name: str) -> str:
     for pattern, spelling in _OLD:
         if pattern.fullmatch(name):
             return pattern.sub(spelling, name)

@@ -9,23 +9,24 @@ import mindspore as ms
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import cost, evaluate, metrics, model_folder, search, start
+from spnas_core import checkpoint, cost, evaluate, metrics, search, start
 from spnas_core.data import coco, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.job import TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.progress import Desk
 from spnas_core.schedule import learning_rate
 from spnas_core.store import Store
-from spnas_core.training import Arrays, Report, run_epochs
+from spnas_core.training import Arrays, run_epochs
 
 LOSS_SCALE = 1024.0  # of float16 trainings
 
 
-def run(job: TrainJob, store: Store, out: Path, report: Report, resume: Path) -> dict[str, Any]:
+def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     """Do the job; leaves weights, model, audit, history and detections in `out` and returns the metrics.
 
-    UserError for faulty data or weights that do not fit, JobError ``diverged``.
+    UserError for faulty data or weights that do not fit, JobError ``diverged`` or ``killed``.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
@@ -42,9 +43,9 @@ def run(job: TrainJob, store: Store, out: Path, report: Report, resume: Path) ->
     cache = ImageCache()
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 
-    def batches(epoch: int) -> Iterator[Arrays]:
-        stream = loader.train_batches(train_split, settings.image_size, recipe, settings.max_boxes, job.seed, epoch, cache=cache)
-        for number, batch in enumerate(stream, start=epoch * steps):
+    def batches(epoch: int, first: int) -> Iterator[Arrays]:
+        stream = loader.train_batches(train_split, settings.image_size, recipe, settings.max_boxes, job.seed, epoch, first, cache)
+        for number, batch in enumerate(stream, start=epoch * steps + first):
             noise = draw_noise(net, recipe.batch, settings.max_boxes, job.seed, number)
             yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
 
@@ -57,13 +58,13 @@ def run(job: TrainJob, store: Store, out: Path, report: Report, resume: Path) ->
     def rate(number: int) -> float:
         return learning_rate(recipe, number, recipe.epochs * steps)
 
-    history = run_epochs(step, batches, rate, recipe.epochs, steps, report, resume, score)
+    history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, score)
     detections = evaluate.detect(net, val_split, settings, cache)
     scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
     history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
-    save_file(get_weights(net), out / start.FILE)
+    save_file(get_weights(net), out / checkpoint.FILE)
     documents = {
-        "model": model_folder.model_document(job.arch, settings, train_split.categories),
+        "model": evaluate.model_document(job.arch, settings, train_split.categories),
         "audit": audit.model,
         "history": history,
         "detections": detections,

@@ -1,16 +1,18 @@
 """One job in a process of its own: ``python -m spnas_core.worker JOB.json``.
 
-The file holds {"job", "store", "device_target", "device_id", "threads", "parent"}. Standard output is one JSON object per line: the job's
-progress and, last, {"event": "done"} or {"event": "failed", "reason", "message"}; all else goes to standard error.
+The file holds an `Order`. Standard output is one JSON object per line: the job's progress and, last, {"event": "done"} or
+{"event": "failed", "reason", "message"}; all else goes to standard error. At SIGTERM a training saves a checkpoint and ends as ``killed``.
 Exit status: 0 done, 2 a user's mistake, 3 a typed failure; anything else is a bug (1, with its traceback) or a death.
 """
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +20,19 @@ from typing import Any, Literal, TextIO
 
 from pydantic import Field, ValidationError
 
+from spnas_core import graphs
 from spnas_core import job as jobs
 from spnas_core.config import Settings
-from spnas_core.errors import JobError, MissingArtifactError, UserError
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.manifest import Manifest
+from spnas_core.progress import Desk
+from spnas_core.retries import first_line, is_full
 from spnas_core.store import Store
 
 DONE, BAD_INPUT, FAILED = 0, 2, 3
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
 Report = Callable[[dict[str, Any]], None]
+log = logging.getLogger(__name__)
 
 
 class Order(Settings):
@@ -37,6 +43,7 @@ class Order(Settings):
     device_target: Literal["CPU", "Ascend", "GPU"] = "CPU"
     device_id: int = 0
     threads: int = Field(1, ge=1)
+    checkpoint_seconds: float = Field(60.0, description="time between two checkpoints of a training")
     parent: int | None = Field(None, description="process id of the runner: the worker dies with it")
 
 
@@ -71,45 +78,54 @@ def prepare_device(order: Order) -> None:
         mindspore.device_context.cpu.op_tuning.threads_num(order.threads)
 
 
-def run(job: jobs.Job, store: Store, out: Path, report: Report, resume: Path) -> dict[str, Any]:
+def run(job: jobs.Job, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     """Do a job of any kind; the imports load MindSpore."""
     if isinstance(job, jobs.TrainJob):
         from spnas_core import train
 
-        return train.run(job, store, out, report, resume)
+        return train.run(job, store, out, desk)
     if isinstance(job, jobs.ReigniteJob):
         from spnas_core import reignite
 
-        return reignite.run(job, store, out, report, resume)
+        return reignite.run(job, store, out, desk)
     from spnas_core import evaluate
 
-    return evaluate.run(job, store, out, report, resume)
+    return evaluate.run(job, store, out, desk)
 
 
-def perform(order: Order, report: Report) -> Manifest:
-    """Do the job, from its checkpoint where it has one, and publish its artifact; a finished one is only looked up."""
+def perform(order: Order, report: Report, stop: threading.Event) -> Manifest:
+    """Do the job, from its checkpoint where it has one, and publish its artifact; a finished one is only looked up.
+
+    When `stop` is set, the job saves a checkpoint and ends as ``killed``.
+    """
     store, job = Store(order.store), order.job
     kind, digest = job.kind, jobs.digest(job)
     if found := store.find(kind, digest):
         return found
-    begun = time.monotonic()
+    begun, checkpoints = time.monotonic(), store.checkpoints(kind, digest)
     with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
-        out, resume = Path(scratch) / "out", Path(scratch) / "resume"
+        out, resume, compiled = Path(scratch) / "out", Path(scratch) / "resume", Path(scratch) / "graphs"
         out.mkdir()
-        store.load_checkpoint(kind, digest, resume)
-        seen = _state(resume)
+        likeness = graphs.key(job, order.device_target)
+        graphs.borrow(likeness, compiled)
+        os.environ.update(graphs.variables(compiled))
+        checkpoints.load(resume)
 
         def on_progress(event: dict[str, Any]) -> None:
-            nonlocal seen
-            if event.get("event") in ("epoch", "checkpoint") and (state := _state(resume)) != seen:
-                store.save_checkpoint(kind, digest, resume)
-                seen = state
+            if event["event"] == "checkpoint":
+                graphs.keep(likeness, compiled)
+                try:
+                    checkpoints.save(resume)
+                except StoreError as error:
+                    log.warning("no checkpoint was saved: %s", error)
             report(event)
 
         prepare_device(order)
-        metrics = run(job, store, out, on_progress, resume)
+        desk = Desk(on_progress, resume, order.checkpoint_seconds, stop)
+        metrics = run(job, store, out, desk)
+        graphs.keep(likeness, compiled)
         manifest = store.publish(job, out, metrics, time.monotonic() - begun)
-    store.drop_checkpoints(kind, digest)
+    checkpoints.drop()
     return manifest
 
 
@@ -135,7 +151,9 @@ def main(path: str) -> int:
         die_with(order.parent)
         os.environ.update(environment(order))
         report({"event": "start", "pid": os.getpid()})
-        manifest = perform(order, report)
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
+        manifest = perform(order, report, stop)
     except ValidationError as error:
         return fail(BAD_INPUT, "bad_input", f"job {path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}")
     except UserError as error:
@@ -144,6 +162,10 @@ def main(path: str) -> int:
         return fail(FAILED, "missing_artifact", str(error))
     except JobError as error:
         return fail(FAILED, error.reason, error.message)
+    except OSError as error:
+        if isinstance(error, StoreError) or is_full(error):
+            return fail(FAILED, "store", first_line(error))
+        raise
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or out_of_memory(str(error)):
             return fail(FAILED, "out_of_memory", (str(error).splitlines() or ["MemoryError"])[0])
@@ -157,10 +179,6 @@ def _own_stdout() -> TextIO:
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return lines
-
-
-def _state(folder: Path) -> dict[str, tuple[int, int]]:
-    return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()}
 
 
 if __name__ == "__main__":

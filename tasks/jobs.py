@@ -31,6 +31,7 @@ class Site:
     device_target: str = "CPU"
     threads: int = 1
     timeout: float | None = None
+    checkpoint_seconds: float = 60.0
     free: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +71,7 @@ def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifes
             timeout=site.timeout,
             on_progress=lambda event: log_progress(label, event),
             device_target=site.device_target,
+            checkpoint_seconds=site.checkpoint_seconds,
         )
     finally:
         site.free.put(device)

@@ -13,7 +13,7 @@ from flows.cli import app
 from spnas_core.config import Run
 from spnas_core.errors import UserError
 
-COMMANDS = ("demo", "run", "arch", "eval", "predict", "convert")
+COMMANDS = ("demo", "run", "arch", "eval", "predict")
 run = CliRunner()
 
 

@@ -1,219 +1,269 @@
-"""`spnas convert`: torchvision's weights to a model folder and back, bit for bit, and what it refuses."""
+"""Torchvision's weights as ours and back, and trainings that start from them."""
 
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
+import mindspore as ms
 import numpy as np
 import pytest
-from golden_weights import made
+from golden_weights import GOLDEN, torchvision_weights
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from torch_files import dictionary, save, value, write_zip
 from typer.testing import CliRunner
 
 from flows.cli import app
-from spnas_core.arch import parse
-from spnas_core.config import Detector
-from spnas_core.torch_file import read_torch
+from spnas_core import evaluate
+from spnas_core.arch import Arch, blocks, parse
+from spnas_core.checkpoint import open_checkpoint, our_weights, read_checkpoint
+from spnas_core.config import Detector, Recipe
+from spnas_core.errors import UserError
+from spnas_core.job import Data, TrainJob
+from spnas_core.models.classifier import Classifier
+from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.step import get_weights
+from spnas_core.runner import run_job
+from spnas_core.store import Store
+from spnas_core.torchvision_names import infer_arch, to_torchvision
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
-SMALL = {"fpn_channels": 16, "head_channels": 32}
-NETS = {"b_11-21-21-21": Detector(base_width=8, **SMALL), "x(4x16d)_11-21-21-211": Detector(base_width=16, **SMALL)}
-ARCH = "b_11-21-21-21"
-run = CliRunner()
-
-
-def report(*args: str | Path) -> dict[str, Any]:
-    """The JSON document of a conversion that succeeds."""
-    result = run.invoke(app, ["convert", *map(str, args), "--json"])
-    assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
-
-
-def mistake(*args: str | Path) -> str:
-    """The one line of a conversion that fails."""
-    result = run.invoke(app, ["convert", *map(str, args)])
-    assert result.exit_code == 2, result.output
-    assert not result.stdout
-    assert result.stderr.startswith("spnas: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+PEER = os.environ.get("SPNAS_TORCHVISION_PYTHON")
+BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
+ARCH = parse("r_11-21-21-11")
+SMALL: dict[str, Any] = {"base_width": 8, "fpn_channels": 16, "head_channels": 32}
+LABELS = 4
+Arrays = dict[str, np.ndarray]
 
 
-def weights(classes: int | None = 90, arch: str = ARCH) -> dict[str, np.ndarray]:
-    return made(parse(arch), NETS[arch], classes)
+def body_shapes(arch: Arch, width: int = 64) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the convolutions of torchvision's ResNet of this architecture."""
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (width, 3, 7, 7)}
+    first = {block.stage: block.index for block in reversed(blocks(arch, width))}
+    for block in blocks(arch, width):
+        before, inner, after, name = block.in_channels, block.inner_channels, block.out_channels, f"layer{block.stage + 1}."
+        name += f"{block.index - first[block.stage]}."
+        if arch.block_type.expansion == 1:
+            shapes |= {f"{name}conv1.weight": (after, before, 3, 3), f"{name}conv2.weight": (after, after, 3, 3)}
+        else:
+            shapes |= {f"{name}conv1.weight": (inner, before, 1, 1), f"{name}conv3.weight": (after, inner, 1, 1)}
+            shapes[f"{name}conv2.weight"] = (inner, inner // arch.block_type.groups, 3, 3)
+    return shapes
 
 
-def written(path: Path, classes: int | None = 90) -> Path:
-    return save(path, weights(classes))
-
-
-def document(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "model.json").read_text())
-    return found
-
-
-@pytest.mark.parametrize("arch", NETS)
-@pytest.mark.parametrize("classes", [None, 3, 90])
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_there_and_back_bit_for_bit(arch: str, classes: int | None, kind: str, tmp_path: Path) -> None:
-    theirs = weights(classes, arch)
-    path = tmp_path / "a.bin"
-    if kind == "safetensors":
-        save_file(theirs, path)
-    else:
-        save(
-            path,
-            theirs | {"backbone.body.bn1.num_batches_tracked" if classes else "bn1.num_batches_tracked": np.array(7)},
-            kind == "legacy",
-        )
-    there = report(path, "--out", tmp_path / "model", "--arch", arch)
-    back = report(tmp_path / "model", "--to", "torchvision", "--out", tmp_path / "back.safetensors")
-    found = load_file(tmp_path / "back.safetensors")
-    assert found.keys() == theirs.keys()
-    assert all(found[name].tobytes() == array.tobytes() and found[name].shape == array.shape for name, array in theirs.items())
-    assert (there["arch"], there["coverage"], back["coverage"]) == (str(parse(arch)), 1.0, 1.0)
-    assert (there["audit"]["new"], there["audit"]["dropped"]) == ([], [])
-    assert len(there["counters"]) == (kind != "safetensors")
-
-
-def test_a_detectors_folder_has_everything_that_its_use_needs(tmp_path: Path) -> None:
-    found = report(written(tmp_path / "a.pth"), "--out", tmp_path / "model", "--image-size", "256", "320")
-    model = document(tmp_path / "model")
-    assert model["arch"] == "b_11-21-21-21_0-0-0-0"
-    assert model["classes"] == [{"label": label, "id": label, "name": str(label)} for label in range(1, 91)]
-    assert model["preprocessing"]["image_size"] == model["detector"]["image_size"] == [256, 320]
-    sizes = {name: model["detector"][name] for name in ("stem", "base_width", "fpn_channels", "head_channels", "norm", "norm_epsilon")}
-    expected = {"stem": "7x7", "base_width": 8, "fpn_channels": 16, "head_channels": 32, "norm": "frozen", "norm_epsilon": 0.0}
-    assert sizes == expected
-    assert Detector.model_validate(model["detector"]).score_threshold == 0.05
-    assert (found["classes"], found["norm_epsilon"], found["kind"]) == (90, 0.0, "detector")
+@given(
+    st.sampled_from(["b", "r", "x(32x4d)", "x(1x128d)"]),
+    st.lists(st.text("12", min_size=1, max_size=4), min_size=1, max_size=5).filter(lambda stages: "".join(stages).count("2") < 5),
+)
+def test_the_architecture_is_read_from_the_shapes(kind: str, stages: list[str]) -> None:
+    arch = parse(f"{kind}_{'-'.join(stages)}")
+    assert infer_arch(body_shapes(arch)) == arch
+    assert infer_arch({f"backbone.body.{name}": shape for name, shape in body_shapes(arch).items()}) == arch
 
 
 @pytest.mark.parametrize(
-    ("classes", "args", "epsilon"), [(90, (), 0.0), (3, (), 1e-5), (None, (), 1e-5), (90, ("--norm-epsilon", "1e-4"), 1e-4)]
+    "spoil",
+    [
+        lambda shapes: shapes.pop("conv1.weight"),
+        lambda shapes: shapes.pop("layer2.1.conv3.weight"),
+        lambda shapes: shapes.update({"layer2.1.conv3.weight": (1000, 64, 1, 1)}),
+        lambda shapes: shapes.clear(),
+    ],
 )
-def test_the_epsilon_of_the_norms(classes: int | None, args: tuple[str, ...], epsilon: float, tmp_path: Path) -> None:
-    path = written(tmp_path / "a.pth", classes)
-    found = report(path, "--out", tmp_path / "model", *args)
-    assert found["norm_epsilon"] == document(tmp_path / "model")["detector"]["norm_epsilon"] == epsilon
-    counted = save(tmp_path / "b.pth", weights(90) | {"backbone.body.bn1.num_batches_tracked": np.array(3)})
-    report(counted, "--out", tmp_path / "trained")
-    assert {name: document(tmp_path / "trained")["detector"][name] for name in ("norm", "norm_epsilon")} == {
-        "norm": "train",
-        "norm_epsilon": 1e-5,
-    }
+def test_shapes_of_no_architecture(spoil: Callable[[dict[str, tuple[int, ...]]], Any]) -> None:
+    shapes = body_shapes(ARCH)
+    spoil(shapes)
+    with pytest.raises(UserError, match="torchvision weights: expected the stem, blocks and widths"):
+        infer_arch(shapes)
 
 
-def test_names_of_the_labels(tmp_path: Path, tiny_data: Path) -> None:
-    categories = tiny_data / "annotations" / "instances_val.json"
-    report(written(tmp_path / "a.pth", 5), "--out", tmp_path / "model", "--categories", categories)
-    assert [one["name"] for one in document(tmp_path / "model")["classes"]] == ["red", "2", "3", "blue", "5"]
-    assert "expected ids from 1 to 3" in mistake(written(tmp_path / "b.pth", 3), "--out", tmp_path / "x", "--categories", categories)
-    assert "got a classifier" in mistake(written(tmp_path / "c.pth", None), "--out", tmp_path / "x", "--categories", categories)
-    assert "expected an annotation file" in mistake(
-        written(tmp_path / "b.pth", 3), "--out", tmp_path / "x", "--categories", tmp_path / "no"
-    )
-    assert not (tmp_path / "x").exists()
+def random_weights(net: Any, seed: int = 0) -> Arrays:
+    """Random weights of a net, its variances positive, under torchvision's names."""
+    rng = np.random.default_rng(seed)
+    ours = {name: rng.standard_normal(array.shape, np.float32) * np.float32(0.1) for name, array in get_weights(net).items()}
+    ours = {name: 1 + abs(array) if name.endswith(("moving_variance", "gamma")) else array for name, array in ours.items()}
+    names = to_torchvision(ARCH, ours)
+    return {names[name]: array for name, array in ours.items()}
 
 
-def test_the_audit_is_printed(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.pth", {name: array for name, array in weights().items() if "rpn.head.bbox_pred" not in name})
-    result = run.invoke(app, ["convert", str(path), "--out", str(tmp_path / "model")])
-    assert result.exit_code == 0
-    found = " ".join(result.stdout.split())
-    for words in ("torchvision's detector, b_11-21-21-21", "new 2 tensors", "+ rpn.delta.bias", "dropped 0 tensors", "norms epsilon 0,"):
-        assert words in found
-    assert "% of the detector's parameters" in found
-    assert "expected at least 99.99 %" in mistake(path, "--out", tmp_path / "other", "--coverage", "0.9999")
-    assert not (tmp_path / "other").exists()
+@pytest.fixture(scope="module")
+def detector() -> Arrays:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    return random_weights(FasterRCNN(ARCH, Detector(**SMALL), LABELS))
 
 
-def test_any_url(tmp_path: Path) -> None:
-    url = "memory://convert/model"
-    report(written(tmp_path / "a.pth", 3), "--out", url)
-    report(url, "--to", "torchvision", "--out", "memory://convert/back.safetensors")
-    system = fsspec.filesystem("memory")
-    assert system.isfile("/convert/model/weights.safetensors")
-    assert system.isfile("/convert/back.safetensors")
+@pytest.fixture(scope="module")
+def classifier() -> Arrays:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    return random_weights(Classifier(ARCH, Detector(**SMALL), 10))
 
 
-def test_a_weights_file_alone_does_not_tell_its_architecture(tmp_path: Path) -> None:
-    report(written(tmp_path / "a.pth", 3), "--out", tmp_path / "model")
-    alone = (tmp_path / "model" / "weights.safetensors").rename(tmp_path / "alone.safetensors")
-    out = ("--to", "torchvision", "--out", tmp_path / "back.safetensors")
-    assert "expected --arch" in mistake(alone, *out)
-    assert "+backbone.blocks.8.bn1.beta" in mistake(alone, *out, "--arch", "b_11-21-21-211")
-    assert "+backbone.blocks.1.shortcut" in mistake(alone, *out, "--arch", "b_1-121-21-21")
-    assert report(alone, *out, "--arch", ARCH)["coverage"] == 1
+def write(folder: Path, arrays: Arrays) -> str:
+    path = folder / "theirs.safetensors"
+    save_file(arrays, path)
+    return str(path)
 
 
-def test_mistakes_are_one_line_and_nothing_is_written(tmp_path: Path) -> None:
-    out = ("--out", tmp_path / "out")
-    good = written(tmp_path / "good.pth", 3)
-    text = tmp_path / "text.pth"
-    text.write_text("weights of my net\n")
-    cut = tmp_path / "cut.pth"
-    cut.write_bytes(good.read_bytes()[:5000])
-    trace = tmp_path / "EXECUTED"
-    evil = write_zip(tmp_path / "evil.pth", dictionary({"a": b"cposix\nsystem\n" + value((f"touch {trace}",)) + b"R"}), {})
-    assert "'posix.system'" in mistake(evil, *out)
-    assert not trace.exists()
-    assert "expected a file of torch.save or a .safetensors" in mistake(text, *out)
-    assert "cut off or damaged" in mistake(cut, *out)
-    assert "found none" in mistake(tmp_path / "nowhere.pth", *out)
-    assert "+backbone.blocks.0.conv3.weight" in mistake(good, *out, "--arch", "r_11-21-21-21")
-    assert "architecture '31'" in mistake(good, *out, "--arch", "31")
-    assert "ends in .safetensors" in mistake(good, *out, "--to", "torchvision")
-    assert "expected no --norm-epsilon" in mistake(good, *out, "--to", "torchvision", "--norm-epsilon", "0")
-    assert "image_size" in mistake(good, *out, "--image-size", "0", "320")
+def spnas(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def equal(first: Arrays, second: Arrays) -> bool:
+    return first.keys() == second.keys() and all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+@pytest.mark.training
+def test_a_detector_there_and_back(detector: Arrays, tiny_data: Path, tmp_path: Path) -> None:
+    counters = {"backbone.body.bn1.num_batches_tracked": np.array(7)}
+    status, text, _ = spnas("convert", write(tmp_path, detector | counters), "--out", tmp_path / "model", "--json")
+    made = json.loads(text)
+    assert (status, made["arch"], made["norm_epsilon"], made["counters"]) == (0, str(ARCH), 1e-5, 1)
+    assert (len(made["audit"]["copied"]), made["audit"]["new"], made["audit"]["dropped"]) == (len(detector), [], [])
+    document = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert {name: document["detector"][name] for name in SMALL} == SMALL
+    assert [one["id"] for one in document["classes"]] == [1, 2, 3, 4]
+
+    assert spnas("convert", tmp_path / "model", "--to", "torchvision", "--out", tmp_path / "back")[0] == 0
+    assert equal(load_file(tmp_path / "back" / "torchvision.safetensors"), detector)
+
+    document["detector"] |= {"image_size": [64, 64], "proposals_test": 20, "detections": 10}
+    (tmp_path / "model" / "model.json").write_text(json.dumps(document))
+    scores = evaluate.score_model(str(tmp_path / "model"), str(tiny_data), "val")
+    assert set(scores["per_class"]) == {"red", "blue"}
+
+
+@pytest.mark.training
+def test_a_classifier_there_and_back(classifier: Arrays, tmp_path: Path) -> None:
+    wrapped = {f"module.{name}": array for name, array in classifier.items()}
+    status, text, _ = spnas("convert", write(tmp_path, wrapped), "--out", tmp_path / "ours", "--arch", "r_11-21-21-11")
+    assert status == 0
+    assert f"copied        {len(classifier)} tensors" in text
+    assert [path.name for path in (tmp_path / "ours").iterdir()] == ["weights.safetensors"]
+    back = ("--to", "torchvision", "--out", tmp_path / "back")
+    status, _, error = spnas("convert", tmp_path / "ours", *back)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "expected --arch" in error
+    assert spnas("convert", tmp_path / "ours", "--arch", "11-21-21-11", *back)[0] == 0
+    assert equal(load_file(tmp_path / "back" / "torchvision.safetensors"), classifier)
+
+
+@pytest.mark.training
+def test_what_is_refused(detector: Arrays, tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 and no more")
+    names = {"categories": [{"id": 5, "name": "five"}]}
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    whole = write(tmp_path, detector)
+    half = tmp_path / "half"
+    half.mkdir()
+    part = write(half, {name: array for name, array in detector.items() if not name.startswith("roi_heads.")})
+    for words, message in (
+        ([tmp_path / "nothing.pth"], "expected a file, found none"),
+        ([tmp_path / "text.pth"], "expected a file of torch.save or a .safetensors file"),
+        ([tmp_path / "cut.pth"], "expected a whole file of torch.save"),
+        ([whole, "--arch", "r_11-21-21-21"], "weights differ, expected (+) and found (-): +backbone.blocks.6.bn1.beta"),
+        ([whole, "--arch", "r_11-21-2-11"], "expected names of r_11-21-2-11"),
+        ([whole, "--arch", "r_11-2x"], "r_11-2x"),
+        ([whole, "--categories", tmp_path / "names.json"], "expected ids of categories from 1 to 4, the labels of the checkpoint, got 5"),
+        ([part], "expected a tensor head.fc1.weight, found none"),
+    ):
+        status, _, error = spnas("convert", *words, "--out", tmp_path / "out")
+        assert (status, error.count("\n")) == (2, 1), error
+        assert message in error
     assert not (tmp_path / "out").exists()
-    report(good, *out)
-    assert "got ours" in mistake(tmp_path / "out", "--out", tmp_path / "again")
-    assert "a place to write to" in mistake(good, "--out", good)
 
 
-@pytest.mark.skipif(not (GOLDEN / "evil.pth").exists(), reason=f"no checkpoint files in {GOLDEN}")
-def test_golden_files_that_must_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert "'posix.system'" in mistake(GOLDEN / "evil.pth", "--out", "model")
-    assert "cut off" in mistake(GOLDEN / "truncated.pth", "--out", "model")
-    assert "expected" in mistake(GOLDEN / "README.md", "--out", "model")
-    assert list(tmp_path.iterdir()) == []
+def test_a_file_without_a_place_in_the_architecture(tmp_path: Path) -> None:
+    path = write(tmp_path, {"layer1.0.conv1.weight": np.zeros((1, 1), np.float32), "layer9.0.conv1.weight": np.zeros(1, np.float32)})
+    with pytest.raises(UserError, match=r"checkpoint it: torchvision weights: expected names of .*, got 'layer9\.0\.conv1\.weight'"):
+        our_weights(ARCH, read_checkpoint(open_checkpoint(path), "it"), "it")
 
 
-TORCHVISION = os.environ.get("SPNAS_TORCHVISION_PYTHON")
-SAVE = """
-import sys, numpy, torch, torchvision
-net = torchvision.models.get_model(sys.argv[1], weights=None, **({"weights_backbone": None} if "rcnn" in sys.argv[1] else {})).state_dict()
-torch.save(net, "a.pth", _use_new_zipfile_serialization=sys.argv[2] == "zip")
-numpy.savez("a.npz", **{name: tensor.numpy() for name, tensor in net.items()})
-"""
-LOAD = """
-import sys, numpy, torch, torchvision
-net = torchvision.models.get_model(sys.argv[1], weights=None, **({"weights_backbone": None} if "rcnn" in sys.argv[1] else {}))
-print(net.load_state_dict({name: torch.from_numpy(array) for name, array in numpy.load("back.npz").items()}))
-"""
+def train_from(checkpoint: str, data: Path, folder: Path, coverage: float = 0.1) -> tuple[dict[str, Any], dict[str, Any]]:
+    """History's last record and audit of one epoch from a checkpoint, in a process of its own."""
+    sizes = {"rpn_batch": 16, "proposals_train": 20, "proposals_test": 10, "roi_batch": 8, "max_boxes": 8, "detections": 10}
+    settings = Detector(image_size=(64, 64), norm="frozen", frozen_stages=2, **SMALL, **sizes)
+    job = TrainJob(
+        arch=str(ARCH),
+        detector=settings,
+        recipe=Recipe(epochs=1, batch=2, lr=1e-3),
+        data=Data(url=str(data), fingerprint="f"),
+        checkpoint=checkpoint,
+        checkpoint_coverage=coverage,
+    )
+    store = Store(str(folder / "store"))
+    manifest = run_job(job, store.url)
+    history, audit = (json.loads(store.fetch("train", manifest.digest, f"{name}.json").read_text()) for name in ("history", "audit"))
+    return history[-1], audit
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_a_training_from_their_weights(request: pytest.FixtureRequest, kind: str, tiny_data: Path, tmp_path: Path) -> None:
+    """The tiny data has other classes, so the last layers are new; of a classifier only the backbone is used."""
+    arrays: Arrays = request.getfixturevalue(kind)
+    record, audit = train_from(write(tmp_path, arrays), tiny_data, tmp_path)
+    assert np.isfinite(record["losses"]).all()
+    new = {name.split(".")[0] for name in audit["new"]}
+    if kind == "detector":
+        assert new == {"head"}
+        assert {name.rsplit(".", 1)[0] for name in audit["new"]} == {"head.score", "head.delta"}
+    else:
+        assert new == {"neck", "rpn", "head"}
+        assert audit["dropped"] == ["score.bias", "score.weight"]
+        with pytest.raises(UserError, match=r"expected at least 90% \(checkpoint_coverage\) of the net's parameters, got"):
+            train_from(write(tmp_path, arrays), tiny_data, tmp_path / "again", 0.9)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not TORCHVISION, reason="SPNAS_TORCHVISION_PYTHON names no Python with torchvision")
-@pytest.mark.parametrize("kind", ["zip", "legacy"])
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "fasterrcnn_resnet50_fpn"])
-def test_real_files_of_torchvision(name: str, kind: str, tmp_path: Path) -> None:
-    subprocess.run([str(TORCHVISION), "-c", SAVE, name, kind], cwd=tmp_path, check=True)
-    arrays = read_torch(tmp_path / "a.pth")
-    with np.load(tmp_path / "a.npz") as expected:
-        assert arrays.keys() == dict(expected).keys()
-        assert all(arrays[key].tobytes() == array.tobytes() for key, array in expected.items())
-    report(tmp_path / "a.pth", "--out", tmp_path / "model")
-    report(tmp_path / "model", "--to", "torchvision", "--out", tmp_path / "back.safetensors")
-    back = load_file(tmp_path / "back.safetensors")
-    assert all(back[key].tobytes() == array.tobytes() for key, array in arrays.items() if not key.endswith("num_batches_tracked"))
-    np.savez(tmp_path / "back.npz", **back)
-    loaded = subprocess.run([str(TORCHVISION), "-c", LOAD, name], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "All keys matched" in loaded.stdout
+@pytest.mark.skipif(not (BCCD.exists() and GOLDEN.exists()), reason="no shared data")
+def test_an_epoch_on_photographs_from_a_converted_detector(tmp_path: Path) -> None:
+    """ResNet-50-FPN with the weights of the golden rule, one epoch of BCCD: all losses are finite."""
+    with np.load(GOLDEN) as file:
+        names, shapes = file["names"].tolist(), file["shapes"].tolist()
+    settings = Detector(image_size=(256, 320), norm="frozen", frozen_stages=2, proposals_train=300, roi_batch=128, max_boxes=32)
+    job = TrainJob(
+        arch="111-2111-211111-211",
+        detector=settings,
+        recipe=Recipe(epochs=1, batch=2, lr=1e-3),
+        data=Data(url=str(BCCD), fingerprint="f"),
+        checkpoint=write(tmp_path, torchvision_weights(names, shapes)),
+        checkpoint_coverage=0.9,
+    )
+    store = Store(str(tmp_path / "store"))
+    manifest = run_job(job, store.url, threads=2)
+    (record,) = json.loads(store.fetch("train", manifest.digest, "history.json").read_text())
+    assert np.isfinite(record["losses"]).all()
+    assert manifest.metrics["inherited"] > 0.9
+
+
+SAVE = """
+import sys, numpy, torch, torchvision
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
+folder = sys.argv[1]
+plain = {"weights": None, "weights_backbone": None}
+models = torchvision.models
+nets = {"resnet18": models.resnet18(), "resnext50_32x4d": models.resnext50_32x4d(), "fasterrcnn": fasterrcnn_resnet50_fpn(**plain)}
+for name, net in nets.items():
+    state = net.state_dict()
+    torch.save(state, f"{folder}/{name}.pth")
+    torch.save({"model": state, "epoch": 3, "args": __import__("argparse").Namespace(lr=1)}, f"{folder}/{name}_nested.pth")
+    torch.save(state, f"{folder}/{name}_legacy.pth", _use_new_zipfile_serialization=False)
+    numpy.savez(f"{folder}/{name}.npz", **{key: value.numpy() for key, value in state.items()})
+"""
+
+
+@pytest.mark.skipif(not PEER, reason="SPNAS_TORCHVISION_PYTHON names no Python with torchvision")
+def test_files_of_real_nets(tmp_path: Path) -> None:
+    subprocess.run([str(PEER), "-c", SAVE, tmp_path], check=True)
+    archs = {"resnet18": "b_11-21-21-21", "resnext50_32x4d": "x(32x4d)_111-2111-211111-211", "fasterrcnn": "111-2111-211111-211"}
+    for name, text in archs.items():
+        with np.load(tmp_path / f"{name}.npz") as expected:
+            for file in (f"{name}.pth", f"{name}_nested.pth", f"{name}_legacy.pth"):
+                arrays = read_checkpoint(tmp_path / file, file)
+                assert equal(arrays, dict(expected))
+                assert infer_arch({key: array.shape for key, array in arrays.items()}) == parse(text)
+                assert len(our_weights(parse(text), arrays, file)) == sum(not key.endswith("num_batches_tracked") for key in arrays)

@@ -71,7 +71,9 @@ def test_children_train_on_what_they_inherit(finished: tuple[Plan, dict[str, Any
 def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]]) -> None:
     plan, summary = finished
     folder = Path(plan.store.local or "") / "runs" / "smoke"
-    assert {p.name for p in folder.iterdir()} == {"config.yml", "report.md", "trials.csv", "pareto.png", "summary.json", "model"}
+    files = {"stages.json", "config.yml", "report.md", "trials.csv", "pareto.png", "summary.json", "model"}
+    assert {p.name for p in folder.iterdir()} == files
+    assert json.loads((folder / "stages.json").read_text()) == plan.keys
     assert presets.load(str(folder / "config.yml")) == plan.settings
     assert len(list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))) == 4
     assert "best parallel" in (folder / "report.md").read_text()

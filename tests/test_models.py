@@ -19,6 +19,7 @@ from spnas_core.models import boxes as box_ops
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.progress import Desk
 
 pytestmark = pytest.mark.training
 Floats = npt.NDArray[np.float32]
@@ -206,7 +207,7 @@ def test_two_runs_with_one_seed_are_one(step: TrainStep, tiny_data: Path, tmp_pa
     def run(folder: Path, batches: list[tuple[np.ndarray, ...]]) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
         folder.mkdir()
         set_weights(step, begun)
-        history = training.run_epochs(step, lambda _: batches, lambda _: 0.02, 1, len(batches), lambda _: None, folder, lambda _: {})
+        history = training.run_epochs(step, lambda *_: batches, lambda _: 0.02, 1, len(batches), Desk(lambda _: None, folder), lambda _: {})
         return history, get_weights(step)
 
     batches = list(crowded(tiny_data, step.net))

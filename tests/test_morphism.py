@@ -9,8 +9,10 @@ from spnas_core.arch import ArchError, blocks, levels, parse
 from spnas_core.config import Mutation, Space
 from spnas_core.cost import detector_cost
 from spnas_core.errors import UserError
-from spnas_core.morphism import inherit, lineage, load, trainable_when_frozen
+from spnas_core.lineage import lineage
+from spnas_core.morphism import inherit, trainable_when_frozen
 from spnas_core.mutation import expand, mutate, swap
+from spnas_core.transfer import load
 
 WIDTH, FPN, HEAD = 4, 4, 5
 STATISTICS = ("moving_mean", "moving_variance")

@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import evaluate, metrics, model_folder
+from spnas_core import evaluate, metrics
 from spnas_core.config import Detector
 from spnas_core.data import coco
 from spnas_core.errors import UserError
@@ -30,8 +30,8 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = FasterRCNN(architecture.parse(text), SETTINGS, 2)
     folder = tmp_path_factory.mktemp("model")
     save_file(get_weights(net), folder / "weights.safetensors")
-    document = model_folder.model_document(text, SETTINGS, coco.open_split(str(tiny_data), "val").categories)
-    (folder / model_folder.MODEL).write_text(json.dumps(document))
+    document = evaluate.model_document(text, SETTINGS, coco.open_split(str(tiny_data), "val").categories)
+    (folder / evaluate.MODEL).write_text(json.dumps(document))
     return folder
 
 

@@ -1,6 +1,7 @@
 """Weights that a job starts from, out of a store; and a checkpoint that holds everything a training needs."""
 
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -9,14 +10,15 @@ from mindspore import Tensor, nn
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
+from spnas_core import checkpoint, start, training
 from spnas_core import job as jobs
-from spnas_core import start, training
 from spnas_core.config import Detector, Recipe, Reignite
 from spnas_core.errors import UserError
 from spnas_core.job import Data, ReigniteJob, TrainJob, Weights
 from spnas_core.models.blocks import Conv, Norm
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import TrainStep, get_weights
+from spnas_core.progress import Desk
 from spnas_core.store import Store
 
 pytestmark = pytest.mark.training
@@ -35,7 +37,7 @@ def net_weights(text: str, value: float) -> Arrays:
 def publish(store: Store, folder: Path, job: TrainJob | ReigniteJob, weights: Arrays) -> Weights:
     out = folder / jobs.digest(job)[:8]
     out.mkdir()
-    save_file(weights, out / start.FILE)
+    save_file(weights, out / checkpoint.FILE)
     store.publish(job, out, {}, 1.0)
     return Weights(kind=job.kind, digest=jobs.digest(job), arch=job.arch)
 
@@ -103,9 +105,11 @@ class Normed(nn.Cell):
         return ((self.bn(self.conv.plain(x)) - 1) ** 2).mean().reshape(1)
 
 
-def test_a_checkpoint_holds_statistics_and_momenta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 7])
+def test_a_checkpoint_holds_statistics_momenta_and_the_step(tmp_path: Path, last: int) -> None:
+    """A training of three epochs of three steps that dies at its checkpoint number `last` ends as one that ran through."""
     ms.set_context(mode=ms.GRAPH_MODE)
+    histories: list[list[dict[str, Any]]] = []
 
     def run(folder: Path, stop: bool) -> Arrays:
         folder.mkdir(exist_ok=True)
@@ -113,14 +117,18 @@ def test_a_checkpoint_holds_statistics_and_momenta(tmp_path: Path, monkeypatch: 
         net = Normed()
         step = TrainStep(net, 0.9, (1e-3,) * len(net.trainable_params()), None)
 
+        saved = 0
+
         def report(event: dict[str, object]) -> None:
-            if stop and event["event"] == "epoch" and event["epoch"] == 2:
+            nonlocal saved
+            saved += event["event"] == "checkpoint"
+            if stop and saved == last:
                 raise KeyboardInterrupt
 
-        def batches(epoch: int) -> list[tuple[np.ndarray, ...]]:
-            return [(np.random.default_rng((epoch, n)).standard_normal((2, 3, 8, 8)).astype(np.float32),) for n in range(3)]
+        def batches(epoch: int, first: int) -> list[tuple[np.ndarray, ...]]:
+            return [(np.random.default_rng((epoch, n)).standard_normal((2, 3, 8, 8)).astype(np.float32),) for n in range(first, 3)]
 
-        training.run_epochs(step, batches, lambda _: 0.1, 3, 3, report, folder, lambda _: {})
+        histories.append(training.run_epochs(step, batches, lambda n: 0.1 / (n + 1), 3, 3, Desk(report, folder, 0.0), lambda _: {}))
         return get_weights(step)
 
     whole = run(tmp_path / "whole", stop=False)
@@ -130,3 +138,5 @@ def test_a_checkpoint_holds_statistics_and_momenta(tmp_path: Path, monkeypatch: 
     assert {"bn.moving_mean", "bn.moving_variance"} <= {name.removeprefix("net.") for name in whole}
     assert any(name.startswith("velocity") for name in whole)
     assert all(whole[name].tobytes() == again[name].tobytes() for name in whole)
+    first, second = ([{**one, "seconds": 0} for one in history] for history in histories)
+    assert first == second

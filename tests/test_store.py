@@ -11,7 +11,8 @@ from spnas_core import job as jobs
 from spnas_core.config import Detector, Recipe
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
-from spnas_core.storage import Storage, check_name, check_path
+from spnas_core.names import check_name, check_path
+from spnas_core.storage import Storage
 from spnas_core.store import Store
 
 
@@ -171,15 +172,16 @@ def test_a_place_that_can_be_written_stays_empty(store: Store) -> None:
 
 def test_the_newest_whole_checkpoint_wins(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     key, folder = "a" * 64, tmp_path / "resume"
-    assert not store.load_checkpoint("train", key, folder)
+    checkpoints = store.checkpoints("train", key)
+    assert not checkpoints.load(folder)
     for step in range(4):
         (folder / "checkpoint.safetensors").write_bytes(bytes([step]) * 10)
         (folder / "checkpoint.json").write_text(json.dumps(step))
-        store.save_checkpoint("train", key, folder)
+        checkpoints.save(folder)
     assert Storage(store.url).folders(f"checkpoints/train/{key}") == ["000002", "000003"]
 
     def loaded(name: str) -> str:
-        assert store.load_checkpoint("train", key, tmp_path / name)
+        assert checkpoints.load(tmp_path / name)
         return (tmp_path / name / "checkpoint.json").read_text()
 
     assert loaded("one") == "3"
@@ -187,8 +189,8 @@ def test_the_newest_whole_checkpoint_wins(store: Store, tmp_path: Path, caplog: 
     assert loaded("two") == "2"
     assert "passed over" in caplog.text
     Storage(store.url).remove(f"checkpoints/train/{key}/000002/manifest.json")
-    assert not store.load_checkpoint("train", key, tmp_path / "three")
-    store.drop_checkpoints("train", key)
+    assert not checkpoints.load(tmp_path / "three")
+    checkpoints.drop()
     assert Storage(store.url).folders(f"checkpoints/train/{key}") == []
 
 

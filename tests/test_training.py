@@ -1,6 +1,5 @@
 """Training steps of a small detector, and trainings that stop and go on."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from mindspore import Tensor, nn
 from spnas_core import arch as architecture
 from spnas_core import morphism, start, training
 from spnas_core.config import Detector, Recipe
-from spnas_core.errors import JobError, UserError
+from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.progress import Desk
 from spnas_core.schedule import learning_rate
-from spnas_core.store import Store
 
 pytestmark = pytest.mark.training
 PARENT, CHILD = architecture.parse("b_1111-1111"), architecture.parse("b_11111-11111_1-0")
@@ -91,40 +90,41 @@ class Line(nn.Cell):
         return ((x * self.weight).sum(1) - 1.0).pow(2).mean().reshape(1)
 
 
-def train_line(resume: Path, stop_after: int | None = None, bad: int | None = None) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Train `Line` for 4 epochs of 5 steps; die after `stop_after` epochs."""
+def train_line(desk: Desk, bad: int | None = None, stop_at: int | None = None) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Train `Line` for 4 epochs of 5 steps; batch `bad` is not finite, at batch `stop_at` a stop is asked for."""
     net = Line()
     step = TrainStep(net, 0.9, (1e-3,), None)
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        for number in range(5):
+    def batches(epoch: int, first: int) -> Iterator[Batch]:
+        for number in range(first, 5):
+            if epoch * 5 + number == stop_at:
+                desk.stop.set()
             x = np.random.default_rng((epoch, number)).standard_normal((4, 3)).astype(np.float32)
             yield (x * np.float32(np.nan) if epoch * 5 + number == bad else x,)
 
-    def report(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and event["epoch"] == stop_after:
-            raise KeyboardInterrupt
-
-    history = training.run_epochs(step, batches, lambda n: 0.05 / (n + 1), 4, 5, report, resume, lambda epoch: {"AP": float(epoch)})
+    history = training.run_epochs(step, batches, lambda n: 0.05 / (n + 1), 4, 5, desk, lambda epoch: {"AP": float(epoch)})
     return net.weight.asnumpy(), history
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_a_training_that_died_ends_as_one_that_ran_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
-    whole, history = train_line(tmp_path)
-    resume = tmp_path / "resume"
-    resume.mkdir()
-    with pytest.raises(KeyboardInterrupt):
-        train_line(resume, stop_after)
-    again, resumed = train_line(resume)
+@pytest.mark.parametrize("number", [0, 3, 4, 5, 11, 18])
+def test_a_training_that_is_stopped_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
+    """A stop is obeyed after the step at hand, with a checkpoint, and nothing is lost."""
+    events: list[str] = []
+    whole, history = train_line(Desk(lambda _: None, tmp_path))
+    (tmp_path / "resume").mkdir()
+    desk = Desk(lambda event: events.append(event["event"]), tmp_path / "resume")
+    with pytest.raises(JobError, match=f"stopped from outside after step {number + 1} of 20") as caught:
+        train_line(desk, stop_at=number)
+    assert caught.value.reason == "killed"
+    assert events[-1] == "checkpoint"
+    again, resumed = train_line(Desk(lambda _: None, tmp_path / "resume"))
     assert again.tobytes() == whole.tobytes()
     assert [{**one, "seconds": 0} for one in resumed] == [{**one, "seconds": 0} for one in history]
 
 
 def test_a_loss_that_is_not_finite_says_where(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"diverged: loss \[nan\] at step 8 of 20"):
-        train_line(tmp_path, bad=7)
+        train_line(Desk(lambda _: None, tmp_path), bad=7)
 
 
 def test_sgd_with_momentum_decay_and_clipping() -> None:
@@ -185,11 +185,3 @@ def test_decay_spares_norm_and_bias_where_asked() -> None:
     assert set(start.decays(net, 0.5, True)) == {0.5}
     spared = {p.name.rsplit(".", 1)[1] for p, one in zip(net.trainable_params(), start.decays(net, 0.5, False), strict=True) if not one}
     assert spared == {"gamma", "beta", "bias"}
-
-
-def test_a_file_that_holds_no_weights(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_text(json.dumps({"no": "weights"}))
-    job = TrainJob(arch=str(PARENT), detector=SETTINGS, recipe=Recipe(), data=Data(url="x", fingerprint="y"), checkpoint=str(path))
-    with pytest.raises(UserError, match=r"weights\.pth: expected a file of torch\.save"):
-        start.start_detector(job, Store(str(tmp_path / "store")), {})

@@ -1,5 +1,6 @@
 """Settings of a run: from a preset of this folder or a YAML file, with single values set on top."""
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from spnas_core.config import Run
 from spnas_core.errors import UserError
 
 FOLDER = Path(__file__).parent
+_SHORT = reprlib.Repr()  # of values without an end: YAML's aliases make large ones of few letters
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,16 +50,21 @@ def describe(error: ValidationError, where: str) -> list[str]:
     """One line per error: `demo: serial.rounds: expected ..., got ...`."""
     lines = []
     for one in error.errors():
-        key = ".".join(map(str, one["loc"])) or "settings"
+        key = _plain(".".join(map(str, one["loc"]))) or "settings"
         message = one["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        got = "" if one["type"] in ("missing", "value_error") else f", got {one['input']!r}"
+        got = "" if one["type"] in ("missing", "value_error") else f", got {_SHORT.repr(one['input'])}"
         if one["type"] == "extra_forbidden":
-            lines.append(f"{where}: {key}: expected no such key, got {one['input']!r}")
+            lines.append(f"{where}: {key}: expected no such key, got {_SHORT.repr(one['input'])}")
         elif one["type"] == "value_error":
-            lines.append(f"{where}: {key}: {message}")
+            lines.append(f"{where}: {key}: {_plain(message)}")
         else:
             lines.append(f"{where}: {key}: expected {message[0].lower()}{message[1:]}{got}")
     return lines
+
+
+def _plain(text: str) -> str:
+    """Return `text` as one line that every terminal can show."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _read(preset: str) -> dict[str, Any]:
@@ -75,14 +83,14 @@ def _read(preset: str) -> dict[str, Any]:
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: expected YAML, got: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # the last three: of numbers and nesting without an end
+        raise UserError(f"{_plain(where)}: expected YAML, got: {_plain(' '.join(str(error).split()))}") from error
 
 
 def _put(document: dict[str, Any], path: list[str], value: Any, key: str) -> None:
     for part in path[:-1]:
         inner = document.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise UserError(f"--set {key}: expected {part!r} to hold keys, got {inner!r}")
+            raise UserError(f"--set {_plain(key)}: expected {part!r} to hold keys, got {_SHORT.repr(inner)}")
         document[part] = document = dict(inner)  # aliases of YAML share one mapping
     document[path[-1]] = value

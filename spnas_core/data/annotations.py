@@ -37,25 +37,21 @@ def check(document: Any, where: str) -> Clean:
     images = _entries(document, "images", {"id": _is_id, "file_name": _is_name, "width": _is_size, "height": _is_size}, where)
     if not images:
         raise UserError(f"{where}: expected at least one image, got none")
-    kinds = [{"id": number, "name": name} for number, name in categories(document, where)]
-    keys = {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box}
-    marks = _entries(document, "annotations", keys, where)
-    _unique(images, "id", f"{where}: images")
-    _unique([a for a in marks if "id" in a], "id", f"{where}: annotations")
-    images = sorted(({k: i[k] for k in ("id", "file_name", "width", "height")} for i in images), key=lambda i: i["id"])
-    return _clean(images, kinds, marks, where)
-
-
-def categories(document: Any, where: str) -> list[tuple[int, str]]:
-    """Id and name of the categories of a parsed annotation file of the place `where`, by ascending id; UserError in one line."""
-    if not isinstance(document, dict):
-        raise UserError(f"{where}: expected an object with categories, got a {type(document).__name__}")
     kinds = _entries(document, "categories", {"id": _is_id, "name": _is_name}, where)
     if not kinds:
         raise UserError(f"{where}: expected at least one category, got none")
+    keys = {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box}
+    marks = _entries(document, "annotations", keys, where)
+    _unique(images, "id", f"{where}: images")
     _unique(kinds, "id", f"{where}: categories")
     _unique(kinds, "name", f"{where}: categories")
-    return sorted((kind["id"], kind["name"]) for kind in kinds)
+    numbered = [a for a in marks if "id" in a]
+    if strange := [a["id"] for a in numbered if isinstance(a["id"], list | dict)]:
+        raise UserError(f"{where}: annotations: expected a number as 'id', got {strange[0]!r}")
+    _unique(numbered, "id", f"{where}: annotations")
+    images = sorted(({k: i[k] for k in ("id", "file_name", "width", "height")} for i in images), key=lambda i: i["id"])
+    kinds = sorted(({"id": k["id"], "name": k["name"]} for k in kinds), key=lambda k: k["id"])
+    return _clean(images, kinds, marks, where)
 
 
 def _clean(images: list[dict[str, Any]], kinds: list[dict[str, Any]], marks: list[dict[str, Any]], where: str) -> Clean:

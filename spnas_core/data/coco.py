@@ -24,6 +24,9 @@ from spnas_core.errors import UserError
 logger = logging.getLogger("spnas_core")
 
 
+Categories = tuple[tuple[int, str], ...]  # (id, name), by ascending id
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """One image: where it lies, its annotated size, and the boxes to learn; crowd boxes are not among them."""
@@ -48,7 +51,7 @@ class Split:
 
     name: str
     samples: tuple[Sample, ...]
-    categories: tuple[tuple[int, str], ...]
+    categories: Categories
     dropped: dict[str, int]
     annotations: dict[str, Any]
     digest: str  # sha256 of the annotation file
@@ -70,7 +73,7 @@ def open_split(url: str, split: str, strict: bool = False) -> Split:
     raw = _read(system, root, split, where)
     try:
         document = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: expected JSON, got: {error}") from error
     clean = annotations.check(document, where)
     if clean.faults:

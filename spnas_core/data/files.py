@@ -11,12 +11,15 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from spnas_core.errors import UserError
+from spnas_core.names import check_url
 
 
 def open_url(url: str) -> tuple[Any, str]:
     """File system of `url` and the path inside it; UserError for a protocol that is unknown or whose package is missing."""
     try:
-        system, path = fsspec.url_to_fs(str(url))
+        system, path = fsspec.url_to_fs(check_url(str(url)))
+    except UserError:
+        raise
     except (ImportError, ValueError) as error:
         raise UserError(f"{url}: expected a path or an fsspec URL that this installation can open, got: {error}") from error
     return system, str(path)

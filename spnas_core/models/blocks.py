@@ -1,4 +1,4 @@
-"""Residual blocks and stems, with norms that are trained, or constant and folded into the convolution.
+"""Residual blocks and stems, with norms that are trained or frozen.
 
 Shape shorthand: B images, C channels, H and W rows and columns. Source: torchvision `models/resnet.py`.
 """
@@ -23,14 +23,17 @@ class Norm(nn.Cell):
         self.frozen = frozen
         self.epsilon = epsilon
         self.batch_norm = ops.BatchNorm(is_training=True, epsilon=epsilon, momentum=0.1)
+        self.constant_norm = ops.BatchNorm(is_training=False, epsilon=epsilon)
 
     def scale(self) -> Tensor:
         """Return the factor (C,) of the frozen norm."""
         return self.gamma * p.rsqrt(self.moving_variance + self.epsilon)
 
     def construct(self, x: Tensor) -> Tensor:
-        """Normalise with the statistics of the batch, and move the running ones a tenth towards them."""
-        return self.batch_norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
+        """Normalise by the statistics of the batch, and move the running ones a tenth towards them; in inference by the running ones."""
+        if self.training:
+            return self.batch_norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
+        return self.constant_norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
 
 
 class Conv(nn.Cell):
@@ -52,7 +55,7 @@ class Conv(nn.Cell):
 
 
 class ConvNorm(nn.Cell):
-    """Run a convolution and its norm; where the norm is constant, it is folded into the weights."""
+    """Run a convolution and its norm; in training a frozen norm is folded into the weights, which is faster than its gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,10 +63,10 @@ class ConvNorm(nn.Cell):
 
     def apply_norm(self, conv: Conv, norm: Norm, x: Tensor) -> Tensor:
         """Return norm(conv(x))."""
-        if self.training and not norm.frozen:
-            return norm(conv.plain(x))
-        scale = norm.scale()
-        return self.bias_add(conv(x, scale), norm.beta - norm.moving_mean * scale)
+        if self.training and norm.frozen:
+            scale = norm.scale()
+            return self.bias_add(conv(x, scale), norm.beta - norm.moving_mean * scale)
+        return norm(conv.plain(x))
 
 
 class Shortcut(ConvNorm):

@@ -1,0 +1,174 @@
+"""Where the time goes: one JSON line per measurement, for the demo's net and for ResNet-50-FPN at 512x512.
+
+``python -m flows.bench [--threads N] [--repeat N] [--net NAME] [--peer COMMAND]``; seconds, medians of `repeat` after one warm run.
+
+`--peer` is a command that measures torchvision's detector, such as ``PYTHON ../shared/reference/bench_torchvision.py``: it is called with
+``speed --size 512 512`` and prints one JSON object with `infer_1_image_s` and `train_step_s`. Its figures stand beside ours, with ratios.
+"""
+
+import argparse
+import io
+import json
+import shlex
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+from PIL import Image
+
+from flows import presets
+from spnas_core import arch as architecture
+from spnas_core import evaluate, runner, start
+from spnas_core.config import Detector, Recipe
+from spnas_core.data import coco, images
+from spnas_core.data.demo import DIGITS, make_demo
+from spnas_core.data.loader import steps_per_epoch
+from spnas_core.job import Data, TrainJob
+from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.step import TrainStep
+
+Measured = Iterator[tuple[str, float]]
+PEER = {"inference_1_image": "infer_1_image_s", "train_step": "train_step_s"}
+PHOTO = (480, 640)  # height and width of the JPEG that is decoded, px
+
+
+@dataclass(frozen=True)
+class Net:
+    """What is measured: an architecture, its settings and the recipe of its training."""
+
+    arch: str
+    settings: Detector
+    recipe: Recipe
+    classes: int
+
+
+def nets() -> dict[str, Net]:
+    """Return the demo's start net, and the net whose speed is compared with torchvision's."""
+    demo = presets.load("demo")
+    large = Detector(image_size=(512, 512), norm="frozen", frozen_stages=2, max_boxes=8)
+    return {
+        "demo": Net(demo.arch, demo.detector, demo.fine_tune, len(DIGITS)),
+        "resnet50_fpn_512": Net("111-2111-211111-211", large, Recipe(batch=2), 90),
+    }
+
+
+def once(call: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def timed(call: Callable[[], Any], repeat: int) -> float:
+    """Median seconds of a call, after one warm run."""
+    call()
+    return statistics.median(once(call) for _ in range(repeat))
+
+
+def measure(net: Net, repeat: int) -> Measured:
+    """Seconds of building, compiling, the first and a later training step, inference and evaluation of one image, and decoding one."""
+    arch, settings, batch = architecture.parse(net.arch), net.settings, net.recipe.batch
+    built: list[FasterRCNN] = []
+    yield "build", once(lambda: built.append(FasterRCNN(arch, settings, net.classes)))
+    detector = built[0]
+    start.freeze(detector, arch, settings)
+    rng = np.random.default_rng(0)
+    height, width = settings.image_size
+    pictures = rng.standard_normal((batch, 3, height, width), dtype=np.float32)
+    corner = rng.random((batch, settings.max_boxes, 2), dtype=np.float32) * 0.6 * min(height, width)
+    truth = np.concatenate((corner, corner + 0.3 * min(height, width)), -1)
+    labels = np.ones((batch, settings.max_boxes), np.int32)
+    sizes = np.tile(np.array([height, width], np.float32), (batch, 1))
+    inputs = [Tensor(a) for a in (np.float32(1e-4), pictures, sizes, truth, labels, *draw_noise(detector, batch, settings.max_boxes, 0, 0))]
+    decay = start.decays(detector, net.recipe.weight_decay, net.recipe.decay_norm_and_bias)
+    step = TrainStep(detector, net.recipe.momentum, decay, net.recipe.clip_norm).set_train()
+    yield "train_compile", once(lambda: step.compile(*inputs))
+    yield "train_first_step", once(lambda: step(*inputs).asnumpy())
+    yield "train_step", timed(lambda: step(*inputs).asnumpy(), repeat)
+    detector.set_train(False)
+    single = Tensor(pictures[:1]), Tensor(sizes[:1])
+    yield "inference_compile", once(lambda: detector.compile(*single))
+    yield "inference_1_image", timed(lambda: detector(*single)[0].asnumpy(), repeat)
+    many = evaluate.batch_size(settings.image_size)
+    whole = Tensor(np.repeat(pictures[:1], many, 0)), Tensor(np.repeat(sizes[:1], many, 0))
+    yield "evaluation_per_image", timed(lambda: detector(*whole)[0].asnumpy(), repeat) / many
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
+        file.write(_photo(rng))
+        file.flush()
+        path = Path(file.name)
+        yield "decoding_1_image", timed(lambda: images.normalise(*images.letterbox(images.decode(path), (height, width))[:2]), repeat)
+
+
+def _photo(rng: np.random.Generator) -> bytes:
+    """Draw a JPEG with details of all sizes."""
+    noise = [Image.fromarray(rng.integers(0, 256, (8 << k, 8 << k, 3)).astype(np.uint8)).resize(PHOTO[::-1]) for k in range(6)]
+    file = io.BytesIO()
+    Image.fromarray(np.mean(noise, axis=0).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def measure_jobs(net: Net, step: float, threads: int) -> Measured:
+    """Seconds that a job of one epoch on the demo's data spends outside of its training steps.
+
+    So: process start, imports, building, compiling, reading data, evaluation, publishing. The second job differs by its seed alone, and
+    finds the compiled graphs of the first.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data = str(make_demo(Path(folder) / "data"))
+        steps = steps_per_epoch(len(coco.open_split(data, "train").samples), net.recipe.batch)
+        recipe = net.recipe.model_copy(update={"epochs": 1})
+        for seed, name in enumerate(("job_outside_steps", "job_outside_steps_again")):
+            job = TrainJob(
+                arch=net.arch, detector=net.settings, recipe=recipe, data=Data(url=data, fingerprint="made for this measurement"), seed=seed
+            )
+            yield name, once(lambda job=job: runner.run_job(job, f"{folder}/store", threads=threads)) - steps * step
+
+
+def ask_peer(command: str, size: tuple[int, int]) -> dict[str, float]:
+    """Seconds that the peer's own program measures, under our names."""
+    words = [*shlex.split(command), "speed", "--size", *map(str, size)]
+    answer = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return {ours: float(answer[theirs]) for ours, theirs in PEER.items()}
+
+
+def show(name: str, measured: Measured, threads: int, peer: dict[str, float]) -> dict[str, float]:
+    """Print each figure as soon as it is there, beside the peer's where there is one; returns them all."""
+    found: dict[str, float] = {}
+    for what, seconds in measured:
+        found[what] = seconds
+        beside = {"peer": peer[what], "ratio": round(seconds / peer[what], 3)} if what in peer else {}
+        print(json.dumps({"net": name, "what": what, "seconds": round(seconds, 4), "threads": threads, **beside}), flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure the nets."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of which the median is taken")
+    parser.add_argument("--net", choices=list(nets()), action="append", help="measure this one only")
+    parser.add_argument("--peer", default="", help="command that measures torchvision")
+    options = parser.parse_args()
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_device("CPU")
+    ms.device_context.cpu.op_tuning.threads_num(options.threads)
+    for name, net in nets().items():
+        if options.net and name not in options.net:
+            continue
+        demo = name == "demo"
+        peer = ask_peer(options.peer, net.settings.image_size) if options.peer and not demo else {}
+        found = show(name, measure(net, options.repeat), options.threads, peer)
+        if demo:
+            show(name, measure_jobs(net, found["train_step"], options.threads), options.threads, {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What lies in a store: its files, its artifacts with what they started from, and what each stage of each run names."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from spnas_core.errors import UserError
+from spnas_core.manifest import Manifest
+from spnas_core.stages import FILE, KEYS, Stage
+from spnas_core.storage import MANIFEST
+from spnas_core.store import Store
+
+KINDS = ("train", "reignite", "evaluate", "stage")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One artifact: its size in bytes, what it is, what it started from, and what is wrong with it, if anything."""
+
+    name: str
+    size: int
+    files: int
+    manifest: Manifest | None
+    fault: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Artifacts whose weights it started from."""
+        weights = self.manifest.job.get("weights") if self.manifest else None
+        found = weights if isinstance(weights, list) else []
+        return tuple(f"{one['kind']}/{one['digest']}" for one in found if isinstance(one, dict) and {"kind", "digest"} <= one.keys())
+
+    @property
+    def what(self) -> str:
+        """What it is about: an architecture, a stage's name."""
+        job = self.manifest.job if self.manifest else {}
+        return str(job.get("arch") or job.get("name") or "")
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Sizes of all files by path, artifacts by name, and by run and stage the artifacts that they name, the last stage only if finished."""
+
+    files: dict[str, int]
+    artifacts: dict[str, Artifact]
+    runs: dict[str, dict[str, frozenset[str]]]
+    finished: frozenset[str]
+    dependants: dict[str, tuple[str, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Turn the arrows from artifacts to their sources round."""
+        found = defaultdict(list)
+        for artifact in self.artifacts.values():
+            for source in dict.fromkeys(artifact.sources):
+                found[source].append(artifact.name)
+        object.__setattr__(self, "dependants", {name: tuple(sorted(names)) for name, names in found.items()})
+
+    def is_whole(self, name: str) -> bool:
+        """Whether an artifact is there and complete, as far as one sees without reading its files."""
+        return name in self.artifacts and not self.artifacts[name].fault
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, or of all files below a folder."""
+        return sum(size for name, size in self.files.items() if name == path or name.startswith(f"{path}/"))
+
+
+def take_inventory(store: Store) -> Inventory:
+    """Read what is in `store`; UserError where there is nothing."""
+    files = store.files()
+    if not files:
+        raise UserError(f"store {store.url}: expected a store with something in it, found nothing")
+    folders: dict[str, dict[str, int]] = defaultdict(dict)
+    for path, size in files.items():
+        kind, *rest = path.split("/")
+        if kind in KINDS and len(rest) == 2 and not rest[0].startswith("."):
+            folders[f"{kind}/{rest[0]}"][rest[1]] = size
+    artifacts = {name: _artifact(store, name, sizes) for name, sizes in sorted(folders.items())}
+    keys = {
+        path.split("/")[1]: _keys(store.read(path))
+        for path in files
+        if path.startswith("runs/") and path.endswith(f"/{KEYS}") and path.count("/") == 2
+    }
+    runs = {name: _stages(store, found, artifacts) for name, found in sorted(keys.items())}
+    names = {path.split("/")[1] for path in files if path.startswith("runs/") and path.count("/") > 1}
+    finished = frozenset(name for name, stages in runs.items() if "full_train" in stages)
+    return Inventory(files, artifacts, {name: runs.get(name, {}) for name in sorted(names)}, finished)
+
+
+def _artifact(store: Store, name: str, sizes: dict[str, int]) -> Artifact:
+    found = store.manifest(name) if MANIFEST in sizes else None
+    fault = "half-written: no manifest" if found is None else f"corrupt: {found}" if isinstance(found, str) else ""
+    manifest = found if isinstance(found, Manifest) else None
+    if manifest and f"{manifest.kind}/{manifest.digest}" != name:
+        fault = f"corrupt: it has the manifest of {manifest.kind}/{manifest.digest}"
+    return Artifact(name, sum(sizes.values()), len(sizes), manifest, fault)
+
+
+def _keys(content: bytes) -> dict[str, str]:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(name): str(key) for name, key in found.items()} if isinstance(found, dict) else {}
+
+
+def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) -> dict[str, frozenset[str]]:
+    """By finished stage, the artifacts that its record names, failed trials among them."""
+    found = {}
+    for stage, key in keys.items():
+        name = f"stage/{key}"
+        if name not in artifacts or artifacts[name].fault:
+            continue
+        try:
+            record = Stage.model_validate_json(store.read(f"{name}/{FILE}"))
+        except ValidationError:
+            continue
+        trained = [trial.digest for trial in record.ledger] + [result.digest for result in record.results.values()]
+        reignited = [f"reignite/{weights.digest}" for weights in record.reignited.values()]
+        found[stage] = frozenset([name, *(f"train/{digest}" for digest in trained), *reignited])
+    return found

@@ -1,0 +1,37 @@
+"""Names that cannot lead out of the store, and URLs that hold no password."""
+
+import re
+
+from spnas_core.errors import UserError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}")
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
+_PASSWORD = re.compile(r"://[^/@:]*:(?!\d+(?:/|$))[^@]*@")  # what follows the colon is no port
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it is one plain file name; UserError for separators, leading dots, absolute paths and the like."""
+    if not _NAME.fullmatch(name):
+        raise UserError(f"name in the store: expected letters, digits, '.', '_', '=' and '-', got {name!r}")
+    return name
+
+
+def check_path(path: str) -> str:
+    """Return `path` if every part of it is a plain name, or the one of what is being written."""
+    for part in path.split("/"):
+        if not PARTIAL.fullmatch(part):
+            check_name(part)
+    return path
+
+
+def is_path(path: str) -> bool:
+    """Whether `check_path` would let it pass."""
+    return all(_NAME.fullmatch(part) or PARTIAL.fullmatch(part) for part in path.split("/"))
+
+
+def check_url(url: str) -> str:
+    """Return `url` if there is no password in it: URLs are written to logs, records and results. UserError."""
+    if found := _PASSWORD.search(url):
+        hidden = f"{url[: found.start()]}://***@{url[found.end() :]}"
+        raise UserError(f"URL: expected one without user and password, which belong into the environment, got {hidden!r}")
+    return url

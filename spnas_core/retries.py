@@ -1,0 +1,79 @@
+"""Errors of a store: which of them pass when it is asked again, how long that is tried, and what is said in the end."""
+
+import errno
+import functools
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from spnas_core.errors import StoreError
+
+log = logging.getLogger(__name__)
+DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # s between two tries, each shortened at random by up to a half
+FULL = {errno.ENOSPC, errno.EDQUOT}
+AWAY = {
+    *(errno.EIO, errno.EREMOTEIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EPIPE),
+    *(errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN),
+}
+AWAY_NAMES = {"HTTPClientError", "ConnectionError", "ClientConnectionError", "ClientPayloadError"}  # of botocore and aiohttp: no OSError
+PLAIN = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)  # answers of a store that is well
+
+
+class _HasUrl(Protocol):
+    url: str
+    delays: tuple[float, ...]
+
+
+Self = TypeVar("Self", bound=_HasUrl)
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
+
+
+def retried(method: Callable[Concatenate[Self, Asked], Answer]) -> Callable[Concatenate[Self, Asked], Answer]:
+    """Have a method of a store, which must be harmless when done twice, tried again as long as its errors may pass; StoreError then."""
+
+    @functools.wraps(method)
+    def ask(self: Self, /, *args: Asked.args, **options: Asked.kwargs) -> Answer:
+        for delay in (*self.delays, None):
+            try:
+                return method(self, *args, **options)
+            except Exception as error:
+                if delay is None or not passes(error):
+                    if word := _last_word(error, self.url, method.__name__):
+                        raise word from error
+                    raise
+                log.warning("store %s: %s: %s; tried again in %.1f s", self.url, method.__name__, first_line(error), delay)
+                time.sleep(delay * random.uniform(0.5, 1.0))
+        raise AssertionError("the last try returns or raises")
+
+    return ask
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error may pass: a server that is overloaded or away, a time-out, a lost connection."""
+    if isinstance(error, (*PLAIN, StoreError, PermissionError)):
+        return False
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    return (isinstance(error, OSError) and error.errno in AWAY) or any(base.__name__ in AWAY_NAMES for base in type(error).__mro__)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk or a quota is full."""
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _last_word(error: Exception, url: str, action: str) -> StoreError | None:
+    """Say what is raised instead of an error that did not pass; None for a plain answer and for a bug."""
+    if is_full(error):
+        return StoreError(f"store {url}: {action}: expected space for it, got: no space left ({first_line(error)})")
+    if isinstance(error, (*PLAIN, StoreError)) or not (isinstance(error, OSError) or passes(error)):
+        return None
+    return StoreError(f"store {url}: {action}: expected an answer, got: {first_line(error)}")

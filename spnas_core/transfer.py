@@ -1,0 +1,102 @@
+"""Weights moved into a net of the same architecture, and the audit of any move: every tensor is copied, new by design, or an error.
+
+Weights are ``dict[str, ndarray]`` with the names of the built net.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spnas_core.errors import UserError
+
+Weights = dict[str, npt.NDArray[np.float32]]
+LAST_LAYERS = ("head.score.", "head.delta.")  # of the box head: their sizes depend on the number of classes
+_SHOWN = 12  # tensors named in an error
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an inheritance did: names of the child's copied and new tensors, and of the parent's dropped ones.
+
+    `zero` names the gammas and betas that now start at zero: they must be trained even where norms are frozen, else their block never
+    learns. Counts are of parameters, so without the statistics of norms.
+    """
+
+    copied: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+    zero: tuple[str, ...]
+    copied_params: int
+    new_params: int
+    dropped_params: int
+
+    @property
+    def share(self) -> float:
+        """Share of the child's parameters that were copied."""
+        return self.copied_params / max(self.copied_params + self.new_params, 1)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The audit as a JSON document."""
+        return {**asdict(self), "share": self.share}
+
+
+def audit_of(fresh: Weights, weights: Weights, copied: set[str], dropped: set[str], zero: Iterable[str] = ()) -> Audit:
+    """Audit of a transfer from `weights` into the net that `fresh` initialised."""
+
+    def count(names: Iterable[str], owner: Weights) -> int:
+        return sum(owner[name].size for name in names if not name.endswith((".moving_mean", ".moving_variance")))
+
+    new = fresh.keys() - copied
+    counts = count(copied, fresh), count(new, fresh), count(dropped, weights)
+    return Audit(tuple(sorted(copied)), tuple(sorted(new)), tuple(sorted(dropped)), tuple(sorted(zero)), *counts)
+
+
+def check_fit(title: str, missing: Weights, unused: Weights) -> None:
+    """UserError with a +/- list where tensors are missing or unused."""
+    lines = [f"{sign}{name} {found[name].shape}" for sign, found in (("+", missing), ("-", unused)) for name in sorted(found)]
+    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    if lines:
+        raise UserError(f"{title}: weights differ, expected (+) and found (-): {', '.join(lines[:_SHOWN])}{more}")
+
+
+def fits(a: Weights, name: str, b: Weights, other: str) -> bool:
+    """Whether tensor `name` of `a` has the shape and dtype of tensor `other` of `b`, which must be there."""
+    return other in b and a[name].shape == b[other].shape and a[name].dtype == b[other].dtype
+
+
+def load(fresh: Weights, weights: Weights, prefix: str = "") -> tuple[Weights, Audit]:
+    """Replace the tensors of `fresh` whose names start with `prefix` by those of `weights`, for one and the same architecture.
+
+    Below `prefix`, names, shapes and dtypes must be equal, else UserError with a +/- list. Other tensors of `fresh` stay (and count as
+    new), others of `weights` are left out (and count as dropped).
+    """
+    wanted = {name for name in fresh if name.startswith(prefix)}
+    given = {name for name in weights if name.startswith(prefix)}
+    fitting = {name for name in wanted if fits(fresh, name, weights, name)}
+    check_fit("cannot load", {name: fresh[name] for name in wanted - fitting}, {name: weights[name] for name in given - fitting})
+    result = {name: (weights if name in fitting else fresh)[name].copy() for name in fresh}
+    return result, audit_of(fresh, weights, fitting, weights.keys() - fitting)
+
+
+def adopt(fresh: Weights, weights: Weights) -> tuple[Weights, Audit]:
+    """Weights of a net from a checkpoint of the same backbone: of a detector, maybe for other classes, or of a classifier.
+
+    New by design: whole parts that the checkpoint has not (neck, proposals, box head, classifier's last layer), and the box head's last
+    layers where the classes are others. Dropped by design: a classifier's last layer in a detector, and such layers of the box head.
+    Anything else that differs in name, shape or dtype is a UserError with a +/- list.
+    """
+    theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
+    other_classes = any(name in weights and not fits(fresh, name, weights, name) for name in fresh if name.startswith(LAST_LAYERS))
+    replaced = LAST_LAYERS if other_classes else ()
+    new = (*(f"{part}." for part in ours - theirs - {"backbone"}), *replaced)
+    dropped = (*(f"{part}." for part in theirs - ours if part == "score"), *replaced)
+    copied = {name for name in fresh if not name.startswith(new) and fits(fresh, name, weights, name)}
+    unused = weights.keys() - copied
+    missing = {name: fresh[name] for name in fresh.keys() - copied if not name.startswith(new)}
+    check_fit("cannot start from the checkpoint", missing, {name: weights[name] for name in unused if not name.startswith(dropped)})
+    result = {name: (weights if name in copied else fresh)[name].copy() for name in fresh}
+    return result, audit_of(fresh, weights, copied, unused)

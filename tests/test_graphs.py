@@ -1,0 +1,79 @@
+"""Folders of compiled graphs: their names, and which of them stay."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spnas_core import graphs
+from spnas_core.config import Detector, Recipe, Reignite
+from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
+
+PARENT = Weights(kind="train", digest="0" * 64, arch="b_1111-1111")
+COMMON: dict[str, Any] = {"arch": "b_1111-2111", "detector": Detector(), "data": Data(url="here", fingerprint="f"), "weights": (PARENT,)}
+TRAIN = TrainJob(recipe=Recipe(), **COMMON)
+REIGNITE = ReigniteJob(recipe=Reignite(), **COMMON)
+EVALUATE = EvaluateJob(split="val", **COMMON)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPNAS_CACHE", str(tmp_path))
+    return tmp_path / "graphs"
+
+
+@pytest.mark.parametrize(
+    ("job", "same"),
+    [
+        (TRAIN, {"seed": 1, "recipe": Recipe(lr=0.1, epochs=9, flip=False), "data": Data(url="there", fingerprint="f")}),
+        (TRAIN, {"weights": (PARENT.model_copy(update={"digest": "1" * 64}),)}),
+        (REIGNITE, {"recipe": Reignite(lr=1.0, mixup=0.0)}),
+        (EVALUATE, {"split": "test"}),
+    ],
+)
+def test_jobs_that_share_their_graphs(job: Any, same: dict[str, Any]) -> None:
+    assert graphs.key(job, "CPU") == graphs.key(job.model_copy(update=same), "CPU")
+
+
+def test_jobs_that_do_not() -> None:
+    changes: list[dict[str, Any]] = [
+        {"arch": "b_1111-1211"},
+        {"recipe": Recipe(batch=3)},
+        {"recipe": Recipe(weight_decay=0.0)},
+        {"recipe": Recipe(freeze_inherited=True)},
+        {"detector": Detector(score_threshold=0.01)},
+        {"data": Data(url="here", fingerprint="g")},
+        {"weights": ()},
+        {"weights": (PARENT.model_copy(update={"arch": "b_1111-111"}),)},
+    ]
+    jobs = [TRAIN, REIGNITE, EVALUATE, *(TRAIN.model_copy(update=change) for change in changes)]
+    assert len({graphs.key(job, target) for job in jobs for target in ("CPU", "Ascend")}) == 2 * len(jobs)
+
+
+def test_the_graphs_used_last_stay(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "KEPT", 2)
+    for number, name in enumerate("abc"):
+        folder = tmp_path / f"job-{name}"
+        graphs.borrow(name, folder)
+        assert list(folder.iterdir()) == []
+        (folder / "graph").write_text(name)
+        graphs.keep(name, folder)
+        os.utime(place / name, (number, number))
+        if name == "b":
+            graphs.borrow("a", tmp_path / "again")
+            assert (tmp_path / "again" / "graph").read_text() == "a"
+    assert {path.name for path in place.iterdir()} == {"a", "c"}
+    graphs.keep("c", tmp_path / "job-a")
+    assert (place / "c" / "graph").read_text() == "c"
+
+
+def test_a_folder_with_more_graphs_replaces_one_with_fewer(tmp_path: Path, place: Path) -> None:
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            (folder / str(number)).write_text(str(count))
+        graphs.keep("a", folder)
+        assert {path.name: path.read_text() for path in (place / "a").iterdir()} == {str(number): str(count) for number in range(count)}
+    assert [path.name for path in place.iterdir()] == ["a"]
