@@ -154,7 +154,7 @@ def convert(
     arch: Annotated[str | None, typer.Option("--arch", help="Architecture; without it, what the names and shapes say.")] = None,
     to: Annotated[Literal["spnas", "torchvision"], typer.Option("--to", help="Whose names the weights get.")] = "spnas",
     norm_epsilon: Annotated[
-        float | None, typer.Option("--norm-epsilon", min=0, help="Of batch norm; default 0.0 for COCO's 90 labels, else 1e-5.")
+        float | None, typer.Option("--norm-epsilon", min=0, help="Of batch norm; default 0.0 for 90 labels and frozen norms, else 1e-5.")
     ] = None,
     categories: Annotated[str | None, typer.Option("--categories", help="COCO annotation file that names the labels.")] = None,
     coverage: Annotated[float, typer.Option("--coverage", min=0, max=1, help="Least share of the parameters that must be found.")] = 0.9,

@@ -26,6 +26,7 @@ from spnas_core.transfer import Audit
 
 Arrays = dict[str, npt.NDArray[Any]]
 COCO_LABELS = 90  # of torchvision's released detectors: the ids of COCO's categories
+TRAINED_EPSILON = 1e-5  # torchvision's, of norms that it trained
 THEIR_FILE = "torchvision.safetensors"
 
 
@@ -49,7 +50,8 @@ def convert(
     """Convert the checkpoint at `url`, a file or a model folder; `to` is ``spnas`` or ``torchvision``.
 
     `arch` is inferred from torchvision's tensors, or read beside this program's, where it is not given. `epsilon` is that of the norms:
-    by default 0.0 for a detector with the 90 labels of COCO, as torchvision sets it for its released weights, else 1e-5. `categories` is
+    by default 0.0 for a detector with the 90 labels of COCO and frozen norms (those that were trained have counted their batches), as
+    torchvision sets it for its released weights, else 1e-5. `categories` is
     the URL of a COCO annotation file that names the labels. UserError where less than `coverage` of the net's parameters are found.
     """
     path, known = _locate(url, architecture.parse(arch) if arch else None)
@@ -59,10 +61,12 @@ def convert(
             raise UserError(f"checkpoint {url}: expected --arch, since no {evaluate.MODEL} beside the file says the architecture")
         known = infer_arch({name: array.shape for name, array in arrays.items()})
     ours = our_weights(known, arrays, url)
+    counters = len(arrays) - len(ours)
+    if epsilon is None and counters:
+        epsilon = TRAINED_EPSILON
     settings = read_settings(ours, url, epsilon)
     net = _build(known, settings, ours)
     weights, audit = transfer.adopt(get_weights(net), ours)
-    counters = len(arrays) - len(ours)
     if audit.share < coverage:
         raise UserError(f"checkpoint {url}: expected at least {coverage:.0%} of the net's parameters (--coverage), got {audit.share:.1%}")
     if to == "torchvision":

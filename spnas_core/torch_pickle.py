@@ -1,131 +1,117 @@
-"""The pickle inside a PyTorch file, read without PyTorch and without calling anything that it names.
+"""The pickle inside a file of torch.save, read as data by a stack machine of our own: nothing that it names is ever imported or called.
 
-Names that tensors need stand for functions of this module; any other name is refused. Nothing is looked up in other modules.
-Source: PyTorch `torch/_utils.py` (_rebuild_tensor_v2) and `torch/serialization.py`.
+Every opcode that torch.save uses is given its meaning here, every name in `torch_values`. No object has behaviour that a pickle could
+change, and nothing recurses, so neither nesting nor sharing costs more than the pickle's own length.
+Sources: CPython `pickletools.py` (the opcodes); torch `_weights_only_unpickler.py` (which of them are needed).
 """
 
-import math
-import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
+import pickletools
 from typing import IO, Any
 
-import numpy as np
-import numpy.typing as npt
+from spnas_core import torch_values as values
+from spnas_core.torch_values import Name, Storage
 
-from spnas_core.errors import UserError
-
-Array = npt.NDArray[Any]
-# storage type -> dtype of its elements; bfloat16 is the upper half of a float32
-DTYPES = {
-    **{"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "<u2", "LongStorage": "<i8"},
-    **{"IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "|i1", "ByteStorage": "|u1", "BoolStorage": "|b1"},
-}
-WIDENED = ("HalfStorage", "BFloat16Storage")  # become float32
-
-
-@dataclass
-class Storage:
-    """The numbers of one or more tensors: type, place in the file and count; `data` is filled in when they are read."""
-
-    kind: str
-    key: str
-    count: int
-    data: Array | None = None
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of one element in the file."""
-        return np.dtype(DTYPES[self.kind])
-
-    def fill(self, content: bytes) -> None:
-        """Take the elements from the file's bytes; ValueError where these are too few."""
-        if len(content) < self.count * self.dtype.itemsize:
-            raise ValueError(f"storage {self.key} has {len(content)} bytes, expected {self.count} elements of {self.dtype}")
-        data: Array = np.frombuffer(content, self.dtype, self.count)
-        if self.kind == "BFloat16Storage":
-            data = (data.astype(np.uint32) << 16).view(np.float32)
-        self.data = data.astype(np.float32) if self.kind in WIDENED else data
-
-
-@dataclass
-class StoredTensor:
-    """A view of a storage: shape, strides and offset in elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def check(self) -> None:
-        """ValueError unless every element lies inside the storage, and none of them twice as often as there are elements."""
-        numbers = (self.offset, *self.shape, *self.strides)
-        whole = all(isinstance(number, int) and number >= 0 for number in numbers) and len(self.shape) == len(self.strides)
-        if not (isinstance(self.storage, Storage) and whole):
-            raise ValueError(f"tensor of shape {self.shape}, strides {self.strides}, offset {self.offset}")
-        last = self.offset + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
-        if math.prod(self.shape) and (last >= self.storage.count or math.prod(self.shape) > self.storage.count):
-            raise ValueError(f"tensor of shape {self.shape} at {self.offset} is larger than its storage of {self.storage.count} elements")
-
-    def array(self) -> Array:
-        """Copy of the elements, in C order."""
-        if not math.prod(self.shape) or self.storage.data is None:
-            return np.zeros(self.shape, np.float32 if self.storage.kind in WIDENED else self.storage.dtype)
-        data = self.storage.data
-        strides = tuple(stride * data.itemsize for stride in self.strides)
-        return np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides).copy()
-
-
-class Inert(dict[Any, Any]):
-    """Any dictionary or record of the file; it keeps what it is given and does nothing."""
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_rest: Any) -> StoredTensor:
-    tensor = StoredTensor(storage, offset, tuple(shape), tuple(strides))
-    tensor.check()
-    return tensor
-
-
-def _parameter(tensor: Any, *_rest: Any) -> Any:
-    return tensor
-
-
-def _size(shape: Any = ()) -> tuple[Any, ...]:
-    return tuple(shape)
-
-
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): Inert,
-    ("argparse", "Namespace"): Inert,
-    ("torch", "Size"): _size,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
 
 
-class Unpickler(pickle._Unpickler):
-    """Reads one pickle, and collects the storages that it speaks of, by key.
+def load(stream: IO[bytes]) -> tuple[Any, dict[str, Storage]]:
+    """Read one pickle from `stream`, up to its STOP: plain values and `StoredTensor`s, and all storages by key.
 
-    It is Python's own unpickler written in Python: the one in C can be made to take all memory by a few bytes.
+    UserError for a name that is not known here, by that name. ValueError, IndexError, KeyError or TypeError for all else that torch.save
+    does not write.
     """
+    machine = _Machine()
+    for opcode, argument, _ in pickletools.genops(stream):
+        machine.do(opcode.name, argument)
+    return machine.stack.pop(), machine.storages
 
-    def __init__(self, file: IO[bytes], storages: dict[str, Storage]) -> None:
-        super().__init__(file, encoding="utf-8")
-        self.storages = storages
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Give this module's stand-in for a name; UserError where it has none."""
-        if module == "torch" and name in DTYPES:
-            return name
-        if (module, name) in ALLOWED:
-            return ALLOWED[module, name]
-        raise UserError(f"it wants to call {module}.{name}, which weights do not need; nothing of it was run")
+class _Machine:
+    """Stack, marks and memo of one pickle; ValueError, IndexError, KeyError or TypeError where the pickle makes no sense."""
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """Give the storage that ("storage", type, key, device, count, ...) speaks of."""
-        mark, kind, key, _device, count, *view = tuple(pid)
-        if mark != "storage" or kind not in DTYPES or not isinstance(count, int) or count < 0 or any(view):
-            raise ValueError(f"storage {key} of type {kind} with {count} elements, view {view}")
-        return self.storages.setdefault(str(key), Storage(kind, str(key), count))
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
+
+    def do(self, name: str, argument: Any) -> None:
+        """Do one opcode."""
+        push, pop = self.stack.append, self.stack.pop
+        if name in _LITERALS or name in _CONSTANTS:
+            push(_CONSTANTS.get(name, argument))
+            return
+        match name:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "MARK":
+                self.marks.append(len(self.stack))
+            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple(self._last(int(name[-1]) if name[-1].isdecimal() else 0)))
+            case "TUPLE":
+                push(tuple(self._marked()))
+            case "EMPTY_LIST":
+                push([])
+            case "LIST":
+                push(self._marked())
+            case "EMPTY_DICT":
+                push({})
+            case "DICT":
+                push(values.put({}, self._marked()))
+            case "APPEND" | "APPENDS":
+                items = self._last(1) if name == "APPEND" else self._marked()
+                _kind(self.stack[-1], list).extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self._last(2) if name == "SETITEM" else self._marked()
+                values.put(_kind(self.stack[-1], dict), items)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                push(self.memo[argument])
+            case "GLOBAL":
+                push(values.known(argument.replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                push(values.known(".".join(_kind(part, str) for part in self._last(2))))
+            case "REDUCE" | "NEWOBJ":
+                function, arguments = self._last(2)
+                push(values.called(_kind(function, Name).text, _kind(arguments, tuple)))
+            case "INST":
+                push(values.called(values.known(argument.replace(" ", ".", 1)).text, tuple(self._marked())))
+            case "BUILD":  # attributes, such as the versions that a state_dict carries: nothing here has any
+                pop()
+            case "BINPERSID":
+                push(self._storage(pop()))
+            case _:
+                raise ValueError(f"the opcode {name}, which torch.save does not write")
+
+    def _last(self, count: int) -> list[Any]:
+        if count > len(self.stack):
+            raise IndexError("the stack is empty")
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+    def _marked(self) -> list[Any]:
+        start = self.marks.pop()
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
+
+    def _storage(self, identity: Any) -> Storage:
+        storage = values.storage_of(identity)
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise ValueError(f"two storages of the key {storage.key!r}")
+        return storage
+
+
+def _kind(value: Any, kind: type[Any]) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"a {type(value).__name__} where a {kind.__name__} belongs")
+    return value

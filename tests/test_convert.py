@@ -200,6 +200,32 @@ def train_from(checkpoint: str, data: Path, folder: Path, coverage: float = 0.1)
     return history[-1], audit
 
 
+def test_half_precision_becomes_float32(tmp_path: Path) -> None:
+    values = np.array([1.5, -2.0], np.float32)
+    header = {
+        "half": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]},
+        "brain": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [4, 8]},
+    }
+    text, path = json.dumps(header).encode(), tmp_path / "a.safetensors"
+    content = values.astype("<f2").tobytes() + (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+    found = read_checkpoint(path, "a")
+    assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
+    assert (found["half"].tolist(), found["brain"].tolist()) == ([1.5, -2.0], [[1.5, -2.0]])
+    path.write_bytes(path.read_bytes().replace(b'"F16"', b'"C64"'))
+    with pytest.raises(UserError, match="checkpoint a: expected"):
+        read_checkpoint(path, "a")
+
+
+@pytest.mark.training
+@pytest.mark.parametrize(("extra", "epsilon"), [({}, 0.0), ({"backbone.body.bn1.num_batches_tracked": np.array(7)}, 1e-5)])
+def test_the_epsilon_of_frozen_norms_and_of_trained_ones(extra: Arrays, epsilon: float, tmp_path: Path) -> None:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    net = random_weights(FasterRCNN(ARCH, Detector(**SMALL), 90))
+    status, text, _ = spnas("convert", write(tmp_path, net | extra), "--out", tmp_path / "model", "--json")
+    assert (status, json.loads(text)["norm_epsilon"]) == (0, epsilon)
+
+
 @pytest.mark.training
 @pytest.mark.parametrize("kind", ["detector", "classifier"])
 def test_a_training_from_their_weights(request: pytest.FixtureRequest, kind: str, tiny_data: Path, tmp_path: Path) -> None:
