@@ -6,6 +6,7 @@ Sources: CPython `pickletools.py` (the opcodes); torch `_weights_only_unpickler.
 """
 
 import pickletools
+import warnings
 from typing import IO, Any
 
 from spnas_core import torch_values as values
@@ -26,8 +27,10 @@ def load(stream: IO[bytes]) -> tuple[Any, dict[str, Storage]]:
     does not write.
     """
     machine = _Machine()
-    for opcode, argument, _ in pickletools.genops(stream):
-        machine.do(opcode.name, argument)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of escapes that a text string may not have
+        for opcode, argument, _ in pickletools.genops(stream):
+            machine.do(opcode.name, argument)
     return machine.stack.pop(), machine.storages
 
 

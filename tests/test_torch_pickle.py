@@ -197,6 +197,7 @@ def test_what_is_no_tensor_inside_its_storage(item: bytes, tmp_path: Path) -> No
         b"\x8b\xff\xff\xff\x7f",
         b"\x8e" + b"\xff" * 8,
         b"I" + b"9" * 5000 + b"\n",
+        b"S'\\ '\n",
         b"}(I" + b"9" * 4000 + b"\nNu",
         dictionary({"a": PLACE}),
         dictionary({"a": value("text")}),
