@@ -75,7 +75,7 @@ def storage(store_url: str) -> Storage:
     return Storage(store_url)
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.training)])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of a store that several processes see."""
     return str(tmp_path / "store") if request.param == "local" else f"{request.getfixturevalue('s3_url')}/{uuid.uuid4().hex}"

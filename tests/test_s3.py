@@ -27,6 +27,7 @@ from spnas_core.runner import run_job
 from spnas_core.storage import Storage
 from spnas_core.store import Store
 
+pytestmark = pytest.mark.training
 KEY = "a" * 64
 
 
