@@ -118,6 +118,7 @@ def perform(order: Order, report: Report, stop: threading.Event) -> Manifest:
                     checkpoints.save(resume)
                 except StoreError as error:
                     log.warning("no checkpoint was saved: %s", error)
+                    return
             report(event)
 
         prepare_device(order)
