@@ -132,7 +132,10 @@ def _categories(url: str | None, labels: int) -> coco.Categories:
     """(id, name) of every label: torchvision's labels are COCO's ids, which have gaps."""
     names: dict[int, str] = {}
     if url:
-        names = {int(one["id"]): str(one["name"]) for one in json.loads(open_checkpoint(url).read_bytes())["categories"]}
+        try:
+            names = {int(one["id"]): str(one["name"]) for one in json.loads(open_checkpoint(url).read_bytes())["categories"]}
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{url}: expected a COCO annotation file with categories, got: {type(error).__name__} {error}") from error
         if strangers := sorted(number for number in names if not 1 <= number <= labels):
             raise UserError(f"{url}: expected ids of categories from 1 to {labels}, the labels of the checkpoint, got {strangers[0]}")
     return tuple((number, names.get(number, str(number))) for number in range(1, labels + 1))

@@ -60,10 +60,10 @@ def infer_arch(shapes: Mapping[str, tuple[int, ...]]) -> Arch:
             stages.append(digits)
         inner, share = body["layer1.0.conv2.weight"][:2]
         planes = inner if basic else body["layer1.0.conv3.weight"][0] // 4
-    except (KeyError, IndexError, ZeroDivisionError) as error:
+        kind = "b" if basic else "r" if inner == share == planes else f"x({inner // share}x{share * 64 // planes}d)"
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         text = "expected the stem, blocks and widths of a ResNet or ResNeXt"
         raise UserError(f"torchvision weights: {text}, could not make an architecture of them at {error}") from error
-    kind = "b" if basic else "r" if inner == share == planes else f"x({inner // share}x{share * 64 // planes}d)"
     return parse(f"{kind}_{'-'.join(stages)}")
 
 

@@ -69,6 +69,8 @@ def test_the_architecture_is_read_from_the_shapes(kind: str, stages: list[str]) 
         lambda shapes: shapes.pop("conv1.weight"),
         lambda shapes: shapes.pop("layer2.1.conv3.weight"),
         lambda shapes: shapes.update({"layer2.1.conv3.weight": (1000, 64, 1, 1)}),
+        lambda shapes: shapes.update({"layer1.0.conv2.weight": (64, 0, 3, 3)}),
+        lambda shapes: shapes.update({"layer1.0.conv2.weight": (64,)}),
         lambda shapes: shapes.clear(),
     ],
 )
@@ -168,6 +170,7 @@ def test_what_is_refused(detector: Arrays, tmp_path: Path) -> None:
         ([whole, "--arch", "r_11-21-2-11"], "expected names of r_11-21-2-11"),
         ([whole, "--arch", "r_11-2x"], "r_11-2x"),
         ([whole, "--categories", tmp_path / "names.json"], "expected ids of categories from 1 to 4, the labels of the checkpoint, got 5"),
+        ([whole, "--categories", tmp_path / "text.pth"], "expected a COCO annotation file with categories"),
         ([part], "expected a tensor head.fc1.weight, found none"),
     ):
         status, _, error = spnas("convert", *words, "--out", tmp_path / "out")
