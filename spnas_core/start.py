@@ -13,7 +13,7 @@ from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob, TrainJob, Weights
 from spnas_core.storage import sha256_file
 from spnas_core.store import Store
-from spnas_core.transfer import Audit
+from spnas_core.transfer import STATISTICS, Audit
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 BACKBONE = "backbone."
@@ -36,7 +36,7 @@ def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, 
         return morphism.inherit(architecture.parse(parent), architecture.parse(job.arch), given, fresh)
     if job.checkpoint:
         return _start_from_file(job, job.checkpoint, fresh)
-    count = sum(array.size for name, array in fresh.items() if not name.endswith((".moving_mean", ".moving_variance")))
+    count = sum(array.size for name, array in fresh.items() if not name.endswith(STATISTICS))
     return fresh, Audit((), tuple(sorted(fresh)), (), (), 0, count, 0)
 
 
@@ -65,13 +65,17 @@ def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
     still = {f"{BACKBONE}blocks.{block.index}." for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
     if settings.frozen_stages:
         still.add(f"{BACKBONE}stem.")
-    never = (".moving_mean", ".moving_variance", *((".gamma", ".beta") if settings.norm == "frozen" else ()))
+    never = (*STATISTICS, *((".gamma", ".beta") if settings.norm == "frozen" else ()))
     for parameter in net.get_parameters():
         parameter.requires_grad = not (parameter.name.endswith(never) or parameter.name.startswith(tuple(still)))
 
 
 def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
-    """Freeze what the settings and, with `freeze_inherited`, the inheritance say; what starts at zero is always trained."""
+    """Freeze what the settings and, with `freeze_inherited`, the inheritance say; what is new is always trained.
+
+    So a block that is inserted into a frozen stage, or into a net of frozen norms, learns in all its convolutions, gammas and betas;
+    the statistics of its norms stay those of the identity (mean 0, variance 1).
+    """
     arch = architecture.parse(job.arch)
     freeze(net, arch, job.detector)
     if job.recipe.freeze_inherited and job.weights:
@@ -79,8 +83,9 @@ def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
         allowed = morphism.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names)
         for parameter in net.get_parameters():
             parameter.requires_grad = parameter.requires_grad and parameter.name in allowed
+    new = set(audit.new)
     for parameter in net.get_parameters():
-        if parameter.name in audit.zero:
+        if parameter.name in new and not parameter.name.endswith(STATISTICS):
             parameter.requires_grad = True
 
 

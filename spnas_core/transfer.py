@@ -14,6 +14,7 @@ from spnas_core.errors import UserError
 
 Weights = dict[str, npt.NDArray[np.float32]]
 LAST_LAYERS = ("head.score.", "head.delta.")  # of the box head: their sizes depend on the number of classes
+STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
 _SHOWN = 12  # tensors named in an error
 
 
@@ -21,8 +22,7 @@ _SHOWN = 12  # tensors named in an error
 class Audit:
     """What an inheritance did: names of the child's copied and new tensors, and of the parent's dropped ones.
 
-    `zero` names the gammas and betas that now start at zero: they must be trained even where norms are frozen, else their block never
-    learns. Counts are of parameters, so without the statistics of norms.
+    `zero` names those new gammas and betas that start at zero. Counts are of parameters, so without the statistics of norms.
     """
 
     copied: tuple[str, ...]
@@ -48,7 +48,7 @@ def audit_of(fresh: Weights, weights: Weights, copied: set[str], dropped: set[st
     """Audit of a transfer from `weights` into the net that `fresh` initialised."""
 
     def count(names: Iterable[str], owner: Weights) -> int:
-        return sum(owner[name].size for name in names if not name.endswith((".moving_mean", ".moving_variance")))
+        return sum(owner[name].size for name in names if not name.endswith(STATISTICS))
 
     new = fresh.keys() - copied
     counts = count(copied, fresh), count(new, fresh), count(dropped, weights)

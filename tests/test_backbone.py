@@ -72,7 +72,7 @@ def test_the_whole_detector_has_the_parameters_that_cost_says() -> None:
         assert params == search.candidate_cost(architecture.parse(text), settings, 3).params
 
 
-@pytest.mark.parametrize("kind", ["b", "r"])
+@pytest.mark.parametrize("kind", ["b", "r", "x(2x32d)"])
 def test_expanding_keeps_the_detectors_output(kind: str) -> None:
     settings = Detector(image_size=(64, 64), stem="3x3", **SMALL)
     parent, child = (architecture.parse(f"{kind}_{serial}") for serial in ("11-21-12-11", "111-211-1112-11"))
@@ -83,8 +83,9 @@ def test_expanding_keeps_the_detectors_output(kind: str) -> None:
     set_weights(other, weights)
     assert audit.zero
     assert audit.copied_params > audit.new_params
-    ours, theirs = (one.set_train(False).features(images()) for one in (net, other))
-    for a, b in zip(ours, theirs, strict=True):
+    hw = Tensor(np.array([[64, 64]], np.float32))
+    ours, theirs = ([*one.set_train(False).features(images()), *one(images(), hw)] for one in (net, other))
+    for a, b in zip(ours, theirs, strict=True):  # the pyramid, then boxes, scores and labels
         scale = float(np.abs(a.asnumpy()).max())
         assert scale > 0.1
         np.testing.assert_allclose(a.asnumpy(), b.asnumpy(), atol=1e-5 * max(scale, 1))

@@ -15,11 +15,13 @@ from spnas_core import morphism, start, training
 from spnas_core.config import Detector, Recipe
 from spnas_core.data import coco, loader
 from spnas_core.errors import JobError
+from spnas_core.job import Data, TrainJob
 from spnas_core.models import boxes as box_ops
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.progress import Desk
+from spnas_core.transfer import STATISTICS
 
 pytestmark = pytest.mark.training
 Floats = npt.NDArray[np.float32]
@@ -55,33 +57,55 @@ def gradients(net: nn.Cell, images: Tensor) -> dict[str, Floats]:
     return {parameter.name: gradient.asnumpy() for parameter, gradient in zip(weights, found, strict=True)}
 
 
-@pytest.mark.parametrize("norm", ["train"])
-@pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("kind", ["b", "r", "x(2x32d)"])
+class Body(nn.Cell):
+    """A backbone under the names that it has in a detector."""
+
+    def __init__(self, arch: architecture.Arch, settings: Detector) -> None:
+        super().__init__()
+        frozen = settings.norm == "frozen"
+        self.backbone = Backbone(arch, settings.base_width, settings.stem, settings.norm_epsilon, frozen, settings.share_weights)
+
+    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.backbone(images)
+
+
+KINDS = ("b", "r", "x(2x32d)")
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "norm"),
+    [*zip(KINDS, (True, False, True), ("train",) * 3, strict=True), *zip(KINDS, (False, True, False), ("frozen",) * 3, strict=True)],
+)
 def test_inserted_blocks_learn_within_two_steps(kind: str, share: bool, norm: str) -> None:
-    """Copies and connections come after: a connection's scale first, what lies behind it next, an inserted block of the last copy last."""
+    """Every new parameter of theirs has a gradient, also where norms are frozen and where a block is inserted into a frozen stage.
+
+    Copies and connections come after: a connection's scale first, what lies behind it next, an inserted block of the last copy last.
+    """
     ms.set_context(mode=ms.PYNATIVE_MODE)
     parent, child = architecture.parse(f"{kind}_11-21-12-1"), architecture.parse(f"{kind}_111-21-112-11_1-0-2-1")
-    frozen = norm == "frozen"
-    nets = [Backbone(one, 8, "3x3", 1e-5, frozen, share) for one in (parent, child)]
-    given, fresh = ({f"backbone.{k}": v for k, v in get.items()} for get in (random_weights(nets[0]), get_weights(nets[1])))
-    weights, audit = morphism.inherit(parent, child, given, fresh)
-    net = nets[1].set_train()
-    set_weights(net, {name.removeprefix("backbone."): value for name, value in weights.items()})
-    for parameter in net.get_parameters():
-        parameter.requires_grad = parameter.requires_grad or f"backbone.{parameter.name}" in audit.zero
+    settings = Detector(base_width=8, stem="3x3", norm=norm, frozen_stages=2 if norm == "frozen" else 0, share_weights=share)
+    before, net = Body(parent, settings), Body(child, settings).set_train()
+    weights, audit = morphism.inherit(parent, child, random_weights(before), get_weights(net))
+    set_weights(net, weights)
+    job = TrainJob(arch=str(child), detector=settings, recipe=Recipe(), data=Data(url="", fingerprint=""))
+    start.choose_trained(net, job, audit)
     images = Tensor(np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32))
     trained = {parameter.name for parameter in net.trainable_params()}
-    assert {name.removeprefix("backbone.") for name in audit.zero} <= trained
+    new = {name for name in audit.new if not name.endswith(STATISTICS)}
+    inserted = {name for name in new if name.startswith("backbone.blocks.")}
+    assert {name.split(".")[2] for name in inserted} == {"2", "6", "9"}
+    assert new <= trained
     reached: set[str] = set()
     for number in range(4):
         found = gradients(net, images)
         assert all(np.isfinite(gradient).all() for gradient in found.values())
         reached |= {name for name, gradient in found.items() if np.abs(gradient).max() > 0}
-        for parameter in net.trainable_params():
-            parameter.set_data(Tensor(parameter.asnumpy() - 0.1 * found[parameter.name]))
+        length = np.sqrt(sum(float((gradient**2).sum()) for gradient in found.values()))
+        for parameter in net.trainable_params():  # a step of a fixed length: with frozen norms nothing else bounds it
+            parameter.set_data(Tensor(parameter.asnumpy() - 0.5 / length * found[parameter.name]))
         if number == 1:
-            assert not [name for name in trained - reached if name.startswith(("stem.", "blocks."))]
+            assert inserted - reached == set()
+            assert not [name for name in trained - reached if name.startswith(("backbone.stem.", "backbone.blocks."))]
     assert trained - reached == set()
 
 

@@ -191,6 +191,21 @@ def test_a_new_block_is_the_identity_and_can_learn(kind, last):
     assert (result["backbone.blocks.3.bn1.gamma"] == 1).all()
 
 
+@settings(deadline=None, max_examples=25)
+@given(narrow, SEEDS)
+def test_a_swap_keeps_all_weights_of_blocks_neck_and_heads(arch, seed):
+    parent = arch.serial()
+    child = swap(parent, generator(seed))
+    weights, fresh = weights_of(parent, 1), weights_of(child, 2)
+    result, audit = inherit(parent, child, weights, fresh)
+    assert not audit.zero
+    moved = {name for name in fresh if ".shortcut." in name}
+    resized = {f"neck.inner.{i}.weight" for i, pair in enumerate(zip(levels(parent), levels(child), strict=True)) if pair[0] != pair[1]}
+    assert set(audit.new) <= moved | resized
+    for name in fresh.keys() - moved - resized:
+        assert np.array_equal(result[name], weights[name])
+
+
 def test_a_swap_keeps_all_blocks_and_tells_of_projections():
     weights, fresh, result, audit = pair("b_111-111", "b_11-1111")
     assert {".".join(name.split(".")[:4]) for name in audit.new} == {"backbone.blocks.2.shortcut"}
