@@ -61,6 +61,16 @@ class Block:
         """Whether the shortcut is a 1x1 convolution with norm."""
         return self.stride != 1 or self.in_channels != self.out_channels
 
+    def layers(self, kind: BlockType) -> dict[str, tuple[int, int, int, int]]:
+        """Weights' shapes of the convolutions by name, outputs first: of the residual branch in order, and of the projection."""
+        inputs, inner, outputs = self.in_channels, self.inner_channels, self.out_channels
+        if kind.expansion == 1:
+            found = {"conv1": (inner, inputs, 3, 3), "conv2": (outputs, inner, 3, 3)}
+        else:
+            middle = (inner, inner // kind.groups, 3, 3)
+            found = {"conv1": (inner, inputs, 1, 1), "conv2": middle, "conv3": (outputs, inner, 1, 1)}
+        return found | ({"shortcut": (outputs, inputs, 1, 1)} if self.projection else {})
+
 
 @dataclass(frozen=True)
 class Level:
@@ -121,6 +131,13 @@ def parse(text: str) -> Arch:
     if len(copies) != len(stages) or not all(re.fullmatch(r"0|[1-9][0-9]?", c) for c in copies):
         raise ArchError(f"architecture {text!r}: expected {len(stages)} numbers of copies, got {parts[2]!r}")
     return Arch(BlockType(kind), stages, tuple(map(int, copies)))
+
+
+def parse_type(text: str) -> BlockType:
+    """Read a block type; ArchError where it is none."""
+    if not _TYPE.fullmatch(text):
+        raise ArchError(f"block type: expected b, r or x(32x4d), got {text!r}")
+    return BlockType(text)
 
 
 def check_space(arch: Arch, min_blocks: int = MIN_BLOCKS, max_blocks: int = MAX_BLOCKS, max_stages: int = MAX_STAGES) -> Arch:

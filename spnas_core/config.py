@@ -1,5 +1,6 @@
 """Settings of a run: frozen, unknown keys refused, resolved once at the door and passed by hand."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -11,6 +12,11 @@ def _canonical(text: str) -> str:
     return str(architecture.check_space(architecture.parse(text)))
 
 
+def _canonical_type(text: str) -> str:
+    return architecture.parse_type(text).text
+
+
+TypeText = Annotated[str, AfterValidator(_canonical_type)]
 ArchText = Annotated[str, AfterValidator(_canonical)]
 Limit = tuple[float | None, float | None]
 
@@ -71,12 +77,24 @@ class Mutation(Settings):
 
     num_mutate: PositiveInt = 3
     add_stage: float = Field(0.05, ge=0, le=1, description="probability that one operation appends a stage")
+    change_type: float = Field(0.05, ge=0, le=1, description="probability that it changes the block type, where the space has several")
+    move_double: float = Field(
+        0.0, ge=0, le=1, description="probability that it moves a `2` past a neighbouring `1`; the authors' operators never do"
+    )
     swap: float = Field(0.5, ge=0, le=1, description="probability of swap among the other operations; the rest is expand")
     max_step: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> "Mutation":
+        if (total := self.add_stage + self.change_type + self.move_double) > 1:
+            raise ValueError(f"expected add_stage, change_type and move_double to add up to at most 1, got {total:g}")
+        return self
 
 
 class Space(Settings):
     """Limits of the search space."""
+
+    block_types: tuple[TypeText, ...] = Field((), description="block types to choose from, such as [r, x(32x4d)]; none: the start net's")
 
     min_blocks: PositiveInt = architecture.MIN_BLOCKS
     max_blocks: PositiveInt = architecture.MAX_BLOCKS
@@ -158,6 +176,10 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def _start_in_space(self) -> "Run":
-        space = self.space
-        architecture.check_space(architecture.parse(self.arch), space.min_blocks, space.max_blocks, space.max_stages)
+        space, start = self.space, architecture.parse(self.arch)
+        architecture.check_space(start, space.min_blocks, space.max_blocks, space.max_stages)
+        if space.block_types and start.block_type.text not in space.block_types:
+            raise ValueError(f"expected the start net's block type {start.block_type.text!r} in space.block_types, got {space.block_types}")
+        for kind in space.block_types or (start.block_type.text,):
+            architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), self.detector.base_width)
         return self

@@ -1,5 +1,7 @@
 """Which block of a child architecture continues which block of its parent, recovered from the two architectures alone."""
 
+from dataclasses import replace
+
 from spnas_core.arch import Arch, ArchError, Block, blocks
 
 _Value = tuple[int, int, int, int]
@@ -8,11 +10,14 @@ _Value = tuple[int, int, int, int]
 def lineage(parent: Arch, child: Arch) -> tuple[int | None, ...]:
     """For each block of `child` the parent's block whose weights it takes, or None where it is new.
 
-    Every block of the parent appears once, in order, with its own digit, and new blocks are ``1``. Of all such alignments it is the
-    one with most blocks of equal channels, then of equal stride, then of equal stage, then with the new blocks last; so as much of
-    the function as possible is kept. ArchError where the operators of the search cannot lead from parent to child.
+    Every block of the parent appears once, in order. Of all such alignments it is the one with most blocks of equal channels, then of
+    equal stride, then of equal stage, then with the new blocks last; so as much of the function as possible is kept. Where no ``2`` has
+    moved, all of the parent's blocks keep their channels (another block type is compared as if the parent had it). ArchError where the
+    operators of the search cannot lead from parent to child.
     """
-    ours, theirs = blocks(parent), blocks(child)
+    ours, theirs = blocks(replace(parent, block_type=child.block_type)), blocks(child)
+    if len(theirs) < len(ours) or len(child.stages) < len(parent.stages) or child.digits.count("2") != parent.digits.count("2"):
+        raise ArchError(f"architecture {str(child)!r}: expected a descendant of {str(parent)!r} by the operators of the search")
     best: dict[tuple[int, int], _Value] = {}  # value of the best alignment of ours[i:] with theirs[j:]
 
     def value(i: int, j: int) -> _Value:
@@ -25,20 +30,15 @@ def lineage(parent: Arch, child: Arch) -> tuple[int | None, ...]:
 
     for i in reversed(range(len(ours))):
         for j in reversed(range(len(theirs))):
-            best[i, j] = max(value(i, j + 1), value(i + 1, j))
-            if parent.digits[i] == child.digits[j]:
-                best[i, j] = max(best[i, j], matched(i, j))
+            best[i, j] = max(value(i, j + 1), value(i + 1, j), matched(i, j))
     found: list[int | None] = []
     i = 0
-    for j, digit in enumerate(child.digits):
-        if i < len(ours) and parent.digits[i] == digit and matched(i, j) == value(i, j):
+    for j in range(len(theirs)):
+        if i < len(ours) and matched(i, j) == value(i, j):
             found.append(i)
             i += 1
         else:
             found.append(None)
-    strays = any(source is None and digit != "1" for source, digit in zip(found, child.digits, strict=True))
-    if i < len(ours) or strays or len(child.stages) < len(parent.stages) or parent.block_type != child.block_type:
-        raise ArchError(f"architecture {str(child)!r}: expected a descendant of {str(parent)!r} by swap, expand and add stage")
     return tuple(found)
 
 

@@ -2,7 +2,8 @@
 
 Weights are ``dict[str, ndarray]`` with the names of the built net; blocks are numbered along the flat sequence, so moving a ``-``
 renames nothing. A new block of stride 1 is exactly the identity, since gamma and beta of the last norm of its residual branch are
-zero (its input comes out of a ReLU), and it can learn at once, since nothing else of it is zero.
+zero (its input comes out of a ReLU), and it can learn at once, since nothing else of it is zero. Where the block type or the channels
+of a block change, a layer (a convolution and its norm) whose shape stays is inherited, and any other is new.
 """
 
 from collections.abc import Iterable
@@ -11,9 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
-from spnas_core.arch import Arch, blocks, levels
+from spnas_core.arch import Arch, Block, blocks, levels
 from spnas_core.lineage import lineage
 from spnas_core.transfer import Audit, Weights, audit_of, check_fit, fits
+
+Shapes = dict[str, tuple[int, int, int, int]]  # of the layers of one block
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,28 @@ class _Plan:
 
     parent: Arch
     child: Arch
+    width: int = 64
     own_copies: bool = False  # whether the parent's copies have weights of their own
     replace_head: bool = False
 
     @cached_property
     def line(self) -> tuple[int | None, ...]:
         return lineage(self.parent, self.child)
+
+    @cached_property
+    def ours(self) -> tuple[Shapes, ...]:
+        """Layers of the parent's blocks."""
+        return tuple(block.layers(self.parent.block_type) for block in blocks(self.parent, self.width))
+
+    @cached_property
+    def theirs(self) -> tuple[Shapes, ...]:
+        """Layers of the child's blocks."""
+        return tuple(block.layers(self.child.block_type) for block in blocks(self.child, self.width))
+
+    def keeps_layer(self, index: int, layer: str) -> bool:
+        """Whether this layer of the child's block is one of the parent's."""
+        source = self.line[index]
+        return source is not None and self.ours[source].get(layer) == self.theirs[index].get(layer)
 
     def keeps_part(self, stage: int, number: int) -> bool:
         """Whether parent and child both have this copy; none is kept where the serial parts differ."""
@@ -49,10 +68,8 @@ class _Plan:
         parts = name.split(".")
         match parts[:2]:
             case ["backbone", "blocks"]:
-                index = self.line[int(parts[2])]
-                if index is None or (parts[3] == "shortcut" and not blocks(self.parent)[index].projection):
-                    return None
-                return ".".join(["backbone", "blocks", str(index), *parts[3:]])
+                index = int(parts[2])
+                return f"backbone.blocks.{self.line[index]}.{'.'.join(parts[3:])}" if self.keeps_layer(index, _layer(parts[3])) else None
             case ["backbone", "connect"]:
                 return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
             case ["neck", kind]:
@@ -68,9 +85,9 @@ class _Plan:
         parts = name.split(".")
         numbers = [int(part) for part in parts if part.isdecimal()]
         match parts[:2]:
-            case ["backbone", "blocks"] if parts[3:4] == ["shortcut"] and numbers and numbers[0] in self.line:
-                ours, theirs = blocks(self.parent)[numbers[0]], blocks(self.child)[self.line.index(numbers[0])]
-                return ours.projection and not theirs.projection
+            case ["backbone", "blocks"] if len(parts) > 3 and numbers and numbers[0] in self.line:
+                layer = _layer(parts[3])
+                return layer in self.ours[numbers[0]] and not self.keeps_layer(self.line.index(numbers[0]), layer)
             case ["backbone", "copies" | "connect"] if len(numbers) > 1 and numbers[0] < len(self.parent.stages):
                 return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
             case ["neck", "inner"] if numbers and numbers[0] < len(self.parent.stages):
@@ -80,21 +97,34 @@ class _Plan:
         return False
 
     def blank_norms(self) -> tuple[str, ...]:
-        """Beginnings of the names of the last norms of new blocks without projection."""
-        last = "bn2" if self.child.block_type.expansion == 1 else "bn3"
-        new = [block.index for block in blocks(self.child) if self.line[block.index] is None and not block.projection]
-        return tuple(f"backbone.blocks.{index}.{last}." for index in new)
+        """Beginnings of the names of the last norms of residual branches without projection beside them whose last layer is new."""
+        last = 2 if self.child.block_type.expansion == 1 else 3
+        new = [i for i, layers in enumerate(self.theirs) if "shortcut" not in layers and not self.keeps_layer(i, f"conv{last}")]
+        return tuple(f"backbone.blocks.{index}.bn{last}." for index in new)
+
+    def changes(self, block: Block) -> bool:
+        """Whether this block of the child is new, or at another stride, or has other layers than in the parent."""
+        index = self.line[block.index]
+        return index is None or blocks(self.parent)[index].stride != block.stride or self.ours[index] != self.theirs[block.index]
 
 
-def inherit(parent: Arch, child: Arch, weights: Weights, fresh: Weights, *, replace_head: bool = False) -> tuple[Weights, Audit]:
+def _layer(name: str) -> str:
+    """Name of the convolution to whose layer this part of a block belongs."""
+    return name.replace("bn", "conv")
+
+
+def inherit(
+    parent: Arch, child: Arch, weights: Weights, fresh: Weights, *, base_width: int = 64, replace_head: bool = False
+) -> tuple[Weights, Audit]:
     """Weights of `child`: those of `parent` where its blocks and parts continue, else those of `fresh`, the newly initialised child.
 
-    New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, the neck's tensors of new stages
-    or changed widths, connections (gamma and beta zero: the net starts as its serial part), and copies that the parent lacks (they
-    start as the main stage). Dropped by design: what only the parent needs of these. `replace_head`: the box head's last layers are
-    new, for other classes. Anything else that differs in name, shape or dtype is a UserError with a +/- list.
+    New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers that block type or channels
+    give another shape, the neck's tensors of new stages or changed widths, connections (gamma and beta zero: the net starts as its serial
+    part), and copies that the parent lacks (they start as the main stage). Dropped by design: what only the parent needs of these.
+    `replace_head`: the box head's last layers are new, for other classes. Anything else that differs in name, shape or dtype is a UserError
+    with a +/- list.
     """
-    plan = _Plan(parent, child, any(name.startswith("backbone.copies.") for name in weights), replace_head)
+    plan = _Plan(parent, child, base_width, any(name.startswith("backbone.copies.") for name in weights), replace_head)
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
     sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
     matched = {name: source for name, source in sources.items() if source is not None and fits(fresh, name, weights, source)}
@@ -112,15 +142,14 @@ def inherit(parent: Arch, child: Arch, weights: Weights, fresh: Weights, *, repl
     return {name: result[name] for name in fresh}, audit_of(fresh, weights, copied, unused, zero)
 
 
-def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str]) -> set[str]:
-    """Those of `names` that are trained when inherited blocks are not: new and moved (other stride) blocks, parts beside them, heads.
+def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_width: int = 64) -> set[str]:
+    """Those of `names` that are trained when inherited blocks are not: changed blocks (new, other stride, other layers), neck and heads.
 
     The stem and all blocks that continue unchanged are frozen, and so are copies which the parent has too.
     """
-    plan = _Plan(parent, child)
-    ours = blocks(parent)
-    moved = [block.index for block in blocks(child) if (index := plan.line[block.index]) is None or ours[index].stride != block.stride]
-    trained = ("backbone.connect.", "neck.", "rpn.", "head.", *(f"backbone.blocks.{index}." for index in moved))
+    plan = _Plan(parent, child, base_width)
+    changed = (f"backbone.blocks.{block.index}." for block in blocks(child) if plan.changes(block))
+    trained = ("backbone.connect.", "neck.", "rpn.", "head.", *changed)
 
     def new_copy(name: str) -> bool:
         parts = name.split(".")

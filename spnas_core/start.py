@@ -33,7 +33,7 @@ def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, 
     """Weights of a new training, and the audit of where they come from; `fresh` are those of the newly initialised net."""
     if job.weights:
         parent, given = gather(job.weights, store)
-        return morphism.inherit(architecture.parse(parent), architecture.parse(job.arch), given, fresh)
+        return morphism.inherit(architecture.parse(parent), architecture.parse(job.arch), given, fresh, base_width=job.detector.base_width)
     if job.checkpoint:
         return _start_from_file(job, job.checkpoint, fresh)
     count = sum(array.size for name, array in fresh.items() if not name.endswith(STATISTICS))
@@ -80,7 +80,7 @@ def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
     freeze(net, arch, job.detector)
     if job.recipe.freeze_inherited and job.weights:
         names = [parameter.name for parameter in net.get_parameters()]
-        allowed = morphism.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names)
+        allowed = morphism.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names, job.detector.base_width)
         for parameter in net.get_parameters():
             parameter.requires_grad = parameter.requires_grad and parameter.name in allowed
     new = set(audit.new)

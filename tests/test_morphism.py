@@ -11,14 +11,15 @@ from spnas_core.cost import detector_cost
 from spnas_core.errors import UserError
 from spnas_core.lineage import lineage
 from spnas_core.morphism import inherit, trainable_when_frozen
-from spnas_core.mutation import expand, mutate, swap
+from spnas_core.mutation import change_type, expand, move_double, mutate, swap
 from spnas_core.transfer import load
 
 WIDTH, FPN, HEAD = 4, 4, 5
+ANY_TYPE = Space(block_types=("b", "r", "x(2x32d)"))
 STATISTICS = ("moving_mean", "moving_variance")
 
 
-def shapes(arch, classes=2, share=True):
+def shapes(arch, classes=2, share=True, width=WIDTH):
     """Names and shapes of the built net, as the parts of the program agree on them."""
     found = {}
 
@@ -41,9 +42,9 @@ def shapes(arch, classes=2, share=True):
     def layer(name, *shape):
         found.update({f"{name}.weight": shape, f"{name}.bias": (shape[0],)})
 
-    found["backbone.stem.conv.weight"] = (WIDTH, 3, 7, 7)
-    norm("backbone.stem.bn", WIDTH)
-    plan = blocks(arch, WIDTH)
+    found["backbone.stem.conv.weight"] = (width, 3, 7, 7)
+    norm("backbone.stem.bn", width)
+    plan = blocks(arch, width)
     for b in plan:
         block(f"backbone.blocks.{b.index}", b)
     for stage, copies in enumerate(arch.parallel):
@@ -55,7 +56,7 @@ def shapes(arch, classes=2, share=True):
             if not (share and number):
                 found[f"backbone.connect.{stage}.{number}.conv.weight"] = (members[0].in_channels, members[-1].out_channels, 1, 1)
                 norm(f"backbone.connect.{stage}.{number}.bn", members[0].in_channels)
-    for stage, level in enumerate(levels(arch, WIDTH)):
+    for stage, level in enumerate(levels(arch, width)):
         layer(f"neck.inner.{stage}", FPN, level.channels, 1, 1)
         layer(f"neck.layer.{stage}", FPN, FPN, 3, 3)
     layer("rpn.conv", FPN, FPN, 3, 3)
@@ -74,10 +75,10 @@ def weights_of(arch, seed=0, **keys):
     return found | {name: np.ones_like(value) for name, value in found.items() if name.endswith("gamma")}
 
 
-def pair(parent, child, **keys):
+def pair(parent, child, base_width=WIDTH, **keys):
     parent, child = parse(parent), parse(child)
-    weights, fresh = weights_of(parent, 1, **keys), weights_of(child, 2, **keys)
-    return weights, fresh, *inherit(parent, child, weights, fresh)
+    weights, fresh = weights_of(parent, 1, width=base_width, **keys), weights_of(child, 2, width=base_width, **keys)
+    return weights, fresh, *inherit(parent, child, weights, fresh, base_width=base_width)
 
 
 def parameters(weights):
@@ -146,10 +147,23 @@ def test_lineage_keeps_channels_then_strides_then_stages(parent, child, line):
     assert lineage(parse(parent), parse(child)) == tuple(line)
 
 
-@pytest.mark.parametrize("child", ["b_111-21", "r_11-21", "r_111-211-2", "r_11121", "r_112-11", "r_111-12"])
+@pytest.mark.parametrize("child", ["r_11-21", "r_111-211-2", "r_11121", "r_111-11", "b_111-22"])
 def test_lineage_refuses_strangers(child):
     with pytest.raises(ArchError, match="expected a descendant of 'r_111-21_0-0'"):
         lineage(parse("r_111-21"), parse(child))
+
+
+@settings(deadline=None, max_examples=60)
+@given(archs(max_blocks=40, parallel=False), SEEDS)
+def test_lineage_over_a_moved_double_and_another_type(arch, seed):
+    """The blocks between the old and the new place of the `2` change their channels, and no others."""
+    moved = move_double(arch, generator(seed))
+    assert lineage(arch, moved) == tuple(range(len(arch.digits)))
+    places = [i for i, (a, b) in enumerate(zip(arch.digits, moved.digits, strict=True)) if a != b]
+    ours, theirs = blocks(arch), blocks(moved)
+    changed = [i for i in range(len(ours)) if ours[i].layers(arch.block_type) != theirs[i].layers(arch.block_type)]
+    assert changed == places
+    assert lineage(arch, change_type(moved, generator(seed), ["b", "r", "x(32x4d)"])) == tuple(range(len(arch.digits)))
 
 
 @settings(deadline=None, max_examples=25)
@@ -157,10 +171,10 @@ def test_lineage_refuses_strangers(child):
 def test_inheritance_accounts_for_every_tensor(arch, seed, share):
     assume(len(arch.stages) > 1)
     parent = arch.serial()
-    child = mutate(parent, generator(seed), Mutation(add_stage=0.2), Space())
+    child = mutate(parent, generator(seed), Mutation(add_stage=0.2, change_type=0.2, move_double=0.2), ANY_TYPE)
     weights, fresh = weights_of(parent, 1, share=share), weights_of(child, 2, share=share)
     before = {name: value.copy() for name, value in weights.items()}
-    result, audit = inherit(parent, child, weights, fresh)
+    result, audit = inherit(parent, child, weights, fresh, base_width=WIDTH)
     assert list(result) == list(fresh)
     assert all(result[name].shape == fresh[name].shape for name in fresh)
     assert set(audit.copied) | set(audit.new) == set(fresh)
@@ -177,7 +191,18 @@ def test_inheritance_accounts_for_every_tensor(arch, seed, share):
     for name in weights:  # the heads and the stem, by name
         if name.startswith(("rpn.", "head.", "backbone.stem.", "neck.layer.")):
             assert np.array_equal(result[name], weights[name])
-    assert not any(name.split(".")[3] in ("conv1", "conv2", "conv3") for name in audit.dropped if name.startswith("backbone.blocks"))
+    index = [i for i, source in enumerate(lineage(parent, child)) if source is not None]
+    for i, (ours, theirs) in enumerate(zip(blocks(parent, WIDTH), (blocks(child, WIDTH)[j] for j in index), strict=True)):
+        mine, its = ours.layers(parent.block_type), theirs.layers(child.block_type)
+        for layer in mine:  # inherited where its shape stays, else dropped
+            assert (f"backbone.blocks.{i}.{layer}" in parts(audit.dropped)) == (mine[layer] != its.get(layer))
+        for layer in its:  # and else new
+            assert (f"backbone.blocks.{theirs.index}.{layer}" in parts(audit.new)) == (its[layer] != mine.get(layer))
+
+
+def parts(names):
+    """Layers of blocks to which these tensors belong."""
+    return {".".join(name.split(".")[:4]).replace(".bn", ".conv") for name in names}
 
 
 @pytest.mark.parametrize(("kind", "last"), [("b", "bn2"), ("r", "bn3"), ("x(2x32d)", "bn3")])
@@ -213,6 +238,27 @@ def test_a_swap_keeps_all_blocks_and_tells_of_projections():
     assert (result["backbone.blocks.2.shortcut.bn.gamma"] == 1).all()
     assert all(np.array_equal(result[name], weights[name]) for name in audit.copied)
     assert np.array_equal(result["backbone.blocks.2.shortcut.conv.weight"], fresh["backbone.blocks.2.shortcut.conv.weight"])
+
+
+def test_another_block_type_inherits_the_layers_whose_shapes_stay():
+    _, _, result, audit = pair("r_111-211", "x(2x32d)_111-211")  # 64 = 2 * 32: only the 3x3 convolution is another
+    assert parts(audit.new) == parts(audit.dropped) == {f"backbone.blocks.{index}.conv2" for index in range(6)}
+    assert audit.zero == ()
+    _, fresh, result, audit = pair("r_111-211", "x(32x4d)_111-211", base_width=64)
+    assert parts(audit.new) == {f"backbone.blocks.{index}.conv{n}" for index in range(6) for n in (1, 2, 3)}
+    plain = {index for index, block in enumerate(blocks(parse("r_111-211"))) if not block.projection}
+    assert {name.rsplit(".", 1)[0] for name in audit.zero} == {f"backbone.blocks.{index}.bn3" for index in plain}
+    assert all(np.array_equal(result[name], fresh[name]) for name in audit.new if name not in audit.zero)
+
+
+def test_a_moved_double_changes_two_blocks():
+    _, _, _, audit = pair("b_1111-2111", "b_1111-1211")
+    layers = ("4.conv1", "4.conv2", "4.shortcut", "5.conv1", "5.shortcut")
+    assert parts(audit.new) == {f"backbone.blocks.{layer}" for layer in layers}
+    assert parts(audit.dropped) == parts(audit.new) - {"backbone.blocks.5.shortcut"}
+    names = shapes(parse("b_1111-1211"))
+    trained = trainable_when_frozen(parse("b_1111-2111"), parse("b_1111-1211"), names, WIDTH)
+    assert {name.split(".")[2] for name in trained if name.startswith("backbone.blocks")} == {"4", "5"}
 
 
 def test_a_neck_whose_level_changes_width_is_new_there():
