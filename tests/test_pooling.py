@@ -64,9 +64,10 @@ def slow_pool(maps: list[Floats], regions: Floats) -> Floats:
     return found
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("part_bytes", [1 << 30, 100_000])
-def test_pooling_and_its_gradient(monkeypatch: pytest.MonkeyPatch, part_bytes: int) -> None:
-    monkeypatch.setattr(pooling, "PART_BYTES", part_bytes)
+def test_pooling_and_its_gradient(monkeypatch: pytest.MonkeyPatch, part_bytes: int, training: bool) -> None:
+    monkeypatch.setattr(pooling, "PART_BYTES" if training else "CACHE_BYTES", part_bytes)
     ms.set_context(mode=ms.GRAPH_MODE)
     rng = np.random.default_rng(0)
     maps, other = ([rng.standard_normal((2, 3, *size)).astype(np.float32) for size in SIZES] for _ in range(2))
@@ -74,9 +75,9 @@ def test_pooling_and_its_gradient(monkeypatch: pytest.MonkeyPatch, part_bytes: i
     regions = np.clip(np.concatenate((centre - side / 2, centre + side / 2), -1), 0, [76, 100, 76, 100]).astype(np.float32)
     regions[0, :4] = [[0, 0, 76, 100], [30, 30, 30, 30], [75.9, 99.9, 76, 100], [0, 50, 76, 52]]
     dout = rng.standard_normal((40, 3 * 49)).astype(np.float32)
-    assert (part_bytes > 100_000) == (pooling.part_size(40, 3) == 40)
+    assert (part_bytes > 100_000) == (pooling.part_size(40, 3, training) == 40)
 
-    pooled, gradients = Pool()(*map(Tensor, (regions, *maps, dout)))
+    pooled, gradients = Pool().set_train(training)(*map(Tensor, (regions, *maps, dout)))
     expected = slow_pool(maps, regions)
     levels = {int(level) for level in np.floor(np.log2(np.maximum(np.sqrt(side.prod(-1)), 1e-6) / CANONICAL)).clip(-2, 0).ravel()}
     assert levels == {-2, -1, 0}

@@ -17,6 +17,7 @@ from spnas_core.models import primitives as p
 BINS, SAMPLES = 7, 2
 TAPS = 2 * SAMPLES
 PART_BYTES = 1 << 30  # about the largest intermediate tensor
+CACHE_BYTES, CACHE_PARTS = 1 << 24, 64  # in inference, parts whose cells stay in the processor's cache, but not too many of them
 
 
 class RegionPooling(nn.Cell):
@@ -36,7 +37,7 @@ class RegionPooling(nn.Cell):
         count, channels = regions.shape[0] * regions.shape[1], maps[0].shape[1]
         flat = self.flatten(maps)
         index, weights = self.taps(regions)
-        size = part_size(count, channels)
+        size = part_size(count, channels, self.training)
         pooled = self.pool_parts(flat, index, weights, size) if size < count else self.pool(flat, index, weights)
         return p.reshape(p.transpose(pooled, (0, 2, 1)), (count, -1))
 
@@ -55,7 +56,7 @@ class RegionPooling(nn.Cell):
         return p.reshape(means, (-1, BINS * BINS, flat.shape[1]))
 
     def pool_parts(self, flat: Tensor, index: Tensor, weights: Tensor, size: int) -> Tensor:
-        """As `pool`, for `size` regions after each other, so that only the cells of one part are in memory."""
+        """As `pool`, for `size` regions after each other, so that only the cells of one part are in memory (or in the cache)."""
         pooled: tuple[Tensor, ...] = ()
         for start in range(0, index.shape[0], size):
             part = index[start : start + size]
@@ -116,7 +117,10 @@ class Taps(nn.Cell):
         return p.constant(regions)
 
 
-def part_size(count: int, channels: int) -> int:
-    """Regions of one part, of `count`."""
-    parts = -(-4 * count * (BINS * TAPS) ** 2 * channels // PART_BYTES)
+def part_size(count: int, channels: int, training: bool) -> int:
+    """Regions of one part, of `count`; in training fewer and larger parts, since each makes a gradient of all cells."""
+    size = 4 * count * (BINS * TAPS) ** 2 * channels
+    parts = -(-size // PART_BYTES)
+    if not training:
+        parts = max(parts, min(-(-size // CACHE_BYTES), CACHE_PARTS))
     return -(-count // parts)
