@@ -1,14 +1,13 @@
 """The command line, `spnas`. What is heavy is imported inside the commands, so that `--help` and `arch` answer at once."""
 
 import json
-import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from flows import store_cli
+from flows import model_cli, store_cli
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
 
@@ -32,11 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
-app.add_typer(store_cli.app, name="store")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL; `demo` makes its own.")]
 StoreUrl = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, dotted key and YAML value: serial.rounds=8.")]
+
+RunName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the run, as in the folder runs/ of the store.")]
+MovedData = Annotated[str | None, typer.Option("--data", help="Where the data lies now, if it has moved.")]
 
 
 @app.command(help="Run the five stages on made images (scanned digits on photographs), on the CPU.\n\nExample: spnas demo --out /tmp/demo")
@@ -72,6 +73,31 @@ def run(
 
 
 @app.command(
+    help="Go on with a run that was killed or has failed, by its name alone; one that is finished is only shown.\n\n"
+    "Example: spnas resume bccd --store spnas-store"
+)
+def resume(name: RunName, store: StoreUrl = "spnas-store", data: MovedData = None, as_json: AsJson = False) -> None:
+    """Continue a run."""
+    _continue(name, store, data, 0, as_json)
+
+
+@app.command(
+    help="Add rounds to the serial search of a run, finished or not, and do what follows from them; the rounds that are there stay.\n\n"
+    "What the run has left so far is kept under the name NAME-1.\n\n"
+    "Example: spnas extend bccd --rounds 2 --store spnas-store"
+)
+def extend(
+    name: RunName,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How many rounds to add.")],
+    store: StoreUrl = "spnas-store",
+    data: MovedData = None,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a run with more rounds."""
+    _continue(name, store, data, rounds, as_json)
+
+
+@app.command(
     help="Blocks, parameters, MACs and levels of a backbone (7x7 stem, no classifier).\n\nExample: spnas arch 111-2111-211111-211 --json"
 )
 def arch(
@@ -96,93 +122,15 @@ def arch(
         typer.echo(f"stage {number}     {stage['channels']} channels at stride {stage['stride']}")
 
 
-@app.command(
-    "eval",
-    help="Score a model on a split, with pycocotools.\n\nExample: spnas eval demo/store/runs/demo/model --data demo/data --split test",
-)
-def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")],
-    data: DataUrl,
-    split: Annotated[str, typer.Option("--split", help="Name of the split.")] = "val",
-    as_json: AsJson = False,
-) -> None:
-    """Score a model."""
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log lines, errors only
-    from spnas_core.evaluate import score_model
+def _continue(name: str, store: str, data: str | None, rounds: int, as_json: bool) -> None:
+    """Do the run `name` of a store, with so many more serial rounds."""
+    from spnas_core.runs import read_run
+    from spnas_core.store import Store
 
-    scores: dict[str, Any] = score_model(model, data, split)
-    if as_json:
-        typer.echo(json.dumps(scores))
-        return
-    for name, value in scores.items():
-        if name.startswith(("AP", "AR")):
-            typer.echo(f"{name:10s} {100 * value:6.1f}" if value >= 0 else f"{name:10s}      -")
-    for name, one in scores.get("per_class", {}).items():
-        typer.echo(f"{name}: AP {100 * one['AP']:.1f}, AP50 {100 * one['AP50']:.1f}")
-
-
-@app.command(
-    help="Find objects in images: pictures with boxes, and JSON.\n\nExample: spnas predict demo/store/runs/demo/model photo.jpg --out found"
-)
-def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and detections.json.")] = Path("predictions"),
-    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Least score of a box.")] = 0.5,
-    as_json: AsJson = False,
-) -> None:
-    """Find objects in images."""
-    os.environ.setdefault("GLOG_v", "3")
-    from spnas_core.predict import predict as find
-
-    found = find(model, images, out, threshold)
-    if as_json:
-        typer.echo(json.dumps(found))
-        return
-    typer.echo(f"{len(found)} images, written to {out}")
-
-
-@app.command(
-    help="Convert torchvision's weights to a model folder, or a model folder's weights to torchvision's names, bit for bit.\n\n"
-    "CHECKPOINT: a .pth or .safetensors file of Faster R-CNN with FPN, ResNet or ResNeXt; or, with --to torchvision, a model folder. "
-    "PyTorch is not needed, and nothing in a .pth file is run.\n\n"
-    "Example: spnas convert fasterrcnn_resnet50_fpn_coco.pth --out coco-model"
-)
-def convert(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="File or model folder: a path or any fsspec URL.")],
-    out: Annotated[str, typer.Option("--out", help="Folder for what is made: a path or any fsspec URL.")],
-    arch: Annotated[str | None, typer.Option("--arch", help="Architecture; without it, what the names and shapes say.")] = None,
-    to: Annotated[Literal["spnas", "torchvision"], typer.Option("--to", help="Whose names the weights get.")] = "spnas",
-    norm_epsilon: Annotated[
-        float | None, typer.Option("--norm-epsilon", min=0, help="Of batch norm; default 0.0 for 90 labels and frozen norms, else 1e-5.")
-    ] = None,
-    categories: Annotated[str | None, typer.Option("--categories", help="COCO annotation file that names the labels.")] = None,
-    coverage: Annotated[float, typer.Option("--coverage", min=0, max=1, help="Least share of the parameters that must be found.")] = 0.9,
-    as_json: AsJson = False,
-) -> None:
-    """Convert weights."""
-    os.environ.setdefault("GLOG_v", "3")
-    from spnas_core import convert as conversion
-
-    made = conversion.convert(checkpoint, arch, to, norm_epsilon, categories, coverage)
-    conversion.publish(made, out)
-    audit, epsilon = made.audit, made.norm_epsilon
-    if as_json:
-        facts = {"arch": str(made.arch), "files": sorted(made.files), "norm_epsilon": epsilon, "counters": made.counters}
-        typer.echo(json.dumps({**facts, "audit": audit.model}))
-        return
-    typer.echo(f"architecture  {made.arch}")
-    typer.echo(f"copied        {len(audit.copied)} tensors, {audit.copied_params:,} parameters, {audit.share:.1%} of the net's")
-    typer.echo(f"new           {len(audit.new)} tensors, {audit.new_params:,} parameters{_named(audit.new)}")
-    typer.echo(f"dropped       {len(audit.dropped)} tensors, {audit.dropped_params:,} parameters{_named(audit.dropped)}")
-    typer.echo(f"left out      {made.counters} counters of batches")
-    if epsilon is not None:
-        typer.echo(f"norm epsilon  {epsilon:g}")
-    typer.echo(f"written to    {out}: {', '.join(sorted(made.files))}")
-
-
-def _named(names: tuple[str, ...]) -> str:
-    return f": {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
+    record = read_run(Store(store), name)
+    serial = record.settings.serial
+    serial = serial.model_copy(update={"rounds": serial.rounds + rounds})
+    _search(record.settings.model_copy(update={"serial": serial}), data or record.data.url, store, as_json)
 
 
 def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
@@ -199,6 +147,9 @@ def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
         typer.echo(note)
     typer.echo(f"Report, trials and model: {summary['folder']}")
 
+
+app.add_typer(model_cli.app)  # eval, predict, convert
+app.add_typer(store_cli.app, name="store")
 
 if __name__ == "__main__":
     app()

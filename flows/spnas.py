@@ -3,6 +3,7 @@
 Every training is a job in a process of its own, every stage leaves an artifact, and what is in the store is never computed again.
 """
 
+import time
 from typing import Annotated, Any
 
 from prefect import flow
@@ -16,9 +17,10 @@ from spnas_core.ledger import Trial, best, ranked, reignitions, winner
 from spnas_core.manifest import Manifest
 from spnas_core.plan import Plan, Split, open_plan, short, trained
 from spnas_core.progress import log_line
-from spnas_core.report import announce_run, publish_run
+from spnas_core.report import publish_run
+from spnas_core.runs import announce_run
 from spnas_core.search import propose_parallel, propose_serial
-from spnas_core.stages import Result, Stage, enter, scores_of
+from spnas_core.stages import Result, Stage, enter, newest_round, publish_stage, scores_of
 from tasks.candidates import train_candidates
 from tasks.jobs import Site, completed, run_jobs
 from tasks.stages import run_stage
@@ -53,15 +55,20 @@ def fine_tune(plan: Plan, site: Site) -> Stage:
 
 def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
     """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and go on from it."""
-    settings, ledger, reignited = plan.settings.serial, start.ledger, dict(start.reignited)
-    for number in range(1, settings.rounds + 1):
+    settings, (finished, stage) = plan.settings.serial, newest_round(plan, start)
+    ledger, reignited = stage.ledger, dict(stage.reignited)
+    for number in range(finished + 1, settings.rounds + 1):
+        begun = time.monotonic()
         if number - 1 in reignitions(ledger, settings.n_stuck, settings.max_reignite):
             log_line(f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
             reignited |= _reignite(plan, site, [winner(ledger)])
         children = propose_serial(ledger, plan.settings, number, plan.cost_of)
         jobs = [(plan.train(str(arch), settings.recipe, _inherited(parent, reignited)), parent) for arch, parent in children]
         ledger += tuple(train_candidates(site, "serial", number, jobs))
-    return Stage(name="serial", key=plan.keys["serial"], ledger=ledger, reignited=reignited)
+        until = plan.after(number)
+        stage = Stage(name="serial", key=until.keys["serial"], ledger=ledger, reignited=reignited)
+        publish_stage(until, stage, time.monotonic() - begun)
+    return stage
 
 
 def reignite(plan: Plan, site: Site, serial: Stage) -> Stage:

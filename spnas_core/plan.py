@@ -1,7 +1,7 @@
 """What one run will do: its settings, its data, and the jobs and stages that follow from them; the keys of all stages are known at once."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,6 +72,11 @@ class Plan:
         data = self.test if split == "test" and self.test else self.data
         weights = Weights(kind="train", digest=digest, arch=arch)
         return EvaluateJob(arch=arch, detector=self.settings.detector, data=data, split=split, weights=(weights,))
+
+    def after(self, rounds: int) -> "Plan":
+        """Plan of this run with so many serial rounds; what its serial stage leaves is what this one's has found by then."""
+        serial = self.settings.serial.model_copy(update={"rounds": rounds})
+        return replace(self, settings=self.settings.model_copy(update={"serial": serial}))
 
     def cost_of(self, arch: Arch) -> Cost:
         """Cost of the detector with this backbone."""

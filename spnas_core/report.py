@@ -11,7 +11,8 @@ import yaml
 from spnas_core.ledger import Ledger, pareto_front, ranked, winner
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, short
-from spnas_core.stages import KEYS, Stage
+from spnas_core.runs import announce_run
+from spnas_core.stages import Stage
 
 COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
 SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
@@ -118,11 +119,6 @@ def report_md(plan: Plan, stage: Stage) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def announce_run(plan: Plan) -> None:
-    """Leave the keys of a run's stages below `runs/NAME/`, so that housekeeping knows what it needs, also before its end."""
-    plan.store.write(f"runs/{plan.settings.name}/{KEYS}", json.dumps(plan.keys, indent=1).encode())
 
 
 def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:

@@ -77,3 +77,15 @@ def read_stage(store: Store, key: str) -> Stage:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{store.url}: stage/{key}: expected the record of a stage, got: {first['loc']}: {first['msg']}") from error
+
+
+def newest_round(plan: Plan, start: Stage) -> tuple[int, Stage]:
+    """Last finished round of the serial search, be it this run's or a shorter one's by the same settings, and its record; else 0, `start`.
+
+    So a search that goes on, or gets more rounds, keeps the trials of its finished rounds, failed ones among them.
+    """
+    for number in range(plan.settings.serial.rounds, 0, -1):
+        key = plan.after(number).keys["serial"]
+        if plan.store.find("stage", key):
+            return number, read_stage(plan.store, key)
+    return 0, start

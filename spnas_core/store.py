@@ -111,9 +111,9 @@ class Store:
         """Write a file below `runs/` or `logs/`, whole or not at all."""
         self._storage.write(path, content)
 
-    def files(self) -> dict[str, int]:
-        """Size of every file of the store, by its path in there; what has a name that the store would not give is left out."""
-        return {path: size for path, size in self._storage.files().items() if is_path(path)}
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Size of every file of the store, or below `folder`, by its path in there; what has a name that no store gives is left out."""
+        return {path: size for path, size in self._storage.files(folder).items() if is_path(path)}
 
     def manifest(self, folder: str) -> Manifest | str | None:
         """Manifest of the folder of an artifact or a checkpoint; None without one; a text that says what is wrong. Nothing is set aside."""

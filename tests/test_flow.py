@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 
 import pytest
 from prefect import flow
+from typer.testing import CliRunner
 
 from flows import presets
+from flows.cli import app
 from flows.spnas import serial_search, spnas
 from spnas_core import runner
+from spnas_core.config import Budget
 from spnas_core.ledger import Trial
 from spnas_core.plan import STAGE_NAMES, Plan, open_plan
 from spnas_core.stages import Stage, read_stage
@@ -71,7 +75,7 @@ def test_children_train_on_what_they_inherit(finished: tuple[Plan, dict[str, Any
 def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]]) -> None:
     plan, summary = finished
     folder = Path(plan.store.local or "") / "runs" / "smoke"
-    files = {"stages.json", "config.yml", "report.md", "trials.csv", "pareto.png", "summary.json", "model"}
+    files = {"run.json", "stages.json", "config.yml", "report.md", "trials.csv", "pareto.png", "summary.json", "model"}
     assert {p.name for p in folder.iterdir()} == files
     assert json.loads((folder / "stages.json").read_text()) == plan.keys
     assert presets.load(str(folder / "config.yml")) == plan.settings
@@ -92,6 +96,18 @@ def test_a_finished_run_started_again_computes_nothing(finished: tuple[Plan, dic
     begun = time.monotonic()
     assert spnas(plan.settings, plan.data.url, plan.store.url) == summary
     assert time.monotonic() - begun < 10
+
+
+def test_another_search_with_the_same_candidates_trains_nothing(
+    finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, summary = finished
+    serial = plan.settings.serial.model_copy(update={"n_stuck": 9, "max_optimal": 7})
+    settings = plan.settings.model_copy(update={"name": "other", "serial": serial, "budget": Budget(gmacs=(None, 1000.0))})
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    found = spnas(settings, plan.data.url, plan.store.url)
+    assert found["key"] != summary["key"]
+    assert found["table"] == summary["table"]
 
 
 def test_a_stage_that_was_lost_is_made_of_its_trainings(finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +180,31 @@ def test_a_killed_candidate_is_a_typed_failed_trial(
     assert killer.killed == 3  # it was tried again, twice
     assert (ledger[1].arch, ledger[1].failure, ledger[1].metrics) == (victim.arch, "killed", None)
     assert ledger[2] == survivor
+
+
+def test_a_finished_search_gets_more_rounds(finished: tuple[Plan, dict[str, Any]]) -> None:
+    """`spnas extend`: only what the new round brings is trained; `spnas resume` shows both runs and trains nothing."""
+    plan, summary = finished
+    before = stages(plan)[1].ledger
+
+    def do(*command: str) -> tuple[dict[str, Any], str]:
+        found = CliRunner().invoke(app, [*command, "--store", plan.store.url, "--json"])
+        assert found.exit_code == 0, found.stderr
+        return json.loads(found.stdout), found.stderr
+
+    longer, lines = do("extend", "smoke", "--rounds", "1")
+    assert "'smoke' of" in lines
+    assert "(serial.rounds 1, now 2): what it left is now run 'smoke-1'" in lines
+    assert re.search(r"serial r2 c1 .*: compile", lines)
+    assert "serial r1" not in lines
+    assert "fine_tune b" not in lines
+    ledger = read_stage(plan.store, longer["key"]).ledger
+    assert ledger[: len(before)] == before
+    assert [(t.stage, t.round) for t in ledger[len(before) :]] == [("serial", 2), ("serial", 2), ("parallel", 1)]
+    for name, expected in (("smoke", longer), ("smoke-1", summary)):
+        again, lines = do("resume", name)
+        assert (again["name"], again["key"], again["table"]) == (name, expected["key"], expected["table"])
+        assert "compile" not in lines
 
 
 def test_keys_and_places_of_results(tmp_path: Path) -> None:

@@ -85,8 +85,17 @@ def test_a_run_is_published_whole_and_again(plan: Plan, final: Stage) -> None:
     summary = publish_run(plan, final)
     folder = Path(plan.store.local or "") / "runs" / "mine"
     files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    names = {"config.yml", "report.md", "trials.csv", "pareto.png", "summary.json", "model/weights.safetensors", "model/model.json"}
-    assert set(files) == names | {"stages.json"}
+    names = {
+        "run.json",
+        "config.yml",
+        "report.md",
+        "trials.csv",
+        "pareto.png",
+        "summary.json",
+        "model/weights.safetensors",
+        "model/model.json",
+    }
+    assert set(files) == names | {"run.json", "stages.json"}
     assert publish_run(plan, final) == summary
     assert {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == files
     assert (summary["trials"], summary["failed"], summary["notes"]) == (4, 1, ["Mind this."])

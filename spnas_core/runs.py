@@ -1,0 +1,101 @@
+"""What a run was begun with, below `runs/NAME/` of the store, so that its name alone is enough to go on with it.
+
+run.json       its settings and its data
+stages.json    the keys of its stages, by which housekeeping knows what it needs
+the rest       what a person reads at its end (report.py)
+"""
+
+import json
+import threading
+from itertools import count
+from typing import Any
+
+from pydantic import ValidationError
+
+from spnas_core.config import Run, Settings
+from spnas_core.errors import UserError
+from spnas_core.job import Data
+from spnas_core.names import check_name
+from spnas_core.plan import Plan
+from spnas_core.progress import log_line
+from spnas_core.stages import KEYS
+from spnas_core.store import Store
+
+FILE = "run.json"
+_SHOWN = 3  # differences in the line on another run of the same name
+
+
+class Record(Settings):
+    """What a run was begun with."""
+
+    settings: Run
+    data: Data
+
+
+def announce_run(plan: Plan) -> None:
+    """Leave what `plan` is, before anything runs and again at the end.
+
+    Where the name was that of another run (other settings, data or program, so that its stages have other keys), all that this one left
+    there moves to `runs/NAME-1/`, or the next number that is free, and stays a run of the store; one line says so.
+    """
+    store, name = plan.store, plan.settings.name
+    record = Record(settings=plan.settings, data=plan.data)
+    with store.claim("runs", name) as claim:
+        claim.acquire(lambda: None, threading.Event(), lambda: None)
+        before = _read(store, name, KEYS)
+        if before not in (None, plan.keys):
+            number = next(n for n in count(1) if _read(store, f"{name}-{n}", KEYS) in (None, before))
+            difference = _difference(_read(store, name, FILE), record.model_dump(mode="json"))
+            _move(store, name, f"{name}-{number}")
+            log_line(f"run {name!r} of {store.url} was another ({difference}): what it left is now run '{name}-{number}', nothing is lost")
+        store.write(f"runs/{name}/{FILE}", record.model_dump_json(indent=1).encode())
+        store.write(f"runs/{name}/{KEYS}", json.dumps(plan.keys, indent=1).encode())
+
+
+def read_run(store: Store, name: str) -> Record:
+    """Read what the run `name` was begun with, its settings under that name; UserError where the store does not know it."""
+    names = sorted({path.split("/")[0] for path in store.files("runs") if path.endswith(f"/{FILE}") and path.count("/") == 1})
+    if name not in names:
+        raise UserError(f"store {store.url}: expected one of its runs ({', '.join(names) or 'there is none'}), got {name!r}")
+    try:
+        record = Record.model_validate_json(store.read(f"runs/{check_name(name)}/{FILE}"))
+        return record.model_copy(update={"settings": Run.model_validate({**record.settings.model_dump(), "name": name})})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"{store.url}/runs/{name}/{FILE}: {'.'.join(map(str, first['loc']))}"
+        raise UserError(f"{where}: expected settings as this version has them, got: {first['msg']}") from error
+
+
+def _read(store: Store, name: str, file: str) -> Any:
+    """Content of one of a run's JSON files; None where there is none, and where it is no JSON."""
+    try:
+        return json.loads(store.read(f"runs/{name}/{file}"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+
+
+def _move(store: Store, name: str, target: str) -> None:
+    """Move all that a run left, the keys of its stages last: who is interrupted here begins again."""
+    for path in sorted(store.files(f"runs/{name}"), key=lambda path: path == KEYS):
+        store.write(f"runs/{target}/{path}", store.read(f"runs/{name}/{path}"))
+    store.remove(f"runs/{name}")
+
+
+def _difference(before: Any, now: dict[str, Any]) -> str:
+    """Say in what two records differ: `serial.rounds 3, now 4`."""
+    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
+        return "with other settings"
+    old, new = _flat(before["settings"]), _flat(now["settings"])
+    found = [f"{key} {old.get(key)}, now {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
+    if not isinstance(before.get("data"), dict) or before["data"].get("fingerprint") != now["data"]["fingerprint"]:
+        found.append("other data")
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(found[:_SHOWN]) + more or "by another version of the program"
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
