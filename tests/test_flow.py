@@ -98,18 +98,6 @@ def test_a_finished_run_started_again_computes_nothing(finished: tuple[Plan, dic
     assert time.monotonic() - begun < 10
 
 
-def test_another_search_with_the_same_candidates_trains_nothing(
-    finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan, summary = finished
-    serial = plan.settings.serial.model_copy(update={"n_stuck": 9, "max_optimal": 7})
-    settings = plan.settings.model_copy(update={"name": "other", "serial": serial, "budget": Budget(gmacs=(None, 1000.0))})
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
-    found = spnas(settings, plan.data.url, plan.store.url)
-    assert found["key"] != summary["key"]
-    assert found["table"] == summary["table"]
-
-
 def test_a_stage_that_was_lost_is_made_of_its_trainings(finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, summary = finished
     before = stages(plan)
@@ -135,6 +123,18 @@ def test_a_poisoned_result_is_a_miss_and_runs_nothing(finished: tuple[Plan, dict
         record.write_text(json.dumps(document))
     assert spnas(plan.settings, plan.data.url, plan.store.url) == summary
     assert not (tmp_path / "owned").exists()
+
+
+def test_another_search_with_the_same_candidates_trains_nothing(
+    finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, summary = finished
+    serial = plan.settings.serial.model_copy(update={"n_stuck": 9, "max_optimal": 7})
+    settings = plan.settings.model_copy(update={"name": "other", "serial": serial, "budget": Budget(gmacs=(None, 1000.0))})
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    found = spnas(settings, plan.data.url, plan.store.url)
+    assert found["key"] != summary["key"]
+    assert found["table"] == summary["table"]
 
 
 class _Killer(logging.Handler):
