@@ -37,7 +37,16 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
     run = presets.load(settings) if isinstance(settings, str) else settings
     plan = open_plan(run, data, store)
     announce_run(plan)
-    site = Site(plan.store.url, run.devices, run.device_target, run.threads, 60 * run.timeout_minutes, run.checkpoint_seconds)
+    site = Site(
+        plan.store.url,
+        run.devices,
+        run.device_target,
+        run.threads,
+        60 * run.timeout_minutes,
+        run.checkpoint_seconds,
+        run.memory_gb,
+        run.retries,
+    )
     start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
     serial = run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
     reignited = run_stage(plan, "reignite", serial, lambda: reignite(plan, site, serial))

@@ -143,6 +143,17 @@ class Parallel(Settings):
     recipe: Recipe = Recipe()
 
 
+class Retries(Settings):
+    """How often a job is started again, by how it failed; it goes on from its last checkpoint."""
+
+    killed: int = Field(2, ge=0, le=10, description="by a signal from outside, as the system sends them when memory is short")
+    crashed: int = Field(1, ge=0, le=10, description="it died of a fault of its own, such as SIGSEGV in a library")
+    timeout: int = Field(0, ge=0, le=10, description="it was longer at work than timeout_minutes")
+    out_of_memory: int = Field(0, ge=0, le=10, description="it needed more than memory_gb, or than the device has")
+    diverged: int = Field(0, ge=0, le=10, description="a loss or a weight was not finite; the same happens again")
+    store: int = Field(2, ge=0, le=10, description="the store or the network did not answer, for longer than one waits for them")
+
+
 class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
@@ -157,6 +168,8 @@ class Run(Settings):
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
     device_target: Literal["CPU", "Ascend", "GPU"] = "CPU"
     timeout_minutes: PositiveFloat = Field(600.0, description="longest time of one job")
+    memory_gb: PositiveFloat | None = Field(None, description="most memory of the host that one job may have, GB; null = no limit")
+    retries: Retries = Field(Retries(), description="how often a job that failed is started again")
     checkpoint_seconds: PositiveFloat = Field(60.0, description="time between two checkpoints of a training")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
     detector: Detector = Detector()

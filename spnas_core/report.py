@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from spnas_core.ledger import Ledger, pareto_front, ranked, winner
+from spnas_core.ledger import Ledger, Trial, pareto_front, ranked, winner
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, short
 from spnas_core.runs import announce_run
@@ -109,7 +109,7 @@ def report_md(plan: Plan, stage: Stage) -> str:
         f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. AP in per cent, on the val split unless said otherwise.",
         markdown(rows(stage)),
         *stage.notes,
-        *(f"- failed: {trial.stage} r{trial.round} c{trial.index + 1} `{trial.arch}`: {trial.failure}" for trial in failed),
+        *map(_failed, failed),
         "![AP against MACs](pareto.png)",
         f"## Final net\n\n`{final.arch}`, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
         "| class | AP | AP50 |\n| --- | ---: | ---: |\n"
@@ -119,6 +119,11 @@ def report_md(plan: Plan, stage: Stage) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _failed(trial: Trial) -> str:
+    place = f"{trial.stage} r{trial.round} c{trial.index + 1} `{trial.arch}`"
+    return f"- failed: {place}: {trial.failure}, log in `logs/train/{trial.digest}.txt` of the store"
 
 
 def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import contextlib
 import contextvars
 import json
-import math
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from spnas_core import job as jobs
+from spnas_core import memory
 from spnas_core.claims import Lease
 from spnas_core.errors import JobError, MissingArtifactError, Reason, StoreError, UserError
 from spnas_core.manifest import Manifest
@@ -23,6 +23,7 @@ from spnas_core.store import Store
 from spnas_core.worker import BAD_INPUT, Order, environment, out_of_memory
 
 LOG_LINES = 15
+POLL = 0.25  # s between two looks at a worker and its limits
 Progress = Callable[[dict[str, Any]], None]
 _running: set[subprocess.Popen[bytes]] = set()
 _waiting: set[threading.Event] = set()
@@ -42,14 +43,18 @@ def run_job(
     on_progress: Progress | None = None,
     device_target: str = "CPU",
     checkpoint_seconds: float = 60.0,
+    memory_gb: float | None = None,
     lease: Lease = Lease(),  # noqa: B008 - it is immutable
 ) -> Manifest:
     """Do `job` on device `slot` in a process of its own and return its artifact's manifest; one that is there is not done again.
 
-    Where another process has claimed the job, it is waited for: event ``wait``; `timeout`, in seconds, begins after that.
+    Where another process has claimed the job, it is waited for: event ``wait``; `timeout`, in seconds, begins after that. `memory_gb` is a
+    limit of the host memory, in GB, that the job's processes have at any time; one looks every `POLL` seconds.
     JobError: a typed failure of the job, with the last lines of its log. UserError: the job's input is wrong. StoreError: no answer of the
     store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's processes too.
     """
+    if memory_gb is not None:
+        memory.check_limits()
     store, kind, digest = Store(store_url), job.kind, jobs.digest(job)
     tell = on_progress or (lambda _: None)
     with store.claim(kind, digest, lease) as claim, _stoppable() as stopped:
@@ -67,24 +72,24 @@ def run_job(
                 "parent": os.getpid(),
             }
         )
-        return _work(order, store, timeout, tell, claim.lost)
+        return _work(order, store, timeout, memory_gb, tell, claim.lost)
 
 
-def _work(order: Order, store: Store, timeout: float | None, on_progress: Progress, lost: threading.Event) -> Manifest:
+def _work(
+    order: Order, store: Store, timeout: float | None, memory_gb: float | None, on_progress: Progress, lost: threading.Event
+) -> Manifest:
     """Run the worker and say how it ended, by its artifact's manifest or an exception."""
     kind, digest = order.job.kind, jobs.digest(order.job)
     with tempfile.TemporaryDirectory(prefix="spnas-job-") as scratch:
         path, log = Path(scratch) / "job.json", Path(scratch) / "log.txt"
         path.write_text(order.model_dump_json())
         try:
-            status, last, timed_out = _follow(path, log, order, timeout, on_progress, lost)
+            status, last, stopped = _follow(path, log, order, timeout, memory_gb, on_progress, lost)
         finally:
             with contextlib.suppress(StoreError):  # how the job ended is more than its log
                 store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
-        if status and lost.is_set():
-            raise JobError("killed", "another process took the job over, since this one's heartbeats had not reached the store")
         if status:
-            raise _failure(status, last, timed_out, timeout, log.read_text(errors="replace"))
+            raise _failure(status, last, stopped, log.read_text(errors="replace"))
     manifest = store.find(kind, digest)
     if manifest is None:
         raise JobBug(f"{kind}/{digest}: the worker said that it was done, but its artifact is not in {store.url}")
@@ -121,9 +126,15 @@ def _stoppable() -> Iterator[threading.Event]:
 
 
 def _follow(
-    path: Path, log: Path, order: Order, timeout: float | None, on_progress: Progress, lost: threading.Event
-) -> tuple[int, dict[str, Any], bool]:
-    """Run the worker to its end, or until `lost`: exit status, last line, and whether it was stopped because its time was over."""
+    path: Path,
+    log: Path,
+    order: Order,
+    timeout: float | None,
+    memory_gb: float | None,
+    on_progress: Progress,
+    lost: threading.Event,
+) -> tuple[int, dict[str, Any], JobError | None]:
+    """Run the worker to its end, or until it has to be stopped: exit status, last line, and why it was stopped."""
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
     variables = {**os.environ, **environment(order), "PYTHONPATH": os.pathsep.join(p for p in paths if p), "TMPDIR": str(path.parent)}
     command = [sys.executable, "-m", "spnas_core.worker", str(path)]
@@ -141,29 +152,39 @@ def _follow(
                     last = json.loads(line)
                     on_progress(last)
 
+    def overstepped() -> JobError | None:
+        """Say which limit the job is over."""
+        if lost.is_set():
+            return JobError("killed", "another process took the job over, since this one's heartbeats had not reached the store")
+        if timeout is not None and time.monotonic() > begun + timeout:
+            return JobError("timeout", f"expected an end within {timeout:.0f} s")
+        if memory_gb is not None and (used := memory.exceeds(process.pid, memory_gb * 1e9)):
+            return JobError("out_of_memory", f"expected its processes to need at most memory_gb = {memory_gb:g}, got {used / 1e9:.2f} GB")
+        return None
+
     reader = threading.Thread(target=contextvars.copy_context().run, args=(read,), name="spnas-progress")
-    end = time.monotonic() + (timeout if timeout is not None else math.inf)
+    begun, stopped = time.monotonic(), None
     _running.add(process)
     try:
         reader.start()
-        while process.poll() is None and time.monotonic() < end and not lost.is_set():
+        while process.poll() is None and not (stopped := overstepped()):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(min(1.0, max(0.01, end - time.monotonic())))  # short waits: an exception sent to this thread gets through
-        timed_out = process.poll() is None and not lost.is_set()
+                process.wait(POLL)
     finally:
         _kill_group(process)  # also what the worker left behind, which would hold its end of the pipe
         status = process.wait()
         reader.join()
         _running.discard(process)
-    return status, last, timed_out
+    return status, last, stopped
 
 
-def _failure(status: int, last: dict[str, Any], timed_out: bool, timeout: float | None, log: str) -> Exception:
-    """Say with an exception how a worker ended."""
-    tail = "\n".join(log.strip().splitlines()[-LOG_LINES:])
+def _failure(status: int, last: dict[str, Any], stopped: JobError | None, log: str) -> Exception:
+    """Say with an exception how a worker ended, by itself or `stopped`."""
+    lines = log.strip().splitlines()[-LOG_LINES:]
+    tail = "; last lines of its log:\n" + "\n".join(lines) if lines else ""
     reason, message = str(last.get("reason", "")), str(last.get("message", ""))
-    if timed_out:
-        return JobError("timeout", f"expected an end within {timeout:.0f} s; last lines of its log:\n{tail}")
+    if stopped:
+        return JobError(stopped.reason, stopped.message + tail)
     if status == BAD_INPUT and last.get("event") == "failed":
         return UserError(message)
     if reason == "missing_artifact":
@@ -171,13 +192,13 @@ def _failure(status: int, last: dict[str, Any], timed_out: bool, timeout: float 
     if reason == "store":
         return StoreError(message)
     if last.get("event") == "failed" and reason in get_args(Reason):
-        return JobError(reason, message)  # type: ignore[arg-type]
+        return JobError(reason, message + tail)  # type: ignore[arg-type]
     if status > 0:
-        return JobBug(f"the worker ended with status {status}; last lines of its log:\n{tail}")
-    if out_of_memory(tail):
-        return JobError("out_of_memory", f"it died of {signal.Signals(-status).name}; last lines of its log:\n{tail}")
+        return JobBug(f"the worker ended with status {status}{tail}")
     kind: Reason = "killed" if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT) else "crashed"
-    return JobError(kind, f"it died of {signal.Signals(-status).name}; last lines of its log:\n{tail}")
+    if out_of_memory(tail):
+        kind = "out_of_memory"
+    return JobError(kind, f"it died of {signal.Signals(-status).name}{tail}")
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:

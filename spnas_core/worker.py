@@ -25,7 +25,7 @@ from spnas_core import job as jobs
 from spnas_core.config import Settings
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.manifest import Manifest
-from spnas_core.progress import Desk
+from spnas_core.progress import Desk, line
 from spnas_core.retries import first_line, is_full
 from spnas_core.store import Store
 
@@ -142,6 +142,7 @@ def main(path: str) -> int:
     def report(event: dict[str, Any]) -> None:
         lines.write(json.dumps(event) + "\n")
         lines.flush()
+        print(time.strftime("%H:%M:%S"), line(Path(path).stem, event), file=sys.stderr)  # the log tells how far it came
 
     def fail(status: int, reason: str, message: str) -> int:
         report({"event": "failed", "reason": reason, "message": message})

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from spnas_core import metrics
+from spnas_core.errors import JobError
 from spnas_core.job import Job
 from spnas_core.ledger import Stage, Trial
 from spnas_core.plan import short
 from spnas_core.progress import log_line
 from spnas_core.stages import enter
-from tasks.jobs import Site, run_jobs
+from tasks.jobs import Ended, Site, run_jobs
 
 
 def train_candidates(site: Site, stage: Stage, number: int, work: Sequence[tuple[Job, Trial | None]]) -> list[Trial]:
@@ -19,12 +20,13 @@ def train_candidates(site: Site, stage: Stage, number: int, work: Sequence[tuple
         enter(stage, number, index, parent.digest if parent else None, job, end)
         for index, ((job, parent), end) in enumerate(zip(work, ended, strict=True))
     ]
-    for label, one in zip(labels, trials, strict=True):
-        log_line(f"{label}: {_perfs(one)}")
+    for label, end in zip(labels, ended, strict=True):
+        log_line(f"{label}: {_perfs(end)}")
     return trials
 
 
-def _perfs(one: Trial) -> str:
-    if one.metrics is None or one.failure:
-        return f"failed: {one.failure}"
-    return metrics.log_line(metrics.Scores({name: float(one.metrics[name]) for name in metrics.STATS}, {}))
+def _perfs(end: Ended) -> str:
+    """Return the scores of a training, or how it failed, with the last lines of its log."""
+    if isinstance(end, JobError):
+        return f"failed, {end}"
+    return metrics.log_line(metrics.Scores({name: float(end.metrics[name]) for name in metrics.STATS}, {}))

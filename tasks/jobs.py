@@ -1,5 +1,6 @@
 """Run jobs as Prefect tasks: as many at once as there are device slots, each in a process of its own."""
 
+import itertools
 import queue
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from prefect.tasks import exponential_backoff
 
 from spnas_core import job as jobs
 from spnas_core import runner
+from spnas_core.config import Retries
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import Job
 from spnas_core.manifest import Manifest
@@ -32,6 +34,8 @@ class Site:
     threads: int = 1
     timeout: float | None = None
     checkpoint_seconds: float = 60.0
+    memory_gb: float | None = None
+    retries: Retries = field(default_factory=Retries)
     free: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue, compare=False)
 
     def __post_init__(self) -> None:
@@ -40,12 +44,11 @@ class Site:
             self.free.put(device)
 
 
-def transient(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a failure may pass when tried again: a store or network that is away, a process that was killed from outside."""
-    error = state.result(raise_on_failure=False)
+def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
+    """Whether a job that failed with `error` at its last of `attempts` is started again."""
     if isinstance(error, JobError):
-        return error.reason == "killed"
-    return isinstance(error, OSError) and not isinstance(error, UserError)
+        return attempts <= int(getattr(policy, error.reason))
+    return isinstance(error, OSError) and not isinstance(error, UserError) and attempts <= policy.store
 
 
 @task(
@@ -54,10 +57,7 @@ def transient(_task: Any, _run: Any, state: Any) -> bool:
     cache_policy=CacheKeyFnPolicy(cache_key_fn=artifact_key),
     persist_result=True,
     result_serializer="json",
-    retries=2,
-    retry_delay_seconds=exponential_backoff(backoff_factor=1),
     retry_jitter_factor=0.5,
-    retry_condition_fn=transient,
 )
 def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifest:
     """Run one job on a free device of `site` with `threads` CPU threads; `key` is its artifact's KIND/DIGEST."""
@@ -72,6 +72,7 @@ def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifes
             on_progress=lambda event: log_progress(label, event),
             device_target=site.device_target,
             checkpoint_seconds=site.checkpoint_seconds,
+            memory_gb=site.memory_gb,
         )
     finally:
         site.free.put(device)
@@ -95,9 +96,20 @@ def _parameters(site: Site, label: str, job: Job, threads: int) -> dict[str, Any
 
 
 def _checked(site: Site, job: Job) -> Any:
-    """Give the task with its results under the store; a cached result whose artifact is not there any more does not count."""
+    """Give the task with its results under the store, and the site's retries; a cached result whose artifact is gone does not count."""
+    attempts = itertools.count(1)
+
+    def condition(_task: Any, _run: Any, state: Any) -> bool:
+        return is_tried_again(site.retries, next(attempts), state.result(raise_on_failure=False))
+
     there = Store(site.store).find(job.kind, jobs.digest(job)) is not None
-    return run_job.with_options(result_storage=result_storage(site.store), refresh_cache=not there)
+    return run_job.with_options(
+        result_storage=result_storage(site.store),
+        refresh_cache=not there,
+        retries=max(site.retries.model_dump().values()),
+        retry_delay_seconds=exponential_backoff(backoff_factor=1),
+        retry_condition_fn=condition,
+    )
 
 
 def _ended(result: Any) -> Ended:

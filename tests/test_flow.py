@@ -18,11 +18,12 @@ from flows import presets
 from flows.cli import app
 from flows.spnas import serial_search, spnas
 from spnas_core import runner
-from spnas_core.config import Budget
+from spnas_core.config import Budget, Retries
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.ledger import Trial
 from spnas_core.plan import STAGE_NAMES, Plan, open_plan
 from spnas_core.stages import Stage, read_stage
-from tasks.jobs import Site
+from tasks.jobs import Site, is_tried_again
 from tasks.results import artifact_key, result_storage
 from tasks.stages import run_stage
 
@@ -205,6 +206,28 @@ def test_a_finished_search_gets_more_rounds(finished: tuple[Plan, dict[str, Any]
         again, lines = do("resume", name)
         assert (again["name"], again["key"], again["table"]) == (name, expected["key"], expected["table"])
         assert "compile" not in lines
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (JobError("killed", ""), 2),
+        (JobError("crashed", ""), 1),
+        (JobError("timeout", ""), 0),
+        (JobError("out_of_memory", ""), 0),
+        (JobError("diverged", ""), 0),
+        (StoreError("store x: no answer"), 2),
+        (UserError("wrong"), 0),
+        (MissingArtifactError("gone"), 0),
+        (ValueError("a bug"), 0),
+    ],
+)
+def test_how_often_a_job_is_started_again(error: Exception, again: int) -> None:
+    """As often as the settings say, by how it failed at last; a mistake or a bug never."""
+    assert [is_tried_again(Retries(), attempts, error) for attempts in (1, 2, 3)] == [attempts <= again for attempts in (1, 2, 3)]
+    if isinstance(error, JobError):
+        assert is_tried_again(Retries(**{error.reason: 5}), 5, error)
+        assert not is_tried_again(Retries(**{error.reason: 0}), 1, error)
 
 
 def test_keys_and_places_of_results(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from spnas_core import job as jobs
-from spnas_core import runner
+from spnas_core import memory, runner
 from spnas_core.claims import Lease
 from spnas_core.config import Detector, Recipe
 from spnas_core.errors import JobError, MissingArtifactError, UserError
@@ -53,6 +53,8 @@ def test_a_dead_worker_is_a_typed_failure(tmp_path: Path, number: int, reason: s
     with pytest.raises(JobError, match=signal.Signals(number).name) as caught:
         run_job(job(tmp_path), str(tmp_path / "store"), on_progress=on_start(lambda pid: os.kill(pid, number)))
     assert caught.value.reason == reason
+    assert "last lines of its log:\n" in str(caught.value)
+    assert "job: start" in str(caught.value)
 
 
 def test_a_worker_that_hangs_is_killed_with_its_group(tmp_path: Path) -> None:
@@ -66,6 +68,7 @@ def test_a_worker_that_hangs_is_killed_with_its_group(tmp_path: Path) -> None:
     with pytest.raises(JobError) as caught:
         run_job(job(tmp_path), str(tmp_path / "store"), timeout=2, on_progress=on_start(stop))
     assert caught.value.reason == "timeout"
+    assert "job: start" in str(caught.value)
     assert time.monotonic() - begun < 8
     assert gone(pids[0])
 
@@ -172,23 +175,71 @@ def test_the_log_of_a_job_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "last", "timed_out", "log", "kind", "words"),
+    ("status", "last", "stopped", "log", "kind", "words"),
     [
-        (1, {"event": "start"}, False, "Traceback\nKeyError: 'x'", JobBug, "KeyError"),
-        (3, {"event": "failed", "reason": "diverged", "message": "loss is nan"}, False, "", JobError, "diverged: loss is nan"),
-        (3, {"event": "failed", "reason": "missing_artifact", "message": "gone"}, False, "", MissingArtifactError, "gone"),
-        (2, {"event": "failed", "reason": "bad_input", "message": "no such file"}, False, "", UserError, "no such file"),
-        (2, {"event": "start"}, False, "usage: python", JobBug, "usage"),
-        (-6, {}, False, "terminate called after throwing an instance of 'std::bad_alloc'", JobError, "out_of_memory"),
-        (-9, {}, True, "last words", JobError, "timeout"),
-        (-15, {}, False, "", JobError, "killed"),
-        (-11, {"event": "epoch"}, False, "one\ntwo", JobError, "crashed"),
+        (1, {"event": "start"}, None, "Traceback\nKeyError: 'x'", JobBug, "KeyError"),
+        (
+            3,
+            {"event": "failed", "reason": "diverged", "message": "loss is nan"},
+            None,
+            "at 3",
+            JobError,
+            "diverged: loss is nan; last lines of",
+        ),
+        (3, {"event": "failed", "reason": "missing_artifact", "message": "gone"}, None, "", MissingArtifactError, "gone"),
+        (2, {"event": "failed", "reason": "bad_input", "message": "no such file"}, None, "", UserError, "no such file"),
+        (2, {"event": "start"}, None, "usage: python", JobBug, "usage"),
+        (-6, {}, None, "terminate called after throwing an instance of 'std::bad_alloc'", JobError, "out_of_memory"),
+        (-9, {}, JobError("timeout", "too long"), "last words", JobError, "timeout: too long; last lines of its log:\nlast words"),
+        (-15, {}, None, "", JobError, "killed"),
+        (-11, {"event": "epoch"}, None, "one\ntwo", JobError, "crashed"),
     ],
 )
-def test_every_end_has_its_type(status: int, last: dict[str, Any], timed_out: bool, log: str, kind: type, words: str) -> None:
-    error = runner._failure(status, last, timed_out, 5.0, log)
+def test_every_end_has_its_type(status: int, last: dict[str, Any], stopped: JobError | None, log: str, kind: type, words: str) -> None:
+    error = runner._failure(status, last, stopped, log)
     assert type(error) is kind
     assert words in str(error)
+
+
+@pytest.mark.training
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_job_over_its_memory_is_a_typed_failure(tiny_data: Path, tmp_path: Path) -> None:
+    """MindSpore reserves more addresses than the limit that the same training stays below."""
+    pids: list[int] = []
+    reserved: list[int] = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["event"] == "start":
+            pids.append(event["pid"])
+        if event["event"] == "epoch":
+            reserved.append(int(Path(f"/proc/{pids[-1]}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
+
+    one = job(tiny_data, epochs=3)
+    with pytest.raises(JobError, match=r"at most memory_gb = 0.2, got 0\.\d\d GB; last lines of its log:\n.*job: start") as caught:
+        run_job(one, str(tmp_path / "store"), memory_gb=0.2, on_progress=look)
+    assert caught.value.reason == "out_of_memory"
+    assert gone(pids[0])
+    assert run_job(one, str(tmp_path / "store"), memory_gb=1.5, on_progress=look)
+    assert max(reserved) > 1.5e9
+
+
+def test_memory_of_a_group_counts_children_and_shared_pages_once() -> None:
+    script = """
+import os, signal, time
+held = bytearray(os.urandom(1)) * 200_000_000
+if os.fork() == 0:
+    time.sleep(60)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        used = memory.exceeds(process.pid, 1e8)
+        assert 2e8 < used < 2.6e8
+        assert memory.exceeds(process.pid, 3e8) == 0  # the plain sum is above it
+        os.killpg(process.pid, signal.SIGKILL)
+    assert memory.exceeds(process.pid, 0) == 0
 
 
 def test_the_environment_names_threads_and_devices(tmp_path: Path) -> None:
@@ -210,6 +261,7 @@ def test_a_loss_that_is_not_finite_is_a_typed_failure(tiny_data: Path, tmp_path:
     with pytest.raises(JobError) as caught:
         run_job(job(tiny_data, lr=1e25, epochs=3), str(tmp_path / "store"))
     assert caught.value.reason == "diverged"
+    assert "job: compile" in str(caught.value)
     assert Store(str(tmp_path / "store")).find("train", jobs.digest(job(tiny_data, lr=1e25, epochs=3))) is None
 
 
