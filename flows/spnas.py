@@ -10,7 +10,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows import presets
-from spnas_core.config import Run
+from spnas_core.config import Recipe, Run
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
 from spnas_core.ledger import Trial, best, ranked, reignitions, winner
@@ -19,7 +19,7 @@ from spnas_core.plan import Plan, Split, open_plan, short, trained
 from spnas_core.progress import log_line
 from spnas_core.report import publish_run
 from spnas_core.runs import announce_run
-from spnas_core.search import propose_parallel, propose_serial
+from spnas_core.search import Proposal, propose_parallel, propose_serial
 from spnas_core.stages import Result, Stage, enter, newest_round, publish_stage, scores_of
 from tasks.candidates import train_candidates
 from tasks.jobs import Site, completed, run_jobs
@@ -57,7 +57,7 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
 
 def fine_tune(plan: Plan, site: Site) -> Stage:
     """Train the start net on the data: trial 0 of the ledger, whose weights all others inherit."""
-    job = plan.train(plan.settings.arch, plan.settings.fine_tune)
+    job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
     (manifest,) = completed(site, [(f"fine_tune {short(job.arch)}", job)])
     return Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(enter("fine_tune", 0, 0, None, job, manifest),))
 
@@ -72,7 +72,7 @@ def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
             log_line(f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
             reignited |= _reignite(plan, site, [winner(ledger)])
         children = propose_serial(ledger, plan.settings, number, plan.cost_of)
-        jobs = [(plan.train(str(arch), settings.recipe, _inherited(parent, reignited)), parent) for arch, parent in children]
+        jobs = [_short_training(plan, settings.recipe, child, reignited) for child in children]
         ledger += tuple(train_candidates(site, "serial", number, jobs))
         until = plan.after(number)
         stage = Stage(name="serial", key=until.keys["serial"], ledger=ledger, reignited=reignited)
@@ -91,7 +91,7 @@ def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
     settings = plan.settings.parallel
     parents = best(reignited.ledger, settings.parents)
     children = propose_parallel(parents, plan.settings, plan.cost_of, ledger=reignited.ledger)
-    jobs = [(plan.train(str(arch), settings.recipe, _inherited(parent, reignited.reignited)), parent) for arch, parent in children]
+    jobs = [_short_training(plan, settings.recipe, child, reignited.reignited) for child in children]
     ledger = reignited.ledger + tuple(train_candidates(site, "parallel", 1, jobs))
     return reignited.model_copy(update={"name": "parallel", "key": plan.keys["parallel"], "ledger": ledger})
 
@@ -100,12 +100,17 @@ def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
     """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
     chosen, notes = _chosen(parallel)
     nets = {"final": chosen, "start": parallel.ledger[0]}
-    jobs = {name: plan.train(net.arch, plan.settings.full_train, (trained(net),)) for name, net in nets.items()}
+    jobs = {
+        name: plan.train(net.arch, net.detector(plan.settings.detector), plan.settings.full_train, (trained(net),))
+        for name, net in nets.items()
+    }
     ended = dict(zip(nets, run_jobs(site, [(f"full_train {name} {short(job.arch)}", job) for name, job in jobs.items()]), strict=True))
     if isinstance(failure := ended["final"], JobError):
         raise failure
     if isinstance(failure := ended["start"], JobError):
         notes.append(f"The start net has no full training to compare with: {failure.reason}.")
+    if chosen.taps:
+        notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, chosen.taps))}.")
     results = _score(plan, site, jobs, {name: end for name, end in ended.items() if isinstance(end, Manifest)})
     update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": tuple(notes)}
     return parallel.model_copy(update=update)
@@ -131,15 +136,17 @@ def _chosen(parallel: Stage) -> tuple[Trial, list[str]]:
     return chosen, [f"{ahead} (AP {100 * first.ap:.1f} against {100 * chosen.ap:.1f}); as in the paper, the parallel net is the final one."]
 
 
-def _inherited(parent: Trial, reignited: dict[str, Weights]) -> tuple[Weights, ...]:
-    """Give a child of `parent` what it starts from: its trained detector and, where it was reignited, the new backbone in it."""
-    return (trained(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
+def _short_training(plan: Plan, recipe: Recipe, child: Proposal, reignited: dict[str, Weights]) -> tuple[TrainJob, Trial]:
+    """Train a child from its parent's detector and, where that was reignited, the new backbone in it; returns the job and the parent."""
+    parent = child.parent
+    weights = (trained(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
+    return plan.train(str(child.arch), child.detector, recipe, weights), parent
 
 
 def _score(plan: Plan, site: Site, jobs: dict[str, TrainJob], manifests: dict[str, Manifest]) -> dict[str, Result]:
     """Scores of the fully trained nets: of the final one on val, by pycocotools, and of both on test where the data has it."""
     wanted: list[tuple[str, Split]] = [("final", "val"), *((name, "test") for name in manifests if plan.test)]
-    labelled = [(f"evaluate {name} {split}", plan.evaluate(jobs[name].arch, manifests[name].digest, split)) for name, split in wanted]
+    labelled = [(f"evaluate {name} {split}", plan.evaluate(jobs[name], manifests[name].digest, split)) for name, split in wanted]
     scores: dict[str, dict[str, Any]] = {name: {"val": scores_of(manifest)} for name, manifest in manifests.items()}
     for (name, split), scored in zip(wanted, completed(site, labelled), strict=True):
         scores[name][split] = scores_of(manifests[name]) | scores_of(scored)

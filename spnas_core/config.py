@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from spnas_core import arch as architecture
 
@@ -19,6 +19,7 @@ def _canonical_type(text: str) -> str:
 TypeText = Annotated[str, AfterValidator(_canonical_type)]
 ArchText = Annotated[str, AfterValidator(_canonical)]
 Limit = tuple[float | None, float | None]
+Taps = tuple[NonNegativeInt, ...]
 
 
 class Settings(BaseModel):
@@ -38,6 +39,9 @@ class Detector(Settings):
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
     fpn_channels: PositiveInt = 256
+    taps: Taps | None = Field(
+        None, description="merged level that each output of the pyramid reads, [1, 1, 2, 3] for example; null: its own, [0, 1, 2, 3]"
+    )
     head_channels: PositiveInt = 1024
     anchor_scale: PositiveFloat = Field(8.0, description="side of a square anchor, in strides of its level")
     anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
@@ -140,6 +144,7 @@ class Parallel(Settings):
     candidates: PositiveInt = 4
     parents: PositiveInt = Field(1, description="how many of the best serial nets get parallel candidates")
     max_parallel: PositiveInt = Field(3, description="most copies of one stage")
+    taps: tuple[Taps, ...] = Field((), description="taps of the pyramid to draw from for each candidate; none: those of its parent")
     recipe: Recipe = Recipe()
 
 
@@ -195,4 +200,6 @@ class Run(Settings):
             raise ValueError(f"expected the start net's block type {start.block_type.text!r} in space.block_types, got {space.block_types}")
         for kind in space.block_types or (start.block_type.text,):
             architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), self.detector.base_width)
+        for taps in (self.detector.taps, *self.parallel.taps):
+            architecture.tapped(start, taps)  # children never have fewer stages
         return self

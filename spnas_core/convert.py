@@ -118,13 +118,20 @@ def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
 
 
 def _locate(url: str, arch: Arch | None) -> tuple[Path, Arch | None]:
-    """Path of the weights, and the architecture that stands beside them where it is not given."""
+    """Path of the weights, and the architecture that stands beside them where it is not given.
+
+    UserError for a net with a pyramid that torchvision has not.
+    """
     system, root = files.open_url(url)
     folder = files.full_url(system, root)
     if FILE not in (there := files.list_folder(system, root)):
         return open_checkpoint(url), arch
-    if arch is None and evaluate.MODEL in there:
-        arch = architecture.parse(json.loads(files.local_file(f"{folder}/{evaluate.MODEL}").read_bytes())["arch"])
+    if evaluate.MODEL in there:
+        document = json.loads(files.local_file(f"{folder}/{evaluate.MODEL}").read_bytes())
+        arch = arch or architecture.parse(document["arch"])
+        taps = document["detector"].get("taps")
+        if taps and architecture.tapped(arch, tuple(taps)) != architecture.tapped(arch, None):
+            raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {taps}")
     return open_checkpoint(f"{folder}/{FILE}"), arch
 
 

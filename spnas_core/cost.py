@@ -8,7 +8,7 @@ convolution or pooling of stride 2 with torchvision's padding does: ``(h + 2p - 
 from dataclasses import dataclass
 from typing import Literal
 
-from spnas_core.arch import Arch, Block, blocks, levels
+from spnas_core.arch import Arch, Block, blocks, levels, tapped
 
 Size = tuple[int, int]
 Stem = Literal["7x7", "3x3"]
@@ -101,17 +101,25 @@ def backbone_cost(arch: Arch, size: Size, base_width: int = 64, stem: Stem = "7x
     return total
 
 
-def neck_cost(arch: Arch, size: Size, base_width: int, fpn_channels: int) -> Cost:
-    """Cost of the feature pyramid: per stage a 1x1 (inner) and a 3x3 (layer) convolution with bias."""
-    total = Cost()
-    for level, out in zip(levels(arch, base_width), stage_sizes(arch, size), strict=True):
-        total += _conv(level.channels, fpn_channels, 1, out, norm=False) + _conv(fpn_channels, fpn_channels, 3, out, norm=False)
+def pyramid_sizes(arch: Arch, size: Size, taps: tuple[int, ...] | None = None) -> tuple[Size, ...]:
+    """Size of every output of the pyramid, in cells, the extra pooled one not counted (see `arch.tapped`)."""
+    sizes = stage_sizes(arch, size)
+    return tuple(sizes[tap] for tap in tapped(arch, taps))
+
+
+def neck_cost(arch: Arch, size: Size, base_width: int, fpn_channels: int, taps: tuple[int, ...] | None = None) -> Cost:
+    """Cost of the feature pyramid: a 1x1 convolution with bias (inner) per merged level, a 3x3 one (layer) per output."""
+    total, first = Cost(), min(tapped(arch, taps))
+    for level, out in list(zip(levels(arch, base_width), stage_sizes(arch, size), strict=True))[first:]:
+        total += _conv(level.channels, fpn_channels, 1, out, norm=False)
+    for out in pyramid_sizes(arch, size, taps):
+        total += _conv(fpn_channels, fpn_channels, 3, out, norm=False)
     return total
 
 
-def rpn_cost(arch: Arch, size: Size, fpn_channels: int, anchors: int) -> Cost:
-    """Cost of the region proposals: one set of weights on every stage's level and on the extra pooled one; `anchors` per cell."""
-    sizes = stage_sizes(arch, size)
+def rpn_cost(arch: Arch, size: Size, fpn_channels: int, anchors: int, taps: tuple[int, ...] | None = None) -> Cost:
+    """Cost of the region proposals: one set of weights on every output of the pyramid and on the extra pooled one; `anchors` per cell."""
+    sizes = pyramid_sizes(arch, size, taps)
     cells = sum(height * width for height, width in (*sizes, half(sizes[-1])))
     once = _conv(fpn_channels, fpn_channels, 3, (1, 1), norm=False) + _conv(fpn_channels, 5 * anchors, 1, (1, 1), norm=False)
     return Cost(once.params, once.macs * cells)
@@ -133,6 +141,7 @@ def detector_cost(
     stem: Stem = "7x7",
     share_weights: bool = True,
     fpn_channels: int = 256,
+    taps: tuple[int, ...] | None = None,
     head_channels: int = 1024,
     anchors: int = 3,
     proposals: int = 1000,
@@ -142,5 +151,5 @@ def detector_cost(
     `classes` without the background, `anchors` per cell, `proposals` per image.
     """
     backbone = backbone_cost(arch, size, base_width, stem, share_weights)
-    neck, rpn = neck_cost(arch, size, base_width, fpn_channels), rpn_cost(arch, size, fpn_channels, anchors)
+    neck, rpn = neck_cost(arch, size, base_width, fpn_channels, taps), rpn_cost(arch, size, fpn_channels, anchors, taps)
     return backbone + neck + rpn + head_cost(classes, fpn_channels, head_channels, proposals)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spnas_core.config import Detector, Taps
 from spnas_core.errors import UserError
 from spnas_core.pareto import hypervolume, pareto_rank
 
@@ -19,7 +20,8 @@ STAGES: tuple[Stage, ...] = ("fine_tune", "serial", "parallel")
 class Trial:
     """One candidate that was tried: its architecture (text), where it stood in the search, and its metrics or why it failed.
 
-    `parent` and `digest` name train artifacts; `metrics` are those of its manifest (AP as a fraction, "macs", "params").
+    `parent` and `digest` name train artifacts; `metrics` are those of its manifest (AP as a fraction, "macs", "params"). `taps` are those
+    of its pyramid.
     """
 
     arch: str
@@ -30,11 +32,16 @@ class Trial:
     digest: str
     metrics: dict[str, Any] | None = field(default=None, hash=False)
     failure: str | None = None
+    taps: Taps | None = None
 
     @property
     def ap(self) -> float:
         """AP of the validation split, a fraction; nan where there is none."""
         return float(self.metrics["AP"]) if self.metrics and self.failure is None else math.nan
+
+    def detector(self, settings: Detector) -> Detector:
+        """Give the settings of its detector, those of the run being `settings`."""
+        return settings.model_copy(update={"taps": self.taps})
 
 
 Ledger = Sequence[Trial]

@@ -14,7 +14,7 @@ import numpy as np
 
 from spnas_core.arch import Arch, Block, blocks, levels
 from spnas_core.lineage import lineage
-from spnas_core.transfer import Audit, Weights, audit_of, check_fit, fits
+from spnas_core.transfer import Audit, Weights, audit_of, check_fit, fits, lowest_merged
 
 Shapes = dict[str, tuple[int, int, int, int]]  # of the layers of one block
 
@@ -28,6 +28,7 @@ class _Plan:
     width: int = 64
     own_copies: bool = False  # whether the parent's copies have weights of their own
     replace_head: bool = False
+    merged: tuple[int, int] = (0, 0)  # lowest level that the pyramids of parent and child merge
 
     @cached_property
     def line(self) -> tuple[int | None, ...]:
@@ -74,7 +75,9 @@ class _Plan:
                 return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
             case ["neck", kind]:
                 ours, theirs, stage = levels(self.parent), levels(self.child), int(parts[2])
-                if stage >= len(ours) or (kind == "inner" and parts[3] == "weight" and ours[stage] != theirs[stage]):
+                if stage >= len(ours) or (kind == "inner" and stage < self.merged[0]):
+                    return None
+                if kind == "inner" and parts[3] == "weight" and ours[stage] != theirs[stage]:
                     return None
             case ["head", "score" | "delta"] if self.replace_head:
                 return None
@@ -91,7 +94,7 @@ class _Plan:
             case ["backbone", "copies" | "connect"] if len(numbers) > 1 and numbers[0] < len(self.parent.stages):
                 return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
             case ["neck", "inner"] if numbers and numbers[0] < len(self.parent.stages):
-                return self.source(name) is None
+                return numbers[0] < self.merged[1] or self.source(name) is None
             case ["head", "score" | "delta"]:
                 return self.replace_head
         return False
@@ -119,12 +122,13 @@ def inherit(
     """Weights of `child`: those of `parent` where its blocks and parts continue, else those of `fresh`, the newly initialised child.
 
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers that block type or channels
-    give another shape, the neck's tensors of new stages or changed widths, connections (gamma and beta zero: the net starts as its serial
-    part), and copies that the parent lacks (they start as the main stage). Dropped by design: what only the parent needs of these.
-    `replace_head`: the box head's last layers are new, for other classes. Anything else that differs in name, shape or dtype is a UserError
-    with a +/- list.
+    give another shape, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta
+    zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: what
+    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes. Anything else that differs in
+    name, shape or dtype is a UserError with a +/- list.
     """
-    plan = _Plan(parent, child, base_width, any(name.startswith("backbone.copies.") for name in weights), replace_head)
+    own_copies, merged = any(name.startswith("backbone.copies.") for name in weights), (lowest_merged(weights), lowest_merged(fresh))
+    plan = _Plan(parent, child, base_width, own_copies, replace_head, merged)
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
     sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
     matched = {name: source for name, source in sources.items() if source is not None and fits(fresh, name, weights, source)}

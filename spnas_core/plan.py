@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from spnas_core.arch import Arch, parse
 from spnas_core.checkpoint import open_checkpoint
-from spnas_core.config import Recipe, Run
+from spnas_core.config import Detector, Recipe, Run
 from spnas_core.cost import Cost
 from spnas_core.data import coco, crops
 from spnas_core.data.demo import make_demo
@@ -42,8 +42,8 @@ class Plan:
         """Derive the keys of the stages, each from its settings and the key of the stage before."""
         object.__setattr__(self, "keys", stage_keys(self))
 
-    def train(self, arch: str, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
-        """Job that trains `arch`; without `weights` it starts from the run's checkpoint, if that has one."""
+    def train(self, arch: str, detector: Detector, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
+        """Job that trains `arch` in `detector`; without `weights` it starts from the run's checkpoint, if that has one."""
         settings, from_checkpoint = self.settings, {}
         if settings.checkpoint and not weights:
             from_checkpoint = {
@@ -51,15 +51,15 @@ class Plan:
                 "checkpoint_sha256": self.checkpoint_sha256,
                 "checkpoint_coverage": settings.checkpoint_coverage,
             }
-        common = {"detector": self.settings.detector, "data": self.data, "seed": self.settings.seed}
-        return TrainJob(arch=arch, recipe=recipe, weights=weights, **common, **from_checkpoint)
+        common = {"data": self.data, "seed": settings.seed}
+        return TrainJob(arch=arch, detector=detector, recipe=recipe, weights=weights, **common, **from_checkpoint)
 
     def reignite(self, trial: Trial) -> ReigniteJob:
         """Job that trains the backbone of `trial` as a classifier."""
         settings = self.settings
         return ReigniteJob(
             arch=trial.arch,
-            detector=settings.detector,
+            detector=trial.detector(settings.detector),
             recipe=settings.reignite,
             images=self.images,
             data=self.data,
@@ -67,20 +67,20 @@ class Plan:
             seed=settings.seed,
         )
 
-    def evaluate(self, arch: str, digest: str, split: Split) -> EvaluateJob:
-        """Job that scores the train artifact `digest` on a split of the data."""
+    def evaluate(self, job: TrainJob, digest: str, split: Split) -> EvaluateJob:
+        """Job that scores what the train job left, the artifact `digest`, on a split of the data."""
         data = self.test if split == "test" and self.test else self.data
-        weights = Weights(kind="train", digest=digest, arch=arch)
-        return EvaluateJob(arch=arch, detector=self.settings.detector, data=data, split=split, weights=(weights,))
+        weights = Weights(kind="train", digest=digest, arch=job.arch)
+        return EvaluateJob(arch=job.arch, detector=job.detector, data=data, split=split, weights=(weights,))
 
     def after(self, rounds: int) -> "Plan":
         """Plan of this run with so many serial rounds; what its serial stage leaves is what this one's has found by then."""
         serial = self.settings.serial.model_copy(update={"rounds": rounds})
         return replace(self, settings=self.settings.model_copy(update={"serial": serial}))
 
-    def cost_of(self, arch: Arch) -> Cost:
-        """Cost of the detector with this backbone."""
-        return candidate_cost(arch, self.settings.detector, self.classes)
+    def cost_of(self, arch: Arch, detector: Detector) -> Cost:
+        """Cost of the detector with this backbone, for the classes of the data."""
+        return candidate_cost(arch, detector, self.classes)
 
 
 def trained(trial: Trial) -> Weights:

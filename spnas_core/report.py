@@ -66,11 +66,11 @@ def trials_csv(ledger: Ledger) -> str:
     front = {trial.digest for trial in pareto_front(ledger)}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["stage", "round", "index", "arch", "params", "macs", *STATS, "pareto", "failure", "digest", "parent"])
+    writer.writerow(["stage", "round", "index", "arch", "taps", "params", "macs", *STATS, "pareto", "failure", "digest", "parent"])
     for trial in ledger:
         metrics = trial.metrics or {}
         numbers = [metrics.get(name, "") for name in ("params", "macs", *STATS)]
-        place = [trial.stage, trial.round, trial.index, trial.arch]
+        place = [trial.stage, trial.round, trial.index, trial.arch, "-".join(map(str, trial.taps or ()))]
         writer.writerow([*place, *numbers, int(trial.digest in front), trial.failure or "", trial.digest, trial.parent or ""])
     return out.getvalue()
 

@@ -5,11 +5,12 @@ whatever the order in which candidates finished, and a killed search goes on to 
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from spnas_core.arch import Arch, ArchError, parse
-from spnas_core.config import Budget, Detector, Run
+from spnas_core.arch import Arch, ArchError, parse, tapped
+from spnas_core.config import Budget, Detector, Run, Taps
 from spnas_core.cost import Cost, detector_cost, stage_macs
 from spnas_core.errors import UserError
 from spnas_core.ledger import STAGES, Ledger, Stage, Trial, best, pareto_front, ranked_best, reignitions, stuck, winner
@@ -33,9 +34,16 @@ __all__ = [
     "within",
 ]
 
-Proposal = tuple[Arch, Trial]  # a child and the trial whose weights it inherits
-CostOf = Callable[[Arch], Cost]
+CostOf = Callable[[Arch, Detector], Cost]
 DRAWS = 200  # tries per candidate, before a round is given fewer candidates
+
+
+class Proposal(NamedTuple):
+    """A child, the trial whose weights it inherits, and the settings of its detector."""
+
+    arch: Arch
+    parent: Trial
+    detector: Detector
 
 
 def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
@@ -48,6 +56,7 @@ def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
         stem=detector.stem,
         share_weights=detector.share_weights,
         fpn_channels=detector.fpn_channels,
+        taps=detector.taps,
         head_channels=detector.head_channels,
         anchors=len(detector.anchor_ratios),
         proposals=detector.proposals_test,
@@ -87,15 +96,16 @@ def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf, 
             child = mutate(parse(parent.arch), rng, serial.mutation, settings.space)
         except ArchError:  # a space so tight that this parent has no child; another may have one
             continue
-        if str(child) not in known and within(cost_of(child), settings.budget):
+        detector = parent.detector(settings.detector)
+        if str(child) not in known and within(cost_of(child, detector), settings.budget):
             known.add(str(child))
-            found.append((child, parent))
+            found.append(Proposal(child, parent, detector))
             if len(found) == serial.candidates:
                 break
     return found
 
 
-def _grow(start: Arch, rng: np.random.Generator, settings: Run, cost_of: CostOf) -> Arch:
+def _grow(start: Arch, detector: Detector, rng: np.random.Generator, settings: Run, cost_of: CostOf) -> Arch:
     """Add copies to `start`, one at a time, to a stage drawn by 1 / MACs, up to a drawn total or the upper limits of the budget."""
     most = settings.parallel.max_parallel
     rarity = 1 / np.array(stage_macs(start, settings.detector.image_size, settings.detector.base_width), dtype=np.float64)
@@ -105,10 +115,15 @@ def _grow(start: Arch, rng: np.random.Generator, settings: Run, cost_of: CostOf)
         chances = np.where(copies < most, rarity, 0.0)
         copies[rng.choice(len(copies), p=chances / chances.sum())] += 1
         larger = start.with_parallel(tuple(map(int, copies)))
-        if not within(cost_of(larger), settings.budget, lower=False):
+        if not within(cost_of(larger, detector), settings.budget, lower=False):
             break
         grown = larger
     return grown
+
+
+def _likeness(arch: Arch, taps: Taps | None) -> tuple[str, Taps]:
+    """Give what two candidates share that are the same net."""
+    return str(arch), tapped(arch, taps)
 
 
 def propose_parallel(
@@ -116,19 +131,25 @@ def propose_parallel(
 ) -> list[Proposal]:
     """Children of the parallel search, dealt out to `parents` in turn: the serial part of a parent with copies beside its stages.
 
-    New to `ledger` and to each other, and within the budget; fewer than asked for where too few are found.
+    Where the settings list taps of the pyramid, each child draws its own, all equally likely; else it has those of its parent.
+    Children are new to `ledger` and to each other, and within the budget; fewer than asked for where too few are found.
     """
     if not parents:
         raise UserError("parallel search: expected a serial net to start from, got none")
     rng = _generator(settings.seed if seed is None else seed, "parallel", 0)
-    known = {str(parse(trial.arch)) for trial in (*parents, *ledger)} | {str(parse(trial.arch).serial()) for trial in parents}
+    known = {_likeness(parse(trial.arch), trial.taps) for trial in (*parents, *ledger)}
+    known |= {_likeness(parse(trial.arch).serial(), trial.taps) for trial in parents}
     found: list[Proposal] = []
     for draw in range(DRAWS * settings.parallel.candidates):
         parent = parents[draw % len(parents)]
-        child = _grow(parse(parent.arch).serial(), rng, settings, cost_of)
-        if str(child) not in known and within(cost_of(child), settings.budget):
-            known.add(str(child))
-            found.append((child, parent))
+        detector = parent.detector(settings.detector)
+        if choice := settings.parallel.taps:
+            detector = detector.model_copy(update={"taps": choice[int(rng.integers(len(choice)))]})
+        child = _grow(parse(parent.arch).serial(), detector, rng, settings, cost_of)
+        likeness = _likeness(child, detector.taps)
+        if likeness not in known and within(cost_of(child, detector), settings.budget):
+            known.add(likeness)
+            found.append(Proposal(child, parent, detector))
             if len(found) == settings.parallel.candidates:
                 break
     return found

@@ -43,8 +43,8 @@ class Stage(Settings):
 def enter(stage: TrialStage, number: int, index: int, parent: str | None, job: Job, ended: Manifest | JobError) -> Trial:
     """Enter one ended training into the ledger."""
     if isinstance(ended, JobError):
-        return Trial(job.arch, stage, number, index, parent, digest(job), failure=ended.reason)
-    return Trial(job.arch, stage, number, index, parent, digest(job), scores_of(ended))
+        return Trial(job.arch, stage, number, index, parent, digest(job), failure=ended.reason, taps=job.detector.taps)
+    return Trial(job.arch, stage, number, index, parent, digest(job), scores_of(ended), taps=job.detector.taps)
 
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:

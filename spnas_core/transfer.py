@@ -3,6 +3,7 @@
 Weights are ``dict[str, ndarray]`` with the names of the built net.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from spnas_core.errors import UserError
 Weights = dict[str, npt.NDArray[np.float32]]
 LAST_LAYERS = ("head.score.", "head.delta.")  # of the box head: their sizes depend on the number of classes
 STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
+_INNER = re.compile(r"neck\.inner\.(\d+)\.")
 _SHOWN = 12  # tensors named in an error
 
 
@@ -82,18 +84,25 @@ def load(fresh: Weights, weights: Weights, prefix: str = "") -> tuple[Weights, A
     return result, audit_of(fresh, weights, fitting, weights.keys() - fitting)
 
 
+def lowest_merged(names: Iterable[str]) -> int:
+    """Lowest level that the pyramid of a net with these tensors merges: its taps leave out those below."""
+    return min((int(match[1]) for match in map(_INNER.match, names) if match), default=0)
+
+
 def adopt(fresh: Weights, weights: Weights) -> tuple[Weights, Audit]:
     """Weights of a net from a checkpoint of the same backbone: of a detector, maybe for other classes, or of a classifier.
 
     New by design: whole parts that the checkpoint has not (neck, proposals, box head, classifier's last layer), and the box head's last
-    layers where the classes are others. Dropped by design: a classifier's last layer in a detector, and such layers of the box head.
+    layers where the classes are others. Dropped by design: a classifier's last layer in a detector, such layers of the box head, and levels
+    that the pyramid does not merge.
     Anything else that differs in name, shape or dtype is a UserError with a +/- list.
     """
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     other_classes = any(name in weights and not fits(fresh, name, weights, name) for name in fresh if name.startswith(LAST_LAYERS))
     replaced = LAST_LAYERS if other_classes else ()
     new = (*(f"{part}." for part in ours - theirs - {"backbone"}), *replaced)
-    dropped = (*(f"{part}." for part in theirs - ours if part == "score"), *replaced)
+    unmerged = (f"neck.inner.{level}." for level in range(lowest_merged(fresh)))
+    dropped = (*(f"{part}." for part in theirs - ours if part == "score"), *replaced, *unmerged)
     copied = {name for name in fresh if not name.startswith(new) and fits(fresh, name, weights, name)}
     unused = weights.keys() - copied
     missing = {name: fresh[name] for name in fresh.keys() - copied if not name.startswith(new)}

@@ -1,5 +1,8 @@
 """The built nets against `arch`, `cost` and `morphism`, without compiling."""
 
+from itertools import pairwise
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from spnas_core import cost, morphism, search
 from spnas_core.config import Detector
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.neck import Pyramid
 from spnas_core.models.step import get_weights, set_weights
 
 pytestmark = pytest.mark.training
@@ -72,6 +76,51 @@ def test_the_whole_detector_has_the_parameters_that_cost_says() -> None:
         assert params == search.candidate_cost(architecture.parse(text), settings, 3).params
 
 
+@pytest.mark.parametrize("taps", [(0, 1, 2, 3), (1, 1, 2, 3), (2, 3, 3, 2), (1,)])
+def test_each_output_of_the_pyramid_reads_its_tap(taps: tuple[int, ...]) -> None:
+    """Maps, gradients of all parameters, and the counts of neck and proposals, against the pyramid written out."""
+    arch, channels, size, rng = architecture.parse("b_11-21-21-21"), 6, (72, 100), np.random.default_rng(0)
+    levels, whole = architecture.levels(arch, 4), taps if len(taps) == 4 else (1, 1, 2, 3)
+    neck = Pyramid(levels, channels, architecture.tapped(arch, taps))
+    sizes = cost.stage_sizes(arch, size)
+    stages = [rng.standard_normal((2, level.channels, *hw)).astype(np.float32) for level, hw in zip(levels, sizes, strict=True)]
+    merged = [np.zeros(0)] * 3 + [neck.inner[3](Tensor(stages[3])).asnumpy()]
+    for level in range(2, min(whole) - 1, -1):
+        above = merged[level + 1].repeat(2, 2).repeat(2, 3)[:, :, : sizes[level][0], : sizes[level][1]]
+        merged[level] = neck.inner[level](Tensor(stages[level])).asnumpy() + above
+    outputs = [output.asnumpy() for output in neck(tuple(map(Tensor, stages)))]
+    for number, tap in enumerate(whole):
+        np.testing.assert_allclose(outputs[number], neck.layer[number](Tensor(merged[tap])).asnumpy(), atol=1e-5)
+    np.testing.assert_array_equal(outputs[4], outputs[3][:, :, ::2, ::2])
+
+    weights = ms.ParameterTuple(neck.trainable_params())
+    gradients = ms.grad(lambda *maps: sum((one * one).sum() for one in neck(maps)), None, weights)(*map(Tensor, stages))
+    assert all(np.abs(gradient.asnumpy()).max() > 0 for gradient in gradients)
+    found = cost.neck_cost(arch, size, 4, channels, taps)
+    assert found.params == sum(parameter.size for parameter in weights)
+    inner = sum(channels * level.channels * h * w for level, (h, w) in list(zip(levels, sizes, strict=True))[min(whole) :])
+    cells = sum(output.shape[2] * output.shape[3] for output in outputs[:4])
+    assert found.macs == inner + 9 * channels**2 * cells
+    pooled = outputs[4].shape[2] * outputs[4].shape[3]
+    assert cost.rpn_cost(arch, size, channels, 3, taps).macs == (cells + pooled) * (9 * channels**2 + 15 * channels)
+
+
+def test_a_detector_with_taps_finds_objects_of_every_size() -> None:
+    """Anchors keep the sizes of their outputs, and stand at the strides of the levels that these read."""
+    settings = Detector(image_size=(64, 64), taps=(1, 1, 3, 3), anchor_ratios=(1.0,), **SMALL)
+    net = FasterRCNN(architecture.parse("b_11-21-21-21"), settings, 3).set_train(False)
+    anchors, starts = net.rpn.propose.anchors.asnumpy(), np.cumsum((0, *net.rpn.counts))
+    rows = [anchors[first:last] for first, last in pairwise(starts)]
+    assert [len(one) for one in rows] == [64, 64, 4, 4, 1]
+    assert [one[0, 2] - one[0, 0] for one in rows] == [32, 64, 128, 256, 512]
+    assert [one[1, 0] - one[0, 0] for one in rows[:4]] == [8, 8, 32, 32]
+    boxes, scores, _ = net(images(), Tensor(np.array([[64, 64]], np.float32)))
+    assert boxes.shape == (1, 5, 4)
+    assert np.isfinite(scores.asnumpy()).all()
+    params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
+    assert params == search.candidate_cost(architecture.parse("b_11-21-21-21"), settings, 3).params
+
+
 @pytest.mark.parametrize("kind", ["b", "r", "x(2x32d)"])
 def test_expanding_keeps_the_detectors_output(kind: str) -> None:
     settings = Detector(image_size=(64, 64), stem="3x3", **SMALL)
@@ -89,6 +138,40 @@ def test_expanding_keeps_the_detectors_output(kind: str) -> None:
         scale = float(np.abs(a.asnumpy()).max())
         assert scale > 0.1
         np.testing.assert_allclose(a.asnumpy(), b.asnumpy(), atol=1e-5 * max(scale, 1))
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("copies", [(1, 0, 2, 3), (0, 3, 1, 0), (2, 1, 1, 2)])
+def test_the_structure_of_a_parallel_net(share: bool, copies: tuple[int, ...]) -> None:
+    """SP-NAS, section 3.3, and the authors' release, written out as DESIGN 5 has it."""
+    arch = architecture.parse("b_11-21-12-11").with_parallel(copies)
+    net = Backbone(arch, 8, "3x3", 1e-5, False, share)
+    with_statistics(net)
+    net.set_train(False)
+    x = net.stem(images(72, 100))
+    outputs: list[Tensor] = []
+    before: dict[int, Tensor] = {}
+    first = 0
+    for stage, digits in enumerate(arch.stages):
+        main = [net.blocks[index] for index in range(first, first + len(digits))]
+        first += len(digits)
+        carry: Any = 0.0
+        kept: dict[int, Tensor] = {}
+        for k in reversed(range(copies[stage])):
+            z = (before.get(k, before[max(before)]) if before else x) + carry
+            for block in main if share else net.copies[stage][k]:
+                z = block(z)
+            if stage + 1 < len(copies) and k < copies[stage + 1]:
+                kept[k] = z
+            small = net.connect[stage][0 if share else k](z).asnumpy()
+            carry = Tensor(small if stage == 0 else small.repeat(2, 2).repeat(2, 3)[:, :, : x.shape[2], : x.shape[3]])
+        x = x + carry
+        for block in main:
+            x = block(x)
+        before = kept
+        outputs.append(x)
+    for ours, theirs in zip(net(images(72, 100)), outputs, strict=True):
+        np.testing.assert_allclose(ours.asnumpy(), theirs.asnumpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [True, False])

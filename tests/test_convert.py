@@ -162,7 +162,12 @@ def test_what_is_refused(detector: Arrays, tmp_path: Path) -> None:
     half = tmp_path / "half"
     half.mkdir()
     part = write(half, {name: array for name, array in detector.items() if not name.startswith("roi_heads.")})
+    tapped = tmp_path / "tapped"
+    tapped.mkdir()
+    (tapped / "weights.safetensors").write_bytes(Path(whole).read_bytes())
+    (tapped / "model.json").write_text(json.dumps({"arch": str(ARCH), "detector": {"taps": [0, 1, 1]}}))
     for words, message in (
+        ([tapped, "--to", "torchvision"], "expected a plain pyramid, as torchvision has it, got one with taps [0, 1, 1]"),
         ([tmp_path / "nothing.pth"], "expected a file, found none"),
         ([tmp_path / "text.pth"], "expected a file of torch.save or a .safetensors file"),
         ([tmp_path / "cut.pth"], "expected a whole file of torch.save"),

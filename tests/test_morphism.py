@@ -12,7 +12,7 @@ from spnas_core.errors import UserError
 from spnas_core.lineage import lineage
 from spnas_core.morphism import inherit, trainable_when_frozen
 from spnas_core.mutation import change_type, expand, move_double, mutate, swap
-from spnas_core.transfer import load
+from spnas_core.transfer import adopt, load
 
 WIDTH, FPN, HEAD = 4, 4, 5
 ANY_TYPE = Space(block_types=("b", "r", "x(2x32d)"))
@@ -265,6 +265,34 @@ def test_a_neck_whose_level_changes_width_is_new_there():
     _, _, _, audit = pair("b_111-211", "b_1112-11")
     assert [name for name in audit.new if name.startswith("neck")] == ["neck.inner.0.weight"]
     assert [name for name in audit.dropped if name.startswith("neck")] == ["neck.inner.0.weight"]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(0, 1), (1, 0), (2, 1), (1, 1)])
+def test_levels_that_a_pyramid_does_not_merge_are_dropped_and_new(ours, theirs):
+    parent, child = parse("b_111-211-21"), parse("b_111-211-21_0-1-0")
+    weights, fresh = weights_of(parent, 1), weights_of(child, 2)
+    for found, first in ((weights, ours), (fresh, theirs)):
+        for name in [name for name in found if name.startswith(tuple(f"neck.inner.{level}." for level in range(first)))]:
+            del found[name]
+    _, audit = inherit(parent, child, weights, fresh)
+    both = {f"neck.inner.{level}.{part}" for level in range(max(ours, theirs), 3) for part in ("weight", "bias")}
+    assert both == {name for name in audit.copied if name.startswith("neck.inner")}
+    assert {name for name in audit.new if name.startswith("neck")} == {n for n in fresh if n.startswith("neck.inner")} - both
+    assert {name for name in audit.dropped if name.startswith("neck")} == {n for n in weights if n.startswith("neck.inner")} - both
+    del weights["neck.inner.2.bias"]
+    with pytest.raises(UserError, match=r"\+neck.inner.2.bias"):
+        inherit(parent, child, weights, fresh)
+
+
+def test_a_checkpoint_gives_a_pyramid_the_levels_that_it_merges():
+    arch = parse("b_111-211-21")
+    weights = weights_of(arch, 1)
+    fresh = {name: value for name, value in weights_of(arch, 2).items() if not name.startswith("neck.inner.0.")}
+    result, audit = adopt(fresh, weights)
+    assert all(np.array_equal(result[name], weights[name]) for name in fresh)
+    assert (audit.share, audit.dropped) == (1.0, ("neck.inner.0.bias", "neck.inner.0.weight"))
+    with pytest.raises(UserError, match=r"\+neck.inner.0.bias"):
+        adopt(weights, fresh)
 
 
 def test_an_added_stage_has_a_new_neck():

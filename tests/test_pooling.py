@@ -13,6 +13,7 @@ from spnas_core.models import pooling
 pytestmark = pytest.mark.training
 Floats = npt.NDArray[np.float32]
 STRIDES, SIZES, CANONICAL = (4, 8, 16), ((25, 19), (13, 10), (7, 5)), 56.0
+SIDES = tuple(CANONICAL * 4 / 7 * 2.0**level for level in (-2, -1, 0))
 
 
 class Pool(nn.Cell):
@@ -20,7 +21,7 @@ class Pool(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pooling = pooling.RegionPooling(SIZES, STRIDES, CANONICAL)
+        self.pooling = pooling.RegionPooling(SIZES, STRIDES, SIDES)
         self.gradient = ms.grad(self.pool, (1, 2, 3))
 
     def features(self, regions: Tensor, *maps: Tensor) -> Tensor:

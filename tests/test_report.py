@@ -107,7 +107,7 @@ def test_a_run_is_published_whole_and_again(plan: Plan, final: Stage) -> None:
 
 
 def test_an_ended_job_becomes_a_trial_without_times(plan: Plan, tmp_path: Path) -> None:
-    job = plan.train("b_11-21-21-21", plan.settings.fine_tune)
+    job = plan.train("b_11-21-21-21", plan.settings.detector, plan.settings.fine_tune)
     (tmp_path / "none").mkdir()
     manifest = plan.store.publish(job, tmp_path / "none", {**metrics(0.1), "seconds": 12.5}, 13.0)
     trial = enter("serial", 2, 3, "p", job, manifest)

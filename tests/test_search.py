@@ -1,14 +1,15 @@
 import itertools
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from spnas_core.arch import check_space, parse
+from spnas_core.arch import check_space, parse, tapped
 from spnas_core.config import Budget, Detector, Parallel, Run, Serial
 from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
@@ -33,8 +34,8 @@ POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=25)
 SMALL = Detector(image_size=(64, 96), base_width=16, fpn_channels=16, head_channels=16)
 
 
-def cost_of(arch):
-    return candidate_cost(arch, SMALL, classes=3)
+def cost_of(arch, detector=SMALL):
+    return candidate_cost(arch, detector, classes=3)
 
 
 def settings_of(**keys):
@@ -44,6 +45,10 @@ def settings_of(**keys):
 def trial(ap, macs=1, stage="serial", number=1, index=0, arch="b_11-21-21-21", failure=None):
     metrics = None if ap is None else {"AP": ap, "macs": macs}
     return Trial(str(parse(arch)), stage, number, index, None, f"{arch}-{stage}-{number}-{index}", metrics, failure)
+
+
+def _net(arch, taps):
+    return str(arch), tapped(parse(str(arch)), taps)
 
 
 def start(ap=0.3):
@@ -162,7 +167,7 @@ def ledger_after(count, seed=5):
     run = settings_of(seed=seed, serial=Serial(candidates=4))
     ledger = [start()]
     for number in range(1, count + 1):
-        for index, (child, _) in enumerate(propose_serial(ledger, run, number, cost_of)):
+        for index, (child, *_) in enumerate(propose_serial(ledger, run, number, cost_of)):
             score = 0.3 + sum(map(ord, str(child))) % 17 / 100
             ledger.append(trial(None if index == 3 else score, cost_of(child).macs, "serial", number, index, str(child)))
     return run, ledger
@@ -187,7 +192,7 @@ def test_children_are_new_and_in_the_space_and_within_the_budget():
     assert len(set(texts)) == len(texts) == 13
     limit = 1.3 * cost_of(parse(run.arch)).params / 1e6
     tight = run.model_copy(update={"budget": Budget(params_m=(None, limit))})
-    for child, parent in propose_serial(ledger, tight, 4, cost_of):
+    for child, parent, _ in propose_serial(ledger, tight, 4, cost_of):
         check_space(child)
         assert within(cost_of(child), tight.budget)
         assert str(child) not in texts
@@ -212,7 +217,7 @@ def test_better_parents_are_more_likely():
     texts = ["b_1111-1111-1111", "b_111-11111-1111", "b_11-111111-1111"]
     ledger = [start(0.1), *(trial(ap, 50, index=i, arch=text) for i, (ap, text) in enumerate(zip((0.5, 0.4, 0.3), texts, strict=True)))]
     run = settings_of(serial=Serial(candidates=200))
-    counts = Counter(parent.index for child, parent in propose_serial(ledger, run, 2, lambda arch: Cost(1, 1)) if parent.stage == "serial")
+    counts = Counter(parent.index for child, parent, _ in propose_serial(ledger, run, 2, lambda *_: Cost(1, 1)) if parent.stage == "serial")
     assert counts[0] > counts[1] > counts[2] > 0
 
 
@@ -220,15 +225,15 @@ def test_parallel_children_are_their_parents_with_copies():
     run = settings_of(parallel=Parallel(candidates=12, max_parallel=2))
     parents = [start(), trial(0.4, arch="b_111-21-211-21")]
     found = propose_parallel(parents, run, cost_of)
-    assert len({str(child) for child, _ in found}) == 12
-    assert {parent.arch for _, parent in found} == {parent.arch for parent in parents}
-    for child, parent in found:
+    assert len({str(child) for child, *_ in found}) == 12
+    assert {parent.arch for _, parent, _ in found} == {parent.arch for parent in parents}
+    for child, parent, _ in found:
         assert child.serial() == parse(parent.arch)
         assert sum(child.parallel) >= 1
         assert max(child.parallel) <= 2
-    tried = [trial(0.1, stage="parallel", number=0, arch=str(child)) for child, _ in found]
+    tried = [trial(0.1, stage="parallel", number=0, arch=str(child)) for child, *_ in found]
     again = propose_parallel(parents, run, cost_of, ledger=tried)
-    assert not {str(child) for child, _ in again} & {str(child) for child, _ in found}
+    assert not {str(child) for child, *_ in again} & {str(child) for child, *_ in found}
 
 
 def test_stages_are_drawn_by_one_over_macs():
@@ -236,7 +241,7 @@ def test_stages_are_drawn_by_one_over_macs():
     rarity = 1 / np.array(stage_macs(arch, SMALL.image_size, SMALL.base_width))
     run = settings_of(parallel=Parallel(candidates=1), budget=Budget(gmacs=(None, 1)))  # which any second copy breaks
     parents, draws = [trial(0.4, arch=str(arch))], 2000
-    children = [propose_parallel(parents, run, lambda a: Cost(0, sum(a.parallel) * 10**9), seed=seed)[0][0] for seed in range(draws)]
+    children = [propose_parallel(parents, run, lambda a, _: Cost(0, sum(a.parallel) * 10**9), seed=seed)[0][0] for seed in range(draws)]
     counts = Counter(child.parallel.index(1) for child in children)
     for stage, chance in enumerate(rarity / rarity.sum()):
         assert counts[stage] / draws == pytest.approx(chance, abs=4 * (0.25 / draws) ** 0.5)
@@ -247,8 +252,38 @@ def test_copies_stop_at_the_budget():
     run = settings_of(parallel=Parallel(candidates=8), budget=Budget(gmacs=(None, plain.macs * 1.2 / 1e9)))
     found = propose_parallel([start()], run, cost_of)
     assert found
-    assert all(within(cost_of(child), run.budget) for child, _ in found)
-    assert max(sum(child.parallel) for child, _ in found) < 12
+    assert all(within(cost_of(child), run.budget) for child, *_ in found)
+    assert max(sum(child.parallel) for child, *_ in found) < 12
+
+
+def test_taps_are_drawn_for_each_child():
+    allowed = ((0, 1, 2, 3), (1, 1, 2, 3), (0, 1))  # the first and the last are the same pyramid: the plain one
+    run = settings_of(parallel=Parallel(candidates=20, max_parallel=1, taps=allowed))
+    parents = [start()]
+    found = propose_parallel(parents, run, cost_of)
+    counts = Counter(one.detector.taps for one in found)
+    assert set(counts) == set(allowed)
+    assert all(one.detector == SMALL.model_copy(update={"taps": one.detector.taps}) for one in found)
+    assert len({_net(one.arch, one.detector.taps) for one in found}) == len(found) == 20  # of 16 sets of copies times two pyramids
+    tried = [replace(trial(0.1, stage="parallel", number=1, arch=str(one.arch)), taps=one.detector.taps) for one in found[:5]]
+    again = propose_parallel(parents, run, cost_of, ledger=tried)
+    assert not {_net(one.arch, one.detector.taps) for one in again} & {_net(t.arch, t.taps) for t in tried}
+
+
+def test_without_taps_to_draw_from_a_child_has_those_of_its_parent():
+    parent = replace(start(), taps=(1, 1, 2, 3))
+    run = settings_of(parallel=Parallel(candidates=4))
+    children = propose_parallel([parent], run, cost_of)
+    assert {one.detector.taps for one in (*children, *propose_serial([parent], run, 1, cost_of))} == {(1, 1, 2, 3)}
+    assert [one.arch for one in children] == [one.arch for one in propose_parallel([start()], run, cost_of)]
+
+
+@pytest.mark.parametrize(
+    "keys", [{"detector": SMALL.model_copy(update={"taps": (0, 4)})}, {"parallel": Parallel(taps=((0, 1, 2, 3), (0, 1, 2, 3, 3)))}]
+)
+def test_taps_must_fit_the_start_net(keys):
+    with pytest.raises(ValidationError, match=r"expected taps of at most 4 levels, each from 0 to 3, got \[0"):
+        Run(arch="b_11-21-21-21", **keys)
 
 
 def test_candidate_cost_reads_the_settings():

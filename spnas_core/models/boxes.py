@@ -124,20 +124,20 @@ def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
 
 
 def anchors(
-    sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], scale: float, ratios: tuple[float, ...]
+    sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...], ratios: tuple[float, ...]
 ) -> list[npt.NDArray[np.float32]]:
-    """Anchors (H*W*R, 4) of each level, order (y, x, ratio), for level sizes (H, W) and strides in px; side of a square = scale * stride.
+    """Anchors (H*W*R, 4) of each level, order (y, x, ratio), for level sizes (H, W), strides and sides of a square anchor, both in px.
 
     The last level, the pooled one, stands where torchvision has it: its cells share what the level before covers, so that of 25 rows of
     32 px it makes 13 rows of 61 px.
     """
     found = []
-    for level, ((height, width), stride) in enumerate(zip(sizes, strides, strict=True)):
+    for level, ((height, width), stride, side) in enumerate(zip(sizes, strides, sides, strict=True)):
         down, right = stride, stride
         if 0 < level == len(sizes) - 1:
             down, right = (before * strides[-2] // here for before, here in zip(sizes[-2], (height, width), strict=True))
         ratio = np.sqrt(np.asarray(ratios, np.float32))
-        w, h = scale * stride / ratio, scale * stride * ratio
+        w, h = side / ratio, side * ratio
         base = (np.stack((-w, -h, w, h), 1) / 2).round()
         y, x = np.meshgrid(np.arange(height) * down, np.arange(width) * right, indexing="ij")
         centres = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
+from spnas_core import cost
 from spnas_core.arch import Arch
 from spnas_core.config import Detector
 from spnas_core.models import primitives as p
@@ -19,27 +20,21 @@ from spnas_core.models.roi import BoxHead
 from spnas_core.models.rpn import RegionProposal
 
 
-def level_sizes(image_size: tuple[int, int], count: int) -> tuple[tuple[int, int], ...]:
-    """Rows and columns of `count` maps, at strides 4, 8, ..., each half the one before, rounded up."""
-    sizes = [tuple(-(-side // 4) for side in image_size)]
-    while len(sizes) < count:
-        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
-    return tuple((height, width) for height, width in sizes)
-
-
 class FasterRCNN(nn.Cell):
     """The detector of one architecture for `classes` classes (background not counted); `half`: backbone and neck compute in float16."""
 
     def __init__(self, arch: Arch, settings: Detector, classes: int, half: bool = False) -> None:
         super().__init__()
         levels = architecture.levels(arch, settings.base_width)
-        strides = tuple(level.stride for level in levels)
-        sizes = level_sizes(settings.image_size, len(levels) + 1)
+        taps = architecture.tapped(arch, settings.taps)
+        strides = tuple(levels[tap].stride for tap in taps)
+        sizes = cost.pyramid_sizes(arch, settings.image_size, settings.taps)
+        sides = tuple(settings.anchor_scale * (4 << output) for output in range(len(taps) + 1))  # whichever level an output reads
         frozen = settings.norm == "frozen"
         self.backbone = Backbone(arch, settings.base_width, settings.stem, settings.norm_epsilon, frozen, settings.share_weights)
-        self.neck = Pyramid(levels, settings.fpn_channels)
-        self.rpn = RegionProposal(settings, sizes, (*strides, 2 * strides[-1]))
-        self.head = BoxHead(settings, classes, sizes[:-1], strides)
+        self.neck = Pyramid(levels, settings.fpn_channels, taps)
+        self.rpn = RegionProposal(settings, (*sizes, cost.half(sizes[-1])), (*strides, 2 * strides[-1]), sides)
+        self.head = BoxHead(settings, classes, sizes, strides, sides[:-1])
         if half:
             self.backbone.to_float(ms.float16)
             self.neck.to_float(ms.float16)

@@ -23,13 +23,14 @@ CACHE_BYTES, CACHE_PARTS = 1 << 24, 64  # in inference, parts whose cells stay i
 class RegionPooling(nn.Cell):
     """Pooled features of regions of a pyramid whose levels have these `sizes` (H, W) and `strides`, px; only the maps get gradients.
 
-    A region is pooled from the level that its size (the square root of its area) calls for; `canonical` px belong to stride 16.
+    A region is pooled from the last level whose least size it reaches (size: the square root of its area). That is 7/4 of the side of the
+    level's square anchors, `sides`, px: 224 px for anchors of 128 px.
     """
 
-    def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], canonical: float) -> None:
+    def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]) -> None:
         super().__init__()
         self.count = len(sizes)
-        self.taps = Taps(sizes, strides, canonical)
+        self.taps = Taps(sizes, strides, sides)
         self.product = ops.BatchMatMul()
 
     def construct(self, maps: tuple[Tensor, ...], regions: Tensor) -> Tensor:
@@ -69,9 +70,9 @@ class RegionPooling(nn.Cell):
 class Taps(nn.Cell):
     """The cells that each bin averages, and their weights."""
 
-    def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], canonical: float) -> None:
+    def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]) -> None:
         super().__init__()
-        bounds = [canonical * 2.0**-1e-6 * stride / 16 for stride in strides[1:]]
+        bounds = [1.75 * 2.0**-1e-6 * side for side in sides[1:]]
         cells = np.cumsum([0, *(height * width for height, width in sizes)])
         self.bounds = Tensor(np.array(bounds, np.float32))  # (L - 1,), least size of a region of levels 2 to L
         self.strides = Tensor(np.array(strides, np.float32))

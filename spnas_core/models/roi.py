@@ -24,7 +24,9 @@ CANDIDATES = 20  # boxes that enter the last NMS, per detection kept; torchvisio
 class BoxHead(nn.Cell):
     """Two hidden layers, class scores and one box per class; the losses and the final detections."""
 
-    def __init__(self, settings: Detector, classes: int, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...]) -> None:
+    def __init__(
+        self, settings: Detector, classes: int, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]
+    ) -> None:
         super().__init__()
         hidden = settings.head_channels
         self.fc1 = nn.Dense(settings.fpn_channels * BINS * BINS, hidden, weight_init=HeUniform(5**0.5))
@@ -32,7 +34,7 @@ class BoxHead(nn.Cell):
         self.score = nn.Dense(hidden, classes + 1, weight_init=Normal(0.01))
         self.delta = nn.Dense(hidden, 4 * (classes + 1), weight_init=Normal(0.001))
         self.classes = classes
-        self.pooling = RegionPooling(sizes, strides, 28.0 * settings.anchor_scale)
+        self.pooling = RegionPooling(sizes, strides, sides)
         self.sample = RegionSample(settings.roi_batch)
         self.numbers = Tensor(np.arange(classes + 1, dtype=np.int32))
         self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()
