@@ -13,7 +13,7 @@ from flows import presets
 from spnas_core.config import Recipe, Run
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
-from spnas_core.ledger import Trial, best, ranked, reignitions, winner
+from spnas_core.ledger import Trial, best, ranked, reignitions, volumes, winner
 from spnas_core.manifest import Manifest
 from spnas_core.plan import Plan, Split, open_plan, short, trained
 from spnas_core.progress import log_line
@@ -64,41 +64,40 @@ def fine_tune(plan: Plan, site: Site) -> Stage:
 
 def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
     """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and go on from it."""
-    settings, (finished, stage) = plan.settings.serial, newest_round(plan, start)
-    ledger, reignited = stage.ledger, dict(stage.reignited)
+    run, settings, (finished, now) = plan.settings, plan.settings.serial, newest_round(plan, start)
     for number in range(finished + 1, settings.rounds + 1):
         begun = time.monotonic()
-        if number - 1 in reignitions(ledger, settings.n_stuck, settings.max_reignite):
+        reignited = reignitions(now.ledger, settings.n_stuck, settings.max_reignite, run.objectives)
+        if number - 1 in reignited:
             log_line(f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
-            reignited |= _reignite(plan, site, [winner(ledger)])
-        children = propose_serial(ledger, plan.settings, number, plan.cost_of)
-        jobs = [_short_training(plan, settings.recipe, child, reignited) for child in children]
-        ledger += tuple(train_candidates(site, "serial", number, jobs))
-        until = plan.after(number)
-        stage = Stage(name="serial", key=until.keys["serial"], ledger=ledger, reignited=reignited)
-        publish_stage(until, stage, time.monotonic() - begun)
-    return stage
+            now = _reignite(plan, site, now, [reignited[number - 1]])
+        children = propose_serial(now.ledger, run, number, plan.cost_of)
+        jobs = [_short_training(plan, settings.recipe, child, now.reignited) for child in children]
+        now, until = _enter_round(plan, now, train_candidates(site, "serial", number, jobs)), plan.after(number)
+        now = now.model_copy(update={"name": "serial", "key": until.keys["serial"]})
+        publish_stage(until, now, time.monotonic() - begun)
+    return now
 
 
 def reignite(plan: Plan, site: Site, serial: Stage) -> Stage:
     """Train the backbones of the best serial nets as classifiers, before they get parallel copies."""
-    reignited = serial.reignited | _reignite(plan, site, best(serial.ledger, plan.settings.parallel.parents))
-    return serial.model_copy(update={"name": "reignite", "key": plan.keys["reignite"], "reignited": reignited})
+    now = _reignite(plan, site, serial, best(serial.ledger, plan.settings.parallel.parents, plan.settings.objectives))
+    return now.model_copy(update={"name": "reignite", "key": plan.keys["reignite"]})
 
 
 def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
     """Give the best serial nets parallel copies of their stages, and train each briefly."""
     settings = plan.settings.parallel
-    parents = best(reignited.ledger, settings.parents)
+    parents = best(reignited.ledger, settings.parents, plan.settings.objectives)
     children = propose_parallel(parents, plan.settings, plan.cost_of, ledger=reignited.ledger)
     jobs = [_short_training(plan, settings.recipe, child, reignited.reignited) for child in children]
-    ledger = reignited.ledger + tuple(train_candidates(site, "parallel", 1, jobs))
-    return reignited.model_copy(update={"name": "parallel", "key": plan.keys["parallel"], "ledger": ledger})
+    now = _enter_round(plan, reignited, train_candidates(site, "parallel", 1, jobs))
+    return now.model_copy(update={"name": "parallel", "key": plan.keys["parallel"]})
 
 
 def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
     """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
-    chosen, notes = _chosen(parallel)
+    chosen, notes = _chosen(plan, parallel)
     nets = {"final": chosen, "start": parallel.ledger[0]}
     jobs = {
         name: plan.train(net.arch, net.detector(plan.settings.detector), plan.settings.full_train, (trained(net),))
@@ -116,24 +115,41 @@ def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
     return parallel.model_copy(update=update)
 
 
-def _reignite(plan: Plan, site: Site, trials: list[Trial]) -> dict[str, Weights]:
-    """Weights of the reignited backbones of `trials`, by the digest of the trial."""
+def _enter_round(plan: Plan, now: Stage, trials: list[Trial]) -> Stage:
+    """Add the trials of one round to the ledger, and tell what they gained."""
+    ledger = (*now.ledger, *trials)
+    if trials:
+        stage, number = trials[0].stage, trials[0].round
+        found = volumes(ledger, plan.settings.objectives)
+        before = max((volume for place, volume in found.items() if place != (stage, number)), default=0.0)
+        log_line(f"{stage} r{number}: hyper-volume {found[stage, number]:.4f}, {found[stage, number] - before:+.4f}")
+    return now.model_copy(update={"ledger": ledger})
+
+
+def _reignite(plan: Plan, site: Site, now: Stage, trials: list[Trial]) -> Stage:
+    """Train the backbones of `trials` as classifiers; `now` with their weights and their accuracy, by the digest of the trial."""
     jobs = [(f"reignite {short(trial.arch)}", plan.reignite(trial)) for trial in trials]
-    manifests = completed(site, jobs)
-    return {t.digest: Weights(kind="reignite", digest=m.digest, arch=t.arch) for t, m in zip(trials, manifests, strict=True)}
+    weights, top1 = dict(now.reignited), dict(now.top1)
+    for (label, _), trial, manifest in zip(jobs, trials, completed(site, jobs), strict=True):
+        weights[trial.digest] = Weights(kind="reignite", digest=manifest.digest, arch=trial.arch)
+        top1[trial.digest] = manifest.metrics["top1"]
+        log_line(f"{label}: top-1 {100 * top1[trial.digest]:.1f} %")
+    return now.model_copy(update={"reignited": weights, "top1": top1})
 
 
-def _chosen(parallel: Stage) -> tuple[Trial, list[str]]:
+def _chosen(plan: Plan, parallel: Stage) -> tuple[Trial, list[str]]:
     """Choose the net that is trained to the end, as in the paper the best parallel one, and say so where another was ahead."""
-    first, candidates = winner(parallel.ledger), [trial for trial in parallel.ledger if trial.stage == "parallel"]
+    objectives, score = plan.settings.objectives, plan.settings.objectives[0]
+    first, candidates = winner(parallel.ledger, objectives), [trial for trial in parallel.ledger if trial.stage == "parallel"]
     stage = "start" if first.stage == "fine_tune" else first.stage
-    if not ranked(candidates):
+    if not ranked(candidates, objectives):
         return first, [f"No parallel net was trained with success: the final net is the best of all, the {stage} net {first.arch}."]
-    chosen = winner(candidates)
-    if first.ap <= chosen.ap:
+    chosen = winner(candidates, objectives)
+    if first.value(score) <= chosen.value(score):
         return chosen, []
     ahead = f"After the short trainings the {stage} net {first.arch} was ahead of the best parallel net"
-    return chosen, [f"{ahead} (AP {100 * first.ap:.1f} against {100 * chosen.ap:.1f}); as in the paper, the parallel net is the final one."]
+    figures = f"{score} {100 * first.value(score):.1f} against {100 * chosen.value(score):.1f}"
+    return chosen, [f"{ahead} ({figures}); as in the paper, the parallel net is the final one."]
 
 
 def _short_training(plan: Plan, recipe: Recipe, child: Proposal, reignited: dict[str, Weights]) -> tuple[TrainJob, Trial]:

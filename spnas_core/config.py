@@ -3,7 +3,17 @@
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from spnas_core import arch as architecture
 
@@ -20,6 +30,10 @@ TypeText = Annotated[str, AfterValidator(_canonical_type)]
 ArchText = Annotated[str, AfterValidator(_canonical)]
 Limit = tuple[float | None, float | None]
 Taps = tuple[NonNegativeInt, ...]
+Objective = Literal["AP", "AP50", "params", "macs", "latency_ms", "memory_mb"]
+Objectives = tuple[Objective, ...]
+SCORES: Objectives = ("AP", "AP50")  # the higher the better; of the others, the lower
+OBJECTIVES: Objectives = ("AP", "macs")
 
 
 class Settings(BaseModel):
@@ -134,6 +148,8 @@ class Reignite(Settings):
     lr: PositiveFloat = 0.1
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[float, ...] = Field((0.67, 0.92), description="step schedule: parts of the training after which lr falls to a tenth")
     mixup: float = Field(0.2, ge=0, description="alpha of mix-up; 0 = none")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
@@ -177,6 +193,7 @@ class Run(Settings):
     retries: Retries = Field(Retries(), description="how often a job that failed is started again")
     checkpoint_seconds: PositiveFloat = Field(60.0, description="time between two checkpoints of a training")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
+    objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: AP or AP50 first, which alone decides the winner")
     detector: Detector = Detector()
     space: Space = Space()
     budget: Budget = Budget()
@@ -185,6 +202,13 @@ class Run(Settings):
     reignite: Reignite = Reignite()
     parallel: Parallel = Parallel()
     full_train: Recipe = Recipe()
+
+    @field_validator("objectives")
+    @classmethod
+    def _score_first(cls, objectives: Objectives) -> Objectives:
+        if not objectives or objectives[0] not in SCORES or len(set(objectives)) < len(objectives):
+            raise ValueError(f"expected AP or AP50 first, and none twice, got {list(objectives)}")
+        return objectives
 
     @model_validator(mode="after")
     def _frozen_norms_need_weights(self) -> "Run":

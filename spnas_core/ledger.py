@@ -1,6 +1,8 @@
 """The ledger: every finished trial of a run, and what follows from it alone (ranks, the best, the winner, when to reignite).
 
-A trial is ranked on (AP up, cost down); one that failed is never ranked, but its architecture is not proposed again.
+A trial is ranked on the objectives of the run: the first is AP or AP50, and decides wherever there can be but one winner. Ranked are
+the trials that were trained to the end of their training; one that failed, or that stopped at a rung, never is, but its architecture
+is not proposed again.
 """
 
 import math
@@ -8,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from spnas_core.config import Detector, Taps
+from spnas_core.config import OBJECTIVES, SCORES, Detector, Objectives, Taps
 from spnas_core.errors import UserError
-from spnas_core.pareto import hypervolume, pareto_rank
+from spnas_core.pareto import Point, hypervolume, pareto_rank
 
 Stage = Literal["fine_tune", "serial", "parallel"]
 STAGES: tuple[Stage, ...] = ("fine_tune", "serial", "parallel")
@@ -34,10 +36,19 @@ class Trial:
     failure: str | None = None
     taps: Taps | None = None
 
+    def value(self, name: str) -> float:
+        """Metric `name`; nan for a failed trial."""
+        return float(self.metrics[name]) if self.metrics and self.failure is None else math.nan
+
     @property
     def ap(self) -> float:
         """AP of the validation split, a fraction; nan where there is none."""
-        return float(self.metrics["AP"]) if self.metrics and self.failure is None else math.nan
+        return self.value("AP")
+
+    def point(self, objectives: Objectives) -> Point:
+        """Return the objectives as a point of `pareto`: the first and costs as they are, any other score with a minus."""
+        first, *others = objectives
+        return (self.value(first), *(-self.value(name) if name in SCORES else self.value(name) for name in others))
 
     def detector(self, settings: Detector) -> Detector:
         """Give the settings of its detector, those of the run being `settings`."""
@@ -47,60 +58,86 @@ class Trial:
 Ledger = Sequence[Trial]
 
 
-def ranked(ledger: Iterable[Trial]) -> list[Trial]:
-    """Return the trials that have an AP, in the order of the search."""
-    return sorted((trial for trial in ledger if trial.ap >= 0), key=lambda t: (STAGES.index(t.stage), t.round, t.index, t.digest))
+def ranked(ledger: Iterable[Trial], objectives: Objectives = OBJECTIVES) -> list[Trial]:
+    """Return the trials that have all objectives (an AP of -1 is none), in the order of the search."""
+    found = [trial for trial in ledger if all(trial.value(name) >= 0 for name in objectives)]
+    return sorted(found, key=lambda t: (_place(t.stage, t.round), t.index, t.digest))
 
 
-def _ranks(trials: Sequence[Trial], cost: str) -> list[int]:
-    return pareto_rank([(trial.ap, float((trial.metrics or {})[cost])) for trial in trials])
+def _ranks(trials: Sequence[Trial], objectives: Objectives) -> list[int]:
+    return pareto_rank([trial.point(objectives) for trial in trials])
 
 
-def pareto_front(ledger: Ledger, cost: str = "macs") -> list[Trial]:
-    """Return the trials that no other beats on (AP up, `cost` down), cheapest first."""
-    trials = ranked(ledger)
-    front = [trial for trial, rank in zip(trials, _ranks(trials, cost), strict=True) if not rank]
-    return sorted(front, key=lambda t: ((t.metrics or {})[cost], t.digest))
+def pareto_front(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> list[Trial]:
+    """Return the trials that no other beats in the objectives, cheapest first."""
+    trials = ranked(ledger, objectives)
+    front = [trial for trial, rank in zip(trials, _ranks(trials, objectives), strict=True) if not rank]
+    return sorted(front, key=lambda t: (t.value("macs"), t.digest))
 
 
-def ranked_best(ledger: Ledger, n: int, cost: str = "macs") -> list[tuple[int, Trial]]:
-    """Return the `n` best trials with their Pareto ranks on (AP up, `cost` down); of equal rank by AP, then by digest."""
-    trials = ranked(ledger)
-    order = sorted(zip(_ranks(trials, cost), trials, strict=True), key=lambda pair: (pair[0], -pair[1].ap, pair[1].digest))
-    return order[:n]
+def ranked_best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> list[tuple[int, Trial]]:
+    """Return the `n` best trials with their Pareto ranks; of equal rank by the first objective, then by digest."""
+    trials = ranked(ledger, objectives)
+    pairs = zip(_ranks(trials, objectives), trials, strict=True)
+    return sorted(pairs, key=lambda pair: (pair[0], -pair[1].value(objectives[0]), pair[1].digest))[:n]
 
 
-def best(ledger: Ledger, n: int, cost: str = "macs") -> list[Trial]:
-    """Return the `n` best trials by Pareto rank on (AP up, `cost` down), then by AP, then by digest."""
-    return [trial for _, trial in ranked_best(ledger, n, cost)]
+def best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> list[Trial]:
+    """Return the `n` best trials by Pareto rank, then by the first objective, then by digest."""
+    return [trial for _, trial in ranked_best(ledger, n, objectives)]
 
 
-def winner(ledger: Ledger) -> Trial:
-    """Return the trial of highest AP; of equal ones that with fewest MACs, then by digest. UserError where none has an AP."""
-    trials = ranked(ledger)
+def winner(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> Trial:
+    """Return the trial best in the first objective; of equal ones that with fewest MACs, then by digest. UserError where none is ranked."""
+    trials = ranked(ledger, objectives)
     if not trials:
-        raise UserError("expected at least one trial with an AP, got none: every candidate failed")
-    return min(trials, key=lambda t: (-t.ap, (t.metrics or {})["macs"], t.digest))
+        raise UserError(f"expected at least one trial with an {objectives[0]}, got none: every candidate failed")
+    return min(trials, key=lambda t: (-t.value(objectives[0]), t.value("macs"), t.digest))
 
 
-def stuck(ledger: Ledger, n_stuck: int, since: int = 0, cost: str = "macs") -> bool:
-    """Whether the last `n_stuck` serial rounds, all after round `since`, gained no hyper-volume of (AP up from 0, `cost` down)."""
+def volumes(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> dict[tuple[Stage, int], float]:
+    """Hyper-volume of all trials so far after each round of `ledger`, in the order of the search, as a share of one box.
+
+    The box reaches from a score of 0 to 1 and, for each cost, from 0 to 1.1 times the highest of these trials; so the numbers of one ledger
+    can be compared with each other, and those of two ledgers cannot.
+    """
+    trials = ranked(ledger, objectives)
+    highest = {name: max((trial.value(name) for trial in trials), default=0.0) for name in objectives}
+    scales = [1.0 if name in SCORES else 1.1 * highest[name] or 1.0 for name in objectives]
+    scaled = [tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True)) for trial in trials]
+    reference = tuple(0.0 if name in SCORES else 1.0 for name in objectives)
+    places = [_place(trial.stage, trial.round) for trial in trials]
+    found: dict[tuple[Stage, int], float] = {}
+    for stage, number in sorted({(trial.stage, trial.round) for trial in ledger}, key=lambda one: _place(*one)):
+        so_far = [point for point, place in zip(scaled, places, strict=True) if place <= _place(stage, number)]
+        found[stage, number] = hypervolume(so_far, reference)
+    return found
+
+
+def _place(stage: Stage, number: int) -> tuple[int, int]:
+    return STAGES.index(stage), number
+
+
+def stuck(ledger: Ledger, n_stuck: int, since: int = 0, objectives: Objectives = OBJECTIVES) -> bool:
+    """Whether the last `n_stuck` serial rounds, all after round `since`, gained no hyper-volume."""
     trials = [trial for trial in ledger if trial.stage != "parallel"]
     last = max((trial.round for trial in trials), default=0)
-    points = [(trial.round, (trial.ap, float((trial.metrics or {})[cost]))) for trial in ranked(trials)]
-    if last - since < n_stuck or not points:
+    if last - since < n_stuck or not ranked(trials, objectives):
         return False
-    reference = (0.0, 1.1 * max(point[1] for _, point in points) + 1.0)
-    before = hypervolume([point for number, point in points if number <= last - n_stuck], reference)
-    return hypervolume([point for _, point in points], reference) <= before
+    found = {number: volume for (_, number), volume in volumes(trials, objectives).items()}
+    return found[last] <= max((volume for number, volume in found.items() if number <= last - n_stuck), default=0.0)
 
 
-def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, cost: str = "macs") -> tuple[int, ...]:
-    """Return the serial rounds after which the search reignites, at most `max_reignite`; the finished rounds alone say it."""
+def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, objectives: Objectives = OBJECTIVES) -> dict[int, Trial]:
+    """Return the serial rounds after which the search reignites, at most `max_reignite`, and the net: the best that was not yet.
+
+    The finished rounds alone say it.
+    """
     last = max((trial.round for trial in ledger if trial.stage == "serial"), default=0)
-    found: list[int] = []
+    found: dict[int, Trial] = {}
     for number in range(1, last + 1):
         finished = [trial for trial in ledger if trial.stage != "parallel" and trial.round <= number]
-        if len(found) < max_reignite and stuck(finished, n_stuck, found[-1] if found else 0, cost):
-            found.append(number)
-    return tuple(found)
+        left = ranked([trial for trial in finished if trial not in found.values()], objectives)
+        if left and len(found) < max_reignite and stuck(finished, n_stuck, max(found, default=0), objectives):
+            found[number] = winner(left, objectives)
+    return found

@@ -1,5 +1,6 @@
 """Points of a search: the first number is better when higher (AP), every other when lower (costs)."""
 
+import math
 from collections.abc import Sequence
 
 Point = Sequence[float]
@@ -28,11 +29,29 @@ def pareto_rank(points: Sequence[Point]) -> list[int]:
     return ranks
 
 
-def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """Area that `points` (gain up, cost down) dominate, bounded by `reference`; points that do not beat it in both count nothing."""
-    area, height = 0.0, reference[0]
-    for gain, cost in sorted(points, key=lambda point: (point[1], -point[0])):
-        if cost < reference[1] and gain > height:
-            area += (gain - height) * (reference[1] - cost)
-            height = gain
-    return area
+def hypervolume(points: Sequence[Point], reference: Point) -> float:
+    """Volume that `points` of any dimension dominate, bounded by `reference`; points that do not beat it in everything count nothing.
+
+    Exact; neither the order of the points nor equal ones change a bit of it.
+    Source: While, Bradstreet, Barone, "A fast way of calculating exact hypervolumes", IEEE TEC 2012 (the WFG algorithm).
+    """
+    gains = {tuple(abs(value - bound) for value, bound in zip(p, reference, strict=True)) for p in points if _beats(p, reference)}
+    return _volume(_maxima(gains))
+
+
+def _beats(point: Point, reference: Point) -> bool:
+    return point[0] > reference[0] and all(value < bound for value, bound in zip(point[1:], reference[1:], strict=True))
+
+
+def _maxima(gains: set[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Those that no other reaches in everything, in order; here higher is better everywhere."""
+    return [a for a in sorted(gains) if not any(a != b and all(x <= y for x, y in zip(a, b, strict=True)) for b in gains)]
+
+
+def _volume(front: list[tuple[float, ...]]) -> float:
+    """Volume of the union of the boxes from the origin to each of `front`: of each, what those after it do not cover."""
+    total = 0.0
+    for place, one in enumerate(front):
+        covered = {tuple(map(min, one, other)) for other in front[place + 1 :]}
+        total += math.prod(one) - _volume(_maxima(covered))
+    return total

@@ -19,7 +19,7 @@ from spnas_core.search import candidate_cost
 from spnas_core.storage import sha256_file
 from spnas_core.store import Store
 
-SEARCH_VERSION = 1  # raise it when a stage comes to do something else with the same settings
+SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 Split = Literal["val", "test"]
 StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
 STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
@@ -119,7 +119,7 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     reignite = {**whole["reignite"], "data": plan.images}
     parts: dict[StageName, dict[str, Any]] = {
         "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
-        "serial": {name: whole[name] for name in ("serial", "space", "budget")} | {"reignite": reignite},
+        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite},
         "reignite": {"reignite": reignite, "parents": settings.parallel.parents},
         "parallel": {name: whole[name] for name in ("parallel", "budget")},
         "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},

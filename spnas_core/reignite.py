@@ -48,7 +48,7 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
     step = TrainStep(net, recipe.momentum, start.decays(net, recipe.weight_decay, True), None)
     cache = ImageCache()
     steps = steps_per_epoch(len(train.items), recipe.batch)
-    schedule = Recipe(lr=recipe.lr, schedule="cosine", warmup_steps=min(50, steps))
+    schedule = Recipe(lr=recipe.lr, schedule=recipe.schedule, milestones=recipe.milestones, warmup_steps=min(50, steps))
 
     def batches(epoch: int, first: int) -> Iterator[Arrays]:
         stream = crops.train_crops(train, recipe.batch, job.seed, epoch, first, cache)

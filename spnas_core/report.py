@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from spnas_core.ledger import Ledger, Trial, pareto_front, ranked, winner
+from spnas_core.config import OBJECTIVES, Objectives
+from spnas_core.ledger import Ledger, Trial, pareto_front, ranked, reignitions, volumes, winner
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, short
 from spnas_core.runs import announce_run
@@ -33,11 +34,11 @@ class Row:
         return (self.net, short(self.arch, 60), millions, gmacs, *(f"{100 * s:.1f}" if s >= 0 else "-" for s in scores))
 
 
-def rows(stage: Stage) -> list[Row]:
+def rows(stage: Stage, objectives: Objectives = OBJECTIVES) -> list[Row]:
     """Rows of the table at the end of a run: start net, best serial, best parallel, and the nets that were trained to the end."""
     groups = {"start net": stage.ledger[:1]}
     groups |= {f"best {name}": tuple(trial for trial in stage.ledger if trial.stage == name) for name in ("serial", "parallel")}
-    best = {net: winner(trials) for net, trials in groups.items() if ranked(trials)}
+    best = {net: winner(trials, objectives) for net, trials in groups.items() if ranked(trials, objectives)}
     found = [Row(net, trial.arch, trial.metrics or {}) for net, trial in best.items()]
     for split, ending in (("val", ""), ("test", ", test split")):
         for name, net in (("start", "start net, full training"), ("final", "final")):
@@ -61,18 +62,33 @@ def plain(table: list[Row]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
-def trials_csv(ledger: Ledger) -> str:
-    """Return the ledger as CSV, one trial a line, AP and the like as fractions."""
-    front = {trial.digest for trial in pareto_front(ledger)}
+def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
+    """Return the ledger as CSV, one trial a line, AP and the like as fractions; `hypervolume` is that after the trial's round."""
+    front, found = {trial.digest for trial in pareto_front(ledger, objectives)}, volumes(ledger, objectives)
+    names = list(dict.fromkeys(("params", "macs", *STATS, *objectives)))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["stage", "round", "index", "arch", "taps", "params", "macs", *STATS, "pareto", "failure", "digest", "parent"])
+    writer.writerow(["stage", "round", "index", "arch", "taps", *names, "pareto", "hypervolume", "failure", "digest", "parent"])
     for trial in ledger:
-        metrics = trial.metrics or {}
-        numbers = [metrics.get(name, "") for name in ("params", "macs", *STATS)]
-        place = [trial.stage, trial.round, trial.index, trial.arch, "-".join(map(str, trial.taps or ()))]
-        writer.writerow([*place, *numbers, int(trial.digest in front), trial.failure or "", trial.digest, trial.parent or ""])
+        numbers = [(trial.metrics or {}).get(name, "") for name in names]
+        place, volume = [trial.stage, trial.round, trial.index, trial.arch], f"{found[trial.stage, trial.round]:.6f}"
+        place.append("-".join(map(str, trial.taps or ())))
+        writer.writerow([*place, *numbers, int(trial.digest in front), volume, trial.failure or "", trial.digest, trial.parent or ""])
     return out.getvalue()
+
+
+def rounds(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
+    """Each round of the search: how many candidates it had and how many failed, the hyper-volume after it, and what was reignited then."""
+    settings = plan.settings
+    serial = [trial for trial in stage.ledger if trial.stage != "parallel"]
+    reignited = reignitions(serial, settings.serial.n_stuck, settings.serial.max_reignite, settings.objectives)
+    found = []
+    for (name, number), volume in volumes(stage.ledger, settings.objectives).items():
+        trials = [trial for trial in stage.ledger if (trial.stage, trial.round) == (name, number)]
+        entry = {"stage": name, "round": number, "trials": len(trials), "failed": sum(1 for trial in trials if trial.failure)}
+        then = reignited.get(number) if name == "serial" and number < settings.serial.rounds else None
+        found.append({**entry, "hypervolume": volume, "reignited": then.arch if then else None})
+    return found
 
 
 def pareto_png(ledger: Ledger) -> bytes:
@@ -107,9 +123,11 @@ def report_md(plan: Plan, stage: Stage) -> str:
         f"# Run `{plan.settings.name}`",
         f"Data `{plan.data.url}` (fingerprint `{plan.data.fingerprint[:12]}`), {plan.classes} classes; {counts['serial']} serial and "
         f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. AP in per cent, on the val split unless said otherwise.",
-        markdown(rows(stage)),
+        markdown(rows(stage, plan.settings.objectives)),
         *stage.notes,
         *map(_failed, failed),
+        _search_md(plan, stage),
+        *(f"- reignited: `{weights.arch}`, top-1 {100 * stage.top1[digest]:.1f} %" for digest, weights in stage.reignited.items()),
         "![AP against MACs](pareto.png)",
         f"## Final net\n\n`{final.arch}`, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
         "| class | AP | AP50 |\n| --- | ---: | ---: |\n"
@@ -126,6 +144,17 @@ def _failed(trial: Trial) -> str:
     return f"- failed: {place}: {trial.failure}, log in `logs/train/{trial.digest}.txt` of the store"
 
 
+def _search_md(plan: Plan, stage: Stage) -> str:
+    """Table of the rounds."""
+    lines = []
+    for one in rounds(plan, stage):
+        cells = (one["stage"], one["round"], one["trials"], one["failed"], f"{one['hypervolume']:.4f}", one["reignited"] or "")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    title = f"Hyper-volume of {', '.join(plan.settings.objectives)} after each round, as a share of the box from the highest costs to AP 1:"
+    head = "| stage | round | trials | failed | hyper-volume | then reignited |\n| --- | ---: | ---: | ---: | ---: | --- |"
+    return f"{title}\n\n{head}\n" + "\n".join(lines)
+
+
 def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
     """Write what a person wants of a finished run below `runs/NAME/` of the store, and return its summary."""
     announce_run(plan)
@@ -134,10 +163,11 @@ def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
     card |= {"scores": final.scores, "train_artifact": final.digest, "data_fingerprint": plan.data.fingerprint}
     store.write(f"{folder}/config.yml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False).encode())
     store.write(f"{folder}/report.md", report_md(plan, stage).encode())
-    store.write(f"{folder}/trials.csv", trials_csv(stage.ledger).encode())
+    store.write(f"{folder}/trials.csv", trials_csv(stage.ledger, plan.settings.objectives).encode())
     store.write(f"{folder}/pareto.png", pareto_png(stage.ledger))
     store.write(f"{folder}/model/weights.safetensors", store.fetch("train", final.digest, "weights.safetensors").read_bytes())
     store.write(f"{folder}/model/model.json", json.dumps(card, indent=1).encode())
+    table = rows(stage, plan.settings.objectives)
     summary = {
         "name": plan.settings.name,
         "folder": f"{store.url}/{folder}",
@@ -145,7 +175,9 @@ def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
         "trials": len(stage.ledger),
         "failed": sum(1 for trial in stage.ledger if trial.failure),
         "notes": list(stage.notes),
-        "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in rows(stage)],
+        "rounds": rounds(plan, stage),
+        "reignited": [{"arch": weights.arch, "top1": stage.top1[digest]} for digest, weights in stage.reignited.items()],
+        "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in table],
         "key": stage.key,
     }
     store.write(f"{folder}/summary.json", json.dumps(summary, indent=1).encode())

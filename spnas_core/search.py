@@ -78,12 +78,16 @@ def _generator(seed: int, stage: Stage, number: int) -> np.random.Generator:
 def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf, seed: int | None = None) -> list[Proposal]:
     """Children for serial round `number` (from 1), from all rounds before it; `seed` is by default that of `settings`.
 
-    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank). Children are new to the ledger and to each other, in
+    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank); right after a reignition it is the reignited net alone, so
+    that the search does go on from the new weights. Children are new to the ledger and to each other, in
     the space and within the budget; fewer than asked for where too few are found. UserError where no trial can be a parent.
     """
     serial = settings.serial
     finished = [trial for trial in ledger if trial.stage == "fine_tune" or (trial.stage == "serial" and trial.round < number)]
-    parents = ranked_best(finished, serial.max_optimal)
+    parents = ranked_best(finished, serial.max_optimal, settings.objectives)
+    reignited = reignitions(finished, serial.n_stuck, serial.max_reignite, settings.objectives)
+    if number - 1 in reignited:
+        parents = [(0, reignited[number - 1])]
     if not parents:
         raise UserError(f"serial round {number}: expected a finished trial to start from, got none")
     weights = np.array([1 / (1 + rank) for rank, _ in parents])

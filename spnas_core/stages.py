@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from spnas_core.config import Settings
+from spnas_core.config import OBJECTIVES, Settings
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import Job, Weights, digest
 from spnas_core.ledger import Stage as TrialStage
@@ -36,6 +36,7 @@ class Stage(Settings):
     key: str
     ledger: tuple[Trial, ...]
     reignited: dict[str, Weights] = Field(default={}, description="reignited backbone by the digest of the trial that it came from")
+    top1: dict[str, float] = Field(default={}, description="accuracy of the reignited backbones, a fraction, by the same digests")
     results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
     notes: tuple[str, ...] = ()
 
@@ -54,7 +55,7 @@ def scores_of(manifest: Manifest) -> dict[str, Any]:
 
 def publish_stage(plan: Plan, stage: Stage, seconds: float) -> Manifest:
     """Leave a stage's record, and the Pareto front of its ledger, in the store."""
-    front = pareto_front(stage.ledger)
+    front = pareto_front(stage.ledger, OBJECTIVES if stage.name == "fine_tune" else plan.settings.objectives)
     metrics = {
         "trials": len(stage.ledger),
         "failed": sum(1 for one in stage.ledger if one.failure),

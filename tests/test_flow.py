@@ -83,7 +83,17 @@ def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]
     assert json.loads((folder / "stages.json").read_text()) == plan.keys
     assert presets.load(str(folder / "config.yml")) == plan.settings
     assert len(list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))) == 4
-    assert "best parallel" in (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text()
+    assert "best parallel" in report
+    ((digest, weights),) = stages(plan)[-1].reignited.items()
+    manifest = plan.store.find("reignite", weights.digest)
+    assert manifest
+    top1 = manifest.metrics["top1"]
+    assert 0 <= top1 <= 1
+    assert summary["reignited"] == [{"arch": weights.arch, "top1": top1}]
+    assert stages(plan)[-1].top1 == {digest: top1}
+    assert f"- reignited: `{weights.arch}`, top-1 {100 * top1:.1f} %" in report
+    assert [(one["stage"], one["trials"]) for one in summary["rounds"]] == [("fine_tune", 1), ("serial", 2), ("parallel", 1)]
     assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "summary.json").read_text()) == summary
     card = json.loads((folder / "model" / "model.json").read_text())

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 from spnas_core import job as jobs
 from spnas_core.config import Run
-from spnas_core.job import Data, TrainJob
+from spnas_core.job import Data, TrainJob, Weights
 from spnas_core.ledger import Trial
 from spnas_core.metrics import STATS
-from spnas_core.plan import STAGE_NAMES, Plan, short
+from spnas_core.plan import STAGE_NAMES, Plan, short, trained
 from spnas_core.progress import duration, line
-from spnas_core.report import markdown, pareto_png, plain, publish_run, report_md, rows, table_of, trials_csv
+from spnas_core.report import markdown, pareto_png, plain, publish_run, report_md, rounds, rows, table_of, trials_csv
 from spnas_core.stages import Result, Stage, enter
 from spnas_core.store import Store
 
@@ -51,7 +52,9 @@ def final(plan: Plan, tmp_path: Path) -> Stage:
         "start": Result(arch="b_11-21-21-21_0-0-0-0", digest="a" * 64, scores={"val": metrics(0.4)}),
         "final": Result(arch=job.arch, digest=jobs.digest(job), scores={"val": metrics(0.5), "test": metrics(0.45)}),
     }
-    return Stage(name="full_train", key=plan.keys["full_train"], ledger=ledger(), results=results, notes=("Mind this.",))
+    reignited = {"b" * 64: Weights(kind="reignite", digest="e" * 64, arch="b_111-21-21-21")}
+    more = {"results": results, "notes": ("Mind this.",), "reignited": reignited, "top1": {"b" * 64: 0.875}}
+    return Stage(name="full_train", key=plan.keys["full_train"], ledger=ledger(), **more)
 
 
 def test_the_table_names_the_nets_in_order(final: Stage) -> None:
@@ -72,6 +75,16 @@ def test_trials_as_csv() -> None:
     assert [row["failure"] for row in found] == ["", "", "killed", ""]
     assert [row["pareto"] for row in found] == ["1", "1", "0", "0"]
     assert [float(row["AP"]) for row in found if row["AP"]] == [0.2, 0.3, 0.25]
+    first, second = 0.2 * (1 - 4 / 6.6), 0.1 * (1 - 5 / 6.6)  # of the box up to AP 1 and 1.1 times 6 GMACs
+    expected = [first, *[first + second] * 3]
+    assert [float(row["hypervolume"]) for row in found] == pytest.approx(expected, abs=1e-6)
+
+
+def test_trials_as_csv_by_other_objectives() -> None:
+    trials = tuple(replace(one, metrics={**(one.metrics or {}), "latency_ms": 10.0 - n}) for n, one in enumerate(ledger()))
+    found = list(csv.DictReader(io.StringIO(trials_csv(trials, ("AP50", "latency_ms")))))
+    assert [row["latency_ms"] for row in found] == ["10.0", "9.0", "8.0", "7.0"]
+    assert [row["pareto"] for row in found] == ["0", "1", "0", "1"]
 
 
 def test_the_picture_is_the_same_every_time() -> None:
@@ -99,11 +112,27 @@ def test_a_run_is_published_whole_and_again(plan: Plan, final: Stage) -> None:
     assert publish_run(plan, final) == summary
     assert {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == files
     assert (summary["trials"], summary["failed"], summary["notes"]) == (4, 1, ["Mind this."])
+    assert [(one["stage"], one["round"], one["trials"], one["failed"]) for one in summary["rounds"]] == [
+        ("fine_tune", 0, 1, 0), ("serial", 1, 2, 1), ("parallel", 1, 1, 0),
+    ]  # fmt: skip
+    assert summary["reignited"] == [{"arch": "b_111-21-21-21_0-0-0-0", "top1": 0.875}]
     assert plain(table_of(summary)) == plain(rows(final))
     report = report_md(plan, final)
     assert "Mind this." in report
     assert "serial r1 c2" in report
     assert "| red | 50.0 | 50.0 |" in report
+    assert "| serial | 1 | 2 | 1 | 0.1030 |  |" in report
+    assert "- reignited: `b_111-21-21-21_0-0-0-0`, top-1 87.5 %" in report
+
+
+def test_the_rounds_tell_when_a_net_was_reignited(plan: Plan) -> None:
+    start, better, _, copies = ledger()
+    more = [replace(better, round=n, index=0, digest=f"{n}" * 64, metrics=metrics(0.1, 9 * 10**9)) for n in (2, 3, 4)]
+    settings = Run.model_validate({**plan.settings.model_dump(), "serial": {"rounds": 4, "n_stuck": 1}})
+    plan = Plan(settings, plan.store, plan.data, 1)
+    found = rounds(plan, Stage(name="parallel", key="k", ledger=(start, better, *more, copies)))
+    assert [one["reignited"] for one in found] == [None, None, better.arch, start.arch, None, None]  # the last round has none after it
+    assert [one["round"] for one in found] == [0, 1, 2, 3, 4, 1]
 
 
 def test_an_ended_job_becomes_a_trial_without_times(plan: Plan, tmp_path: Path) -> None:
@@ -125,11 +154,23 @@ def test_stage_keys_follow_what_determines_them(plan: Plan) -> None:
     assert changed(serial=plan.settings.serial.model_dump() | {"rounds": 9}) == list(STAGE_NAMES[1:])
     assert changed(reignite={"epochs": 99}) == list(STAGE_NAMES[1:])
     assert changed(parallel={"candidates": 9}) == list(STAGE_NAMES[3:])
+    assert changed(objectives=("AP", "params")) == list(STAGE_NAMES[1:])
+    assert changed(space={"block_types": ["r", "b"]}) == list(STAGE_NAMES[1:])
+    assert changed(reignite={"schedule": "step"}) == list(STAGE_NAMES[1:])
     assert changed(full_train={"epochs": 99}) == ["full_train"]
     moved = Plan(plan.settings, plan.store, plan.data.model_copy(update={"url": "s3://elsewhere"}), 1)
     assert moved.keys == plan.keys
     grown = Plan(plan.settings, plan.store, plan.data.model_copy(update={"fingerprint": "g" * 64}), 1)
     assert not set(grown.keys.values()) & set(plan.keys.values())
+
+
+def test_trainings_do_not_depend_on_what_trials_are_ranked_by(plan: Plan) -> None:
+    """Another run with other objectives but the same candidates reuses every training."""
+    update = {"objectives": ("AP50", "params", "latency_ms"), "budget": {"gmacs": (None, 9.0)}, "serial": {"rounds": 9, "n_stuck": 1}}
+    other = Plan(Run.model_validate(plan.settings.model_dump() | update), plan.store, plan.data, 1)
+    one = Trial("b_11-21-21-21_0-0-0-0", "serial", 1, 0, None, "a" * 64, metrics(0.2))
+    for make in (lambda p: p.train("b_111-21-21-21", p.settings.serial.recipe, (trained(one),)), lambda p: p.reignite(one)):
+        assert jobs.digest(make(plan)) == jobs.digest(make(other))
 
 
 def test_short_names_of_nets() -> None:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import time
 from collections import Counter
 from dataclasses import asdict, replace
 
@@ -13,7 +14,7 @@ from spnas_core.arch import check_space, parse, tapped
 from spnas_core.config import Budget, Detector, Parallel, Run, Serial
 from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
-from spnas_core.ledger import ranked
+from spnas_core.ledger import ranked, ranked_best, volumes
 from spnas_core.pareto import dominates
 from spnas_core.search import (
     Trial,
@@ -40,6 +41,25 @@ def cost_of(arch, detector=SMALL):
 
 def settings_of(**keys):
     return Run(arch="b_11-21-21-21", detector=SMALL, **keys)
+
+
+OBJECTIVES = st.permutations(["AP50", "params", "macs", "latency_ms", "memory_mb"]).flatmap(
+    lambda names: st.integers(0, 4).map(lambda n: ("AP", *names[:n]))
+)
+FIVE = st.tuples(*[st.integers(0, 3)] * 6)
+LEDGERS = st.lists(st.none() | FIVE, max_size=14)
+
+
+def ledger_of(rows):
+    """One serial trial per row of metrics, two in a round; None failed."""
+    names = ("AP", "AP50", "params", "macs", "latency_ms", "memory_mb")
+    found = []
+    for number, row in enumerate(rows):
+        metrics = None if row is None else dict(zip(names, row, strict=True)) | {"AP": row[0] / 4, "AP50": row[1] / 4}
+        found.append(
+            Trial("b_1", "serial", 1 + number // 2, number % 2, None, f"{number:02d}", metrics, "crashed" if row is None else None)
+        )
+    return found
 
 
 def trial(ap, macs=1, stage="serial", number=1, index=0, arch="b_11-21-21-21", failure=None):
@@ -103,6 +123,96 @@ def test_hypervolume_counts_unit_cells(points):
     assert hypervolume(points, (0, 7)) == len(cells)
 
 
+@settings(max_examples=60)
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 4), max_size=9))
+def test_hypervolume_counts_cells_in_four_dimensions(points):
+    cells = set()
+    for gain, *costs in points:
+        cells |= set(itertools.product(range(gain), *(range(cost, 4) for cost in costs)))
+    assert hypervolume(points, (0, 4, 4, 4)) == len(cells)
+
+
+@pytest.mark.parametrize(("dimensions", "count"), [(1, 5), (3, 20), (4, 12), (6, 10)])
+def test_hypervolume_agrees_with_monte_carlo(dimensions, count):
+    rng, samples = np.random.default_rng(dimensions), 200_000
+    points = rng.random((count, dimensions))
+    draws = rng.random((samples, dimensions))
+    covered = np.zeros(samples, bool)
+    for gain, *costs in points:
+        covered |= (draws[:, 0] < gain) & (draws[:, 1:] > costs).all(1)
+    share = covered.mean()
+    volume = hypervolume([tuple(map(float, point)) for point in points], (0.0, *[1.0] * (dimensions - 1)))
+    assert volume == pytest.approx(share, abs=5 * (share * (1 - share) / samples) ** 0.5)
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1)] * 3), max_size=8), st.randoms(use_true_random=False))
+def test_neither_order_nor_copies_change_a_bit_of_the_hypervolume(points, random):
+    shuffled = points + points[:3]
+    random.shuffle(shuffled)
+    assert hypervolume(shuffled, (0.0, 1.0, 1.0)) == hypervolume(points, (0.0, 1.0, 1.0))
+
+
+def test_a_hypervolume_of_many_points_takes_no_time():
+    rng = np.random.default_rng(0)
+    costs = rng.random((80, 3))
+    points = [(float(1 - row.mean() + 0.1 * rng.random()), *map(float, row)) for row in costs]
+    begun = time.perf_counter()
+    assert 0 < hypervolume(points, (0.0, 1.0, 1.0, 1.0)) < 1
+    assert time.perf_counter() - begun < 20
+
+
+@given(LEDGERS, OBJECTIVES, st.randoms(use_true_random=False))
+def test_the_order_of_the_ledger_changes_no_rank(rows, objectives, random):
+    """Nor the best, the front, the volumes and the reignitions; equal points share a rank, failed trials have none."""
+    ledger = ledger_of(rows)
+    shuffled = list(ledger)
+    random.shuffle(shuffled)
+    ranks = ranked_best(ledger, 99, objectives)
+    assert ranked_best(shuffled, 99, objectives) == ranks
+    assert pareto_front(shuffled, objectives) == pareto_front(ledger, objectives)
+    assert volumes(shuffled, objectives) == volumes(ledger, objectives)
+    assert reignitions(shuffled, 2, 9, objectives) == reignitions(ledger, 2, 9, objectives)
+    assert {t.digest for _, t in ranks} == {t.digest for t in ledger if t.failure is None}
+    by_point = {}
+    for rank, one in ranks:
+        assert by_point.setdefault(one.point(objectives), rank) == rank
+    for (rank, a), (other, b) in itertools.product(ranks, repeat=2):
+        better = [a.value(n) >= b.value(n) if n in ("AP", "AP50") else a.value(n) <= b.value(n) for n in objectives]
+        if all(better) and a.point(objectives) != b.point(objectives):
+            assert rank < other
+
+
+@given(LEDGERS, OBJECTIVES)
+def test_the_volume_grows_with_what_no_other_beats(rows, objectives):
+    ledger = ledger_of(rows)
+    found = list(volumes(ledger, objectives).values())
+    assert found == sorted(found)
+    assert all(0 <= volume <= 1 for volume in found)
+    for number, (before, after) in enumerate(itertools.pairwise(found), start=2):
+        earlier = [t.point(objectives) for t in ranked(ledger, objectives) if t.round < number]
+        new = [t.point(objectives) for t in ranked(ledger, objectives) if t.round == number]
+        gained = [a for a in new if a[0] > 0 and not any(b == a or dominates(b, a) for b in earlier)]
+        if not gained:
+            assert after == before
+        elif all(value < 0 for one in gained for name, value in zip(objectives, one, strict=True) if name == "AP50"):
+            assert after > before
+
+
+def test_a_search_by_AP50_and_parameters():  # noqa: N802
+    ledger = ledger_of([(3, 1, 9, 1, 1, 1), (1, 3, 2, 1, 1, 1), (2, 2, 1, 9, 1, 1), (0, 3, 2, 0, 1, 1)])
+    assert winner(ledger, ("AP50", "params")).index == 1
+    assert [t.digest for t in best(ledger, 9, ("AP50", "params"))] == ["01", "03", "02", "00"]
+    assert [t.digest for t in pareto_front(ledger, ("AP50",))] == ["03", "01"]
+    with pytest.raises(KeyError):  # a bug, and no trial to pass over
+        pareto_front([start()], ("AP", "latency_ms"))
+
+
+@pytest.mark.parametrize("objectives", [[], ["macs", "AP"], ["AP", "macs", "macs"], ["AP", "speed"]])
+def test_objectives_that_cannot_be(objectives):
+    with pytest.raises(ValidationError, match=r"AP or AP50 first|expected|Input should be"):
+        settings_of(objectives=objectives)
+
+
 def test_failed_trials_are_never_ranked():
     failed = [trial(None, index=1, failure="diverged"), trial(0.9, index=2, failure="timeout")]
     ledger = [start(), *failed, trial(float("nan"), index=3), trial(-1.0, index=4)]
@@ -154,12 +264,44 @@ def test_stuck_means_no_gain_for_n_rounds_since_the_last_reignition():
 
 def test_reignitions_follow_from_the_ledger_alone():
     ledger = rounds(0.3, 0.2, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4)
-    assert reignitions(ledger, 2, 9) == (2, 5, 7)
-    assert reignitions(ledger, 2, 1) == (2,)
-    assert reignitions(ledger, 2, 0) == ()
+    assert tuple(reignitions(ledger, 2, 9)) == (2, 5, 7)
+    assert [net.round for net in reignitions(ledger, 2, 9).values()] == [0, 3, 4]  # each time the best that was not reignited before
+    assert tuple(reignitions(ledger, 2, 1)) == (2,)
+    assert reignitions(ledger, 2, 0) == {}
     for finished in range(1, 8):
         prefix = [t for t in ledger if t.round <= finished]
-        assert reignitions(prefix, 2, 9) == tuple(n for n in (2, 5, 7) if n <= finished)
+        assert tuple(reignitions(prefix, 2, 9)) == tuple(n for n in (2, 5, 7) if n <= finished)
+
+
+@given(LEDGERS, st.integers(1, 3), st.integers(0, 3), OBJECTIVES)
+def test_when_a_search_reignites(rows, n_stuck, most, objectives):
+    """At most so often, at least so far apart, never before a round could gain, always after rounds without gain, no net twice."""
+    ledger = ledger_of(rows)
+    found = reignitions(ledger, n_stuck, most, objectives)
+    times = [0, *found]
+    assert len(found) <= most
+    assert len({net.digest for net in found.values()}) == len(found)
+    assert all(b - a >= n_stuck for a, b in itertools.pairwise(times))
+    for number, net in found.items():
+        finished = [t for t in ledger if t.round <= number]
+        gains = list(volumes(finished, objectives).values())[-n_stuck - 1 :]
+        assert gains[-1] == (gains[0] if len(gains) > n_stuck else 0)
+        assert net in ranked(finished, objectives)
+    if len(found) < most:  # nowhere else was the search stuck with a net left to reignite
+        for number in set(range(1, 1 + len(rows) // 2)) - set(found):
+            since = max(n for n in times if n < number)
+            finished = [t for t in ledger if t.round <= number]
+            left = [t for t in ranked(finished, objectives) if t not in found.values() or t in [found[n] for n in found if n > number]]
+            assert not left or not stuck(finished, n_stuck, since, objectives)
+
+
+def test_the_round_after_a_reignition_comes_of_the_reignited_net():
+    texts = ["b_1111-1111-1111", "b_111-11111-1111", "b_11-111111-1111", "b_1-1111111-1111"]
+    run = settings_of(serial=Serial(candidates=8, n_stuck=2, max_reignite=1))
+    ledger = [start(0.5), *(trial(0.4 - n / 10, 200, number=1 + n, arch=text) for n, text in enumerate(texts[:2]))]
+    assert {parent.round for _, parent in propose_serial(ledger, run, 3, cost_of)} == {0}
+    ledger.append(trial(0.2, 50, number=3, arch=texts[2]))
+    assert len({parent.round for _, parent in propose_serial(ledger, run, 4, cost_of)}) > 1
 
 
 def ledger_after(count, seed=5):
