@@ -73,7 +73,8 @@ def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
             now = _reignite(plan, site, now, [reignited[number - 1]])
         children = propose_serial(now.ledger, run, number, plan.cost_of)
         jobs = [_short_training(plan, settings.recipe, child, now.reignited) for child in children]
-        now, until = _enter_round(plan, now, train_candidates(site, "serial", number, jobs)), plan.after(number)
+        trials = train_candidates(site, "serial", number, jobs, settings.halving, run.objectives)
+        now, until = _enter_round(plan, now, trials), plan.after(number)
         now = now.model_copy(update={"name": "serial", "key": until.keys["serial"]})
         publish_stage(until, now, time.monotonic() - begun)
     return now
@@ -91,7 +92,7 @@ def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
     parents = best(reignited.ledger, settings.parents, plan.settings.objectives)
     children = propose_parallel(parents, plan.settings, plan.cost_of, ledger=reignited.ledger)
     jobs = [_short_training(plan, settings.recipe, child, reignited.reignited) for child in children]
-    now = _enter_round(plan, reignited, train_candidates(site, "parallel", 1, jobs))
+    now = _enter_round(plan, reignited, train_candidates(site, "parallel", 1, jobs, settings.halving, plan.settings.objectives))
     return now.model_copy(update={"name": "parallel", "key": plan.keys["parallel"]})
 
 

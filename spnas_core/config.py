@@ -1,6 +1,7 @@
 """Settings of a run: frozen, unknown keys refused, resolved once at the door and passed by hand."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -126,16 +127,36 @@ class Budget(Settings):
     gmacs: Limit = (None, None)
 
 
-class Serial(Settings):
+class Halving(Settings):
+    """Successive halving (Jamieson and Talwalkar, AISTATS 2016): the worse candidates of a round stop early."""
+
+    rungs: tuple[PositiveInt, ...] = Field((1,), min_length=1, description="epochs after which candidates are compared, and some stop")
+    keep: float = Field(0.5, gt=0, lt=1, description="share of them that goes on, rounded up")
+
+
+class Candidates(Settings):
+    """How many candidates there are, and their short training."""
+
+    candidates: PositiveInt = Field(4, description="candidates of one round")
+    recipe: Recipe = Recipe()
+    halving: Halving | None = None
+
+    @model_validator(mode="after")
+    def _rungs_rise(self) -> "Candidates":
+        steps = (0, *(self.halving.rungs if self.halving else ()), self.recipe.epochs)
+        if any(a >= b for a, b in pairwise(steps)):
+            raise ValueError(f"expected halving.rungs to rise and end before recipe.epochs, {self.recipe.epochs}, got {list(steps[1:-1])}")
+        return self
+
+
+class Serial(Candidates):
     """The serial search."""
 
     rounds: PositiveInt = 4
-    candidates: PositiveInt = Field(4, description="candidates of one round")
     max_optimal: PositiveInt = Field(5, description="parents are the best of the ledger by Pareto rank")
     n_stuck: PositiveInt = Field(2, description="rounds without gain before a reignition")
     max_reignite: int = Field(2, ge=0)
     mutation: Mutation = Mutation()
-    recipe: Recipe = Recipe()
 
 
 class Reignite(Settings):
@@ -154,14 +175,12 @@ class Reignite(Settings):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-class Parallel(Settings):
+class Parallel(Candidates):
     """The parallel search."""
 
-    candidates: PositiveInt = 4
     parents: PositiveInt = Field(1, description="how many of the best serial nets get parallel candidates")
     max_parallel: PositiveInt = Field(3, description="most copies of one stage")
     taps: tuple[Taps, ...] = Field((), description="taps of the pyramid to draw from for each candidate; none: those of its parent")
-    recipe: Recipe = Recipe()
 
 
 class Retries(Settings):

@@ -25,6 +25,8 @@ NUMBERS_ONLY: dict[str, Any] = {
     "checkpoint_sha256": True,
     "checkpoint_coverage": True,
     "split": True,
+    "stop": True,
+    "resume": True,
     "data": {"url"},
     "recipe": {
         "epochs",

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from spnas_core.config import ArchText, Detector, Recipe, Reignite, Settings
 
@@ -44,6 +44,10 @@ class TrainJob(Settings):
     checkpoint_sha256: str | None = None
     checkpoint_coverage: float = Field(0.0, description="least share of the net's parameters that the checkpoint must give")
     seed: int = 0
+    stop: PositiveInt | None = Field(None, description="epochs after which it stops, a rung of successive halving; none: at its end")
+    resume: str | None = Field(
+        None, description="digest of the artifact of an earlier rung to go on from; it saves time and does not change the result"
+    )
 
 
 class ReigniteJob(Settings):
@@ -82,7 +86,7 @@ def digest(job: TrainJob | ReigniteJob | EvaluateJob) -> str:
     """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, thresholds."""
     document = job.model_dump(mode="json")
     del document["data"]["url"]
-    for name in ("checkpoint", "checkpoint_coverage"):
+    for name in ("checkpoint", "checkpoint_coverage", "resume"):
         document.pop(name, None)
     if "recipe" in document:
         document["recipe"].pop("data", None)

@@ -7,7 +7,7 @@ is not proposed again.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from spnas_core.config import OBJECTIVES, SCORES, Detector, Objectives, Taps
@@ -22,8 +22,8 @@ STAGES: tuple[Stage, ...] = ("fine_tune", "serial", "parallel")
 class Trial:
     """One candidate that was tried: its architecture (text), where it stood in the search, and its metrics or why it failed.
 
-    `parent` and `digest` name train artifacts; `metrics` are those of its manifest (AP as a fraction, "macs", "params"). `taps` are those
-    of its pyramid.
+    `parent` and `digest` name train artifacts; `metrics` are those of its manifest (AP as a fraction, "macs", "params"). `taps`: of its
+    pyramid. `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training that went to its end.
     """
 
     arch: str
@@ -35,6 +35,7 @@ class Trial:
     metrics: dict[str, Any] | None = field(default=None, hash=False)
     failure: str | None = None
     taps: Taps | None = None
+    rung: int | None = None
 
     def value(self, name: str) -> float:
         """Metric `name`; nan for a failed trial."""
@@ -59,8 +60,8 @@ Ledger = Sequence[Trial]
 
 
 def ranked(ledger: Iterable[Trial], objectives: Objectives = OBJECTIVES) -> list[Trial]:
-    """Return the trials that have all objectives (an AP of -1 is none), in the order of the search."""
-    found = [trial for trial in ledger if all(trial.value(name) >= 0 for name in objectives)]
+    """Return the trials trained to their end that have all objectives (an AP of -1 is none), in the order of the search."""
+    found = [trial for trial in ledger if trial.rung is None and all(trial.value(name) >= 0 for name in objectives)]
     return sorted(found, key=lambda t: (_place(t.stage, t.round), t.index, t.digest))
 
 
@@ -85,6 +86,16 @@ def ranked_best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> 
 def best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> list[Trial]:
     """Return the `n` best trials by Pareto rank, then by the first objective, then by digest."""
     return [trial for _, trial in ranked_best(ledger, n, objectives)]
+
+
+def survivors(trials: Ledger, keep: float, objectives: Objectives = OBJECTIVES) -> list[Trial]:
+    """Return those of one round's trials at one rung that go on: the best by `best`, as many as the share `keep` of all, rounded up.
+
+    They are compared with each other only, since they alone have been trained for so many epochs; one that failed does not go on.
+    """
+    standing = {trial.digest: trial for trial in trials}
+    found = best([replace(trial, rung=None) for trial in trials], math.ceil(keep * len(trials)), objectives)
+    return [standing[trial.digest] for trial in found]
 
 
 def winner(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> Trial:

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from spnas_core.config import OBJECTIVES, Objectives
-from spnas_core.ledger import Ledger, Trial, pareto_front, ranked, reignitions, volumes, winner
+from spnas_core.ledger import Ledger, Trial, pareto_front, ranked, volumes, winner
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, short
+from spnas_core.rounds import rounds, rounds_md
 from spnas_core.runs import announce_run
 from spnas_core.stages import Stage
 
@@ -68,27 +69,13 @@ def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
     names = list(dict.fromkeys(("params", "macs", *STATS, *objectives)))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["stage", "round", "index", "arch", "taps", *names, "pareto", "hypervolume", "failure", "digest", "parent"])
+    writer.writerow(["stage", "round", "index", "arch", "taps", *names, "rung", "pareto", "hypervolume", "failure", "digest", "parent"])
     for trial in ledger:
         numbers = [(trial.metrics or {}).get(name, "") for name in names]
-        place, volume = [trial.stage, trial.round, trial.index, trial.arch], f"{found[trial.stage, trial.round]:.6f}"
-        place.append("-".join(map(str, trial.taps or ())))
-        writer.writerow([*place, *numbers, int(trial.digest in front), volume, trial.failure or "", trial.digest, trial.parent or ""])
+        place = [trial.stage, trial.round, trial.index, trial.arch, "-".join(map(str, trial.taps or ()))]
+        ended = [trial.rung or "", int(trial.digest in front), f"{found[trial.stage, trial.round]:.6f}", trial.failure or ""]
+        writer.writerow([*place, *numbers, *ended, trial.digest, trial.parent or ""])
     return out.getvalue()
-
-
-def rounds(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
-    """Each round of the search: how many candidates it had and how many failed, the hyper-volume after it, and what was reignited then."""
-    settings = plan.settings
-    serial = [trial for trial in stage.ledger if trial.stage != "parallel"]
-    reignited = reignitions(serial, settings.serial.n_stuck, settings.serial.max_reignite, settings.objectives)
-    found = []
-    for (name, number), volume in volumes(stage.ledger, settings.objectives).items():
-        trials = [trial for trial in stage.ledger if (trial.stage, trial.round) == (name, number)]
-        entry = {"stage": name, "round": number, "trials": len(trials), "failed": sum(1 for trial in trials if trial.failure)}
-        then = reignited.get(number) if name == "serial" and number < settings.serial.rounds else None
-        found.append({**entry, "hypervolume": volume, "reignited": then.arch if then else None})
-    return found
 
 
 def pareto_png(ledger: Ledger) -> bytes:
@@ -126,7 +113,7 @@ def report_md(plan: Plan, stage: Stage) -> str:
         markdown(rows(stage, plan.settings.objectives)),
         *stage.notes,
         *map(_failed, failed),
-        _search_md(plan, stage),
+        rounds_md(stage.ledger, plan.settings),
         *(f"- reignited: `{weights.arch}`, top-1 {100 * stage.top1[digest]:.1f} %" for digest, weights in stage.reignited.items()),
         "![AP against MACs](pareto.png)",
         f"## Final net\n\n`{final.arch}`, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
@@ -142,17 +129,6 @@ def report_md(plan: Plan, stage: Stage) -> str:
 def _failed(trial: Trial) -> str:
     place = f"{trial.stage} r{trial.round} c{trial.index + 1} `{trial.arch}`"
     return f"- failed: {place}: {trial.failure}, log in `logs/train/{trial.digest}.txt` of the store"
-
-
-def _search_md(plan: Plan, stage: Stage) -> str:
-    """Table of the rounds."""
-    lines = []
-    for one in rounds(plan, stage):
-        cells = (one["stage"], one["round"], one["trials"], one["failed"], f"{one['hypervolume']:.4f}", one["reignited"] or "")
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    title = f"Hyper-volume of {', '.join(plan.settings.objectives)} after each round, as a share of the box from the highest costs to AP 1:"
-    head = "| stage | round | trials | failed | hyper-volume | then reignited |\n| --- | ---: | ---: | ---: | ---: | --- |"
-    return f"{title}\n\n{head}\n" + "\n".join(lines)
 
 
 def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
@@ -175,7 +151,7 @@ def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
         "trials": len(stage.ledger),
         "failed": sum(1 for trial in stage.ledger if trial.failure),
         "notes": list(stage.notes),
-        "rounds": rounds(plan, stage),
+        "rounds": rounds(stage.ledger, plan.settings),
         "reignited": [{"arch": weights.arch, "top1": stage.top1[digest]} for digest, weights in stage.reignited.items()],
         "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in table],
         "key": stage.key,

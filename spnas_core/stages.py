@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from spnas_core.config import OBJECTIVES, Settings
 from spnas_core.errors import JobError, UserError
-from spnas_core.job import Job, Weights, digest
+from spnas_core.job import TrainJob, Weights, digest
 from spnas_core.ledger import Stage as TrialStage
 from spnas_core.ledger import Trial, pareto_front
 from spnas_core.manifest import Manifest
@@ -41,11 +41,12 @@ class Stage(Settings):
     notes: tuple[str, ...] = ()
 
 
-def enter(stage: TrialStage, number: int, index: int, parent: str | None, job: Job, ended: Manifest | JobError) -> Trial:
+def enter(stage: TrialStage, number: int, index: int, parent: str | None, job: TrainJob, ended: Manifest | JobError) -> Trial:
     """Enter one ended training into the ledger."""
+    place = (job.arch, stage, number, index, parent, digest(job))
     if isinstance(ended, JobError):
-        return Trial(job.arch, stage, number, index, parent, digest(job), failure=ended.reason, taps=job.detector.taps)
-    return Trial(job.arch, stage, number, index, parent, digest(job), scores_of(ended), taps=job.detector.taps)
+        return Trial(*place, failure=ended.reason, taps=job.detector.taps, rung=job.stop)
+    return Trial(*place, scores_of(ended), taps=job.detector.taps, rung=job.stop)
 
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:

@@ -1,6 +1,12 @@
-"""Train one detector: from inherited weights or from scratch, then score it on the val split."""
+"""Train one detector: from inherited weights or from scratch, then score it on the val split.
+
+A rung of successive halving is the same training, stopped after fewer epochs: its artifact also holds the state of the training, from which
+the next rung goes on. So no step is done twice, and the last rung leaves what a training without rungs leaves.
+"""
 
 import json
+import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,19 +18,21 @@ from spnas_core import arch as architecture
 from spnas_core import checkpoint, cost, evaluate, metrics, search, start
 from spnas_core.data import coco, loader
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.progress import Desk
 from spnas_core.schedule import learning_rate
 from spnas_core.store import Store
-from spnas_core.training import Arrays, run_epochs
+from spnas_core.training import CHECKPOINT, Arrays, run_epochs, save_checkpoint
 
 LOSS_SCALE = 1024.0  # of float16 trainings
+log = logging.getLogger(__name__)
 
 
 def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
-    """Do the job; leaves weights, model, audit, history and detections in `out` and returns the metrics.
+    """Do the job; leaves weights, model, audit, history and detections (and at a rung its state) in `out` and returns the metrics.
 
     UserError for faulty data or weights that do not fit, JobError ``diverged`` or ``killed``.
     """
@@ -58,7 +66,11 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     def rate(number: int) -> float:
         return learning_rate(recipe, number, recipe.epochs * steps)
 
-    history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, score)
+    epochs = job.stop or recipe.epochs
+    take_state(job, store, desk.resume)
+    history = run_epochs(step, batches, rate, epochs, steps, desk, score)
+    if job.stop:
+        save_checkpoint(step, history, [], out / CHECKPOINT)
     detections = evaluate.detect(net, val_split, settings, cache)
     scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
     history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
@@ -74,4 +86,14 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     whole = search.candidate_cost(arch, settings, len(train_split.categories))
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
-    return {**scores.document(), **counts, "seconds": history[-1]["seconds"], "epochs": recipe.epochs, "inherited": audit.share}
+    return {**scores.document(), **counts, "seconds": history[-1]["seconds"], "epochs": epochs, "inherited": audit.share}
+
+
+def take_state(job: TrainJob, store: Store, folder: Path) -> None:
+    """Put the state of the rung that `job` goes on from into `folder`, unless a checkpoint of its own lies there."""
+    if job.resume is None or (folder / CHECKPOINT).exists():
+        return
+    try:
+        shutil.copyfile(store.fetch("train", job.resume, CHECKPOINT), folder / CHECKPOINT)
+    except MissingArtifactError as error:
+        log.warning("the training begins anew, without its earlier rung: %s", error)

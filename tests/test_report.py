@@ -16,7 +16,8 @@ from spnas_core.ledger import Trial
 from spnas_core.metrics import STATS
 from spnas_core.plan import STAGE_NAMES, Plan, short, trained
 from spnas_core.progress import duration, line
-from spnas_core.report import markdown, pareto_png, plain, publish_run, report_md, rounds, rows, table_of, trials_csv
+from spnas_core.report import markdown, pareto_png, plain, publish_run, report_md, rows, table_of, trials_csv
+from spnas_core.rounds import rounds
 from spnas_core.stages import Result, Stage, enter
 from spnas_core.store import Store
 
@@ -121,7 +122,7 @@ def test_a_run_is_published_whole_and_again(plan: Plan, final: Stage) -> None:
     assert "Mind this." in report
     assert "serial r1 c2" in report
     assert "| red | 50.0 | 50.0 |" in report
-    assert "| serial | 1 | 2 | 1 | 0.1030 |  |" in report
+    assert "| serial | 1 | 2 | 1 | 0 | 0.1030 |  |" in report
     assert "- reignited: `b_111-21-21-21_0-0-0-0`, top-1 87.5 %" in report
 
 
@@ -129,8 +130,7 @@ def test_the_rounds_tell_when_a_net_was_reignited(plan: Plan) -> None:
     start, better, _, copies = ledger()
     more = [replace(better, round=n, index=0, digest=f"{n}" * 64, metrics=metrics(0.1, 9 * 10**9)) for n in (2, 3, 4)]
     settings = Run.model_validate({**plan.settings.model_dump(), "serial": {"rounds": 4, "n_stuck": 1}})
-    plan = Plan(settings, plan.store, plan.data, 1)
-    found = rounds(plan, Stage(name="parallel", key="k", ledger=(start, better, *more, copies)))
+    found = rounds((start, better, *more, copies), settings)
     assert [one["reignited"] for one in found] == [None, None, better.arch, start.arch, None, None]  # the last round has none after it
     assert [one["round"] for one in found] == [0, 1, 2, 3, 4, 1]
 
