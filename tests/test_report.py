@@ -169,7 +169,10 @@ def test_trainings_do_not_depend_on_what_trials_are_ranked_by(plan: Plan) -> Non
     update = {"objectives": ("AP50", "params", "latency_ms"), "budget": {"gmacs": (None, 9.0)}, "serial": {"rounds": 9, "n_stuck": 1}}
     other = Plan(Run.model_validate(plan.settings.model_dump() | update), plan.store, plan.data, 1)
     one = Trial("b_11-21-21-21_0-0-0-0", "serial", 1, 0, None, "a" * 64, metrics(0.2))
-    for make in (lambda p: p.train("b_111-21-21-21", p.settings.serial.recipe, (trained(one),)), lambda p: p.reignite(one)):
+    for make in (
+        lambda p: p.train("b_111-21-21-21", p.settings.detector, p.settings.serial.recipe, (trained(one),)),
+        lambda p: p.reignite(one),
+    ):
         assert jobs.digest(make(plan)) == jobs.digest(make(other))
 
 

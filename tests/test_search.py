@@ -299,9 +299,9 @@ def test_the_round_after_a_reignition_comes_of_the_reignited_net():
     texts = ["b_1111-1111-1111", "b_111-11111-1111", "b_11-111111-1111", "b_1-1111111-1111"]
     run = settings_of(serial=Serial(candidates=8, n_stuck=2, max_reignite=1))
     ledger = [start(0.5), *(trial(0.4 - n / 10, 200, number=1 + n, arch=text) for n, text in enumerate(texts[:2]))]
-    assert {parent.round for _, parent in propose_serial(ledger, run, 3, cost_of)} == {0}
+    assert {child.parent.round for child in propose_serial(ledger, run, 3, cost_of)} == {0}
     ledger.append(trial(0.2, 50, number=3, arch=texts[2]))
-    assert len({parent.round for _, parent in propose_serial(ledger, run, 4, cost_of)}) > 1
+    assert len({child.parent.round for child in propose_serial(ledger, run, 4, cost_of)}) > 1
 
 
 def ledger_after(count, seed=5):
