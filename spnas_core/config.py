@@ -227,6 +227,8 @@ class Run(Settings):
     def _score_first(cls, objectives: Objectives) -> Objectives:
         if not objectives or objectives[0] not in SCORES or len(set(objectives)) < len(objectives):
             raise ValueError(f"expected AP or AP50 first, and none twice, got {list(objectives)}")
+        if not set(objectives) <= {*SCORES, "params", "macs"}:
+            raise ValueError(f"expected some of AP, AP50, params and macs, since no others are measured yet, got {list(objectives)}")
         return objectives
 
     @model_validator(mode="after")
