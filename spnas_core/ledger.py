@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from spnas_core.config import OBJECTIVES, SCORES, Detector, Objectives, Taps
 from spnas_core.errors import UserError
-from spnas_core.pareto import Point, hypervolume, pareto_rank
+from spnas_core.pareto import Point, dominates, hypervolume, pareto_rank
 
 Stage = Literal["fine_tune", "serial", "parallel"]
 STAGES: tuple[Stage, ...] = ("fine_tune", "serial", "parallel")
@@ -130,13 +130,22 @@ def _place(stage: Stage, number: int) -> tuple[int, int]:
 
 
 def stuck(ledger: Ledger, n_stuck: int, since: int = 0, objectives: Objectives = OBJECTIVES) -> bool:
-    """Whether the last `n_stuck` serial rounds, all after round `since`, gained no hyper-volume."""
+    """Whether the last `n_stuck` serial rounds, all after round `since`, gained no hyper-volume.
+
+    That is, whether an earlier trial equals or dominates each of theirs, or theirs has a score of 0; no volume has to be computed.
+    """
     trials = [trial for trial in ledger if trial.stage != "parallel"]
     last = max((trial.round for trial in trials), default=0)
-    if last - since < n_stuck or not ranked(trials, objectives):
+    if last - since < n_stuck or not (finished := ranked(trials, objectives)):
         return False
-    found = {number: volume for (_, number), volume in volumes(trials, objectives).items()}
-    return found[last] <= max((volume for number, volume in found.items() if number <= last - n_stuck), default=0.0)
+    earlier = [trial.point(objectives) for trial in finished if trial.round <= last - n_stuck]
+
+    def gains(trial: Trial) -> bool:
+        point = trial.point(objectives)
+        scored = all(trial.value(name) > 0 for name in objectives if name in SCORES)
+        return scored and not any(other == point or dominates(other, point) for other in earlier)
+
+    return not any(gains(trial) for trial in finished if trial.round > last - n_stuck)
 
 
 def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, objectives: Objectives = OBJECTIVES) -> dict[int, Trial]:

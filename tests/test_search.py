@@ -262,6 +262,16 @@ def test_stuck_means_no_gain_for_n_rounds_since_the_last_reignition():
     assert not stuck([trial(None, number=2, failure="crashed")], 2)
 
 
+@given(LEDGERS, st.integers(1, 3), OBJECTIVES)
+def test_stuck_is_that_the_volume_did_not_rise(rows, n_stuck, objectives):
+    ledger = ledger_of(rows)
+    last = max((one.round for one in ledger), default=0)
+    found = volumes(ledger, objectives)
+    before = max((volume for (_, number), volume in found.items() if number <= last - n_stuck), default=0.0)
+    expected = last >= n_stuck and bool(ranked(ledger, objectives)) and found["serial", last] <= before
+    assert stuck(ledger, n_stuck, 0, objectives) == expected
+
+
 def test_reignitions_follow_from_the_ledger_alone():
     ledger = rounds(0.3, 0.2, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4)
     assert tuple(reignitions(ledger, 2, 9)) == (2, 5, 7)
