@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows import model_cli, store_cli
+from flows.options import AsJson
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
 
@@ -31,7 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL; `demo` makes its own.")]
 StoreUrl = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, dotted key and YAML value: serial.rounds=8.")]

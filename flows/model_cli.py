@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.options import AsJson
+
 app = typer.Typer()
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL.")]
 
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.options import AsJson
 from spnas_core.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="What is in a store and why, whether it is right, and what can go.")
 Url = Annotated[str, typer.Argument(metavar="URL", help="The store: a folder or any fsspec URL.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @app.command("ls", help="Artifacts, what they are, their sizes, and which runs need them.\n\nExample: spnas store ls demo/store")
