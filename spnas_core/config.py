@@ -31,7 +31,7 @@ TypeText = Annotated[str, AfterValidator(_canonical_type)]
 ArchText = Annotated[str, AfterValidator(_canonical)]
 Limit = tuple[float | None, float | None]
 Taps = tuple[NonNegativeInt, ...]
-Objective = Literal["AP", "AP50", "params", "macs", "latency_ms", "memory_mb"]
+Objective = Literal["AP", "AP50", "params", "macs"]  # what every training measures
 Objectives = tuple[Objective, ...]
 SCORES: Objectives = ("AP", "AP50")  # the higher the better; of the others, the lower
 OBJECTIVES: Objectives = ("AP", "macs")
@@ -227,8 +227,6 @@ class Run(Settings):
     def _score_first(cls, objectives: Objectives) -> Objectives:
         if not objectives or objectives[0] not in SCORES or len(set(objectives)) < len(objectives):
             raise ValueError(f"expected AP or AP50 first, and none twice, got {list(objectives)}")
-        if not set(objectives) <= {*SCORES, "params", "macs"}:
-            raise ValueError(f"expected some of AP, AP50, params and macs, since no others are measured yet, got {list(objectives)}")
         return objectives
 
     @model_validator(mode="after")
