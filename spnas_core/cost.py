@@ -40,9 +40,9 @@ def stage_sizes(arch: Arch, size: Size) -> tuple[Size, ...]:
     return tuple(found)
 
 
-def _conv(inputs: int, outputs: int, kernel: int, out: Size, groups: int = 1, norm: bool = True) -> Cost:
-    """Convolution with its norm (gamma, beta), or with a bias; `out` is its output size in cells."""
-    weights = inputs // groups * outputs * kernel * kernel
+def _conv(inputs: int, outputs: int, kernel: int, out: Size, norm: bool = True) -> Cost:
+    """Convolution with its norm (gamma, beta), or with a bias; `inputs` are those of one group, `out` is its output size in cells."""
+    weights = inputs * outputs * kernel * kernel
     return Cost(weights + outputs * (2 if norm else 1), weights * out[0] * out[1])
 
 
@@ -58,12 +58,10 @@ def _stem(size: Size, base_width: int, stem: Stem) -> Cost:
 
 
 def _block(arch: Arch, block: Block, before: Size, after: Size) -> Cost:
-    inputs, inner, outputs = block.in_channels, block.inner_channels, block.out_channels
-    if arch.block_type.expansion == 1:
-        cost = _conv(inputs, inner, 3, after) + _conv(inner, outputs, 3, after)
-    else:
-        cost = _conv(inputs, inner, 1, before) + _conv(inner, inner, 3, after, arch.block_type.groups) + _conv(inner, outputs, 1, after)
-    return cost + _conv(inputs, outputs, 1, after) if block.projection else cost
+    total = Cost()
+    for name, (outputs, inputs, kernel, _) in block.layers(arch.block_type).items():  # the first 3x3 has the stride
+        total += _conv(inputs, outputs, kernel, before if (name, kernel) == ("conv1", 1) else after)
+    return total
 
 
 def _stages(arch: Arch, size: Size, base_width: int) -> tuple[Cost, ...]:
