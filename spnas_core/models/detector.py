@@ -29,7 +29,8 @@ class FasterRCNN(nn.Cell):
         taps = architecture.tapped(arch, settings.taps)
         strides = tuple(levels[tap].stride for tap in taps)
         sizes = cost.pyramid_sizes(arch, settings.image_size, settings.taps)
-        sides = tuple(settings.anchor_scale * (4 << output) for output in range(len(taps) + 1))  # whichever level an output reads
+        own = [level.stride for level in levels]
+        sides = tuple(settings.anchor_scale * stride for stride in (*own, 2 * own[-1]))  # whichever level an output reads
         frozen = settings.norm == "frozen"
         self.backbone = Backbone(arch, settings.base_width, settings.stem, settings.norm_epsilon, frozen, settings.share_weights)
         self.neck = Pyramid(levels, settings.fpn_channels, taps)
