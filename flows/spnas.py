@@ -38,14 +38,14 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
     plan = open_plan(run, data, store)
     announce_run(plan)
     site = Site(
-        plan.store.url,
-        run.devices,
-        run.device_target,
-        run.threads,
-        60 * run.timeout_minutes,
-        run.checkpoint_seconds,
-        run.memory_gb,
-        run.retries,
+        store=plan.store.url,
+        devices=run.devices,
+        device_target=run.device_target,
+        threads=run.threads,
+        timeout=60 * run.timeout_minutes,
+        checkpoint_seconds=run.checkpoint_seconds,
+        memory_gb=run.memory_gb,
+        retries=run.retries,
     )
     start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
     serial = run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
