@@ -140,9 +140,9 @@ def main(path: str) -> int:
     lines = _own_stdout()
 
     def report(event: dict[str, Any]) -> None:
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line(Path(path).stem, event)}\n")  # first, and at once: the log tells how far it came
         lines.write(json.dumps(event) + "\n")
         lines.flush()
-        print(time.strftime("%H:%M:%S"), line(Path(path).stem, event), file=sys.stderr)  # the log tells how far it came
 
     def fail(status: int, reason: str, message: str) -> int:
         report({"event": "failed", "reason": reason, "message": message})
