@@ -64,10 +64,15 @@ class Detector(Settings):
     proposals_train: PositiveInt = Field(2000, description="per level before and per image after NMS, in training")
     proposals_test: PositiveInt = Field(1000, description="the same in inference")
     rpn_nms: float = Field(0.7, gt=0, le=1)
+    cascade: bool = Field(False, description="Cascade R-CNN: three box heads, for IoU 0.5, 0.6, 0.7, each on the boxes of the one before")
     roi_batch: PositiveInt = Field(512, description="regions per image that enter the box head's losses")
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1)
     box_nms: float = Field(0.5, gt=0, le=1)
+    soft_nms: Literal["linear", "gaussian"] | None = Field(
+        None, description="lower the scores of boxes that overlap better ones (linear: from `box_nms` on) instead of removing them"
+    )
+    soft_nms_sigma: PositiveFloat = Field(0.5, description="of the gaussian")
     detections: PositiveInt = Field(100, description="most detections of one image")
 
 

@@ -120,7 +120,7 @@ def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
 def _locate(url: str, arch: Arch | None) -> tuple[Path, Arch | None]:
     """Path of the weights, and the architecture that stands beside them where it is not given.
 
-    UserError for a net with a pyramid that torchvision has not.
+    UserError for a net with a pyramid or a box head that torchvision has not.
     """
     system, root = files.open_url(url)
     folder = files.full_url(system, root)
@@ -132,6 +132,8 @@ def _locate(url: str, arch: Arch | None) -> tuple[Path, Arch | None]:
         taps = document["detector"].get("taps")
         if taps and architecture.tapped(arch, tuple(taps)) != architecture.tapped(arch, None):
             raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {taps}")
+        if document["detector"].get("cascade"):
+            raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
     return open_checkpoint(f"{folder}/{FILE}"), arch
 
 

@@ -13,6 +13,7 @@ from spnas_core.arch import Arch, Block, blocks, levels, tapped
 Size = tuple[int, int]
 Stem = Literal["7x7", "3x3"]
 POOLED = 7  # side of a region's features, in cells
+CASCADE_STAGES = 3
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,12 @@ def rpn_cost(arch: Arch, size: Size, fpn_channels: int, anchors: int, taps: tupl
     return Cost(once.params, once.macs * cells)
 
 
-def head_cost(classes: int, fpn_channels: int, head_channels: int, proposals: int) -> Cost:
-    """Cost of the box head on `proposals` regions; `classes` without the background."""
+def head_cost(classes: int, fpn_channels: int, head_channels: int, proposals: int, cascade: bool = False) -> Cost:
+    """Cost of the box head on `proposals` regions, or of a cascade's three with one box for all; `classes` without the background."""
+    heads, boxes = (CASCADE_STAGES, 1) if cascade else (1, classes + 1)
     once = _linear(fpn_channels * POOLED * POOLED, head_channels) + _linear(head_channels, head_channels)
-    once += _linear(head_channels, 5 * (classes + 1))
-    return Cost(once.params, once.macs * proposals)
+    once += _linear(head_channels, classes + 1) + _linear(head_channels, 4 * boxes)
+    return Cost(heads * once.params, heads * once.macs * proposals)
 
 
 def detector_cost(
@@ -143,6 +145,7 @@ def detector_cost(
     head_channels: int = 1024,
     anchors: int = 3,
     proposals: int = 1000,
+    cascade: bool = False,
 ) -> Cost:
     """Cost of the whole detector in inference: backbone, neck, region proposals and box head.
 
@@ -150,4 +153,4 @@ def detector_cost(
     """
     backbone = backbone_cost(arch, size, base_width, stem, share_weights)
     neck, rpn = neck_cost(arch, size, base_width, fpn_channels, taps), rpn_cost(arch, size, fpn_channels, anchors, taps)
-    return backbone + neck + rpn + head_cost(classes, fpn_channels, head_channels, proposals)
+    return backbone + neck + rpn + head_cost(classes, fpn_channels, head_channels, proposals, cascade)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor
 from safetensors.numpy import load_file
 
@@ -18,6 +19,7 @@ from spnas_core.job import EvaluateJob
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import set_weights
 from spnas_core.progress import Desk
+from spnas_core.soft_nms import Floats, Ints, soft_nms
 from spnas_core.store import Store
 
 PIXELS = 1 << 19  # of one batch
@@ -36,9 +38,23 @@ def detect(
     net.set_train(False)
     results = []
     for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache):
-        boxes, scores, labels = (output.asnumpy() for output in net(Tensor(batch.images), Tensor(batch.image_hw)))
-        results += loader.to_results(batch.ids, boxes, scores, labels, batch.scale, categories or split.categories)
+        found = infer(net, settings, batch.images, batch.image_hw)
+        results += loader.to_results(batch.ids, *found, batch.scale, categories or split.categories)
     return results
+
+
+def infer(net: FasterRCNN, settings: Detector, images: Floats, image_hw: Floats) -> tuple[Floats, Floats, Ints]:
+    """Find in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D)."""
+    boxes, scores, labels = (output.asnumpy() for output in net(Tensor(images), Tensor(image_hw)))
+    if settings.soft_nms is None:
+        return boxes, scores, labels
+    batch, most = len(boxes), settings.detections
+    found = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32), np.zeros((batch, most), np.int32)
+    for image in range(batch):
+        rows, lowered = soft_nms(boxes[image], scores[image], labels[image], settings)
+        for padded, values in zip(found, (boxes[image][rows], lowered, labels[image][rows]), strict=True):
+            padded[image, : len(rows)] = values
+    return found
 
 
 def model_document(arch: str, settings: Detector, categories: coco.Categories) -> dict[str, Any]:

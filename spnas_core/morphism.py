@@ -6,7 +6,7 @@ zero (its input comes out of a ReLU), and it can learn at once, since nothing el
 of a block change, a layer (a convolution and its norm) whose shape stays is inherited, and any other is new.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,18 @@ import numpy as np
 
 from spnas_core.arch import Arch, Block, blocks, levels
 from spnas_core.lineage import lineage
-from spnas_core.transfer import Audit, Weights, audit_of, check_fit, fits, lowest_merged
+from spnas_core.transfer import (
+    Audit,
+    Weights,
+    audit_of,
+    check_fit,
+    fits,
+    head_source,
+    is_cascade,
+    is_last_layer,
+    is_other_head,
+    lowest_merged,
+)
 
 Shapes = dict[str, tuple[int, int, int, int]]  # of the layers of one block
 
@@ -26,9 +37,24 @@ class _Plan:
     parent: Arch
     child: Arch
     width: int = 64
-    own_copies: bool = False  # whether the parent's copies have weights of their own
+    given: Collection[str] = ()  # names of the parent's tensors
+    wanted: Collection[str] = ()  # and of the child's
     replace_head: bool = False
-    merged: tuple[int, int] = (0, 0)  # lowest level that the pyramids of parent and child merge
+
+    @cached_property
+    def own_copies(self) -> bool:
+        """Whether the parent's copies have weights of their own."""
+        return any(name.startswith("backbone.copies.") for name in self.given)
+
+    @cached_property
+    def merged(self) -> tuple[int, int]:
+        """Lowest level that the pyramids of parent and child merge."""
+        return lowest_merged(self.given), lowest_merged(self.wanted)
+
+    @cached_property
+    def cascade(self) -> tuple[bool, bool]:
+        """Whether parent and child have a cascade of box heads."""
+        return is_cascade(self.given), is_cascade(self.wanted)
 
     @cached_property
     def line(self) -> tuple[int | None, ...]:
@@ -79,8 +105,8 @@ class _Plan:
                     return None
                 if kind == "inner" and parts[3] == "weight" and ours[stage] != theirs[stage]:
                     return None
-            case ["head", "score" | "delta"] if self.replace_head:
-                return None
+            case ["head", _]:
+                return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
         return name
 
     def drops(self, name: str) -> bool:
@@ -95,8 +121,8 @@ class _Plan:
                 return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
             case ["neck", "inner"] if numbers and numbers[0] < len(self.parent.stages):
                 return numbers[0] < self.merged[1] or self.source(name) is None
-            case ["head", "score" | "delta"]:
-                return self.replace_head
+            case ["head", _]:
+                return (self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1])
         return False
 
     def blank_norms(self) -> tuple[str, ...]:
@@ -124,11 +150,10 @@ def inherit(
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers that block type or channels
     give another shape, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta
     zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: what
-    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes. Anything else that differs in
-    name, shape or dtype is a UserError with a +/- list.
+    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes; see also `transfer.head_source`.
+    Anything else that differs in name, shape or dtype is a UserError with a +/- list.
     """
-    own_copies, merged = any(name.startswith("backbone.copies.") for name in weights), (lowest_merged(weights), lowest_merged(fresh))
-    plan = _Plan(parent, child, base_width, own_copies, replace_head, merged)
+    plan = _Plan(parent, child, base_width, weights, fresh, replace_head)
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
     sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
     matched = {name: source for name, source in sources.items() if source is not None and fits(fresh, name, weights, source)}

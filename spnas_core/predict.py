@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor
 from PIL import Image, ImageDraw
 
 from spnas_core import evaluate
+from spnas_core.config import Detector
 from spnas_core.data import files, images
 from spnas_core.errors import UserError
 
@@ -26,13 +26,14 @@ def predict(model: str, names: list[str], out: Path, threshold: float) -> list[d
         raise UserError(f"images: expected different file names, since each gets a picture in {out}; got {', '.join(names)}")
     pictures = {name: images.decode(files.local_file(name), name) for name in names}
     net, document = evaluate.open_model(model)
+    settings = Detector.model_validate(document["detector"])
     labels = [one["name"] for one in document["classes"]]
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for name, picture in pictures.items():
-        padded, hw, scale = images.letterbox(picture, tuple(document["detector"]["image_size"]))
+        padded, hw, scale = images.letterbox(picture, settings.image_size)
         inputs = images.normalise(padded, hw)[None], np.array([hw], np.float32)
-        boxes, scores, classes = (output.asnumpy()[0] for output in net(*map(Tensor, inputs)))
+        boxes, scores, classes = (output[0] for output in evaluate.infer(net, settings, *inputs))
         kept = scores >= max(threshold, 1e-6)
         original = (boxes[kept] / np.tile(np.array(scale, np.float32), 2)).round(2).tolist()
         objects = [

@@ -60,6 +60,7 @@ def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
         head_channels=detector.head_channels,
         anchors=len(detector.anchor_ratios),
         proposals=detector.proposals_test,
+        cascade=detector.cascade,
     )
 
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from spnas_core.errors import UserError
 
 Weights = dict[str, npt.NDArray[np.float32]]
-LAST_LAYERS = ("head.score.", "head.delta.")  # of the box head: their sizes depend on the number of classes
 STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
 _INNER = re.compile(r"neck\.inner\.(\d+)\.")
+_HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
 _SHOWN = 12  # tensors named in an error
 
 
@@ -89,23 +89,59 @@ def lowest_merged(names: Iterable[str]) -> int:
     return min((int(match[1]) for match in map(_INNER.match, names) if match), default=0)
 
 
+def is_last_layer(name: str) -> bool:
+    """Whether this is a tensor of the last layers of a box head, whose sizes depend on the number of classes."""
+    match = _HEAD.fullmatch(name)
+    return bool(match and match[3] in ("score", "delta"))
+
+
+def is_cascade(names: Iterable[str]) -> bool:
+    """Whether a detector with these tensors has the three box heads of a cascade."""
+    return any(name.startswith("head.stages.") for name in names)
+
+
+def head_source(name: str, cascade: bool) -> str | None:
+    """Name, in a detector with a cascade or without, of the tensor that `name` of a box head starts from; None where it is new by design.
+
+    Every stage of a cascade starts from a single box head, and that from the first stage, but for the boxes: one for all classes or one for
+    each.
+    """
+    match = _HEAD.fullmatch(name)
+    if not match or bool(match[1]) == cascade:
+        return name
+    return None if match[3] == "delta" else f"head.stages.0.{match[2]}" if cascade else f"head.{match[2]}"
+
+
+def is_other_head(name: str, cascade: bool) -> bool:
+    """Whether a net with a cascade, or without, has no place for this tensor, since it is of a box head of the other kind."""
+    match = _HEAD.fullmatch(name)
+    return match is not None and bool(match[1]) != cascade
+
+
 def adopt(fresh: Weights, weights: Weights) -> tuple[Weights, Audit]:
     """Weights of a net from a checkpoint of the same backbone: of a detector, maybe for other classes, or of a classifier.
 
-    New by design: whole parts that the checkpoint has not (neck, proposals, box head, classifier's last layer), and the box head's last
-    layers where the classes are others. Dropped by design: a classifier's last layer in a detector, such layers of the box head, and levels
-    that the pyramid does not merge.
-    Anything else that differs in name, shape or dtype is a UserError with a +/- list.
+    New by design: whole parts that the checkpoint has not (neck, proposals, box head, classifier's last layer), the box head's last layers
+    where the classes are others, and its layers of boxes where only one of the two is a cascade (see `head_source`). Dropped by design: a
+    classifier's last layer in a detector, the same layers of the box head, and levels that the pyramid does not merge. Anything else that
+    differs in name, shape or dtype is a UserError with a +/- list.
     """
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
-    other_classes = any(name in weights and not fits(fresh, name, weights, name) for name in fresh if name.startswith(LAST_LAYERS))
-    replaced = LAST_LAYERS if other_classes else ()
-    new = (*(f"{part}." for part in ours - theirs - {"backbone"}), *replaced)
-    unmerged = (f"neck.inner.{level}." for level in range(lowest_merged(fresh)))
-    dropped = (*(f"{part}." for part in theirs - ours if part == "score"), *replaced, *unmerged)
-    copied = {name for name in fresh if not name.startswith(new) and fits(fresh, name, weights, name)}
-    unused = weights.keys() - copied
-    missing = {name: fresh[name] for name in fresh.keys() - copied if not name.startswith(new)}
-    check_fit("cannot start from the checkpoint", missing, {name: weights[name] for name in unused if not name.startswith(dropped)})
-    result = {name: (weights if name in copied else fresh)[name].copy() for name in fresh}
-    return result, audit_of(fresh, weights, copied, unused)
+    new_parts = tuple(f"{part}." for part in ours - theirs - {"backbone"})
+    sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not name.startswith(new_parts)}
+    given = {name: source for name, source in sources.items() if source is not None}
+    copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
+    other_classes = any(is_last_layer(name) and source in weights and name not in copied for name, source in given.items())
+    if other_classes:
+        given, copied = ({name: source for name, source in found.items() if not is_last_layer(name)} for found in (given, copied))
+    unmerged = tuple(f"neck.inner.{level}." for level in range(lowest_merged(fresh)))
+
+    def dropped(name: str) -> bool:
+        of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
+        return of_head or name.startswith(unmerged) or ("score" not in ours and name.startswith("score."))
+
+    missing = {name: fresh[name] for name in given.keys() - copied.keys()}
+    unused = weights.keys() - set(copied.values())
+    check_fit("cannot start from the checkpoint", missing, {name: weights[name] for name in unused if not dropped(name)})
+    result = {name: (weights[copied[name]] if name in copied else fresh[name]).copy() for name in fresh}
+    return result, audit_of(fresh, weights, set(copied), unused)

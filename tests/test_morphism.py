@@ -19,7 +19,7 @@ ANY_TYPE = Space(block_types=("b", "r", "x(2x32d)"))
 STATISTICS = ("moving_mean", "moving_variance")
 
 
-def shapes(arch, classes=2, share=True, width=WIDTH):
+def shapes(arch, classes=2, share=True, width=WIDTH, cascade=False):
     """Names and shapes of the built net, as the parts of the program agree on them."""
     found = {}
 
@@ -62,10 +62,11 @@ def shapes(arch, classes=2, share=True, width=WIDTH):
     layer("rpn.conv", FPN, FPN, 3, 3)
     layer("rpn.score", 3, FPN, 1, 1)
     layer("rpn.delta", 12, FPN, 1, 1)
-    layer("head.fc1", HEAD, FPN * 49)
-    layer("head.fc2", HEAD, HEAD)
-    layer("head.score", classes + 1, HEAD)
-    layer("head.delta", 4 * (classes + 1), HEAD)
+    for head in [f"head.stages.{stage}" for stage in range(3)] if cascade else ["head"]:
+        layer(f"{head}.fc1", HEAD, FPN * 49)
+        layer(f"{head}.fc2", HEAD, HEAD)
+        layer(f"{head}.score", classes + 1, HEAD)
+        layer(f"{head}.delta", 4 if cascade else 4 * (classes + 1), HEAD)
     return found
 
 
@@ -89,12 +90,12 @@ narrow = archs(max_blocks=14).filter(lambda arch: arch.digits.count("2") < 4 and
 
 
 @settings(deadline=None, max_examples=30)
-@given(narrow, st.booleans())
-def test_the_cost_counts_these_weights(arch, share):
-    cost = detector_cost(
-        arch, size=(64, 64), classes=2, base_width=WIDTH, share_weights=share, fpn_channels=FPN, head_channels=HEAD, anchors=3, proposals=9
-    )
-    assert sum(np.prod(shape) for name, shape in shapes(arch, share=share).items() if not name.endswith(STATISTICS)) == cost.params
+@given(narrow, st.booleans(), st.booleans())
+def test_the_cost_counts_these_weights(arch, share, cascade):
+    sizes = {"base_width": WIDTH, "fpn_channels": FPN, "head_channels": HEAD, "anchors": 3, "proposals": 9}
+    cost = detector_cost(arch, size=(64, 64), classes=2, share_weights=share, cascade=cascade, **sizes)
+    found = shapes(arch, share=share, cascade=cascade)
+    assert sum(np.prod(shape) for name, shape in found.items() if not name.endswith(STATISTICS)) == cost.params
 
 
 def check_line(parent, child):
@@ -355,6 +356,55 @@ def test_nothing_is_skipped_in_silence(name):
     for stranger in ("backbone.blocks.99.conv1.weight", "neck.inner.7.weight", "unknown"):
         with pytest.raises(UserError, match=f"-{stranger}"):
             load(fresh, weights | {stranger: fresh[name]})
+
+
+STAGES = [f"head.stages.{stage}" for stage in range(3)]
+PARTS = ("weight", "bias")
+
+
+@pytest.mark.parametrize("move", ["inherit", "adopt"])
+def test_the_stages_of_a_cascade_start_from_a_single_head_and_that_from_the_first(move):
+    arch = parse("b_111-211")
+    single, cascade = weights_of(arch, 1), weights_of(arch, 2, cascade=True)
+
+    def moved(weights, fresh):
+        return inherit(arch, arch, weights, fresh) if move == "inherit" else adopt(fresh, weights)
+
+    result, audit = moved(single, cascade)
+    assert set(audit.new) == {f"{head}.delta.{part}" for head in STAGES for part in PARTS}
+    assert set(audit.dropped) == {f"head.delta.{part}" for part in PARTS}
+    for head in STAGES:
+        for layer in ("fc1", "fc2", "score"):
+            assert all(np.array_equal(result[f"{head}.{layer}.{part}"], single[f"head.{layer}.{part}"]) for part in PARTS)
+    result, audit = moved(cascade, single)
+    assert set(audit.new) == {f"head.delta.{part}" for part in PARTS}
+    assert set(audit.dropped) == {name for name in cascade if name.startswith((*STAGES[1:], "head.stages.0.delta."))}
+    for layer in ("fc1", "fc2", "score"):
+        assert all(np.array_equal(result[f"head.{layer}.{part}"], cascade[f"head.stages.0.{layer}.{part}"]) for part in PARTS)
+    result, audit = moved(cascade, weights_of(arch, 3, cascade=True))
+    assert all(np.array_equal(result[name], cascade[name]) for name in cascade)
+    assert (audit.new, audit.dropped) == ((), ())
+
+
+@pytest.mark.parametrize("stranger", ["head.stages.3.fc1.weight", "head.stages.0.fc3.weight", "head.fc1.scale", "head.more"])
+def test_a_stranger_in_a_box_head_is_an_error(stranger):
+    arch = parse("b_111-211")
+    single, cascade = weights_of(arch), weights_of(arch, cascade=True)
+    more = {stranger: np.zeros(1, np.float32)}
+    for weights, fresh in ((cascade, cascade), *(((single, cascade), (single, single)) if "stages" not in stranger else ())):
+        with pytest.raises(UserError, match=rf"-{stranger}"):
+            inherit(arch, arch, weights | more, fresh)
+        with pytest.raises(UserError, match=rf"-{stranger}"):
+            adopt(fresh, weights | more)
+
+
+def test_a_cascade_for_other_classes_has_new_last_layers():
+    arch = parse("b_111-211")
+    last = {f"{head}.{layer}.{part}" for head in STAGES for layer in ("score", "delta") for part in PARTS}
+    for weights in (weights_of(arch, 1, cascade=True), weights_of(arch, 1)):
+        fresh = weights_of(arch, 2, classes=5, cascade=True)
+        assert set(inherit(arch, arch, weights, fresh, replace_head=True)[1].new) == last
+        assert set(adopt(fresh, weights)[1].new) == last
 
 
 STRANGERS = [

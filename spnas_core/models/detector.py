@@ -15,6 +15,7 @@ from spnas_core.arch import Arch
 from spnas_core.config import Detector
 from spnas_core.models import primitives as p
 from spnas_core.models.backbone import Backbone
+from spnas_core.models.cascade import CascadeHead
 from spnas_core.models.neck import Pyramid
 from spnas_core.models.roi import BoxHead
 from spnas_core.models.rpn import RegionProposal
@@ -35,7 +36,7 @@ class FasterRCNN(nn.Cell):
         self.backbone = Backbone(arch, settings.base_width, settings.stem, settings.norm_epsilon, frozen, settings.share_weights)
         self.neck = Pyramid(levels, settings.fpn_channels, taps)
         self.rpn = RegionProposal(settings, (*sizes, cost.half(sizes[-1])), (*strides, 2 * strides[-1]), sides)
-        self.head = BoxHead(settings, classes, sizes, strides, sides[:-1])
+        self.head = (CascadeHead if settings.cascade else BoxHead)(settings, classes, sizes, strides, sides[:-1])
         if half:
             self.backbone.to_float(ms.float16)
             self.neck.to_float(ms.float16)
@@ -48,7 +49,10 @@ class FasterRCNN(nn.Cell):
         return maps
 
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detect in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D)."""
+        """Detect in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D).
+
+        With soft-NMS in the settings, they are more than D: the candidates that are still to go through it (`soft_nms.py`).
+        """
         maps = self.features(images)
         scores, deltas = self.rpn(maps)
         proposals, valid = self.rpn.propose(scores, deltas, image_hw)
@@ -63,8 +67,7 @@ class FasterRCNN(nn.Cell):
         scores, deltas = self.rpn(maps)
         objectness, rpn_box = self.rpn.losses(scores, deltas, truth, labels > 0, anchor_noise)
         proposals, valid = self.rpn.propose(scores, deltas, image_hw)
-        sample = self.head.sample(proposals, valid, truth, labels, region_noise)
-        classifier, box = self.head.losses(maps, *sample)
+        classifier, box = self.head.losses(maps, proposals, valid, truth, labels, region_noise, image_hw)
         return p.stack_last((classifier, box, objectness, rpn_box))
 
     def noise_sizes(self) -> tuple[int, int]:

@@ -21,65 +21,119 @@ FOREGROUND, POSITIVE_SHARE, MIN_SIZE = 0.5, 0.25, 1e-2
 CANDIDATES = 20  # boxes that enter the last NMS, per detection kept; torchvision lets all above the threshold in
 
 
-class BoxHead(nn.Cell):
-    """Two hidden layers, class scores and one box per class; the losses and the final detections."""
+class BoxPredictor(nn.Cell):
+    """Two hidden layers, class scores and `boxes` boxes: one per class, or one for all."""
 
-    def __init__(
-        self, settings: Detector, classes: int, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]
-    ) -> None:
+    def __init__(self, settings: Detector, classes: int, boxes: int) -> None:
         super().__init__()
         hidden = settings.head_channels
         self.fc1 = nn.Dense(settings.fpn_channels * BINS * BINS, hidden, weight_init=HeUniform(5**0.5))
         self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(5**0.5))
         self.score = nn.Dense(hidden, classes + 1, weight_init=Normal(0.01))
-        self.delta = nn.Dense(hidden, 4 * (classes + 1), weight_init=Normal(0.001))
+        self.delta = nn.Dense(hidden, 4 * boxes, weight_init=Normal(0.001))
+
+    def predict(self, pooled: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        """Give class scores (B, R, K+1) before softmax and deltas (B, R, 4 * boxes) of pooled features (B * R, C * S * S)."""
+        shape = (batch, pooled.shape[0] // batch, -1)
+        x = p.relu(self.fc1(pooled))
+        x = p.relu(self.fc2(x))
+        return p.reshape(self.score(x), shape), p.reshape(self.delta(x), shape)
+
+
+class BoxHead(BoxPredictor):
+    """One stage, one box per class: the losses and the final detections."""
+
+    def __init__(
+        self, settings: Detector, classes: int, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]
+    ) -> None:
+        super().__init__(settings, classes, classes + 1)
         self.classes = classes
         self.pooling = RegionPooling(sizes, strides, sides)
         self.sample = RegionSample(settings.roi_batch)
-        self.numbers = Tensor(np.arange(classes + 1, dtype=np.int32))
-        self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()
-        self.detections = settings.detections
-        self.threshold = settings.score_threshold
-        self.extent = float(max(settings.image_size))
-        self.nms = ops.NMSWithMask(settings.box_nms)
+        self.region_losses = RegionLosses(classes)
+        self.select = Selection(settings, classes)
 
     def construct(self, maps: tuple[Tensor, ...], regions: Tensor) -> tuple[Tensor, Tensor]:
         """Give the class scores (B, R, K+1) before softmax and the deltas (B, R, K+1, 4)."""
-        batch, count = regions.shape[0], regions.shape[1]
-        x = p.relu(self.fc1(self.pooling(maps, regions)))
-        x = p.relu(self.fc2(x))
-        return p.reshape(self.score(x), (batch, count, -1)), p.reshape(self.delta(x), (batch, count, -1, 4))
+        batch = regions.shape[0]
+        score, delta = self.predict(self.pooling(maps, regions), batch)
+        return score, p.reshape(delta, (batch, -1, self.classes + 1, 4))
 
-    def losses(self, maps: tuple[Tensor, ...], regions: Tensor, labels: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Class and box loss of sampled regions (see `RegionSample`)."""
+    def losses(
+        self, maps: tuple[Tensor, ...], proposals: Tensor, valid: Tensor, truth: Tensor, labels: Tensor, noise: Tensor, image_hw: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Class and box loss of the regions that `RegionSample` draws."""
+        regions, label, target, weight = self.sample(proposals, valid, truth, labels, noise)
         score, delta = self.construct(maps, regions)
-        one_hot = p.cast(p.expand_dims(labels, -1) == self.numbers, ms.float32)
-        shape = (-1, self.classes + 1)
-        cross_entropy, _ = self.cross_entropy(p.reshape(score, shape), p.reshape(one_hot, shape))
-        own = p.total(delta * p.expand_dims(one_hot, -1), 2)
-        distance = p.total(p.smooth_l1(own, target), -1)
-        total = p.maximum(p.total(weight), 1.0)
-        foreground = p.cast(labels > 0, ms.float32)
-        return p.total(cross_entropy * p.reshape(weight, (-1,))) / total, p.total(distance * foreground) / total
+        own = p.total(delta * p.expand_dims(self.region_losses.one_hot(label), -1), 2)
+        losses: tuple[Tensor, Tensor] = self.region_losses(score, own, label, target, weight)
+        return losses
 
     def detect(self, maps: tuple[Tensor, ...], proposals: Tensor, valid: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Find boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D): per-class NMS, then the best of all."""
+        """Find boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D)."""
         score, delta = self.construct(maps, proposals)
         batch, count = proposals.shape[0], proposals.shape[1]
         delta = p.slice_strided(delta, (0, 0, 1, 0), (batch, count, self.classes + 1, 4), (1, 1, 1, 1))
         found = box_ops.decode(delta, ops.BroadcastTo(delta.shape)(p.expand_dims(proposals, 2)), WEIGHTS)
         found = box_ops.clip(p.reshape(found, (batch, -1, 4)), image_hw)
-        score = p.slice_strided(p.softmax(score), (0, 0, 1), (batch, count, self.classes + 1), (1, 1, 1))
+        detections: tuple[Tensor, Tensor, Tensor] = self.select(found, p.softmax(score), valid)
+        return detections
+
+
+class RegionLosses(nn.Cell):
+    """Class and box loss of regions, divided by their number."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.numbers = Tensor(np.arange(classes + 1, dtype=np.int32))
+        self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()
+
+    def one_hot(self, labels: Tensor) -> Tensor:
+        """Labels (B, R) as (B, R, K+1)."""
+        return p.cast(p.expand_dims(labels, -1) == self.numbers, ms.float32)
+
+    def construct(self, score: Tensor, delta: Tensor, labels: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of scores (B, R, K+1) before softmax and deltas (B, R, 4) against what `RegionSample` gives."""
+        shape = (-1, self.numbers.shape[0])
+        cross_entropy, _ = self.cross_entropy(p.reshape(score, shape), p.reshape(self.one_hot(labels), shape))
+        distance = p.total(p.smooth_l1(delta, target), -1)
+        total = p.maximum(p.total(weight), 1.0)
+        foreground = weight * p.cast(labels > 0, ms.float32)
+        return p.total(cross_entropy * p.reshape(weight, (-1,))) / total, p.total(distance * foreground) / total
+
+
+class Selection(nn.Cell):
+    """The detections: NMS within each class, then the best of all; for soft-NMS, which runs later, its candidates."""
+
+    def __init__(self, settings: Detector, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.detections = settings.detections
+        self.threshold = settings.score_threshold
+        self.extent = float(max(settings.image_size))
+        self.soft = settings.soft_nms is not None
+        self.nms = ops.NMSWithMask(settings.box_nms)
+
+    def construct(self, found: Tensor, share: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Select from clipped boxes (B, P * K, 4), shares (B, P, K+1) of the classes and the background, and validity (B, P).
+
+        Gives boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); for soft-NMS as many as may enter it.
+        """
+        batch, count = share.shape[:2]
+        score = p.slice_strided(share, (0, 0, 1), (batch, count, self.classes + 1), (1, 1, 1))
         score = score * p.expand_dims(p.cast(valid, ms.float32), -1)
         score = p.reshape(score, (batch, -1)) * p.cast(box_ops.large(found, MIN_SIZE), ms.float32)
         best, order = p.topk(score, min(CANDIDATES * self.detections, count * self.classes))
         found = box_ops.take(found, order)
         label = order % self.classes
-        keep = box_ops.keep_after_nms(self.nms, box_ops.set_apart(found, p.cast(label, ms.float32), self.extent))
-        keep = p.both(keep, best > self.threshold)
-        best, order = p.topk(best * p.cast(keep, ms.float32), min(self.detections, best.shape[1]))
-        found = box_ops.take(found, order)
-        return found, best, (p.gather_elements(label, 1, order) + 1) * p.cast(best > 0, ms.int32)
+        keep = best > self.threshold
+        if not self.soft:
+            kept = box_ops.keep_after_nms(self.nms, box_ops.set_apart(found, p.cast(label, ms.float32), self.extent))
+            best, order = p.topk(best * p.cast(p.both(kept, keep), ms.float32), min(self.detections, best.shape[1]))
+            found, label = box_ops.take(found, order), p.gather_elements(label, 1, order)
+        else:
+            best = best * p.cast(keep, ms.float32)
+        return found, best, (label + 1) * p.cast(best > 0, ms.int32)
 
 
 class RegionSample(nn.Cell):
