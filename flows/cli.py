@@ -56,7 +56,7 @@ def demo(
 
 @app.command(
     help="Search on a data set: fine_tune, serial, reignite, parallel, full_train. A finished part is never computed again.\n\n"
-    "PRESET_OR_YAML: demo, bccd, voc, coco, smoke, or a YAML file.\n\n"
+    "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, or a YAML file.\n\n"
     "Example: spnas run bccd --data ../shared/data/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'"
 )
 def run(

@@ -71,7 +71,7 @@ def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
         if number - 1 in reignited:
             log_line(f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
             now = _reignite(plan, site, now, [reignited[number - 1]])
-        children = propose_serial(now.ledger, run, number, plan.cost_of)
+        children = propose_serial(now.parents(run.reignite.stem), run, number, plan.cost_of)
         jobs = [_short_training(plan, settings.recipe, child, now.reignited) for child in children]
         trials = train_candidates(site, "serial", number, jobs, settings.halving, run.objectives)
         now, until = _enter_round(plan, now, trials), plan.after(number)
@@ -89,7 +89,7 @@ def reignite(plan: Plan, site: Site, serial: Stage) -> Stage:
 def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
     """Give the best serial nets parallel copies of their stages, and train each briefly."""
     settings = plan.settings.parallel
-    parents = best(reignited.ledger, settings.parents, plan.settings.objectives)
+    parents = best(reignited.parents(plan.settings.reignite.stem), settings.parents, plan.settings.objectives)
     children = propose_parallel(parents, plan.settings, plan.cost_of, ledger=reignited.ledger)
     jobs = [_short_training(plan, settings.recipe, child, reignited.reignited) for child in children]
     now = _enter_round(plan, reignited, train_candidates(site, "parallel", 1, jobs, settings.halving, plan.settings.objectives))

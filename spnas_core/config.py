@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from spnas_core import arch as architecture
+from spnas_core.cost import Stem
 
 
 def _canonical(text: str) -> str:
@@ -48,7 +49,7 @@ class Detector(Settings):
 
     image_size: tuple[PositiveInt, PositiveInt] = Field((800, 1344), description="height and width of the network input, px")
     base_width: PositiveInt = Field(64, description="channels after the stem")
-    stem: Literal["7x7", "3x3"] = Field("7x7", description="7x7 stride 2 + max-pool, or two 3x3 stride-2 convolutions")
+    stem: Stem = Field("7x7", description="7x7 stride 2 + max-pool, or two 3x3 stride-2 convolutions")
     norm: Literal["frozen", "train"] = Field("train", description="batch norm: trained, or frozen statistics and scale")
     norm_epsilon: float = Field(1e-5, ge=0, description="0.0 for torchvision's released COCO weights")
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
@@ -169,6 +170,9 @@ class Reignite(Settings):
 
     data: str | None = Field(None, description="URL of a folder per class; without it, crops of the detection set")
     image_size: PositiveInt = 64
+    stem: Stem | None = Field(
+        None, description="stem of the classifier, and so of the detectors that start from it and of their descendants; null: as it was"
+    )
     epochs: PositiveInt = 10
     batch: PositiveInt = 64
     lr: PositiveFloat = 0.1
@@ -202,7 +206,7 @@ class Retries(Settings):
 class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
-    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     arch: ArchText = "r_111-2111-211111-211_0-0-0-0"
     checkpoint: str | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
     checkpoint_coverage: float = Field(

@@ -53,7 +53,8 @@ def variables(folder: Path) -> dict[str, str]:
 def key(job: Job, device_target: str) -> str:
     """Name of the folder with the graphs of jobs like this one."""
     document = job.model_dump(mode="json", exclude=NUMBERS_ONLY)
-    parts = {"job": document, "source": _source(), "versions": versions(), "device": device_target}
+    all_new = not job.weights and not getattr(job, "checkpoint", None)  # what is new is trained, also where norms and stages are frozen
+    parts = {"job": document, "all_new": all_new, "source": _source(), "versions": versions(), "device": device_target}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 

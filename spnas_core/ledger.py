@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from spnas_core.config import OBJECTIVES, SCORES, Detector, Objectives, Taps
+from spnas_core.cost import Stem
 from spnas_core.errors import UserError
 from spnas_core.pareto import Point, dominates, hypervolume, pareto_rank
 
@@ -24,6 +25,7 @@ class Trial:
 
     `parent` and `digest` name train artifacts; `metrics` are those of its manifest (AP as a fraction, "macs", "params"). `taps`: of its
     pyramid. `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training that went to its end.
+    `stem`: of its backbone; None: that of the run.
     """
 
     arch: str
@@ -36,6 +38,7 @@ class Trial:
     failure: str | None = None
     taps: Taps | None = None
     rung: int | None = None
+    stem: Stem | None = None
 
     def value(self, name: str) -> float:
         """Metric `name`; nan for a failed trial."""
@@ -53,7 +56,7 @@ class Trial:
 
     def detector(self, settings: Detector) -> Detector:
         """Give the settings of its detector, those of the run being `settings`."""
-        return settings.model_copy(update={"taps": self.taps})
+        return settings.model_copy(update={"taps": self.taps, "stem": self.stem or settings.stem})
 
 
 Ledger = Sequence[Trial]

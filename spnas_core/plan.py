@@ -59,7 +59,7 @@ class Plan:
         settings = self.settings
         return ReigniteJob(
             arch=trial.arch,
-            detector=trial.detector(settings.detector),
+            detector=replace(trial, stem=settings.reignite.stem or trial.stem).detector(settings.detector),
             recipe=settings.reignite,
             images=self.images,
             data=self.data,

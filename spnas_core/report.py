@@ -17,6 +17,7 @@ from spnas_core.runs import announce_run
 from spnas_core.stages import Stage
 
 COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
+PLACE = ("stage", "round", "index", "arch", "stem", "taps")
 SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 
 
@@ -69,10 +70,10 @@ def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
     names = list(dict.fromkeys(("params", "macs", *STATS, *objectives)))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["stage", "round", "index", "arch", "taps", *names, "rung", "pareto", "hypervolume", "failure", "digest", "parent"])
+    writer.writerow([*PLACE, *names, "rung", "pareto", "hypervolume", "failure", "digest", "parent"])
     for trial in ledger:
         numbers = [(trial.metrics or {}).get(name, "") for name in names]
-        place = [trial.stage, trial.round, trial.index, trial.arch, "-".join(map(str, trial.taps or ()))]
+        place = [trial.stage, trial.round, trial.index, trial.arch, trial.stem or "", "-".join(map(str, trial.taps or ()))]
         ended = [trial.rung or "", int(trial.digest in front), f"{found[trial.stage, trial.round]:.6f}", trial.failure or ""]
         writer.writerow([*place, *numbers, *ended, trial.digest, trial.parent or ""])
     return out.getvalue()

@@ -3,12 +3,14 @@
 import json
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from spnas_core.config import OBJECTIVES, Settings
+from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
 from spnas_core.ledger import Stage as TrialStage
@@ -40,13 +42,18 @@ class Stage(Settings):
     results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
     notes: tuple[str, ...] = ()
 
+    def parents(self, stem: Stem | None) -> tuple[Trial, ...]:
+        """Return the ledger as its children take after it: a net that was reignited has the `stem` of the reignition, if that has one."""
+        return tuple(replace(one, stem=stem) if stem and one.digest in self.reignited else one for one in self.ledger)
+
 
 def enter(stage: TrialStage, number: int, index: int, parent: str | None, job: TrainJob, ended: Manifest | JobError) -> Trial:
     """Enter one ended training into the ledger."""
     place = (job.arch, stage, number, index, parent, digest(job))
+    built: dict[str, Any] = {"taps": job.detector.taps, "stem": job.detector.stem, "rung": job.stop}
     if isinstance(ended, JobError):
-        return Trial(*place, failure=ended.reason, taps=job.detector.taps, rung=job.stop)
-    return Trial(*place, scores_of(ended), taps=job.detector.taps, rung=job.stop)
+        return Trial(*place, failure=ended.reason, **built)
+    return Trial(*place, scores_of(ended), **built)
 
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from spnas_core.transfer import STATISTICS, Audit
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 BACKBONE = "backbone."
+STEM = "backbone.stem."
 
 
 def gather(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
@@ -25,6 +26,8 @@ def gather(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
     for source in weights:
         if source.arch != weights[0].arch:
             raise UserError(f"weights of one job: expected one architecture, got {weights[0].arch} and {source.arch}")
+        if source.kind == "reignite":  # a whole backbone, maybe with another stem
+            merged = {name: array for name, array in merged.items() if not name.startswith(BACKBONE)}
         merged |= load_file(store.fetch(source.kind, source.digest, FILE))
     return weights[0].arch, merged
 
@@ -53,18 +56,23 @@ def _start_from_file(job: TrainJob, url: str, fresh: Arrays) -> tuple[Arrays, Au
 
 
 def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
-    """Weights of a classifier: the backbone of the job's weights, the rest of `fresh`."""
+    """Weights of a classifier: the backbone of the job's weights, but for a stem of the other kind; the rest is of `fresh`."""
     if not job.weights:
         return fresh
     _, given = gather(job.weights, store)
-    return transfer.load(fresh, given, BACKBONE)[0]
+    stems = [{name for name in weights if name.startswith(STEM)} for weights in (fresh, given)]
+    if stems[0] == stems[1]:
+        return transfer.load(fresh, given, BACKBONE)[0]
+    body = {name: array for name, array in fresh.items() if name not in stems[0]}
+    rest = {name: array for name, array in given.items() if name not in stems[1]}
+    return fresh | transfer.load(body, rest, BACKBONE)[0]
 
 
 def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
     """Set `requires_grad` of every parameter: statistics, frozen norms and frozen stages are not trained."""
     still = {f"{BACKBONE}blocks.{block.index}." for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
     if settings.frozen_stages:
-        still.add(f"{BACKBONE}stem.")
+        still.add(STEM)
     never = (*STATISTICS, *((".gamma", ".beta") if settings.norm == "frozen" else ()))
     for parameter in net.get_parameters():
         parameter.requires_grad = not (parameter.name.endswith(never) or parameter.name.startswith(tuple(still)))

@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 
 from flows import presets
 from flows.cli import app
+from spnas_core.arch import parse
 from spnas_core.config import Run
 from spnas_core.errors import UserError
+from spnas_core.search import candidate_cost
 
 COMMANDS = ("demo", "run", "arch", "eval", "predict")
 run = CliRunner()
@@ -83,6 +85,22 @@ def test_every_preset_is_a_run_of_its_name(name: str) -> None:
     assert Run.model_validate(settings.model_dump(mode="json")) == settings
 
 
+@pytest.mark.parametrize(
+    ("name", "serial", "classes", "millions"),
+    [
+        ("spnet_coco", "1111-21111-2111111111111111111111111-211-1", 80, "107.6"),
+        ("spnet_ecp", "11121111-21111-112-1111-1111", 1, "114.6"),  # see the comment in the preset, and tests/test_cost.py
+    ],
+)
+def test_the_authors_nets(name: str, serial: str, classes: int, millions: str) -> None:
+    settings = presets.load(name)
+    arch = parse(settings.arch)
+    assert (arch.block_type.text, arch.serial_text) == ("r", serial)
+    assert any(arch.parallel)
+    assert settings.detector.cascade
+    assert f"{candidate_cost(arch, settings.detector, classes).params / 1e6:.1f}" == millions
+
+
 def test_settings_on_top_of_a_preset() -> None:
     sets = ["serial.rounds=7", "detector.image_size=[96, 64]", "budget={gmacs: [null, 5]}", "serial.recipe.lr=1e-2", "checkpoint=null"]
     settings = presets.load("demo", sets)
@@ -128,7 +146,7 @@ def test_wrong_files_of_settings(content: str, words: str, tmp_path: Path) -> No
 
 
 def test_a_preset_that_is_not_there() -> None:
-    assert "expected one of bccd, coco, demo, smoke, voc" in mistake("run", "nope", "--data", "x")
+    assert "expected one of bccd, coco, demo, smoke, spnet_coco, spnet_ecp, voc" in mistake("run", "nope", "--data", "x")
 
 
 def test_data_and_stores_that_are_not_there(tmp_path: Path, tiny_data: Path) -> None:

@@ -28,6 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (TRAIN, {"seed": 1, "recipe": Recipe(lr=0.1, epochs=9, flip=False), "data": Data(url="there", fingerprint="f")}),
         (TRAIN, {"weights": (PARENT.model_copy(update={"digest": "1" * 64}),)}),
+        (TRAIN.model_copy(update={"weights": (), "checkpoint": "a.pth"}), {"checkpoint": "b.pth"}),
         (REIGNITE, {"recipe": Reignite(lr=1.0, mixup=0.0)}),
         (EVALUATE, {"split": "test"}),
     ],
@@ -45,6 +46,7 @@ def test_jobs_that_do_not() -> None:
         {"detector": Detector(score_threshold=0.01)},
         {"data": Data(url="here", fingerprint="g")},
         {"weights": ()},
+        {"weights": (), "checkpoint": "resnet.pth"},
         {"weights": (PARENT.model_copy(update={"arch": "b_1111-111"}),)},
     ]
     jobs = [TRAIN, REIGNITE, EVALUATE, *(TRAIN.model_copy(update=change) for change in changes)]

@@ -14,6 +14,7 @@ from spnas_core.arch import check_space, parse, tapped
 from spnas_core.config import Budget, Detector, Parallel, Run, Serial
 from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
+from spnas_core.job import Weights
 from spnas_core.ledger import ranked, ranked_best, volumes
 from spnas_core.pareto import dominates
 from spnas_core.search import (
@@ -30,6 +31,7 @@ from spnas_core.search import (
     winner,
     within,
 )
+from spnas_core.stages import Stage as RunStage
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=25)
 SMALL = Detector(image_size=(64, 96), base_width=16, fpn_channels=16, head_channels=16)
@@ -312,6 +314,22 @@ def test_the_round_after_a_reignition_comes_of_the_reignited_net():
     assert {child.parent.round for child in propose_serial(ledger, run, 3, cost_of)} == {0}
     ledger.append(trial(0.2, 50, number=3, arch=texts[2]))
     assert len({child.parent.round for child in propose_serial(ledger, run, 4, cost_of)}) > 1
+
+
+def test_the_children_of_a_reignited_net_have_its_stem():
+    """And those of other nets do not; the budget counts the stem that a child gets."""
+    run = settings_of(serial=Serial(candidates=8), parallel=Parallel(candidates=2, parents=2))
+    first, second = start(0.5), trial(0.6, 200, arch="b_111-21-21-21")
+    weights = Weights(kind="reignite", digest="0" * 64, arch=first.arch)
+    now = RunStage(name="serial", key="k", ledger=(first, second), reignited={first.digest: weights})
+    assert now.parents(None) == now.ledger
+    stems = {}
+    for child in (*propose_serial(now.parents("3x3"), run, 2, cost_of), *propose_parallel(now.parents("3x3"), run, cost_of)):
+        stems.setdefault(child.parent.digest, set()).add(child.detector.stem)
+    assert stems == {first.digest: {"3x3"}, second.digest: {"7x7"}}
+    counted = []
+    propose_serial(now.parents("3x3")[:1], run, 2, lambda arch, detector: counted.append(detector.stem) or Cost(1, 1))
+    assert set(counted) == {"3x3"}
 
 
 def ledger_after(count, seed=5):

@@ -28,9 +28,9 @@ COMMON = {"detector": SETTINGS, "data": Data(url="x", fingerprint="y")}
 Arrays = dict[str, np.ndarray]
 
 
-def net_weights(text: str, value: float) -> Arrays:
+def net_weights(text: str, value: float, settings: Detector = SETTINGS) -> Arrays:
     """Weights of a detector, all of them `value`."""
-    net = FasterRCNN(architecture.parse(text), SETTINGS, 2)
+    net = FasterRCNN(architecture.parse(text), settings, 2)
     return {name: np.full_like(array, value) for name, array in get_weights(net).items()}
 
 
@@ -80,6 +80,27 @@ def test_the_backbone_of_a_classifier(store: Store, sources: tuple[Weights, Weig
     fresh = {name: array for name, array in net_weights(PARENT, 7.0).items() if name.startswith("backbone.")}
     found = start.start_backbone(job, store, {**fresh, "score.weight": np.full((2, 2), 7, np.float32)})
     assert all((array == (1 if name.startswith("backbone.") else 7)).all() for name, array in found.items())
+
+
+def test_a_reignition_may_change_the_stem(store: Store, sources: tuple[Weights, Weights], tmp_path: Path) -> None:
+    """The classifier learns the new stem; a detector that starts from it has no trace of the old one."""
+    small = SETTINGS.model_copy(update={"stem": "3x3"})
+    common = {**COMMON, "detector": small}
+    job = ReigniteJob(arch=PARENT, recipe=Reignite(stem="3x3"), weights=sources[:1], **common)
+    fresh = {name: array for name, array in net_weights(PARENT, 7.0, small).items() if name.startswith("backbone.")}
+    found = start.start_backbone(job, store, fresh)
+    assert found.keys() == fresh.keys()
+    assert all((array == (7 if ".stem." in name else 1)).all() for name, array in found.items())
+
+    reignited = publish(store, tmp_path, job, {name: np.full_like(array, 3) for name, array in found.items()})
+    child = net_weights(CHILD, 9.0, small)
+    weights, audit = start.start_detector(TrainJob(arch=CHILD, recipe=Recipe(), weights=(sources[0], reignited), **common), store, child)
+    assert weights.keys() == child.keys()
+    assert all((weights[name] == (3 if name.startswith("backbone.") else 1)).all() for name in audit.copied)
+    assert {"backbone.stem.conv1.weight", "backbone.stem.bn2.moving_mean"} <= set(audit.copied)
+    assert audit.dropped == ()
+    with pytest.raises(UserError, match=r"\+backbone\.stem\.bn1\.beta .*-backbone\.stem\.bn\.beta"):
+        start.start_detector(TrainJob(arch=CHILD, recipe=Recipe(), weights=sources[:1], **common), store, child)
 
 
 def test_weights_that_do_not_fit(store: Store, sources: tuple[Weights, Weights], tmp_path: Path) -> None:
