@@ -4,6 +4,7 @@ Every training is a job in a process of its own, every stage leaves an artifact,
 """
 
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 from prefect import flow
@@ -21,7 +22,7 @@ from spnas_core.report import publish_run
 from spnas_core.runs import announce_run
 from spnas_core.search import Proposal, propose_parallel, propose_serial
 from spnas_core.stages import Result, Stage, enter, newest_round, publish_stage, scores_of
-from tasks.candidates import train_candidates
+from tasks.candidates import measure, train_candidates
 from tasks.jobs import Site, completed, run_jobs
 from tasks.stages import run_stage
 
@@ -64,7 +65,7 @@ def fine_tune(plan: Plan, site: Site) -> Stage:
 
 def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
     """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and go on from it."""
-    run, settings, (finished, now) = plan.settings, plan.settings.serial, newest_round(plan, start)
+    run, settings, (finished, now) = plan.settings, plan.settings.serial, newest_round(plan, _measured(plan, site, start))
     for number in range(finished + 1, settings.rounds + 1):
         begun = time.monotonic()
         reignited = reignitions(now.ledger, settings.n_stuck, settings.max_reignite, run.objectives)
@@ -73,7 +74,7 @@ def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
             now = _reignite(plan, site, now, [reignited[number - 1]])
         children = propose_serial(now.parents(run.reignite.stem), run, number, plan.cost_of)
         jobs = [_short_training(plan, settings.recipe, child, now.reignited) for child in children]
-        trials = train_candidates(site, "serial", number, jobs, settings.halving, run.objectives)
+        trials = train_candidates(plan, site, "serial", number, jobs, settings)
         now, until = _enter_round(plan, now, trials), plan.after(number)
         now = now.model_copy(update={"name": "serial", "key": until.keys["serial"]})
         publish_stage(until, now, time.monotonic() - begun)
@@ -92,7 +93,7 @@ def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
     parents = best(reignited.parents(plan.settings.reignite.stem), settings.parents, plan.settings.objectives)
     children = propose_parallel(parents, plan.settings, plan.cost_of, ledger=reignited.ledger)
     jobs = [_short_training(plan, settings.recipe, child, reignited.reignited) for child in children]
-    now = _enter_round(plan, reignited, train_candidates(site, "parallel", 1, jobs, settings.halving, plan.settings.objectives))
+    now = _enter_round(plan, reignited, train_candidates(plan, site, "parallel", 1, jobs, settings))
     return now.model_copy(update={"name": "parallel", "key": plan.keys["parallel"]})
 
 
@@ -116,6 +117,16 @@ def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
     return parallel.model_copy(update=update)
 
 
+def _measured(plan: Plan, site: Site, start: Stage) -> Stage:
+    """Enter latency and memory of the start net, where the settings ask for them; its training does not depend on these settings."""
+    (trial,) = start.ledger
+    (costs,) = measure(plan, site, [(trial.arch, trial.detector(plan.settings.detector))])
+    if isinstance(costs, JobError):
+        raise costs
+    ledger = (replace(trial, metrics={**(trial.metrics or {}), **costs}),)
+    return start.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})
+
+
 def _enter_round(plan: Plan, now: Stage, trials: list[Trial]) -> Stage:
     """Add the trials of one round to the ledger, and tell what they gained."""
     ledger = (*now.ledger, *trials)
@@ -124,7 +135,7 @@ def _enter_round(plan: Plan, now: Stage, trials: list[Trial]) -> Stage:
         found = volumes(ledger, plan.settings.objectives)
         before = max((volume for place, volume in found.items() if place != (stage, number)), default=0.0)
         log_line(f"{stage} r{number}: hyper-volume {found[stage, number]:.4f}, {found[stage, number] - before:+.4f}")
-    return now.model_copy(update={"ledger": ledger})
+    return now.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})
 
 
 def _reignite(plan: Plan, site: Site, now: Stage, trials: list[Trial]) -> Stage:

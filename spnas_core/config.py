@@ -36,6 +36,7 @@ Objective = Literal["AP", "AP50", "params", "macs"]  # what every training measu
 Objectives = tuple[Objective, ...]
 SCORES: Objectives = ("AP", "AP50")  # the higher the better; of the others, the lower
 OBJECTIVES: Objectives = ("AP", "macs")
+MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
 
 
 class Settings(BaseModel):
@@ -131,6 +132,8 @@ class Budget(Settings):
 
     params_m: Limit = (None, None)
     gmacs: Limit = (None, None)
+    latency_ms: Limit = Field((None, None), description="inference of one image, measured on the run's device")
+    memory_mb: Limit = Field((None, None), description="peak of memory in it: of the device, on the CPU of the process")
 
 
 class Halving(Settings):
@@ -237,6 +240,12 @@ class Run(Settings):
         if not objectives or objectives[0] not in SCORES or len(set(objectives)) < len(objectives):
             raise ValueError(f"expected AP or AP50 first, and none twice, got {list(objectives)}")
         return objectives
+
+    @property
+    def measures(self) -> bool:
+        """Whether candidates must be measured on the device."""
+        limits = (limit for name in MEASURED for limit in getattr(self.budget, name))
+        return any(name in self.objectives for name in MEASURED) or any(limit is not None for limit in limits)
 
     @model_validator(mode="after")
     def _frozen_norms_need_weights(self) -> "Run":

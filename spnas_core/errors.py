@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Reason = Literal["diverged", "out_of_memory", "timeout", "killed", "crashed"]
+Reason = Literal["diverged", "out_of_memory", "timeout", "killed", "crashed", "over_budget"]
 
 
 class UserError(ValueError):

@@ -12,7 +12,7 @@ from spnas_core.stages import FILE, KEYS, Stage
 from spnas_core.storage import MANIFEST
 from spnas_core.store import Store
 
-KINDS = ("train", "reignite", "evaluate", "stage")
+KINDS = ("train", "reignite", "evaluate", "benchmark", "stage")
 
 
 @dataclass(frozen=True)
@@ -118,5 +118,6 @@ def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) 
             continue
         trained = [trial.digest for trial in record.ledger] + [result.digest for result in record.results.values()]
         reignited = [f"reignite/{weights.digest}" for weights in record.reignited.values()]
-        found[stage] = frozenset([name, *(f"train/{digest}" for digest in trained), *reignited])
+        measured = [f"benchmark/{digest}" for digest in record.benchmarks]
+        found[stage] = frozenset([name, *(f"train/{digest}" for digest in trained), *reignited, *measured])
     return found

@@ -74,7 +74,18 @@ class EvaluateJob(Settings):
     weights: tuple[Weights, ...]
 
 
-Job = Annotated[TrainJob | ReigniteJob | EvaluateJob, Field(discriminator="kind")]
+class BenchmarkJob(Settings):
+    """Measure what inference with one architecture costs on a device; a measurement in the store is taken as it is."""
+
+    kind: Literal["benchmark"] = "benchmark"
+    arch: ArchText
+    detector: Detector
+    classes: PositiveInt
+    device_target: str
+    threads: PositiveInt
+
+
+Job = Annotated[TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob, Field(discriminator="kind")]
 
 
 def canonical_json(value: Any) -> str:
@@ -82,10 +93,10 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def digest(job: TrainJob | ReigniteJob | EvaluateJob) -> str:
+def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob) -> str:
     """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, thresholds."""
     document = job.model_dump(mode="json")
-    del document["data"]["url"]
+    document.get("data", {}).pop("url", None)
     for name in ("checkpoint", "checkpoint_coverage", "resume"):
         document.pop(name, None)
     if "recipe" in document:

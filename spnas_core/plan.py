@@ -1,6 +1,7 @@
 """What one run will do: its settings, its data, and the jobs and stages that follow from them; the keys of all stages are known at once."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from spnas_core.data import coco, crops
 from spnas_core.data.demo import make_demo
 from spnas_core.data.files import cache_folder, join, list_folder, open_url
 from spnas_core.errors import UserError
-from spnas_core.job import RECIPE_VERSION, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json
+from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
 from spnas_core.ledger import Trial
 from spnas_core.search import candidate_cost
 from spnas_core.storage import sha256_file
@@ -67,16 +68,26 @@ class Plan:
             seed=settings.seed,
         )
 
-    def evaluate(self, job: TrainJob, digest: str, split: Split) -> EvaluateJob:
-        """Job that scores what the train job left, the artifact `digest`, on a split of the data."""
+    def evaluate(self, job: TrainJob, artifact: str, split: Split) -> EvaluateJob:
+        """Job that scores what the train job left, the artifact of digest `artifact`, on a split of the data."""
         data = self.test if split == "test" and self.test else self.data
-        weights = Weights(kind="train", digest=digest, arch=job.arch)
+        weights = Weights(kind="train", digest=artifact, arch=job.arch)
         return EvaluateJob(arch=job.arch, detector=job.detector, data=data, split=split, weights=(weights,))
 
     def after(self, rounds: int) -> "Plan":
         """Plan of this run with so many serial rounds; what its serial stage leaves is what this one's has found by then."""
         serial = self.settings.serial.model_copy(update={"rounds": rounds})
         return replace(self, settings=self.settings.model_copy(update={"serial": serial}))
+
+    def benchmark(self, arch: str, detector: Detector) -> BenchmarkJob:
+        """Job that measures what inference with `arch` in `detector` costs on the run's device."""
+        device = {"device_target": self.settings.device_target, "threads": self.settings.threads}
+        return BenchmarkJob(arch=arch, detector=detector, classes=self.classes, **device)
+
+    def benchmarks(self, ledger: Sequence[Trial]) -> tuple[str, ...]:
+        """Digests of the benchmarks that the trials of `ledger` needed."""
+        nets = [(trial.arch, trial.detector(self.settings.detector)) for trial in ledger] if self.settings.measures else []
+        return tuple(dict.fromkeys(digest(self.benchmark(*net)) for net in nets))
 
     def cost_of(self, arch: Arch, detector: Detector) -> Cost:
         """Cost of the detector with this backbone, for the classes of the data."""
@@ -116,10 +127,11 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     settings = plan.settings
     whole = settings.model_dump(mode="json")
     data = plan.data.model_dump(mode="json", exclude={"url"})
+    device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
     reignite = {**whole["reignite"], "data": plan.images}
     parts: dict[StageName, dict[str, Any]] = {
         "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
-        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite},
+        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device,
         "reignite": {"reignite": reignite, "parents": settings.parallel.parents},
         "parallel": {name: whole[name] for name in ("parallel", "budget")},
         "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},

@@ -4,13 +4,14 @@ Only the rounds before its own decide what a round proposes, in the order (stage
 whatever the order in which candidates finished, and a killed search goes on to the same end with no state of its own.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from spnas_core.arch import Arch, ArchError, parse, tapped
-from spnas_core.config import Budget, Detector, Run, Taps
+from spnas_core.config import MEASURED, Budget, Detector, Limit, Run, Taps
 from spnas_core.cost import Cost, detector_cost, stage_macs
 from spnas_core.errors import UserError
 from spnas_core.ledger import STAGES, Ledger, Stage, Trial, best, pareto_front, ranked_best, reignitions, stuck, winner
@@ -24,6 +25,7 @@ __all__ = [
     "best",
     "candidate_cost",
     "hypervolume",
+    "over_budget",
     "pareto_front",
     "pareto_rank",
     "propose_parallel",
@@ -64,12 +66,23 @@ def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
     )
 
 
+def _inside(value: float, limit: Limit) -> bool:
+    low, high = limit
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def over_budget(measured: Mapping[str, float], budget: Budget) -> str | None:
+    """Say which measured value is outside of `budget`, if one is."""
+    for name in MEASURED:
+        if not _inside(measured[name], limit := getattr(budget, name)):
+            return f"{name}: expected {limit[0] or 0:g} to {limit[1] or math.inf:g}, got {measured[name]:.4g}"
+    return None
+
+
 def within(cost: Cost, budget: Budget, lower: bool = True) -> bool:
     """Whether `cost` lies in `budget`; without `lower` only the upper limits count."""
-    for value, (low, high) in ((cost.params / 1e6, budget.params_m), (cost.macs / 1e9, budget.gmacs)):
-        if (high is not None and value > high) or (lower and low is not None and value < low):
-            return False
-    return True
+    pairs = ((cost.params / 1e6, budget.params_m), (cost.macs / 1e9, budget.gmacs))
+    return all(_inside(value, limit if lower else (None, limit[1])) for value, limit in pairs)
 
 
 def _generator(seed: int, stage: Stage, number: int) -> np.random.Generator:

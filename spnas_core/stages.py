@@ -3,8 +3,10 @@
 import json
 import tempfile
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -39,6 +41,7 @@ class Stage(Settings):
     ledger: tuple[Trial, ...]
     reignited: dict[str, Weights] = Field(default={}, description="reignited backbone by the digest of the trial that it came from")
     top1: dict[str, float] = Field(default={}, description="accuracy of the reignited backbones, a fraction, by the same digests")
+    benchmarks: tuple[str, ...] = Field(default=(), description="digests of the benchmarks of these trials, where the settings ask for any")
     results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
     notes: tuple[str, ...] = ()
 
@@ -47,13 +50,21 @@ class Stage(Settings):
         return tuple(replace(one, stem=stem) if stem and one.digest in self.reignited else one for one in self.ledger)
 
 
-def enter(stage: TrialStage, number: int, index: int, parent: str | None, job: TrainJob, ended: Manifest | JobError) -> Trial:
-    """Enter one ended training into the ledger."""
+def enter(
+    stage: TrialStage,
+    number: int,
+    index: int,
+    parent: str | None,
+    job: TrainJob,
+    ended: Manifest | JobError,
+    measured: Mapping[str, float] = MappingProxyType({}),
+) -> Trial:
+    """Enter one ended training into the ledger, with what was measured of its net."""
     place = (job.arch, stage, number, index, parent, digest(job))
     built: dict[str, Any] = {"taps": job.detector.taps, "stem": job.detector.stem, "rung": job.stop}
     if isinstance(ended, JobError):
         return Trial(*place, failure=ended.reason, **built)
-    return Trial(*place, scores_of(ended), **built)
+    return Trial(*place, scores_of(ended) | dict(measured), **built)
 
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:

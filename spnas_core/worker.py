@@ -88,6 +88,10 @@ def run(job: jobs.Job, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
         from spnas_core import reignite
 
         return reignite.run(job, store, out, desk)
+    if isinstance(job, jobs.BenchmarkJob):
+        from spnas_core import benchmark
+
+        return benchmark.run(job, desk)
     from spnas_core import evaluate
 
     return evaluate.run(job, store, out, desk)

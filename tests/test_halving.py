@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spnas_core import job as jobs
-from spnas_core.config import Detector, Halving, Parallel, Recipe, Serial
+from spnas_core.config import Detector, Halving, Parallel, Recipe, Run, Serial
 from spnas_core.errors import JobError, Reason
 from spnas_core.job import Data, TrainJob
 from spnas_core.ledger import Trial, best, survivors
 from spnas_core.manifest import Manifest
 from spnas_core.metrics import STATS
+from spnas_core.plan import Plan
 from spnas_core.runner import run_job
 from spnas_core.store import Store
 from tasks import candidates
@@ -51,7 +52,9 @@ def play(scores: list[list[float | None]], halving: Halving | None) -> tuple[lis
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "run_jobs", run_jobs)
         work = [(job_of(number), None) for number in range(len(scores))]
-        return candidates.train_candidates(Site("x"), "serial", 1, work, halving, ("AP", "macs")), asked
+        plan = Plan(Run(), Store("memory://halving"), Data(url="x", fingerprint="f"), 1)
+        settings = Serial(recipe=RECIPE, halving=halving)
+        return candidates.train_candidates(plan, Site("x"), "serial", 1, work, settings), asked
 
 
 @given(

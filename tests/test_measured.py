@@ -1,0 +1,133 @@
+"""Latency and memory: measured on the device by jobs of their own, only where the settings ask for them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spnas_core import job as jobs
+from spnas_core.config import Budget, Detector, Run, Serial
+from spnas_core.errors import JobError
+from spnas_core.job import BenchmarkJob, Data, Job
+from spnas_core.ledger import Trial, best, pareto_front
+from spnas_core.manifest import Manifest
+from spnas_core.metrics import STATS
+from spnas_core.plan import STAGE_NAMES, Plan
+from spnas_core.runner import run_job
+from spnas_core.search import over_budget
+from spnas_core.stages import Stage
+from spnas_core.store import Store
+from tasks import candidates
+from tasks.jobs import Site
+
+ARCHS = [f"b_{'1' * (4 + number)}-1111_0-0" for number in range(8)]
+SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4}
+SMALL = Detector(image_size=(64, 64), stem="3x3", proposals_test=10, detections=10, **SIZES)
+LIMITS = st.none() | st.floats(1, 100)
+
+
+def plan_of(**settings: Any) -> Plan:
+    run = Run.model_validate({"arch": "b_1111-1111", "detector": SMALL, "serial": Serial(), **settings})
+    return Plan(run, Store("memory://measured"), Data(url="x", fingerprint="f"), 2)
+
+
+def play(plan: Plan, latencies: list[float | None]) -> tuple[list[Trial], list[Job]]:
+    """Train made-up candidates of these latencies, None for one whose measurement crashes; the AP rises with the index."""
+    asked: list[Job] = []
+
+    def run_jobs(_site: Site, work: list[tuple[str, Job]]) -> list[Manifest | JobError]:
+        ended: list[Manifest | JobError] = []
+        for _, job in work:
+            asked.append(job)
+            number = ARCHS.index(job.arch)
+            latency = latencies[number]
+            metrics: dict[str, Any] = {**dict.fromkeys(STATS, 0.1 + number / 10), "macs": 10, "seconds": 3.0}
+            if isinstance(job, BenchmarkJob):
+                metrics = {"latency_ms": latency, "memory_mb": 700.0, "images": 10}
+            common: dict[str, Any] = {"kind": job.kind, "digest": jobs.digest(job), "job": {}, "files": {}, "versions": {}, "seconds": 1.0}
+            failed = latency is None and isinstance(job, BenchmarkJob)
+            ended.append(JobError("out_of_memory", "x") if failed else Manifest(metrics=metrics, **common))
+        return ended
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "run_jobs", run_jobs)
+        work = [(plan.train(arch, SMALL, plan.settings.serial.recipe), None) for arch, _ in zip(ARCHS, latencies, strict=False)]
+        return candidates.train_candidates(plan, Site("x"), "serial", 1, work, plan.settings.serial), asked
+
+
+@given(st.lists(st.none() | st.floats(1, 100), max_size=8), LIMITS, LIMITS)
+def test_what_is_over_a_measured_limit_is_never_trained_nor_ranked(
+    latencies: list[float | None], low: float | None, high: float | None
+) -> None:
+    plan = plan_of(budget={"latency_ms": (low, high)}, objectives=("AP", "latency_ms"))
+    trials, asked = play(plan, latencies)
+    trained = {job.arch for job in asked if job.kind == "train"}
+    assert [job.arch for job in asked if job.kind == "benchmark"] == ARCHS[: len(latencies)]
+    assert [one.arch for one in trials] == ARCHS[: len(latencies)]
+    for one, latency in zip(trials, latencies, strict=True):
+        fits = latency is not None and (low is None or latency >= low) and (high is None or latency <= high)
+        assert (one.arch in trained) == fits
+        assert one.failure == (None if fits else "out_of_memory" if latency is None else "over_budget")
+        assert (one.metrics is None) == (not fits)
+        if one.metrics:
+            assert (one.metrics["latency_ms"], one.metrics["memory_mb"]) == (latency, 700.0)
+            assert "seconds" not in one.metrics
+    assert {one.arch for one in best(trials, 99, plan.settings.objectives)} == trained
+    front = pareto_front(trials, ("AP", "latency_ms"))
+    assert all(a.ap < b.ap and a.value("latency_ms") < b.value("latency_ms") for a, b in zip(
+        sorted(front, key=lambda t: t.ap), sorted(front, key=lambda t: t.ap)[1:], strict=False
+    ))  # fmt: skip
+
+
+def test_nothing_is_measured_unless_the_settings_ask_for_it() -> None:
+    trials, asked = play(plan_of(), [1.0, 2.0])
+    assert {job.kind for job in asked} == {"train"}
+    assert all(one.metrics and "latency_ms" not in one.metrics for one in trials)
+    assert plan_of().benchmarks(trials) == ()
+    assert Stage(name="serial", key="k", ledger=tuple(trials)).benchmarks == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "measures"),
+    [
+        ({}, False),
+        ({"budget": {"gmacs": (None, 3.0), "params_m": (1.0, 2.0)}, "objectives": ("AP50", "params")}, False),
+        ({"budget": {"latency_ms": (None, 40.0)}}, True),
+        ({"budget": {"memory_mb": (100.0, None)}}, True),
+        ({"objectives": ("AP", "memory_mb")}, True),
+        ({"objectives": ("AP", "macs", "latency_ms")}, True),
+    ],
+)
+def test_a_measured_search_depends_on_the_device_and_no_training_does(settings: dict[str, Any], measures: bool) -> None:
+    plan = plan_of(**settings)
+    assert plan.settings.measures == measures
+    for change in ({"device_target": "Ascend"}, {"threads": 7}):
+        other = plan_of(**settings, **change)
+        assert [name for name in STAGE_NAMES if other.keys[name] != plan.keys[name]] == (list(STAGE_NAMES[1:]) if measures else [])
+        assert jobs.digest(other.benchmark(ARCHS[0], SMALL)) != jobs.digest(plan.benchmark(ARCHS[0], SMALL))
+        assert jobs.digest(other.train(ARCHS[0], SMALL, other.settings.serial.recipe)) == jobs.digest(
+            plan_of().train(ARCHS[0], SMALL, plan.settings.serial.recipe)
+        )
+
+
+def test_a_limit_says_what_it_wanted() -> None:
+    budget = Budget(latency_ms=(None, 40.0), memory_mb=(10.0, None))
+    assert over_budget({"latency_ms": 40.0, "memory_mb": 10.0}, budget) is None
+    assert over_budget({"latency_ms": 51.234, "memory_mb": 10.0}, budget) == "latency_ms: expected 0 to 40, got 51.23"
+    assert over_budget({"latency_ms": 1.0, "memory_mb": 9.0}, budget) == "memory_mb: expected 10 to inf, got 9"
+
+
+@pytest.mark.training
+def test_a_benchmark_is_measured_once(tmp_path: Path) -> None:
+    """By a real process; then it is in the store, and every later search sees the same numbers."""
+    store = Store(str(tmp_path / "store"))
+    plan = plan_of(objectives=("AP", "latency_ms"))
+    job = plan.benchmark(ARCHS[0], SMALL)
+    found = run_job(job, store.url, threads=job.threads)
+    assert 0 < found.metrics["latency_ms"] < 10_000
+    assert 50 < found.metrics["memory_mb"] < 10_000
+    assert 10 <= found.metrics["images"] <= 100
+    assert found.files == {}
+    assert run_job(job, store.url).metrics == found.metrics
