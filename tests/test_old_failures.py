@@ -84,8 +84,8 @@ def test_a_search_leaves_its_start_behind() -> None:
     """Children descend from children of later rounds, and by the operators alone."""
     run, ledger = ledger_after(4)
     proposals = propose_serial(ledger, run, 5, cost_of)
-    assert max(parent.round for _, parent in proposals) >= 2
-    for child, parent in proposals:
+    assert max(one.parent.round for one in proposals) >= 2
+    for child, parent, _ in proposals:
         start_of = architecture.parse(parent.arch)
         assert [index for index in lineage(start_of, child) if index is not None] == list(range(len(start_of.digits)))
 
