@@ -10,7 +10,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
-from spnas_core import morphism, start, training
+from spnas_core import morphism, start, training, transfer
 from spnas_core.config import Detector, Recipe
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
@@ -179,6 +179,28 @@ def test_what_is_trained() -> None:
     assert {n.split(".")[2] for n in names if n.startswith("backbone.blocks.")} == {"4", "9"}
     assert "backbone.stem.conv1.weight" not in names
     assert "head.score.weight" in names
+
+
+def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:
+    """With `freeze_inherited`: an inserted block, a moved one and a connection learn, and so do neck and heads; nothing else changes."""
+    parent, child = architecture.parse("b_1111-1111"), architecture.parse("b_111-111111_0-1")  # block 3 is new, 5 had a stride
+    net = FasterRCNN(child, SETTINGS, 2)
+    weights, audit = morphism.inherit(parent, child, get_weights(FasterRCNN(parent, SETTINGS, 2)), get_weights(net))
+    set_weights(net, weights)
+    source = {"kind": "train", "digest": "0" * 64, "arch": str(parent)}
+    job = {"arch": str(child), "detector": SETTINGS, "data": Data(url="x", fingerprint="y"), "weights": (source,)}
+    start.choose_trained(net, TrainJob(recipe=Recipe(freeze_inherited=True), **job), audit)
+    learning = trained(net)
+    step = TrainStep(net, 0.9, start.decays(net, 0.0, True), 10.0).set_train()
+    for number in range(3):
+        step(Tensor(np.float32(0.02)), *map(Tensor, batch(net, (4, 3), number)))
+    after = get_weights(net)
+    moved = {name for name in weights if not np.array_equal(weights[name], after[name])}
+    parameters = {name for name in weights if not name.endswith(transfer.STATISTICS)}
+    assert moved & parameters == learning
+    assert {name.split(".")[2] for name in learning if ".blocks." in name} == {"3", "5"}
+    assert {name.split(".")[0] for name in learning} == {"backbone", "neck", "rpn", "head"}
+    assert any(name.startswith("backbone.connect.1.0.") for name in learning)
 
 
 def test_decay_spares_norm_and_bias_where_asked() -> None:
