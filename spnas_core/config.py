@@ -223,6 +223,10 @@ class Run(Settings):
     memory_gb: PositiveFloat | None = Field(None, description="most memory of the host that one job may have, GB; null = no limit")
     retries: Retries = Field(Retries(), description="how often a job that failed is started again")
     checkpoint_seconds: PositiveFloat = Field(60.0, description="time between two checkpoints of a training")
+    fingerprint: Literal["cheap", "full"] = Field(
+        "cheap",
+        description="what tells data sets apart: annotations and the names and sizes of images, or their contents too",
+    )
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
     objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: AP or AP50 first, which alone decides the winner")
     detector: Detector = Detector()

@@ -17,6 +17,7 @@ from spnas_core.checkpoint import FILE, open_checkpoint, our_weights, read_check
 from spnas_core.config import Detector
 from spnas_core.data import coco, files
 from spnas_core.errors import UserError
+from spnas_core.model_folder import MODEL, read_model
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
@@ -58,7 +59,7 @@ def convert(
     arrays = read_checkpoint(path, url)
     if known is None:
         if not from_torchvision(arrays):
-            raise UserError(f"checkpoint {url}: expected --arch, since no {evaluate.MODEL} beside the file says the architecture")
+            raise UserError(f"checkpoint {url}: expected --arch, since no {MODEL} beside the file says the architecture")
         known = infer_arch({name: array.shape for name, array in arrays.items()})
     ours = our_weights(known, arrays, url)
     counters = len(arrays) - len(ours)
@@ -76,7 +77,7 @@ def convert(
     if isinstance(net, Classifier):
         return Converted(known, made, audit, counters)
     document = evaluate.model_document(str(known), settings, _categories(categories, net.head.classes))
-    return Converted(known, {**made, evaluate.MODEL: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
+    return Converted(known, {**made, MODEL: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
 
 
 def publish(converted: Converted, url: str) -> None:
@@ -126,13 +127,12 @@ def _locate(url: str, arch: Arch | None) -> tuple[Path, Arch | None]:
     folder = files.full_url(system, root)
     if FILE not in (there := files.list_folder(system, root)):
         return open_checkpoint(url), arch
-    if evaluate.MODEL in there:
-        document = json.loads(files.local_file(f"{folder}/{evaluate.MODEL}").read_bytes())
-        arch = arch or architecture.parse(document["arch"])
-        taps = document["detector"].get("taps")
-        if taps and architecture.tapped(arch, tuple(taps)) != architecture.tapped(arch, None):
-            raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {taps}")
-        if document["detector"].get("cascade"):
+    if MODEL in there:
+        card = read_model(f"{folder}/{MODEL}")
+        arch, taps = arch or architecture.parse(card.arch), card.detector.taps
+        if taps and architecture.tapped(arch, taps) != architecture.tapped(arch, None):
+            raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {list(taps)}")
+        if card.detector.cascade:
             raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
     return open_checkpoint(f"{folder}/{FILE}"), arch
 

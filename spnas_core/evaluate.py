@@ -7,23 +7,22 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
-from safetensors.numpy import load_file
 
 from spnas_core import arch as architecture
-from spnas_core import checkpoint, metrics, start
+from spnas_core import metrics, model_folder, start, transfer
 from spnas_core.config import Detector
-from spnas_core.data import coco, files, images, loader
+from spnas_core.data import coco, images, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
+from spnas_core.model_folder import Model
 from spnas_core.models.detector import FasterRCNN
-from spnas_core.models.step import set_weights
+from spnas_core.models.step import get_weights, set_weights
 from spnas_core.progress import Desk
 from spnas_core.soft_nms import Floats, Ints, soft_nms
 from spnas_core.store import Store
 
 PIXELS = 1 << 19  # of one batch
-MODEL = "model.json"
 
 
 def batch_size(image_size: tuple[int, int]) -> int:
@@ -85,28 +84,26 @@ def run(job: EvaluateJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
     return metrics.evaluate(split.annotations, detections, "pycocotools").document()
 
 
-def open_model(model: str) -> tuple[FasterRCNN, dict[str, Any]]:
+def open_model(model: str) -> tuple[FasterRCNN, Model]:
     """Build the net of a model folder (path or URL) with its weights; also returns its `model.json`. UserError where it is not one."""
-    system, root = files.open_url(model)
-    where = files.full_url(system, root)
-    if missing := {MODEL, checkpoint.FILE} - files.list_folder(system, root).keys():
-        raise UserError(f"model {model}: expected a folder with {MODEL} and {checkpoint.FILE}, got none with {min(missing)}")
+    card, weights = model_folder.open_folder(model)
     ms.set_context(mode=ms.GRAPH_MODE)
-    document = json.loads(files.local_file(f"{where}/{MODEL}").read_bytes())
-    settings = Detector.model_validate(document["detector"])
-    net = FasterRCNN(architecture.parse(document["arch"]), settings, len(document["classes"]))
-    set_weights(net, load_file(files.local_file(f"{where}/{checkpoint.FILE}")))
-    return net.set_train(False), document
+    net = FasterRCNN(architecture.parse(card.arch), card.detector, len(card.classes))
+    try:
+        set_weights(net, transfer.load(get_weights(net), weights)[0])
+    except UserError as error:
+        raise UserError(f"model {model}: {error}") from error
+    return net.set_train(False), card
 
 
 def score_model(model: str, data_url: str, name: str) -> dict[str, Any]:
     """Metrics of a model folder on a split, by pycocotools; UserError where the split has a category that the model has not."""
-    net, document = open_model(model)
+    net, card = open_model(model)
     split = coco.open_split(data_url, name)
-    known = {int(one["id"]): str(one["name"]) for one in document["classes"]}
+    known = {one.id: one.name for one in card.classes}
     if strangers := [one for one in split.categories if known.get(one[0]) not in (one[1], str(one[0]))]:
         raise UserError(f"{data_url} {name}: expected categories of the model, {known}, got {strangers[0]}")
-    results = detect(net, split, Detector.model_validate(document["detector"]), categories=tuple(known.items()))
+    results = detect(net, split, card.detector, categories=tuple(known.items()))
     there = {number for number, _ in split.categories}
     results = [one for one in results if one["category_id"] in there]
     return metrics.evaluate(split.annotations, results, "pycocotools").document()

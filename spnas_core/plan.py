@@ -111,10 +111,14 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     names = splits["train"].class_names
     if splits["val"].class_names != names:
         raise UserError(f"{data_url}: expected the same categories in train and val, got {names} and {splits['val'].class_names}")
-    data = Data(url=data_url, fingerprint=coco.fingerprint(data_url, ("train", "val")), strict=settings.strict)
-    test = data.model_copy(update={"fingerprint": coco.fingerprint(data_url, ("test",))}) if _has_test(data_url) else None
+    full, threads = settings.fingerprint == "full", settings.threads
+    data = Data(url=data_url, fingerprint=coco.fingerprint(list(splits.values()), full, threads), strict=settings.strict)
+    test = None
+    if _has_test(data_url):
+        scored = coco.open_split(data_url, "test")
+        test = data.model_copy(update={"fingerprint": coco.fingerprint([scored], full, threads)})
     sha256 = sha256_file(open_checkpoint(settings.checkpoint)) if settings.checkpoint else None
-    images = crops.fingerprint(settings.reignite.data) if settings.reignite.data else None
+    images = crops.fingerprint(settings.reignite.data, full) if settings.reignite.data else None
     plan = Plan(settings, store, data, len(names), test, sha256, images)
     if store.find("stage", plan.keys["fine_tune"]) is None:
         for split in splits.values():

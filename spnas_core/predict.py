@@ -25,15 +25,14 @@ def predict(model: str, names: list[str], out: Path, threshold: float) -> list[d
     if len(set(targets.values())) < len(names):
         raise UserError(f"images: expected different file names, since each gets a picture in {out}; got {', '.join(names)}")
     pictures = {name: images.decode(files.local_file(name), name) for name in names}
-    net, document = evaluate.open_model(model)
-    settings = Detector.model_validate(document["detector"])
-    labels = [one["name"] for one in document["classes"]]
+    net, card = evaluate.open_model(model)
+    labels = [one.name for one in card.classes]
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for name, picture in pictures.items():
-        padded, hw, scale = images.letterbox(picture, settings.image_size)
+        padded, hw, scale = images.letterbox(picture, card.detector.image_size)
         inputs = images.normalise(padded, hw)[None], np.array([hw], np.float32)
-        boxes, scores, classes = (output[0] for output in evaluate.infer(net, settings, *inputs))
+        boxes, scores, classes = (output[0] for output in evaluate.infer(net, card.detector, *inputs))
         kept = scores >= max(threshold, 1e-6)
         original = (boxes[kept] / np.tile(np.array(scale, np.float32), 2)).round(2).tolist()
         objects = [

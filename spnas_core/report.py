@@ -1,6 +1,7 @@
 """What a person reads at the end of a run: one table, `report.md`, `trials.csv`, `pareto.png`, and the final model with its card."""
 
 import csv
+import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -137,12 +138,14 @@ def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
     announce_run(plan)
     store, folder, final = plan.store, f"runs/{plan.settings.name}", stage.results["final"]
     card = json.loads(store.fetch("train", final.digest, "model.json").read_text())
+    weights = store.fetch("train", final.digest, "weights.safetensors").read_bytes()
     card |= {"scores": final.scores, "train_artifact": final.digest, "data_fingerprint": plan.data.fingerprint}
+    card |= {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     store.write(f"{folder}/config.yml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False).encode())
     store.write(f"{folder}/report.md", report_md(plan, stage).encode())
     store.write(f"{folder}/trials.csv", trials_csv(stage.ledger, plan.settings.objectives).encode())
     store.write(f"{folder}/pareto.png", pareto_png(stage.ledger))
-    store.write(f"{folder}/model/weights.safetensors", store.fetch("train", final.digest, "weights.safetensors").read_bytes())
+    store.write(f"{folder}/model/weights.safetensors", weights)
     store.write(f"{folder}/model/model.json", json.dumps(card, indent=1).encode())
     table = rows(stage, plan.settings.objectives)
     summary = {

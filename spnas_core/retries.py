@@ -1,4 +1,4 @@
-"""Errors of a store: which of them pass when it is asked again, how long that is tried, and what is said in the end."""
+"""Errors of a store or a data set: which of them pass when it is asked again, how long that is tried, and what is said in the end."""
 
 import errno
 import functools
@@ -36,19 +36,24 @@ def retried(method: Callable[Concatenate[Self, Asked], Answer]) -> Callable[Conc
 
     @functools.wraps(method)
     def ask(self: Self, /, *args: Asked.args, **options: Asked.kwargs) -> Answer:
-        for delay in (*self.delays, None):
-            try:
-                return method(self, *args, **options)
-            except Exception as error:
-                if delay is None or not passes(error):
-                    if word := _last_word(error, self.url, method.__name__):
-                        raise word from error
-                    raise
-                log.warning("store %s: %s: %s; tried again in %.1f s", self.url, method.__name__, first_line(error), delay)
-                time.sleep(delay * random.uniform(0.5, 1.0))
-        raise AssertionError("the last try returns or raises")
+        return insist(lambda: method(self, *args, **options), f"store {self.url}: {method.__name__}", self.delays)
 
     return ask
+
+
+def insist(call: Callable[[], Answer], what: str, delays: tuple[float, ...] = DELAYS) -> Answer:
+    """Return what `call` returns; while its errors may pass, it is made again after each of `delays`. StoreError, about `what`, then."""
+    for delay in (*delays, None):
+        try:
+            return call()
+        except Exception as error:
+            if delay is None or not passes(error):
+                if word := _last_word(error, what):
+                    raise word from error
+                raise
+            log.warning("%s: %s; tried again in %.1f s", what, first_line(error), delay)
+            time.sleep(delay * random.uniform(0.5, 1.0))
+    raise AssertionError("the last try returns or raises")
 
 
 def passes(error: BaseException) -> bool:
@@ -70,10 +75,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _last_word(error: Exception, url: str, action: str) -> StoreError | None:
+def _last_word(error: Exception, what: str) -> StoreError | None:
     """Say what is raised instead of an error that did not pass; None for a plain answer and for a bug."""
     if is_full(error):
-        return StoreError(f"store {url}: {action}: expected space for it, got: no space left ({first_line(error)})")
+        return StoreError(f"{what}: expected space for it, got: no space left ({first_line(error)})")
     if isinstance(error, (*PLAIN, StoreError)) or not (isinstance(error, OSError) or passes(error)):
         return None
-    return StoreError(f"store {url}: {action}: expected an answer, got: {first_line(error)}")
+    return StoreError(f"{what}: expected an answer, got: {first_line(error)}")

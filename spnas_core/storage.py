@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from spnas_core import listing
 from spnas_core.errors import UserError
 from spnas_core.names import check_name, check_path, check_url
 from spnas_core.retries import DELAYS, retried
@@ -112,10 +113,8 @@ class Storage:
         """Size of every file below `folder` (or the URL), by its path in there; links are left out."""
         root = self._full(folder) if folder else self._root
         if self.local is not None:
-            places = [Path(top, name) for top, _, names in os.walk(root) for name in names]
-            return {str(place.relative_to(root)): place.stat().st_size for place in places if not place.is_symlink()}
-        found = self._fs.find(root, detail=True)
-        return {str(name)[len(root) :].lstrip("/"): int(entry["size"]) for name, entry in found.items() if name != root}
+            return listing.find_local(root)
+        return {path[len(root) :].lstrip("/"): size for path, size in listing.find(self._fs, root).items()}
 
     @retried
     def sha256(self, path: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
 
 
 class ReadTimeoutError(Exception):
@@ -36,6 +37,7 @@ class FaultyFileSystem(MemoryFileSystem):
     rng: ClassVar[random.Random] = random.Random(0)
     rate: ClassVar[float] = 0.0
     full: ClassVar[bool] = False
+    find = AbstractFileSystem.find  # the walk of drivers that have no listing of their own
 
     @classmethod
     def begin(cls, seed: int, rate: float) -> None:

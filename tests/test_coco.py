@@ -201,14 +201,31 @@ def test_verify_knows_a_swapped_size(tmp_path):
         coco.verify_images(coco.open_split(str(tmp_path), "train"))
 
 
-def test_fingerprint_is_of_the_data_and_not_of_the_place(tmp_path):
+def fingerprint(url, full=False):
+    return coco.fingerprint([coco.open_split(url, "train")], full)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_fingerprint_is_of_the_data_and_not_of_the_place(tmp_path, full):
     make(str(tmp_path / "one"))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     (tmp_path / "two" / "images").rename(tmp_path / "two" / "train")
-    first = coco.fingerprint(str(tmp_path / "one"), ["train"])
-    assert coco.fingerprint(f"file://{tmp_path}/two", ["train"]) == first
+    first = fingerprint(str(tmp_path / "one"), full)
+    assert fingerprint(f"file://{tmp_path}/two", full) == first
     (tmp_path / "two/train/0.jpg").write_bytes(encoded(picture(), quality=10))
-    assert coco.fingerprint(str(tmp_path / "two"), ["train"]) != first
+    assert fingerprint(str(tmp_path / "two"), full) != first
+
+
+def test_only_a_full_fingerprint_sees_one_bit(tmp_path):
+    make(str(tmp_path))
+    cheap, full = fingerprint(str(tmp_path)), fingerprint(str(tmp_path), full=True)
+    assert cheap != full
+    image = tmp_path / "images/0.jpg"
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1
+    image.write_bytes(content)
+    assert fingerprint(str(tmp_path)) == cheap
+    assert fingerprint(str(tmp_path), full=True) != full
 
 
 def test_memory_url_with_a_local_cache(tmp_path, monkeypatch):
@@ -225,9 +242,9 @@ def test_memory_url_with_a_local_cache(tmp_path, monkeypatch):
         assert len([p for p in (tmp_path / "cache").rglob("*") if p.is_file()]) == 5, "one copy each, no parts left"
         write(split.samples[0].file, b"other bytes")
         assert files.local_file(split.samples[0].file).read_bytes() == b"other bytes", "a replaced file is fetched anew"
-        assert coco.fingerprint("memory://coco-test/set", ["train"]) != coco.fingerprint(str(tmp_path / "set"), ["train"])
+        assert fingerprint("memory://coco-test/set") != fingerprint(str(tmp_path / "set"))
         make("memory://coco-test/set")
-        assert coco.fingerprint("memory://coco-test/set", ["train"]) == coco.fingerprint(str(tmp_path / "set"), ["train"])
+        assert fingerprint("memory://coco-test/set") == fingerprint(str(tmp_path / "set"))
         fails("memory://coco-test/set", "the splits there are: train", split="val")
         with pytest.raises(UserError, match="expected a file, found none"):
             files.local_file("memory://coco-test/none.jpg")

@@ -165,7 +165,9 @@ def test_what_is_refused(detector: Arrays, tmp_path: Path) -> None:
     tapped = tmp_path / "tapped"
     tapped.mkdir()
     (tapped / "weights.safetensors").write_bytes(Path(whole).read_bytes())
-    (tapped / "model.json").write_text(json.dumps({"arch": str(ARCH), "detector": {"taps": [0, 1, 1]}}))
+    (tapped / "model.json").write_text(
+        json.dumps({"arch": str(ARCH), "detector": {"taps": [0, 1, 1]}, "classes": [{"label": 1, "id": 1, "name": "x"}]})
+    )
     for words, message in (
         ([tapped, "--to", "torchvision"], "expected a plain pyramid, as torchvision has it, got one with taps [0, 1, 1]"),
         ([tmp_path / "nothing.pth"], "expected a file, found none"),

@@ -183,16 +183,18 @@ def test_mixup():
     assert crops.mixup(pictures, onehot, 0, np.random.default_rng(1))[0] is pictures
 
 
-def test_fingerprint_follows_the_images_and_not_their_place(tmp_path: Path) -> None:
-    def folder(name: str, sizes: dict[str, int]) -> str:
+@pytest.mark.parametrize("full", [False, True])
+def test_fingerprint_follows_the_images_and_not_their_place(tmp_path: Path, full: bool) -> None:
+    def fingerprint(name: str, sizes: dict[str, int], content: bytes = b"x") -> str:
         for path, size in sizes.items():
             file = tmp_path / name / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(b"x" * size)
-        return str(tmp_path / name)
+            file.write_bytes(content * size)
+        return crops.fingerprint(str(tmp_path / name), full)
 
     one = {"train/cat/1.png": 3, "val/cat/2.png": 4}
-    first = crops.fingerprint(folder("a", one))
-    assert crops.fingerprint(folder("b", one)) == first
-    assert crops.fingerprint(folder("c", one | {"val/cat/2.png": 5})) != first
-    assert crops.fingerprint(folder("d", one | {"train/dog/1.png": 3})) != first
+    first = fingerprint("a", one)
+    assert fingerprint("b", one) == first
+    assert fingerprint("c", one | {"val/cat/2.png": 5}) != first
+    assert fingerprint("d", one | {"train/dog/1.png": 3}) != first
+    assert (fingerprint("e", one, b"y") == first) is not full

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import tempfile
@@ -5,12 +6,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from data_sets import make
 from faulty import FaultyFileSystem, errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spnas_core import retries
 from spnas_core.claims import Lease
-from spnas_core.data import files
+from spnas_core.data import coco, crops, files
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.manifest import Manifest
 from spnas_core.retries import passes
@@ -94,6 +97,51 @@ deed = st.tuples(st.sampled_from(DEEDS), st.sampled_from(KEYS))
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 0.3, 0.6]), st.lists(deed, max_size=12))
 def test_nothing_wrong_is_ever_served(seed: int, rate: float, deeds: list[tuple[str, str]]) -> None:
     never_wrong(seed, rate, deeds)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32), st.sampled_from([0.1, 0.3, 0.6]))
+def test_a_data_set_is_read_right_or_not_at_all(seed: int, rate: float) -> None:
+    """Its listings, annotations and images, and the listing of a whole store: each is right, or a StoreError says who did not answer."""
+    FaultyFileSystem.begin(seed, 0.0)
+    make("faulty://bucket/set")
+    make("faulty://bucket/set", split="val", folder="deep/val")
+    Storage("faulty://bucket/store").write("runs/one/report.md", b"x")
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPNAS_CACHE", name)
+        patch.setattr(retries.time, "sleep", lambda _: None)
+        right, crop = coco.open_split("faulty://bucket/set", "train"), crops.fingerprint("faulty://bucket/set/deep")
+        full = coco.fingerprint([right], full=True)
+        FaultyFileSystem.rate = rate
+        answers = [
+            lambda: coco.open_split("faulty://bucket/set", "train").digest == right.digest,
+            lambda: coco.fingerprint([right], full=True) == full,
+            lambda: coco.verify_images(right) is None,
+            lambda: crops.fingerprint("faulty://bucket/set/deep") == crop,
+            lambda: Storage("faulty://bucket", AT_ONCE).files("store") == {"runs/one/report.md": 1},
+        ]
+        served = 0
+        for answer in answers:
+            with contextlib.suppress(StoreError):
+                assert answer()
+                served += 1
+        assert served or rate > 0.3
+        FaultyFileSystem.rate = 0.0
+        assert all(answer() for answer in answers)
+
+
+def test_what_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FaultyFileSystem.begin(0, 0.0)
+    make("faulty://bucket/set")
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError("Access Denied")
+
+    for action, deed in (("list", "ls"), ("read", "cat_file")):
+        with monkeypatch.context() as patch:
+            patch.setattr(FaultyFileSystem, deed, forbidden)
+            with pytest.raises(UserError, match=f"not allowed to {action} it: Access Denied"):
+                coco.open_split("faulty://bucket/set", "train")
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 import base64
 import csv
+import hashlib
 import json
 import logging
 import os
@@ -99,6 +100,8 @@ def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]
     card = json.loads((folder / "model" / "model.json").read_text())
     assert {"arch", "detector", "classes", "preprocessing", "scores"} <= set(card)
     assert (card["detector"]["taps"], card["detector"]["stem"]) == ([1, 1], "3x3")
+    weights = (folder / "model" / "weights.safetensors").read_bytes()
+    assert card["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert [row["net"] for row in summary["table"]][:5] == [
         "start net", "best serial", "best parallel", "start net, full training", "final",
     ]  # fmt: skip

@@ -1,19 +1,26 @@
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
+from flows.cli import app
 from spnas_core import arch as architecture
 from spnas_core import evaluate, metrics
+from spnas_core.checkpoint import FILE
 from spnas_core.config import Detector
 from spnas_core.data import coco
 from spnas_core.errors import UserError
+from spnas_core.model_folder import MODEL
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
 from spnas_core.predict import predict
+from spnas_core.store import Store
 
 pytestmark = pytest.mark.training
 SETTINGS = Detector(
@@ -31,7 +38,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     save_file(get_weights(net), folder / "weights.safetensors")
     document = evaluate.model_document(text, SETTINGS, coco.open_split(str(tiny_data), "val").categories)
-    (folder / evaluate.MODEL).write_text(json.dumps(document))
+    (folder / MODEL).write_text(json.dumps(document))
     return folder
 
 
@@ -71,3 +78,69 @@ def test_mistakes_are_one_line(model: Path, tiny_data: Path, tmp_path: Path) -> 
     (tmp_path / "images").symlink_to(tiny_data / "images")
     with pytest.raises(UserError, match="expected categories of the model"):
         evaluate.score_model(str(model), str(tmp_path), "val")
+
+
+def copy(model: Path, target: Path, **changes: Any) -> Path:
+    """A copy of a model folder whose model.json says something else."""
+    shutil.copytree(model, target)
+    document = json.loads((target / MODEL).read_text()) | changes
+    (target / MODEL).write_text(json.dumps(document))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "model.json: Invalid JSON"),
+        (b"\xff\xfe{}", "model.json: Invalid JSON"),
+        (b"[]", "model.json: Input should be an object"),
+        (b"{}", "arch: Field required"),
+        ({"arch": "b_11"}, "arch: architecture 'b_11_0': expected 8 to 60 blocks"),
+        ({"detector": {"image_size": [64]}}, r"detector.image_size.1: Field required"),
+        ({"detector": {"unknown": 1}}, "detector.unknown: Extra inputs are not permitted"),
+        ({"classes": []}, "classes: Tuple should have at least 1 item"),
+        ({"classes": [{"label": 2, "id": 1, "name": "x"}]}, "classes: expected labels 1, 2, ... in this order"),
+        ({"weights_sha256": "0" * 64}, "expected the sha256 that model.json says, 0000"),
+        ({"arch": "b_1111-11111"}, r"weights differ, expected \(\+\) and found \(-\): \+backbone.blocks.8"),
+    ],
+)
+def test_a_broken_model_is_one_line(model: Path, tmp_path: Path, content: Any, words: str) -> None:
+    broken = copy(model, tmp_path / "model", **(content if isinstance(content, dict) else {}))
+    if isinstance(content, bytes):
+        (broken / MODEL).write_bytes(content)
+    with pytest.raises(UserError, match=words) as caught:
+        evaluate.open_model(str(broken))
+    assert "\n" not in str(caught.value)
+    assert str(broken) in str(caught.value)
+    for command in (
+        ["eval", str(broken), "--data", "none"],
+        ["convert", str(broken), "--to", "torchvision", "--out", str(tmp_path / "out")],
+    ):
+        if isinstance(content, bytes) or "arch" in content:
+            found = CliRunner().invoke(app, command)
+            assert (found.exit_code, found.stdout, found.stderr.count("\n")) == (2, "", 1), found.output
+
+
+def test_broken_weights_are_one_line(model: Path, tmp_path: Path) -> None:
+    broken = copy(model, tmp_path / "model")
+    weights = (broken / FILE).read_bytes()
+    for content in (b"", weights[:1000], b"x" * 100):
+        (broken / FILE).write_bytes(content)
+        with pytest.raises(UserError, match=r"weights.safetensors: expected a .safetensors file, got"):
+            evaluate.open_model(str(broken))
+
+
+def test_an_artifact_is_checked_by_its_manifest(model: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    store.publish_record("train", "a" * 64, {}, model, {}, 1.0)
+    folder = tmp_path / "store" / "train" / ("a" * 64)
+    assert evaluate.open_model(str(folder))[1].arch == "b_1111-1111_0-0"
+    for name in (MODEL, FILE):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(UserError, match=f"{name}: expected the sha256 that manifest.json says"):
+            evaluate.open_model(str(folder))
+        (folder / name).write_bytes(content)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="expected the manifest of an artifact, got: kind: Field required"):
+        evaluate.open_model(str(folder))

@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from spnas_core.data.coco import Split
 from spnas_core.data.loader import epoch_order
 from spnas_core.data.pipeline import ImageCache, Plan, stream
 from spnas_core.errors import UserError
+from spnas_core.storage import sha256_file
 
 CONTEXT = 1.25  # side of a crop in longer sides of its box
 MIN_SIDE = 4.0  # px
@@ -88,14 +89,15 @@ def open_folder(url: str, split: str, size: int, class_names: Sequence[str] | No
     return Crops(size, names, tuple(items))
 
 
-def fingerprint(url: str) -> str:
-    """Sha256 (hex) of the names and sizes of the images that `open_folder` finds for train and val, wherever the folder lies."""
+def fingerprint(url: str, full: bool = False) -> str:
+    """Sha256 (hex) of the names and sizes of the images for train and val, and if `full` of their contents, wherever the folder lies."""
     system, root = files.open_url(url)
-    parts = []
-    for split in ("train", "val"):
-        top = files.join(root, split)
-        found = system.find(top, detail=True) if system.exists(top) else {}
-        parts.append([split, sorted([posixpath.relpath(path, top), entry["size"]] for path, entry in found.items())])
+
+    def facts(top: str, path: str, size: int) -> list[Any]:
+        return [posixpath.relpath(path, top), size, *([sha256_file(files.local_file(files.full_url(system, path)))] if full else [])]
+
+    tops = {split: files.join(root, split) for split in ("train", "val")}
+    parts = [[split, sorted(facts(top, path, size) for path, size in files.find(system, top).items())] for split, top in tops.items()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -1,17 +1,22 @@
-"""Files of a data set at any fsspec URL: listings, bytes, and a local copy for what is remote."""
+"""Files of a data set at any fsspec URL: listings, bytes, and a local copy for what is remote; errors that pass are waited for."""
 
 import hashlib
 import os
 import posixpath
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from spnas_core import listing
 from spnas_core.errors import UserError
 from spnas_core.names import check_url
+from spnas_core.retries import insist
+
+Answer = TypeVar("Answer")
 
 
 def open_url(url: str) -> tuple[Any, str]:
@@ -38,14 +43,48 @@ def join(path: str, *parts: str) -> str:
     return path if inner == "." else f"{path.rstrip('/')}/{inner}"
 
 
+def _ask(call: Callable[[], Answer], url: str, action: str) -> Answer:
+    """Do `action` on what lies at `url`, again as long as its errors may pass; UserError where it is forbidden, StoreError in the end."""
+
+    def once() -> Answer:
+        try:
+            return call()
+        except PermissionError as error:
+            raise UserError(f"{url}: not allowed to {action} it: {error}") from error
+
+    return insist(once, f"{url}: {action}")
+
+
 def list_folder(system: Any, path: str) -> dict[str, dict[str, Any]]:
     """Name -> fsspec info (``size``, ``type``) of each entry of a folder, by one listing; empty where there is no such folder."""
     try:
-        entries = system.ls(path, detail=True)
+        entries = _ask(lambda: system.ls(path, detail=True), full_url(system, path), "list")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     own = path.strip("/")
     return {posixpath.basename(e["name"].rstrip("/")): e for e in entries if e["name"].strip("/") != own}
+
+
+def find(system: Any, path: str) -> dict[str, int]:
+    """Size of every file below a folder, by its full path; empty where there is no such folder."""
+    return _ask(lambda: listing.find(system, path), full_url(system, path), "list")
+
+
+def read(system: Any, path: str) -> bytes:
+    """Content of one file, all of it; FileNotFoundError."""
+
+    def whole() -> bytes:
+        content = bytes(system.cat_file(path))
+        _check_whole(len(content), system.size(path))
+        return content
+
+    return _ask(whole, full_url(system, path), "read")
+
+
+def _check_whole(found: int, expected: int | None) -> None:
+    """ConnectionError, which passes, where a read was torn."""
+    if expected is not None and found != expected:
+        raise ConnectionError(f"{found} of {expected} bytes")
 
 
 def cache_folder() -> Path:
@@ -58,23 +97,28 @@ def local_file(url: str) -> Path:
 
     The copy is named by the URL and what the store says of the file (size, time, tag), so a replaced file is fetched anew. It is
     written beside its place and then renamed: several processes may ask for the same file, and no one sees a part of it.
-    UserError where there is no such file.
+    UserError where there is no such file, StoreError where its place does not answer.
     """
     system, path = open_url(url)
     if isinstance(system, LocalFileSystem):
         return Path(path)
     try:
-        version = system.ukey(path)
-        key = hashlib.sha256(f"{full_url(system, path)} {version}".encode()).hexdigest()
-        target = cache_folder() / "data" / key[:2] / (key + posixpath.splitext(path)[1])
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f"{key}.{os.getpid()}.{uuid.uuid4().hex}.part")
-            try:
-                system.get_file(path, str(part))
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
+        return _ask(lambda: _copy(system, path), url, "read")
     except FileNotFoundError as error:
         raise UserError(f"{url}: expected a file, found none") from error
+
+
+def _copy(system: Any, path: str) -> Path:
+    """Path of the cached copy of a remote file, which is made where there is none of this version."""
+    key = hashlib.sha256(f"{full_url(system, path)} {system.ukey(path)}".encode()).hexdigest()
+    target = cache_folder() / "data" / key[:2] / (key + posixpath.splitext(path)[1])
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{key}.{os.getpid()}.{uuid.uuid4().hex}.part")
+        try:
+            system.get_file(path, str(part))
+            _check_whole(part.stat().st_size, system.size(path))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     return target

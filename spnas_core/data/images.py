@@ -5,15 +5,19 @@ Shapes: H, W = network input px; h, w = valid px of one image inside it (top lef
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from spnas_core.errors import UserError
+from spnas_core.retries import insist, passes
 
 Pixels = npt.NDArray[np.uint8]
+Found = TypeVar("Found")
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB in [0, 1]; torchvision's
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -27,27 +31,43 @@ def decode(path: Path, name: str = "") -> Pixels:
     """RGB pixels (H, W, 3) of an image file, its EXIF rotation applied; grey, palette, CMYK, alpha and 16 bit become 8-bit RGB.
 
     Alpha is dropped, 16-bit values keep their upper byte. UserError names the file (as `name`, if given) that is truncated,
-    missing or no image.
+    missing or no image; a disk that does not answer is waited for, and then a StoreError.
     """
-    try:
+
+    def pixels() -> Pixels:
         with Image.open(path) as image:
             image.load()
             return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except _BROKEN as error:
-        raise UserError(f"image {name or path}: expected a whole image file, got: {_one_line(error)}") from error
+
+    return _whole(pixels, str(name or path))
 
 
 def probe(path: Path, name: str = "") -> tuple[int, int]:
     """Width and height after EXIF rotation, px; reads all of the file, so that a truncated one is a UserError (JPEG at 1/8 size: fast)."""
-    try:
+
+    def size() -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
             rotated = image.getexif().get(_ORIENTATION) in _ROTATED
-    except _BROKEN as error:
-        raise UserError(f"image {name or path}: expected a whole image file, got: {_one_line(error)}") from error
-    return (height, width) if rotated else (width, height)
+        return (height, width) if rotated else (width, height)
+
+    return _whole(size, str(name or path))
+
+
+def _whole(read: Callable[[], Found], name: str) -> Found:
+    """Read an image file; UserError where it is broken, StoreError where its disk does not answer."""
+
+    def once() -> Found:
+        try:
+            return read()
+        except _BROKEN as error:
+            if passes(error):
+                raise
+            raise UserError(f"image {name}: expected a whole image file, got: {_one_line(error)}") from error
+
+    return insist(once, f"image {name}: read")
 
 
 def check_size(found: tuple[int, int], annotated: tuple[int, int], name: str) -> None:
