@@ -41,7 +41,6 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
     site = Site(
         store=plan.store.url,
         devices=run.devices,
-        device_target=run.device_target,
         threads=run.threads,
         timeout=60 * run.timeout_minutes,
         checkpoint_seconds=run.checkpoint_seconds,

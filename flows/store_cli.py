@@ -51,6 +51,8 @@ def show(
         typer.echo(f"{key:13s} {', '.join(document[key]) or '-'}")
     if manifest:
         typer.echo(f"{'seconds':13s} {manifest.seconds}")
+        typer.echo(f"{'device':13s} {manifest.job.get('device_target') or '-'}")
+        typer.echo(f"{'versions':13s} {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}")
         for file, one in manifest.files.items():
             typer.echo(f"{'file':13s} {file}, {one.size} bytes, sha256 {one.sha256}")
         for metric, value in manifest.metrics.items():

@@ -32,11 +32,12 @@ TypeText = Annotated[str, AfterValidator(_canonical_type)]
 ArchText = Annotated[str, AfterValidator(_canonical)]
 Limit = tuple[float | None, float | None]
 Taps = tuple[NonNegativeInt, ...]
-Objective = Literal["AP", "AP50", "params", "macs"]  # what every training measures
+Objective = Literal["AP", "AP50", "params", "macs", "latency_ms", "memory_mb"]
 Objectives = tuple[Objective, ...]
 SCORES: Objectives = ("AP", "AP50")  # the higher the better; of the others, the lower
 OBJECTIVES: Objectives = ("AP", "macs")
 MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
+DeviceTarget = Literal["CPU", "Ascend", "GPU"]
 
 
 class Settings(BaseModel):
@@ -218,7 +219,7 @@ class Run(Settings):
     seed: int = Field(0, ge=0)
     devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each")
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
-    device_target: Literal["CPU", "Ascend", "GPU"] = "CPU"
+    device_target: DeviceTarget = "CPU"
     timeout_minutes: PositiveFloat = Field(600.0, description="longest time of one job")
     memory_gb: PositiveFloat | None = Field(None, description="most memory of the host that one job may have, GB; null = no limit")
     retries: Retries = Field(Retries(), description="how often a job that failed is started again")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from spnas_core.config import ArchText, Detector, Recipe, Reignite, Settings
+from spnas_core.config import ArchText, Detector, DeviceTarget, Recipe, Reignite, Settings
 
 RECIPE_VERSION = 2  # raise it when the meaning of a job changes: old artifacts are then not found any more
 
@@ -48,6 +48,7 @@ class TrainJob(Settings):
     resume: str | None = Field(
         None, description="digest of the artifact of an earlier rung to go on from; it saves time and does not change the result"
     )
+    device_target: DeviceTarget = "CPU"
 
 
 class ReigniteJob(Settings):
@@ -61,6 +62,7 @@ class ReigniteJob(Settings):
     data: Data
     weights: tuple[Weights, ...] = ()
     seed: int = 0
+    device_target: DeviceTarget = "CPU"
 
 
 class EvaluateJob(Settings):
@@ -72,6 +74,7 @@ class EvaluateJob(Settings):
     data: Data
     split: str
     weights: tuple[Weights, ...]
+    device_target: DeviceTarget = "CPU"
 
 
 class BenchmarkJob(Settings):
@@ -81,7 +84,7 @@ class BenchmarkJob(Settings):
     arch: ArchText
     detector: Detector
     classes: PositiveInt
-    device_target: str
+    device_target: DeviceTarget
     threads: PositiveInt
 
 
@@ -94,7 +97,10 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob) -> str:
-    """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, thresholds."""
+    """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, thresholds.
+
+    The kind of device is in it, since each has its own arithmetic; versions of libraries are not, and are in the artifact's manifest.
+    """
     document = job.model_dump(mode="json")
     document.get("data", {}).pop("url", None)
     for name in ("checkpoint", "checkpoint_coverage", "resume"):

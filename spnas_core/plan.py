@@ -52,7 +52,7 @@ class Plan:
                 "checkpoint_sha256": self.checkpoint_sha256,
                 "checkpoint_coverage": settings.checkpoint_coverage,
             }
-        common = {"data": self.data, "seed": settings.seed}
+        common = {"data": self.data, "seed": settings.seed, "device_target": settings.device_target}
         return TrainJob(arch=arch, detector=detector, recipe=recipe, weights=weights, **common, **from_checkpoint)
 
     def reignite(self, trial: Trial) -> ReigniteJob:
@@ -66,13 +66,16 @@ class Plan:
             data=self.data,
             weights=(trained(trial),),
             seed=settings.seed,
+            device_target=settings.device_target,
         )
 
     def evaluate(self, job: TrainJob, artifact: str, split: Split) -> EvaluateJob:
         """Job that scores what the train job left, the artifact of digest `artifact`, on a split of the data."""
         data = self.test if split == "test" and self.test else self.data
         weights = Weights(kind="train", digest=artifact, arch=job.arch)
-        return EvaluateJob(arch=job.arch, detector=job.detector, data=data, split=split, weights=(weights,))
+        return EvaluateJob(
+            arch=job.arch, detector=job.detector, data=data, split=split, weights=(weights,), device_target=job.device_target
+        )
 
     def after(self, rounds: int) -> "Plan":
         """Plan of this run with so many serial rounds; what its serial stage leaves is what this one's has found by then."""
@@ -141,7 +144,7 @@ def stage_keys(plan: Plan) -> dict[str, str]:
         "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},
     }
     keys: dict[str, str] = {}
-    before = canonical_json({"data": data, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
+    before = canonical_json({"data": data, "device": settings.device_target, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
     for name in STAGE_NAMES:
         before = hashlib.sha256(canonical_json({"stage": name, "settings": parts[name], "before": before}).encode()).hexdigest()
         keys[name] = before

@@ -41,7 +41,6 @@ def run_job(
     threads: int = 1,
     timeout: float | None = None,
     on_progress: Progress | None = None,
-    device_target: str = "CPU",
     checkpoint_seconds: float = 60.0,
     memory_gb: float | None = None,
     lease: Lease = Lease(),  # noqa: B008 - it is immutable
@@ -65,7 +64,6 @@ def run_job(
             {
                 "job": job.model_dump(),
                 "store": store.url,
-                "device_target": device_target,
                 "device_id": slot,
                 "threads": threads,
                 "checkpoint_seconds": checkpoint_seconds,

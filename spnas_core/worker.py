@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from pydantic import Field, ValidationError
 
@@ -40,7 +40,6 @@ class Order(Settings):
 
     job: jobs.Job = Field(discriminator="kind")
     store: str
-    device_target: Literal["CPU", "Ascend", "GPU"] = "CPU"
     device_id: int = 0
     threads: int = Field(1, ge=1)
     checkpoint_seconds: float = Field(60.0, description="time between two checkpoints of a training")
@@ -51,9 +50,9 @@ def environment(order: Order) -> dict[str, str]:
     """Variables that MindSpore and its libraries read when they are loaded."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     found = {**dict.fromkeys(names, str(order.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
-    if order.device_target == "Ascend":
+    if order.job.device_target == "Ascend":
         found["ASCEND_RT_VISIBLE_DEVICES"] = str(order.device_id)
-    if order.device_target == "GPU":
+    if order.job.device_target == "GPU":
         found["CUDA_VISIBLE_DEVICES"] = str(order.device_id)
     return found
 
@@ -73,8 +72,8 @@ def prepare_device(order: Order) -> None:
     """Point MindSpore to its device and its threads."""
     import mindspore
 
-    mindspore.set_device(order.device_target, 0)  # the only one that `environment` leaves visible
-    if order.device_target == "CPU":
+    mindspore.set_device(order.job.device_target, 0)  # the only one that `environment` leaves visible
+    if order.job.device_target == "CPU":
         mindspore.device_context.cpu.op_tuning.threads_num(order.threads)
 
 
@@ -110,7 +109,7 @@ def perform(order: Order, report: Report, stop: threading.Event) -> Manifest:
     with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
         out, resume, compiled = Path(scratch) / "out", Path(scratch) / "resume", Path(scratch) / "graphs"
         out.mkdir()
-        likeness = graphs.key(job, order.device_target)
+        likeness = graphs.key(job)
         graphs.borrow(likeness, compiled)
         os.environ.update(graphs.variables(compiled))
         checkpoints.load(resume)
@@ -144,7 +143,7 @@ def main(path: str) -> int:
     lines = _own_stdout()
 
     def report(event: dict[str, Any]) -> None:
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line(Path(path).stem, event)}\n")  # first, and at once: the log tells how far it came
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line(Path(path).stem, event)}\n")  # first: the log tells how far it came
         lines.write(json.dumps(event) + "\n")
         lines.flush()
 

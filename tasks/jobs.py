@@ -30,7 +30,6 @@ class Site:
 
     store: str
     devices: tuple[int, ...] = (0,)
-    device_target: str = "CPU"
     threads: int = 1
     timeout: float | None = None
     checkpoint_seconds: float = 60.0
@@ -70,7 +69,6 @@ def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifes
             threads=threads,
             timeout=site.timeout,
             on_progress=lambda event: log_progress(label, event),
-            device_target=site.device_target,
             checkpoint_seconds=site.checkpoint_seconds,
             memory_gb=site.memory_gb,
         )

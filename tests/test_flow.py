@@ -142,14 +142,14 @@ def test_a_poisoned_result_is_a_miss_and_runs_nothing(finished: tuple[Plan, dict
     assert not (tmp_path / "owned").exists()
 
 
-def test_another_search_with_the_same_candidates_trains_nothing(
+def test_another_run_with_other_objectives_reuses_every_training(
     finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, summary = finished
     serial = plan.settings.serial.model_copy(update={"n_stuck": 9, "max_optimal": 7})
-    settings = plan.settings.model_copy(update={"name": "other", "serial": serial, "budget": Budget(gmacs=(None, 1000.0))})
+    update = {"name": "other", "objectives": ("AP", "params"), "serial": serial, "budget": Budget(gmacs=(None, 1000.0))}
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
-    found = spnas(settings, plan.data.url, plan.store.url)
+    found = spnas(plan.settings.model_copy(update=update), plan.data.url, plan.store.url)
     assert found["key"] != summary["key"]
     assert found["table"] == summary["table"]
 

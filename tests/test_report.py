@@ -149,7 +149,8 @@ def test_stage_keys_follow_what_determines_them(plan: Plan) -> None:
         other = Plan(settings, plan.store, plan.data, 1)
         return [name for name in STAGE_NAMES if other.keys[name] != plan.keys[name]]
 
-    assert changed(name="other", devices=(0, 1, 2), threads=7, timeout_minutes=5.0, device_target="Ascend") == []
+    assert changed(name="other", devices=(0, 1, 2), threads=7, timeout_minutes=5.0, memory_gb=1.0, retries={"killed": 0}) == []
+    assert changed(device_target="Ascend") == list(STAGE_NAMES)
     assert changed(seed=1) == list(STAGE_NAMES)
     assert changed(serial=plan.settings.serial.model_dump() | {"rounds": 9}) == list(STAGE_NAMES[1:])
     assert changed(reignite={"epochs": 99}) == list(STAGE_NAMES[1:])

@@ -3,6 +3,9 @@
 import http.client
 import os
 import random
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +22,7 @@ from flows import presets
 from flows.spnas import spnas
 from spnas_core import runner
 from spnas_core.config import Detector, Recipe
-from spnas_core.errors import MissingArtifactError, StoreError, UserError
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.housekeeping import garbage, verify
 from spnas_core.inventory import take_inventory
 from spnas_core.job import Data, TrainJob
@@ -159,6 +162,62 @@ def test_no_key_is_in_anything_that_a_job_leaves(s3_url: str, tmp_path: Path) ->
     assert {path.split("/")[0] for path in paths} == {"claims", "logs", "train"}
     left = [str(caught.value), str(events), *(store.read(path).decode() for path in paths)]
     assert not [text for text in left if "secretsecret" in text or "AWS_" in text]
+
+
+def test_a_training_outlives_its_server_and_goes_on_after_a_kill(
+    s3_url: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is killed in mid-training and comes back, then the worker is: the weights are those of a training left alone."""
+    import s3fs
+
+    sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
+    detector = Detector(image_size=(64, 64), proposals_train=20, proposals_test=10, detections=10, **sizes)
+    data = Data(url=str(tiny_data), fingerprint="f")
+    job = TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(epochs=150, batch=4, warmup_steps=0), data=data)
+    alone = run_job(job, str(tmp_path / "alone"))
+    server, pids, saved, resumed = S3Server(tmp_path / "s3"), [], [], []
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+
+    def disturb(event: dict[str, Any]) -> None:
+        if event["event"] == "start":
+            pids.append(event["pid"])
+        if event["event"] == "resume":
+            resumed.append(event["done"])
+        if event["event"] == "checkpoint":
+            saved.append(event["done"])
+            if len(saved) == 2:
+                server.kill()
+                threading.Timer(1.0, server.start).start()
+            if len(saved) == 4:
+                os.kill(pids[0], signal.SIGKILL)
+
+    try:
+        server.start()
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("other")
+        with pytest.raises(JobError, match="killed: it died of SIGKILL"):
+            run_job(job, "s3://other/store", checkpoint_seconds=0.2, on_progress=disturb)
+        again = run_job(job, "s3://other/store", checkpoint_seconds=0.2, on_progress=disturb)
+        assert resumed == [saved[3]]
+        assert again.files["weights.safetensors"] == alone.files["weights.safetensors"]
+        assert {path.split("/")[0] for path in Store("s3://other/store").files()} == {"train", "logs"}
+    finally:
+        server.kill()
+
+
+@pytest.mark.long
+def test_no_secret_is_in_anything_that_a_run_leaves(s3_url: str, tiny_data: Path, tmp_path: Path) -> None:
+    """Not in the store, on the terminal, in the database of the embedded Prefect server, or in any other file."""
+    places = {"PREFECT_HOME": str(tmp_path / "prefect"), "SPNAS_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
+    secret, url = KEYS["AWS_SECRET_ACCESS_KEY"], f"{s3_url}/{os.urandom(8).hex()}"
+    command = [sys.executable, "-m", "flows.cli", "run", "smoke", "--data", str(tiny_data), "--store", url, "--set", "serial.candidates=1"]
+    ended = subprocess.run(command, env={**os.environ, **places, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    store = Store(url, tmp_path / "cache")
+    local = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "prefect.db" in {path.name for path in local}
+    left = {str(path): path.read_bytes() for path in local} | {path: store.read(path) for path in store.files()}
+    left["terminal"] = (ended.stdout + ended.stderr).encode()
+    assert not [name for name, content in left.items() if secret.encode() in content]
 
 
 @pytest.mark.long
