@@ -3,8 +3,8 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from flows.display import shown
 from spnas_core import runner
@@ -13,7 +13,9 @@ from spnas_core.plan import open_plan
 from spnas_core.report import publish_run
 from spnas_core.stages import read_stage
 from spnas_core.store import Store
+from spnas_core.studies import Kind, find_entries, open_study, publish_report
 
+T = TypeVar("T")
 GRACE = 10.0  # seconds that a job has for its last checkpoint
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -30,29 +32,51 @@ QUIET = {
 def search(settings: Run, data: str, store: str) -> dict[str, Any]:
     """Do the run, showing its progress on standard error, and return its summary."""
     url = Store(store).url
-    with shown(), _ended_by_signals():
+    with shown(), ended_by_signals():
         plan = open_plan(settings, data, url)
         if plan.store.find("stage", plan.keys["full_train"]):
             return publish_run(plan, read_stage(plan.store, plan.keys["full_train"]))
-        return _flow(settings, plan.data.url, url)
+        return with_server(lambda: _flow(settings, plan.data.url, url))
 
 
 def _flow(settings: Run, data: str, store: str) -> dict[str, Any]:
+    from flows.spnas import spnas
+
+    return spnas(settings, data, store)
+
+
+def study(kind: Kind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
+    """Do a study, showing its progress on standard error, and return its summary."""
+    url = Store(store).url
+    with shown(), ended_by_signals():
+        asked = open_study(kind, settings, data, url, seeds, count)
+        if entries := find_entries(asked):
+            return publish_report(asked, entries)
+        return with_server(lambda: _study_flow(kind, settings, asked.plans[0].data.url, url, seeds, count))
+
+
+def _study_flow(*words: Any) -> dict[str, Any]:
+    from flows.study import study as study_flow
+
+    return study_flow(*words)
+
+
+def with_server(work: Callable[[], T]) -> T:
+    """Do `work` that runs a flow; a Prefect server is there, the one of PREFECT_API_URL or an ephemeral one."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.server import watch_ephemeral_server
-    from flows.spnas import spnas
 
     watch_ephemeral_server()
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return spnas(settings, data, store)
+        return work()
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Make SIGTERM end the run as an exception does, so that neither jobs nor the ephemeral server live on."""
+def ended_by_signals() -> Iterator[None]:
+    """Make SIGTERM end a run as an exception does, so that neither jobs nor the ephemeral server live on."""
 
     def end(_signal: int, _frame: Any) -> None:
         runner.stop_all(GRACE)

@@ -4,6 +4,7 @@ Every training is a job in a process of its own, every stage leaves an artifact,
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -38,7 +39,16 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
     run = presets.load(settings) if isinstance(settings, str) else settings
     plan = open_plan(run, data, store)
     announce_run(plan)
-    site = Site(
+    site = site_of(plan)
+    parallel = search(plan, site)
+    final = run_stage(plan, "full_train", parallel, lambda: full_train(plan, site, parallel))
+    return publish_run(plan, final)
+
+
+def site_of(plan: Plan) -> Site:
+    """Say where the jobs of a run take place."""
+    run = plan.settings
+    return Site(
         store=plan.store.url,
         devices=run.devices,
         threads=run.threads,
@@ -47,12 +57,14 @@ def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
         memory_gb=run.memory_gb,
         retries=run.retries,
     )
+
+
+def search(plan: Plan, site: Site) -> Stage:
+    """Do the four stages that search, and return what the last of them leaves."""
     start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
     serial = run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
     reignited = run_stage(plan, "reignite", serial, lambda: reignite(plan, site, serial))
-    parallel = run_stage(plan, "parallel", reignited, lambda: parallel_search(plan, site, reignited))
-    final = run_stage(plan, "full_train", parallel, lambda: full_train(plan, site, parallel))
-    return publish_run(plan, final)
+    return run_stage(plan, "parallel", reignited, lambda: parallel_search(plan, site, reignited))
 
 
 def fine_tune(plan: Plan, site: Site) -> Stage:
@@ -72,8 +84,8 @@ def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
             log_line(f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
             now = _reignite(plan, site, now, [reignited[number - 1]])
         children = propose_serial(now.parents(run.reignite.stem), run, number, plan.cost_of)
-        jobs = [_short_training(plan, settings.recipe, child, now.reignited) for child in children]
-        trials = train_candidates(plan, site, "serial", number, jobs, settings)
+        jobs = [short_training(plan, settings.recipe, child, now.reignited) for child in children]
+        trials = train_candidates(plan, site, "serial", number, jobs, settings.halving)
         now, until = _enter_round(plan, now, trials), plan.after(number)
         now = now.model_copy(update={"name": "serial", "key": until.keys["serial"]})
         publish_stage(until, now, time.monotonic() - begun)
@@ -91,8 +103,8 @@ def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
     settings = plan.settings.parallel
     parents = best(reignited.parents(plan.settings.reignite.stem), settings.parents, plan.settings.objectives)
     children = propose_parallel(parents, plan.settings, plan.cost_of, ledger=reignited.ledger)
-    jobs = [_short_training(plan, settings.recipe, child, reignited.reignited) for child in children]
-    now = _enter_round(plan, reignited, train_candidates(plan, site, "parallel", 1, jobs, settings))
+    jobs = [short_training(plan, settings.recipe, child, reignited.reignited) for child in children]
+    now = _enter_round(plan, reignited, train_candidates(plan, site, "parallel", 1, jobs, settings.halving))
     return now.model_copy(update={"name": "parallel", "key": plan.keys["parallel"]})
 
 
@@ -163,7 +175,7 @@ def _chosen(plan: Plan, parallel: Stage) -> tuple[Trial, list[str]]:
     return chosen, [f"{ahead} ({figures}); as in the paper, the parallel net is the final one."]
 
 
-def _short_training(plan: Plan, recipe: Recipe, child: Proposal, reignited: dict[str, Weights]) -> tuple[TrainJob, Trial]:
+def short_training(plan: Plan, recipe: Recipe, child: Proposal, reignited: Mapping[str, Weights]) -> tuple[TrainJob, Trial]:
     """Train a child from its parent's detector and, where that was reignited, the new backbone in it; returns the job and the parent."""
     parent = child.parent
     weights = (trained(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))

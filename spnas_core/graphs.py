@@ -53,7 +53,9 @@ def variables(folder: Path) -> dict[str, str]:
 def key(job: Job) -> str:
     """Name of the folder with the graphs of jobs like this one."""
     document = job.model_dump(mode="json", exclude=NUMBERS_ONLY)
-    all_new = not getattr(job, "weights", ()) and not getattr(job, "checkpoint", None)  # what is new is trained, also where norms and stages are frozen
+    all_new = not getattr(job, "weights", ()) and not getattr(
+        job, "checkpoint", None
+    )  # what is new is trained, also where norms and stages are frozen
     parts = {"job": document, "all_new": all_new, "source": _source(), "versions": versions()}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from spnas_core.stages import FILE, KEYS, Stage
 from spnas_core.storage import MANIFEST
 from spnas_core.store import Store
 
-KINDS = ("train", "reignite", "evaluate", "benchmark", "stage")
+KINDS = ("train", "reignite", "evaluate", "benchmark", "stage", "study")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Inventory:
-    """Sizes of all files by path, artifacts by name, and by run and stage the artifacts that they name, the last stage only if finished."""
+    """Sizes of all files by path, artifacts by name, and by run and stage (or study) the artifacts that they name, if finished."""
 
     files: dict[str, int]
     artifacts: dict[str, Artifact]
@@ -84,7 +84,7 @@ def take_inventory(store: Store) -> Inventory:
     }
     runs = {name: _stages(store, found, artifacts) for name, found in sorted(keys.items())}
     names = {path.split("/")[1] for path in files if path.startswith("runs/") and path.count("/") > 1}
-    finished = frozenset(name for name, stages in runs.items() if "full_train" in stages)
+    finished = frozenset(name for name, stages in runs.items() if stages and stages.keys() == keys[name].keys())
     return Inventory(files, artifacts, {name: runs.get(name, {}) for name in sorted(names)}, finished)
 
 
@@ -106,9 +106,11 @@ def _keys(content: bytes) -> dict[str, str]:
 
 
 def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) -> dict[str, frozenset[str]]:
-    """By finished stage, the artifacts that its record names, failed trials among them."""
+    """By finished stage or study, the artifacts that its record names, failed trials among them."""
     found = {}
     for stage, key in keys.items():
+        if f"study/{key}" in artifacts:
+            found[stage] = frozenset([f"study/{key}"])  # its sources are all that it needs
         name = f"stage/{key}"
         if name not in artifacts or artifacts[name].fault:
             continue

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from spnas_core import evaluate
-from spnas_core.config import Detector
 from spnas_core.data import files, images
 from spnas_core.errors import UserError
 

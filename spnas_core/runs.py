@@ -33,23 +33,27 @@ class Record(Settings):
 
 
 def announce_run(plan: Plan) -> None:
-    """Leave what `plan` is, before anything runs and again at the end.
+    """Leave what `plan` is, before anything runs and again at the end; as `announce` does."""
+    announce(plan.store, plan.settings.name, plan.keys, Record(settings=plan.settings, data=plan.data))
+
+
+def announce(store: Store, name: str, keys: dict[str, str], record: Record | None = None) -> None:
+    """Leave the keys of what is done below `runs/NAME/`, and the record of a run, by which it can be continued.
 
     Where the name was that of another run (other settings, data or program, so that its stages have other keys), all that this one left
     there moves to `runs/NAME-1/`, or the next number that is free, and stays a run of the store; one line says so.
     """
-    store, name = plan.store, plan.settings.name
-    record = Record(settings=plan.settings, data=plan.data)
     with store.claim("runs", name) as claim:
         claim.acquire(lambda: None, threading.Event(), lambda: None)
         before = _read(store, name, KEYS)
-        if before not in (None, plan.keys):
+        if before not in (None, keys):
             number = next(n for n in count(1) if _read(store, f"{name}-{n}", KEYS) in (None, before))
-            difference = _difference(_read(store, name, FILE), record.model_dump(mode="json"))
+            difference = _difference(_read(store, name, FILE), record.model_dump(mode="json")) if record else "with other settings"
             _move(store, name, f"{name}-{number}")
             log_line(f"run {name!r} of {store.url} was another ({difference}): what it left is now run '{name}-{number}', nothing is lost")
-        store.write(f"runs/{name}/{FILE}", record.model_dump_json(indent=1).encode())
-        store.write(f"runs/{name}/{KEYS}", json.dumps(plan.keys, indent=1).encode())
+        if record:
+            store.write(f"runs/{name}/{FILE}", record.model_dump_json(indent=1).encode())
+        store.write(f"runs/{name}/{KEYS}", json.dumps(keys, indent=1).encode())
 
 
 def read_run(store: Store, name: str) -> Record:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from spnas_core import metrics
-from spnas_core.config import MEASURED, Budget, Candidates, Detector
+from spnas_core.config import MEASURED, Budget, Detector, Halving
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob
 from spnas_core.ledger import Stage, Trial, survivors
@@ -25,10 +25,10 @@ def measure(plan: Plan, site: Site, nets: Iterable[tuple[str, Detector]]) -> lis
     return [one if isinstance(one, JobError) else {name: float(one.metrics[name]) for name in MEASURED} for one in ended]
 
 
-def train_candidates(plan: Plan, site: Site, stage: Stage, number: int, work: Work, settings: Candidates) -> list[Trial]:
+def train_candidates(plan: Plan, site: Site, stage: Stage, number: int, work: Work, halving: Halving | None) -> list[Trial]:
     """Train the candidates of round `number`; one that fails is a failed trial, and so is one over a measured limit, untrained.
 
-    Where `settings` say so, the worse ones stop at the rungs of successive halving.
+    With `halving`, the worse ones stop at its rungs.
     """
     measured = measure(plan, site, [(job.arch, job.detector) for job, _ in work])
     labels = [f"{stage} r{number} c{index + 1} {short(job.arch)}" for index, (job, _) in enumerate(work)]
@@ -42,7 +42,6 @@ def train_candidates(plan: Plan, site: Site, stage: Stage, number: int, work: Wo
     standing = {index: job for index, (job, _) in enumerate(work)}
     refused = {index: error for index, costs in enumerate(measured) if (error := _refusal(costs, plan.settings.budget))}
     trials = [end(index, standing.pop(index), error) for index, error in refused.items()]
-    halving = settings.halving
     for rung in (*(halving.rungs if halving else ()), None):
         standing = {index: job.model_copy(update={"stop": rung}) for index, job in standing.items()}
         ended = run_jobs(site, [(labels[index], job) for index, job in standing.items()])

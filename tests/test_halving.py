@@ -53,8 +53,7 @@ def play(scores: list[list[float | None]], halving: Halving | None) -> tuple[lis
         patch.setattr(candidates, "run_jobs", run_jobs)
         work = [(job_of(number), None) for number in range(len(scores))]
         plan = Plan(Run(), Store("memory://halving"), Data(url="x", fingerprint="f"), 1)
-        settings = Serial(recipe=RECIPE, halving=halving)
-        return candidates.train_candidates(plan, Site("x"), "serial", 1, work, settings), asked
+        return candidates.train_candidates(plan, Site("x"), "serial", 1, work, halving), asked
 
 
 @given(

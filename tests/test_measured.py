@@ -54,7 +54,7 @@ def play(plan: Plan, latencies: list[float | None]) -> tuple[list[Trial], list[J
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "run_jobs", run_jobs)
         work = [(plan.train(arch, SMALL, plan.settings.serial.recipe), None) for arch, _ in zip(ARCHS, latencies, strict=False)]
-        return candidates.train_candidates(plan, Site("x"), "serial", 1, work, plan.settings.serial), asked
+        return candidates.train_candidates(plan, Site("x"), "serial", 1, work, plan.settings.serial.halving), asked
 
 
 @given(st.lists(st.none() | st.floats(1, 100), max_size=8), LIMITS, LIMITS)

@@ -1,0 +1,156 @@
+"""`spnas study baselines`: SP-NAS beside simpler methods that train equally many epochs, with the same seeds.
+
+The start net, trained longer; random children of it, trained from scratch; random search with inheritance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.spnas import search, short_training
+from spnas_core.config import Recipe
+from spnas_core.job import Job, TrainJob, digest
+from spnas_core.ledger import Stage, Trial, ranked, winner
+from spnas_core.manifest import Manifest
+from spnas_core.plan import Plan, short, trained
+from spnas_core.progress import log_line
+from spnas_core.search import Proposal, propose_parallel
+from spnas_core.stages import enter
+from spnas_core.studies import Study
+from spnas_core.study import METHODS, Method, Outcome, deal, epochs_of, lasting, propose_children, search_epochs
+from tasks.candidates import train_candidates
+from tasks.jobs import Site, completed, run_jobs
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What one method tried with one seed, the epochs that it took, and the artifacts that are none of a trial."""
+
+    plan: Plan
+    ledger: Sequence[Trial]
+    epochs: int
+    others: tuple[str, ...] = ()
+
+
+def compare(asked: Study, site: Site) -> list[Outcome]:
+    """Search with every method and seed, train what each chose by the final recipe, and score it on the test split."""
+    _completed(site, [(f"fine_tune s{p.settings.seed}", start_training(p, p.settings.fine_tune)) for p in asked.plans])
+    spnas = [sp_nas(plan, site) for plan in asked.plans]
+    start, scratch = without_inheritance(spnas, site)
+    return conclude({"start": start, "scratch": scratch, "random": [random_search(one, site) for one in spnas], "spnas": spnas}, site)
+
+
+def sp_nas(plan: Plan, site: Site) -> Searched:
+    """Search as a run does."""
+    log_line(f"study: SP-NAS, seed {plan.settings.seed}")
+    stage = search(plan, site)
+    others = tuple(f"reignite/{weights.digest}" for weights in stage.reignited.values())
+    return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), others)
+
+
+def without_inheritance(spnas: Sequence[Searched], site: Site) -> tuple[list[Searched], list[Searched]]:
+    """Spend the epochs of SP-NAS on the start net alone; and on the start net and children of it, all trained from scratch like it."""
+    log_line("study: the start net, trained longer, and random nets from scratch")
+    longer, scratch = [], []
+    for one in spnas:
+        plan, recipe, seed = one.plan, one.plan.settings.fine_tune, one.plan.settings.seed
+        lengths = deal(one.epochs - recipe.epochs, recipe.epochs)
+        children = zip(propose_children(one.ledger[:1], plan.settings, 1, len(lengths), plan.cost_of), lengths, strict=False)
+        longer.append((f"start s{seed}", start_training(plan, lasting(recipe, one.epochs))))
+        jobs = [from_scratch(plan, child, lasting(recipe, epochs)) for child, epochs in children]
+        scratch.append([(f"scratch s{seed} {short(job.arch)}", job) for job in jobs])
+    work = [*longer, *(child for children in scratch for child in children)]
+    ended = run_jobs(site, work)
+    trials = {digest(job): enter("serial", 1, n, None, job, end) for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))}
+    alone = [Searched(one.plan, [trials[digest(job)]], epochs_of([job])) for one, (_, job) in zip(spnas, longer, strict=True)]
+    many = []
+    for one, children in zip(spnas, scratch, strict=True):
+        jobs = [job for _, job in children]
+        ledger = [one.ledger[0], *(trials[digest(job)] for job in jobs)]
+        many.append(Searched(one.plan, ledger, one.plan.settings.fine_tune.epochs + epochs_of(jobs)))
+    return alone, many
+
+
+def random_search(spnas: Searched, site: Site) -> Searched:
+    """Spend the epochs of SP-NAS on children of uniformly drawn parents, by the same operators, in rounds of the same size, inherited.
+
+    It ends with as many parallel candidates as SP-NAS; what that spent on reignitions goes to more serial ones.
+    """
+    plan, settings = spnas.plan, spnas.plan.settings
+    log_line(f"study: random search, seed {settings.seed}")
+    ledger, number, jobs = list(spnas.ledger[:1]), 0, [start_training(plan, settings.fine_tune)]
+
+    def train(stage: Stage, place: int, children: Sequence[Proposal], recipes: Sequence[Recipe]) -> None:
+        work = [short_training(plan, recipe, child, {}) for child, recipe in zip(children, recipes, strict=False)]
+        ledger.extend(train_candidates(plan, site, stage, place, work, None))
+        jobs.extend(job for job, _ in work)
+
+    parallel = [trial for trial in spnas.ledger if trial.stage == "parallel"]
+    copies = search_epochs(parallel, settings, 0) // settings.parallel.recipe.epochs  # fewer than `parallel` where some stopped early
+    lengths = deal(spnas.epochs - epochs_of(jobs) - copies * settings.parallel.recipe.epochs, settings.serial.recipe.epochs)
+    while lengths:
+        number += 1
+        children = propose_children(ledger, settings, number, min(settings.serial.candidates, len(lengths)), plan.cost_of)
+        if not children:
+            break  # the space has no more
+        train("serial", number, children, [lasting(settings.serial.recipe, epochs) for epochs in lengths])
+        lengths = lengths[len(children) :]
+    if copies:
+        finished, rng = ranked(ledger, settings.objectives), np.random.default_rng(settings.seed)
+        parents = [finished[place] for place in rng.integers(len(finished), size=copies)]
+        asked = settings.model_copy(update={"parallel": settings.parallel.model_copy(update={"candidates": copies})})
+        train("parallel", 1, propose_parallel(parents, asked, plan.cost_of, ledger=ledger), [settings.parallel.recipe] * copies)
+    return Searched(plan, ledger, epochs_of(jobs))
+
+
+def conclude(found: dict[Method, list[Searched]], site: Site) -> list[Outcome]:
+    """Train the net that each method chose by its score on val to its end, going on from its weights, and score it on the test split."""
+    all_found = [(method, one, winner(one.ledger, one.plan.settings.objectives)) for method, ones in found.items() for one in ones]
+    jobs = [final_training(one.plan, chosen) for _, one, chosen in all_found]
+    labels = [f"{METHODS[method]}, seed {one.plan.settings.seed}" for method, one, _ in all_found]
+    finals = _completed(site, [(f"final {label}", job) for label, job in zip(labels, jobs, strict=True)])
+    tests = [one.plan.evaluate(job, final.digest, "test") for (_, one, _), job, final in zip(all_found, jobs, finals, strict=True)]
+    scored = _completed(site, [(f"test {label}", job) for label, job in zip(labels, tests, strict=True)])
+    outcomes = []
+    for (method, one, chosen), final, test in zip(all_found, finals, scored, strict=True):
+        trainings = [one.plan.store.find(*name.split("/")) for name in (*(f"train/{trial.digest}" for trial in one.ledger), *one.others)]
+        outcomes.append(
+            Outcome(
+                method=method,
+                seed=one.plan.settings.seed,
+                arch=chosen.arch,
+                artifacts=(*(f"{m.kind}/{m.digest}" for m in trainings if m), f"train/{final.digest}"),
+                nets=len(one.ledger),
+                failed=sum(trial.failure is not None for trial in one.ledger),
+                epochs=one.epochs,
+                minutes=sum(m.seconds for m in trainings if m) / 60,
+                params=final.metrics["params"],
+                macs=final.metrics["macs"],
+                val={name: final.metrics[name] for name in ("AP", "AP50")},
+                test={name: test.metrics[name] for name in ("AP", "AP50")},
+            )
+        )
+    return outcomes
+
+
+def start_training(plan: Plan, recipe: Recipe) -> TrainJob:
+    """Job that trains the start net."""
+    return plan.train(plan.settings.arch, plan.settings.detector, recipe)
+
+
+def from_scratch(plan: Plan, child: Proposal, recipe: Recipe) -> TrainJob:
+    """Job that trains a child on new weights."""
+    return plan.train(str(child.arch), child.detector, recipe)
+
+
+def final_training(plan: Plan, trial: Trial) -> TrainJob:
+    """Job that trains the net of a trial to its end, going on from its weights."""
+    return plan.train(trial.arch, trial.detector(plan.settings.detector), plan.settings.full_train, (trained(trial),))
+
+
+def _completed(site: Site, work: Sequence[tuple[str, Job]]) -> list[Manifest]:
+    """Run jobs, equal ones once, and return the manifests of all; a failure is raised."""
+    distinct = {digest(job): (label, job) for label, job in work}
+    manifests = dict(zip(distinct, completed(site, list(distinct.values())), strict=True))
+    return [manifests[digest(job)] for _, job in work]

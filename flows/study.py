@@ -1,0 +1,97 @@
+"""Studies of the search as a Prefect flow: against simpler methods, of its short scores, of inheritance.
+
+All trainings are jobs like those of a run: what a run or another study of the same settings has done is not done again.
+"""
+
+import json
+import time
+from typing import Any
+
+from prefect import flow
+
+from flows.baselines import compare, final_training, from_scratch
+from flows.spnas import fine_tune, short_training, site_of
+from spnas_core.config import Run
+from spnas_core.ledger import ranked
+from spnas_core.manifest import Manifest
+from spnas_core.plan import Plan, short
+from spnas_core.search import Proposal
+from spnas_core.studies import Kind, Study, find_entries, open_study, publish_entries, publish_report
+from spnas_core.study import Arrival, Forecast, arrival, lasting, propose_children
+from tasks.candidates import train_candidates
+from tasks.jobs import Site, completed
+from tasks.stages import run_stage
+
+LENGTHS = (2, 4, 8)  # of the trainings from scratch that look for a child's AP50, in lengths of its short training
+
+
+@flow(name="spnas-study")
+def study(kind: Kind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
+    """Do a study and return its summary, which also lies in `runs/NAME-KIND/report.json`."""
+    asked = open_study(kind, settings, data, store, seeds, count)
+    entries, begun = find_entries(asked), time.monotonic()
+    if entries is None:
+        work = {"baselines": compare, "proxy": forecast, "inheritance": race}[kind]
+        entries = tuple(work(asked, site_of(asked.plans[0])))
+        publish_entries(asked, entries, time.monotonic() - begun)
+    return publish_report(asked, entries)
+
+
+def forecast(asked: Study, site: Site) -> list[Forecast]:
+    """Train children of the start net briefly, as in the search, and each to its end."""
+    (plan,) = asked.plans
+    settings = plan.settings
+    work = [short_training(plan, settings.serial.recipe, child, {}) for child in _start_and_children(asked, site)]
+    nets = ranked(train_candidates(plan, site, "serial", 1, work, None), settings.objectives)
+    jobs = [(f"full_train {short(net.arch)}", final_training(plan, net)) for net in nets]
+    return [
+        Forecast(arch=net.arch, artifacts=(f"train/{net.digest}", f"train/{long.digest}"), short=net.ap, long=long.metrics["AP"])
+        for net, long in zip(nets, completed(site, jobs), strict=True)
+    ]
+
+
+def race(asked: Study, site: Site) -> list[Arrival]:
+    """Train children of the start net on inherited weights and from scratch, with an evaluation after every epoch.
+
+    From scratch the recipe is that of fine_tune, in trainings of growing length until one comes to the AP50 of the inherited child: the
+    rate falls to zero within each, so the length matters.
+    """
+    (plan,) = asked.plans
+    watched = plan.settings.serial.recipe.model_copy(update={"eval_epochs": 1})
+    children = _start_and_children(asked, site)
+    jobs = [(f"inherited {short(str(child.arch))}", short_training(plan, watched, child, {})[0]) for child in children]
+    inherited = dict(zip(children, completed(site, jobs), strict=True))
+    arrived: dict[Proposal, Arrival] = {}
+    for length in (watched.epochs * times for times in LENGTHS):
+        left = [child for child in children if child not in arrived or not arrived[child].reached]
+        recipe = lasting(plan.settings.fine_tune, length).model_copy(update={"eval_epochs": 1})
+        jobs = [(f"scratch, {length} epochs, {short(str(child.arch))}", from_scratch(plan, child, recipe)) for child in left]
+        for child, scratch in zip(left, completed(site, jobs), strict=True):
+            arrived[child] = _arrival(plan, inherited[child], scratch, length)
+    return [arrived[child] for child in children]
+
+
+def _start_and_children(asked: Study, site: Site) -> list[Proposal]:
+    """Train the start net, and propose children of it."""
+    (plan,) = asked.plans
+    start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
+    return propose_children(start.ledger, plan.settings, 1, asked.count, plan.cost_of)
+
+
+def _arrival(plan: Plan, ours: Manifest, scratch: Manifest, length: int) -> Arrival:
+    histories = [json.loads(plan.store.fetch("train", one.digest, "history.json").read_text()) for one in (ours, scratch)]
+    target = float(ours.metrics["AP50"])
+    first, theirs = (arrival(history, target) for history in histories)
+    epochs, seconds = first or (histories[0][-1]["epoch"], histories[0][-1]["seconds"])
+    scratch_epochs, scratch_seconds = theirs or (length, histories[1][-1]["seconds"])
+    return Arrival(
+        arch=ours.job["arch"],
+        artifacts=tuple(f"train/{one.digest}" for one in (ours, scratch)),
+        target=target,
+        inherited_epochs=epochs,
+        inherited_seconds=seconds,
+        scratch_epochs=scratch_epochs,
+        scratch_seconds=scratch_seconds,
+        scratch_length=length,
+        reached=theirs is not None,
+    )
