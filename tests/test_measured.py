@@ -100,16 +100,23 @@ def test_nothing_is_measured_unless_the_settings_ask_for_it() -> None:
         ({"objectives": ("AP", "macs", "latency_ms")}, True),
     ],
 )
-def test_a_measured_search_depends_on_the_device_and_no_training_does(settings: dict[str, Any], measures: bool) -> None:
-    plan = plan_of(**settings)
+def test_a_measured_search_depends_on_its_threads_and_no_training_does(settings: dict[str, Any], measures: bool) -> None:
+    plan, other = plan_of(**settings), plan_of(**settings, threads=7)
     assert plan.settings.measures == measures
-    for change in ({"device_target": "Ascend"}, {"threads": 7}):
-        other = plan_of(**settings, **change)
-        assert [name for name in STAGE_NAMES if other.keys[name] != plan.keys[name]] == (list(STAGE_NAMES[1:]) if measures else [])
-        assert jobs.digest(other.benchmark(ARCHS[0], SMALL)) != jobs.digest(plan.benchmark(ARCHS[0], SMALL))
-        assert jobs.digest(other.train(ARCHS[0], SMALL, other.settings.serial.recipe)) == jobs.digest(
-            plan_of().train(ARCHS[0], SMALL, plan.settings.serial.recipe)
-        )
+    assert [name for name in STAGE_NAMES if other.keys[name] != plan.keys[name]] == (list(STAGE_NAMES[1:]) if measures else [])
+    assert jobs.digest(other.benchmark(ARCHS[0], SMALL)) != jobs.digest(plan.benchmark(ARCHS[0], SMALL))
+    assert _training(other) == _training(plan_of())
+
+
+def test_measurements_and_trainings_depend_on_the_kind_of_device() -> None:
+    plan, other = plan_of(), plan_of(device_target="Ascend")
+    assert [name for name in STAGE_NAMES if other.keys[name] != plan.keys[name]] == list(STAGE_NAMES)
+    assert jobs.digest(other.benchmark(ARCHS[0], SMALL)) != jobs.digest(plan.benchmark(ARCHS[0], SMALL))
+    assert _training(other) != _training(plan)
+
+
+def _training(plan: Plan) -> str:
+    return jobs.digest(plan.train(ARCHS[0], SMALL, plan.settings.serial.recipe))
 
 
 def test_a_limit_says_what_it_wanted() -> None:

@@ -140,7 +140,7 @@ def test_an_ended_job_becomes_a_trial_without_times(plan: Plan, tmp_path: Path) 
     (tmp_path / "none").mkdir()
     manifest = plan.store.publish(job, tmp_path / "none", {**metrics(0.1), "seconds": 12.5}, 13.0)
     trial = enter("serial", 2, 3, "p", job, manifest)
-    assert trial == Trial(job.arch, "serial", 2, 3, "p", jobs.digest(job), metrics(0.1))
+    assert trial == Trial(job.arch, "serial", 2, 3, "p", jobs.digest(job), metrics(0.1), stem="7x7")
 
 
 def test_stage_keys_follow_what_determines_them(plan: Plan) -> None:
