@@ -16,7 +16,6 @@ from spnas_core.store import Store
 from spnas_core.studies import Kind, find_entries, open_study, publish_report
 
 T = TypeVar("T")
-GRACE = 10.0  # seconds that a job has for its last checkpoint
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -79,7 +78,7 @@ def ended_by_signals() -> Iterator[None]:
     """Make SIGTERM end a run as an exception does, so that neither jobs nor the ephemeral server live on."""
 
     def end(_signal: int, _frame: Any) -> None:
-        runner.stop_all(GRACE)
+        runner.stop_all(runner.GRACE)
         raise SystemExit(128 + signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, end)

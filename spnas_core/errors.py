@@ -18,6 +18,13 @@ class JobError(RuntimeError):
         self.message = message
 
 
+class Stopped(JobError):  # noqa: N818 - it is no failure of the job: its run ends
+    """A job was stopped, or its waiting, because the run that wants it ends; the next one goes on from its checkpoint."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("killed", message)
+
+
 class MissingArtifactError(LookupError):
     """An artifact that was expected is not in the store, or was found corrupt and set aside."""
 

@@ -17,12 +17,13 @@ from typing import Any, get_args
 from spnas_core import job as jobs
 from spnas_core import memory
 from spnas_core.claims import Lease
-from spnas_core.errors import JobError, MissingArtifactError, Reason, StoreError, UserError
+from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
 from spnas_core.manifest import Manifest
 from spnas_core.store import Store
 from spnas_core.worker import BAD_INPUT, Order, environment, out_of_memory
 
 LOG_LINES = 15
+GRACE = 10.0  # s that a job has for its last checkpoint when its run ends
 POLL = 0.25  # s between two looks at a worker and its limits
 Progress = Callable[[dict[str, Any]], None]
 _running: set[subprocess.Popen[bytes]] = set()
@@ -49,8 +50,9 @@ def run_job(
 
     Where another process has claimed the job, it is waited for: event ``wait``; `timeout`, in seconds, begins after that. `memory_gb` is a
     limit of the host memory, in GB, that the job's processes have at any time; one looks every `POLL` seconds.
-    JobError: a typed failure of the job, with the last lines of its log. UserError: the job's input is wrong. StoreError: no answer of the
-    store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's processes too.
+    JobError: a typed failure of the job, with the last lines of its log; Stopped where `stop_all` ended it. UserError: the job's input is
+    wrong. StoreError: no answer of the store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's
+    processes too.
     """
     if memory_gb is not None:
         memory.check_limits()
@@ -114,11 +116,15 @@ def stop_all(grace: float = 0.0) -> None:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """Give an event that `stop_all` sets."""
+    """Give an event that `stop_all` sets; a job that fails after that has been stopped."""
     stopped = threading.Event()
     _waiting.add(stopped)
     try:
         yield stopped
+    except JobError as error:
+        if stopped.is_set():
+            raise Stopped(error.message) from error
+        raise
     finally:
         _waiting.discard(stopped)
 

@@ -14,7 +14,7 @@ from prefect.tasks import exponential_backoff
 from spnas_core import job as jobs
 from spnas_core import runner
 from spnas_core.config import Retries
-from spnas_core.errors import JobError, UserError
+from spnas_core.errors import JobError, Stopped, UserError
 from spnas_core.job import Job
 from spnas_core.manifest import Manifest
 from spnas_core.progress import log_progress
@@ -46,7 +46,7 @@ class Site:
 def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
     """Whether a job that failed with `error` at its last of `attempts` is started again."""
     if isinstance(error, JobError):
-        return attempts <= int(getattr(policy, error.reason))
+        return attempts <= int(getattr(policy, error.reason)) and not isinstance(error, Stopped)
     return isinstance(error, OSError) and not isinstance(error, UserError) and attempts <= policy.store
 
 
@@ -85,7 +85,7 @@ def run_jobs(site: Site, work: Iterable[tuple[str, Job]]) -> list[Ended]:
             futures = [runners.submit(_checked(site, job), _parameters(site, label, job, site.threads // at_once)) for label, job in work]
             return [_ended(future.result(raise_on_failure=False)) for future in futures]
         except BaseException:
-            runner.stop_all()
+            runner.stop_all(runner.GRACE)
             raise
 
 

@@ -215,9 +215,9 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path) -
     model.mkdir()
     for name in ("model.json", "weights.safetensors"):
         (model / name).write_bytes(store.fetch("train", child.digest, name).read_bytes())
-    net, document = evaluate.open_model(str(model))
+    net, card = evaluate.open_model(str(model))
     split = coco.open_split(str(tiny_data), "val")
-    assert evaluate.detect(net, split, Detector.model_validate(document["detector"])) == records
+    assert evaluate.detect(net, split, card.detector) == records
     (picture,) = predict(str(model), [str(tiny_data / "images" / "val_0.png")], tmp_path / "out", 0.0)
     first = [record for record in records if record["image_id"] == 1]
     assert [one["score"] for one in picture["objects"]] == pytest.approx([record["score"] for record in first], abs=1e-4)
