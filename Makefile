@@ -15,11 +15,14 @@ setup: .venv/ready
 demo: setup  ## the five stages on made images
 	$(BIN)/spnas demo
 
+# two at once, each with one thread; the tests of a file share what they have set up
+BOTH := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: setup  ## all but the long proofs
-	$(BIN)/pytest -m "not long"
+	$(BOTH) -m "not long"
 
 test-fast: setup  ## no training, no server
-	$(BIN)/pytest -m "not long and not training"
+	$(BOTH) -m "not long and not training"
 
 test-long: setup
 	$(BIN)/pytest -m long

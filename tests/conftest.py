@@ -55,6 +55,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SPNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_beside_others() -> None:
+    """MindSpore's threads wait in a loop: where several tests run at once, each gets along with one."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import mindspore
+
+        mindspore.device_context.cpu.op_tuning.threads_num(1)
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One ephemeral Prefect server with a database of its own for all tests of flows."""

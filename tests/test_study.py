@@ -330,10 +330,10 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_is_only_looked_up(
 ) -> None:
     store = tmp_path / "store"
     monkeypatch.setenv("STUDY_STORE", str(store))
-    settings = tiny_settings(tmp_path, fine_tune=300)
+    settings = tiny_settings(tmp_path, fine_tune=80)
     words = ["inheritance", settings, "--data", str(tiny_data), "--store", str(store), "--children", "1", "--json"]
     first = Command(words, tmp_path / "first")
-    first.wait_for(": epoch 20 of 300")
+    first.wait_for(": epoch 5 of 80")
     first.process.send_signal(signal.SIGTERM)
     assert first.end() == (128 + signal.SIGTERM, "")
     assert survivors(store) == []
@@ -341,7 +341,7 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_is_only_looked_up(
     second = Command(words, tmp_path / "second")
     status, out = second.end()
     assert status == 0
-    assert ": epoch 20 of 300" not in second.log.read_text()
+    assert ": epoch 5 of 80" not in second.log.read_text()
     (child,) = json.loads(out)["entries"]
     assert child["inherited_epochs"] == 1
     assert child["scratch_length"] in (2, 4, 8)
