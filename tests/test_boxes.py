@@ -6,6 +6,7 @@ import numpy.typing as npt
 import pytest
 from mindspore import Tensor, ops
 
+from spnas_core.anchors import Grid, place_anchors
 from spnas_core.models import boxes
 
 Floats = npt.NDArray[np.float32]
@@ -54,7 +55,7 @@ def test_clip_and_size() -> None:
 
 def test_anchors_of_torchvision() -> None:
     """First and last anchors of a 2x3 map at stride 16 with sizes of 128 px, as torchvision's AnchorGenerator gives them."""
-    (found,) = boxes.anchors(((2, 3),), (16,), (128.0,), (0.5, 1.0, 2.0))
+    (found,) = place_anchors(Grid(((2, 3),), (16,), (128.0,)), (0.5, 1.0, 2.0))
     assert found.shape == (18, 4)
     np.testing.assert_array_equal(found[:3], [[-91, -45, 91, 45], [-64, -64, 64, 64], [-45, -91, 45, 91]])
     np.testing.assert_array_equal(found[-2], [-32, -48, 96, 80])

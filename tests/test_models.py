@@ -12,6 +12,7 @@ from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
 from spnas_core import morphism, start, training
+from spnas_core.anchors import Grid, place_anchors
 from spnas_core.config import Detector, Recipe
 from spnas_core.data import coco, loader
 from spnas_core.errors import JobError
@@ -196,7 +197,7 @@ def test_detections_are_the_best_of_each_class(eager_net: FasterRCNN) -> None:
 
 def test_the_pooled_levels_anchors_stand_where_torchvision_has_them() -> None:
     """At 800 x 1344 px the last stage has 25 x 42 cells, the pooled level 13 x 21: 800 // 13 = 61 px down, 64 px right."""
-    last, pooled = box_ops.anchors(((25, 42), (13, 21)), (32, 64), (256.0, 512.0), (1.0,))
+    last, pooled = place_anchors(Grid(((25, 42), (13, 21)), (32, 64), (256.0, 512.0)), (1.0,))
     np.testing.assert_array_equal(last[42], [-128, 32 - 128, 128, 32 + 128])
     np.testing.assert_array_equal(pooled[1], [64 - 256, -256, 64 + 256, 256])
     np.testing.assert_array_equal(pooled[-1], [20 * 64 - 256, 12 * 61 - 256, 20 * 64 + 256, 12 * 61 + 256])

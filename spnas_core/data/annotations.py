@@ -34,14 +34,13 @@ def check(document: Any, where: str) -> Clean:
     """Check a parsed annotation file of the place `where`; UserError in one line."""
     if not isinstance(document, dict):
         raise UserError(f"{where}: expected an object with images, annotations and categories, got a {type(document).__name__}")
-    images = _entries(document, "images", {"id": _is_id, "file_name": _is_name, "width": _is_size, "height": _is_size}, where)
+    images = _entries(document, "images", where)
     if not images:
         raise UserError(f"{where}: expected at least one image, got none")
-    kinds = _entries(document, "categories", {"id": _is_id, "name": _is_name}, where)
+    kinds = _entries(document, "categories", where)
     if not kinds:
         raise UserError(f"{where}: expected at least one category, got none")
-    keys = {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box}
-    marks = _entries(document, "annotations", keys, where)
+    marks = _entries(document, "annotations", where)
     _unique(images, "id", f"{where}: images")
     _unique(kinds, "id", f"{where}: categories")
     _unique(kinds, "name", f"{where}: categories")
@@ -66,7 +65,7 @@ def _clean(images: list[dict[str, Any]], kinds: list[dict[str, Any]], marks: lis
     index = np.array([image_index[mark["image_id"]] for mark in marks], np.int64)
     given = np.array([mark["bbox"] for mark in marks], np.float64).reshape(-1, 4)
     limits = np.array([[image["width"], image["height"]] for image in images], np.float64)[index]
-    boxes, faults = _clip(given, limits)
+    boxes, faults = clip(given, limits)
     crowd = np.array([bool(mark.get("iscrowd", 0)) for mark in marks], bool)
     keep = (faults == "") | (faults == "clipped")
     labels = np.array([label_of[mark["category_id"]] for mark in marks], np.int32)
@@ -86,8 +85,11 @@ def _clean(images: list[dict[str, Any]], kinds: list[dict[str, Any]], marks: lis
     )
 
 
-def _clip(given: npt.NDArray[np.float64], limits: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]:
-    """Boxes xyxy inside their images, and the fault of each: ``""``, ``zero area``, ``outside`` or ``clipped``."""
+def clip(given: npt.NDArray[np.float64], limits: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]:
+    """Boxes xyxy (n, 4) inside their images, and the fault of each: ``""``, ``zero area``, ``outside`` or ``clipped``.
+
+    `given` (n, 4) is xywh, `limits` (n, 2) width and height of the images, px.
+    """
     raw = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
     bounds = np.concatenate([limits, limits], axis=1)
     boxes = np.clip(raw, 0.0, bounds).astype(np.float32)
@@ -111,19 +113,26 @@ def _scored(mark: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
-def _entries(document: dict[str, Any], key: str, fields: Mapping[str, Callable[[Any], str]], where: str) -> list[dict[str, Any]]:
+def _entries(document: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
     entries = document.get(key)
     if not isinstance(entries, list):
         raise UserError(f"{where}: expected a list under {key!r}, got {'nothing' if entries is None else type(entries).__name__}")
     for position, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: {key}[{position}]: expected an object, got {entry!r}")
-        for name, expected in fields.items():
-            if name not in entry:
-                raise UserError(f"{where}: {key}[{position}] has no {name!r}")
-            if wrong := expected(entry[name]):
-                raise UserError(f"{where}: {key}[{position}]: expected {wrong} as {name!r}, got {entry[name]!r}")
+        if wrong := fault(entry, key):
+            raise UserError(f"{where}: {key}[{position}]{wrong}")
     return entries
+
+
+def fault(entry: Any, key: str) -> str:
+    """Say what is wrong with an entry of the list `key`, a field that is missing or of the wrong kind; an empty text where nothing is."""
+    if not isinstance(entry, dict):
+        return f": expected an object, got {entry!r}"
+    for name, expected in FIELDS[key].items():
+        if name not in entry:
+            return f" has no {name!r}"
+        if wrong := expected(entry[name]):
+            return f": expected {wrong} as {name!r}, got {entry[name]!r}"
+    return ""
 
 
 def _unique(entries: list[dict[str, Any]], key: str, where: str) -> None:
@@ -147,3 +156,10 @@ def _is_name(value: Any) -> str:
 def _is_box(value: Any) -> str:
     good = isinstance(value, list) and len(value) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
     return "" if good else "four finite numbers [x, y, width, height]"
+
+
+FIELDS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
+    "images": {"id": _is_id, "file_name": _is_name, "width": _is_size, "height": _is_size},
+    "categories": {"id": _is_id, "name": _is_name},
+    "annotations": {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box},
+}

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import posixpath
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,7 +81,11 @@ def open_split(url: str, split: str, strict: bool = False) -> Split:
         if strict:
             raise UserError(f"{where}: expected boxes with an area and inside their image, got {counts} (first: {clean.first_fault})")
         logger.warning("%s: faulty boxes: %s (first: %s); left out, or clipped", where, counts, clean.first_fault)
-    found = _find(system, root, split, [entry["file_name"] for entry in clean.images], where)
+    names = [entry["file_name"] for entry in clean.images]
+    found = find_images(system, root, split, names)
+    if missing := [name for name in dict.fromkeys(names) if name not in found]:
+        text = f"image {missing[0]!r} is not in images/, {split}/, images/{split}/ or beside them ({len(missing)} missing)"
+        raise UserError(f"{where}: {text}")
     samples = tuple(
         Sample(entry["id"], entry["file_name"], *found[entry["file_name"]], entry["width"], entry["height"], boxes, labels)
         for entry, boxes, labels in zip(clean.images, clean.boxes, clean.labels, strict=True)
@@ -134,12 +137,11 @@ def _read(system: Any, root: str, split: str, where: str) -> bytes:
         raise UserError(f"{where}: no such file; the splits there are: {', '.join(splits) or 'none'}") from error
 
 
-def _find(system: Any, root: str, split: str, names: Sequence[str], where: str) -> dict[str, tuple[str, int]]:
-    """URL and size in bytes of each image file name."""
+def find_images(system: Any, root: str, split: str, names: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """URL and size in bytes of each image file name, of those that are there."""
     tops = [files.join(root, *parts) for parts in (("images",), (split,), ("images", split), (".",), ("annotations",))]
     listings: dict[str, dict[str, Any]] = {}
     found: dict[str, tuple[str, int]] = {}
-    missing: Counter[str] = Counter()
     for name in names:
         for top in tops:
             folder, base = posixpath.split(files.join(top, name))
@@ -149,9 +151,4 @@ def _find(system: Any, root: str, split: str, names: Sequence[str], where: str) 
             if entry is not None and entry["type"] == "file":
                 found[name] = (files.full_url(system, entry["name"]), int(entry.get("size") or 0))
                 break
-        else:
-            missing[name] += 1
-    if missing:
-        first = next(iter(missing))
-        raise UserError(f"{where}: image {first!r} is not in images/, {split}/, images/{split}/ or beside them ({len(missing)} missing)")
     return found

@@ -1,11 +1,14 @@
-"""Pictures: decoding to RGB, resizing into the network input, normalising.
+"""Pictures: a look at a file, decoding to RGB, resizing into the network input, normalising.
 
 Shapes: H, W = network input px; h, w = valid px of one image inside it (top left; the rest is padding).
 """
 
+import hashlib
+import io
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +28,18 @@ _GAIN, _OFFSET = 1.0 / (255.0 * STD), -MEAN / STD
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG: where compressed pixels begin, where the image ends
+THUMBNAIL = 16  # side of a thumbnail, px
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one reading of a whole image file shows."""
+
+    size: tuple[int, int]  # width and height after EXIF rotation, px
+    orientation: int  # of EXIF; 1 = shown as stored
+    sha256: str  # of the file
+    thumbnail: npt.NDArray[np.float32]  # (16, 16) grey, as stored, 0 to 255
 
 
 def decode(path: Path, name: str = "") -> Pixels:
@@ -44,16 +59,30 @@ def decode(path: Path, name: str = "") -> Pixels:
 
 def probe(path: Path, name: str = "") -> tuple[int, int]:
     """Width and height after EXIF rotation, px; reads all of the file, so that a truncated one is a UserError (JPEG at 1/8 size: fast)."""
+    return look(path, name).size
 
-    def size() -> tuple[int, int]:
-        with Image.open(path) as image:
+
+def look(path: Path, name: str = "") -> Look:
+    """Read an image file to its end, a JPEG at 1/8 size, and tell its size, its sha256 and what it looks like.
+
+    UserError for a file that is truncated, missing or no image; also for a JPEG whose end was lost and filled with other bytes, of which
+    a decoder shows the part that is there.
+    """
+
+    def seen() -> Look:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
             image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
-            rotated = image.getexif().get(_ORIENTATION) in _ROTATED
-        return (height, width) if rotated else (width, height)
+            if image.format in ("JPEG", "MPO") and content.rfind(_END) < content.rfind(_SCAN):
+                raise ValueError("no end-of-image marker: the end of the file is lost")
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            grey = _to_rgb(image).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        size = (height, width) if orientation in _ROTATED else (width, height)
+        return Look(size, orientation, hashlib.sha256(content).hexdigest(), np.asarray(grey, np.float32))
 
-    return _whole(size, str(name or path))
+    return _whole(seen, str(name or path))
 
 
 def _whole(read: Callable[[], Found], name: str) -> Found:

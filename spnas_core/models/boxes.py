@@ -8,7 +8,6 @@ import math
 
 import mindspore as ms
 import numpy as np
-import numpy.typing as npt
 from mindspore import Tensor, ops
 
 from spnas_core.models import primitives as p
@@ -121,25 +120,3 @@ def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
     order = Tensor(np.arange(batch * count, 0, -1, dtype=np.float32).reshape(-1, 1))
     _, _, keep = nms(ops.Concat(1)((p.reshape(boxes, (-1, 4)), order)))
     return p.reshape(keep, (batch, count))
-
-
-def anchors(
-    sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...], ratios: tuple[float, ...]
-) -> list[npt.NDArray[np.float32]]:
-    """Anchors (H*W*R, 4) of each level, order (y, x, ratio), for level sizes (H, W), strides and sides of a square anchor, both in px.
-
-    The last level, the pooled one, stands where torchvision has it: its cells share what the level before covers, so that of 25 rows of
-    32 px it makes 13 rows of 61 px.
-    """
-    found = []
-    for level, ((height, width), stride, side) in enumerate(zip(sizes, strides, sides, strict=True)):
-        down, right = stride, stride
-        if 0 < level == len(sizes) - 1:
-            down, right = (before * strides[-2] // here for before, here in zip(sizes[-2], (height, width), strict=True))
-        ratio = np.sqrt(np.asarray(ratios, np.float32))
-        w, h = side / ratio, side * ratio
-        base = (np.stack((-w, -h, w, h), 1) / 2).round()
-        y, x = np.meshgrid(np.arange(height) * down, np.arange(width) * right, indexing="ij")
-        centres = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)
-        found.append((centres + base).reshape(-1, 4).astype(np.float32))
-    return found

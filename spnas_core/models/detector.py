@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
-from spnas_core import cost
+from spnas_core.anchors import anchor_grid
 from spnas_core.arch import Arch
 from spnas_core.config import Detector
 from spnas_core.models import primitives as p
@@ -27,16 +27,12 @@ class FasterRCNN(nn.Cell):
     def __init__(self, arch: Arch, settings: Detector, classes: int, half: bool = False) -> None:
         super().__init__()
         levels = architecture.levels(arch, settings.base_width)
-        taps = architecture.tapped(arch, settings.taps)
-        strides = tuple(levels[tap].stride for tap in taps)
-        sizes = cost.pyramid_sizes(arch, settings.image_size, settings.taps)
-        own = [level.stride for level in levels]
-        sides = tuple(settings.anchor_scale * stride for stride in (*own, 2 * own[-1]))  # whichever level an output reads
+        grid = anchor_grid(arch, settings)
         frozen = settings.norm == "frozen"
         self.backbone = Backbone(arch, settings.base_width, settings.stem, settings.norm_epsilon, frozen, settings.share_weights)
-        self.neck = Pyramid(levels, settings.fpn_channels, taps)
-        self.rpn = RegionProposal(settings, (*sizes, cost.half(sizes[-1])), (*strides, 2 * strides[-1]), sides)
-        self.head = (CascadeHead if settings.cascade else BoxHead)(settings, classes, sizes, strides, sides[:-1])
+        self.neck = Pyramid(levels, settings.fpn_channels, architecture.tapped(arch, settings.taps))
+        self.rpn = RegionProposal(settings, grid)
+        self.head = (CascadeHead if settings.cascade else BoxHead)(settings, classes, grid.sizes[:-1], grid.strides[:-1], grid.sides[:-1])
         if half:
             self.backbone.to_float(ms.float16)
             self.neck.to_float(ms.float16)

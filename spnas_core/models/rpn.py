@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
+from spnas_core.anchors import Grid, place_anchors
 from spnas_core.config import Detector
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
@@ -22,14 +23,14 @@ FOREGROUND, BACKGROUND, POSITIVE_SHARE, MIN_SIZE = 0.7, 0.3, 0.5, 1e-3
 class RegionProposal(nn.Cell):
     """Scores and boxes of all anchors, the proposals, and the two losses."""
 
-    def __init__(self, settings: Detector, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]) -> None:
+    def __init__(self, settings: Detector, grid: Grid) -> None:
         super().__init__()
         channels, ratios = settings.fpn_channels, settings.anchor_ratios
         init = Normal(0.01)
         self.conv = nn.Conv2d(channels, channels, 3, pad_mode="pad", padding=1, has_bias=True, weight_init=init)
         self.score = nn.Conv2d(channels, len(ratios), 1, has_bias=True, weight_init=init)
         self.delta = nn.Conv2d(channels, 4 * len(ratios), 1, has_bias=True, weight_init=init)
-        per_level = box_ops.anchors(sizes, strides, sides, ratios)
+        per_level = place_anchors(grid, ratios)
         self.counts = tuple(len(a) for a in per_level)
         anchors = Tensor(np.concatenate(per_level))
         self.propose = Proposals(settings, anchors, self.counts)

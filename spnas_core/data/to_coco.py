@@ -1,0 +1,51 @@
+"""A data set written in COCO layout."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from spnas_core.data import files
+from spnas_core.errors import UserError
+
+Split = tuple[dict[str, Any], dict[str, str]]  # COCO document, and the URL of each of its images by file name
+
+
+def write_coco(splits: Mapping[str, Split], url: str) -> None:
+    """Write annotations/instances_SPLIT.json and images/SPLIT/ to a new folder at `url`, a path or any fsspec URL.
+
+    A local folder is there as a whole or not at all; elsewhere the annotations come last, so that before there is no data set to read.
+    UserError where there is something already.
+    """
+    system, root = files.open_url(url)
+    if system.exists(root) and (not system.isdir(root) or files.list_folder(system, root)):
+        raise UserError(f"--to-coco: expected a new or empty folder, got {url}, where there is something already")
+    if not isinstance(system, LocalFileSystem):
+        _write(splits, system, root)
+        return
+    target = Path(root)
+    partial = target.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        _write(splits, system, str(partial))
+        partial.replace(target)  # an empty folder gives way, one that was filled meanwhile does not
+    except OSError as error:
+        raise UserError(f"--to-coco: expected a place for a folder, got {url}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(splits: Mapping[str, Split], system: Any, root: str) -> None:
+    for split, (_, sources) in splits.items():
+        folder = files.join(root, "images", split)
+        system.makedirs(folder, exist_ok=True)
+        with ThreadPoolExecutor(8, thread_name_prefix="spnas-copy") as pool:
+            targets = [files.join(folder, name) for name in sources]
+            list(pool.map(lambda source, target: system.put_file(str(files.local_file(source)), target), sources.values(), targets))
+    system.makedirs(files.join(root, "annotations"), exist_ok=True)
+    for split, (document, _) in splits.items():
+        system.pipe_file(files.join(root, "annotations", f"instances_{split}.json"), json.dumps(document).encode())

@@ -1,0 +1,147 @@
+"""What `spnas check` can find in a data set, and how each finding reads: what, where, how many, what to do.
+
+An error keeps a training from starting, or makes it learn or score what is wrong; a warning is probably a mistake; a note is good to know.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+class Kind(NamedTuple):
+    """One kind of finding: how bad it is, what it is called for one and for many, what to do."""
+
+    severity: Severity
+    one: str
+    many: str
+    advice: str
+
+
+KINDS = {
+    "unreadable": Kind("error", "file that cannot be read", "files that cannot be read", "write it again; nothing in it was checked"),
+    "malformed": Kind("error", "malformed entry", "malformed entries", "write it again; it was not checked any further"),
+    "image-id": Kind("error", "image id used again", "image ids used again", "give every image an id of its own"),
+    "annotation-id": Kind("error", "annotation id used again", "annotation ids used again", "give every annotation an id of its own"),
+    "category-twice": Kind("error", "category defined again", "categories defined again", "give every category one id and one name"),
+    "dangling-image": Kind("error", "box of an image that is not listed", "boxes of images that are not listed", "list it or remove them"),
+    "undefined-category": Kind("error", "box of an undefined category", "boxes of undefined categories", "define it or mend the boxes"),
+    "different-categories": Kind(
+        "error", "split with other categories", "splits with other categories", "list the same ones in each split"
+    ),
+    "no-boxes": Kind("error", "split without any box", "splits without any box", "there is nothing to learn or to score"),
+    "zero-area": Kind("error", "box of zero area", "boxes of zero area", "draw them again or remove them; a training leaves them out"),
+    "outside": Kind(
+        "error", "box outside of its image", "boxes outside of their images", "a training leaves them out; is the image the right one?"
+    ),
+    "normalised": Kind(
+        "error", "box that looks normalised (0 to 1)", "boxes that look normalised (0 to 1)", "multiply by the image's size: px"
+    ),
+    "xyxy": Kind("error", "box that looks like xyxy", "boxes that look like xyxy", "COCO wants [x, y, width, height]: subtract x and y"),
+    "missing-image": Kind("error", "missing image", "missing images", "put the files where the annotations say, or remove the entries"),
+    "broken-image": Kind("error", "broken or truncated image", "broken or truncated images", "fetch them again, or remove the entries"),
+    "wrong-size": Kind(
+        "error", "image of another size", "images of another size", "boxes belong to another version; mend width, height and boxes"
+    ),
+    "drawn-unrotated": Kind(
+        "error", "image annotated unrotated", "images annotated unrotated", "rotate the boxes, or drop the EXIF orientation"
+    ),
+    "leak": Kind(
+        "error", "image that another split has too", "images that another split has too", "remove them from one, or scores are flattered"
+    ),
+    "similar-leak": Kind(
+        "warning",
+        "image nearly the same as one of another split",
+        "images nearly the same as ones of another split",
+        "look at the pairs: they flatter scores",
+    ),
+    "clipped": Kind(
+        "warning", "box reaching out of its image", "boxes reaching out of their images", "a training clips them; check how they came"
+    ),
+    "duplicate-box": Kind(
+        "warning", "box that is there twice", "boxes that are there twice", "remove one of each: each counts as an object of its own"
+    ),
+    "two-categories": Kind(
+        "warning", "box with two categories", "boxes with two categories", "decide for one, unless the classes do overlap"
+    ),
+    "too-many-boxes": Kind(
+        "warning", "image with more boxes than max_boxes", "images with more boxes than max_boxes", "raise detector.max_boxes"
+    ),
+    "unused-category": Kind(
+        "warning", "category without a box", "categories without a box", "label it or drop it: it costs outputs and has no AP"
+    ),
+    "unlearnt-category": Kind("warning", "category that train lacks", "categories that train lacks", "move some of its images to train"),
+    "repeated-image": Kind(
+        "warning", "image file listed again", "image files listed again", "merge the entries: it is learnt and scored twice"
+    ),
+    "duplicate-image": Kind(
+        "warning", "image with a twin in its split", "images with a twin in their split", "remove one of each pair, if it is one"
+    ),
+    "unsure-rotation": Kind(
+        "warning", "image turned by EXIF", "images turned by EXIF", "look whether the boxes are drawn on the turned picture"
+    ),
+    "missing-label": Kind(
+        "warning", "image without an annotation file", "images without an annotation file", "label it, or take it off the list"
+    ),
+    "missing-image-of-label": Kind(
+        "warning", "label file without an image", "label files without an image", "add the image or remove the file"
+    ),
+    "rotated": Kind(
+        "note", "image turned by EXIF", "images turned by EXIF", "boxes fit the turned picture; programs that ignore EXIF will not"
+    ),
+    "similar-image": Kind("note", "image nearly as another in its split", "images nearly as another in their split", "frames of a video?"),
+    "image-without-boxes": Kind("note", "image without boxes", "images without boxes", "right if there is nothing on it; else label it"),
+    "unlisted-image": Kind("note", "image that no split lists", "images that no split lists", "label them, if they are to count"),
+    "rare-category": Kind(
+        "note", "category under 1 % of the commonest", "categories under 1 % of the commonest", "label more of it, or merge"
+    ),
+    "difficult": Kind(
+        "note", "object marked difficult", "objects marked difficult", "taken as crowds: neither learnt nor counted against a net"
+    ),
+    "from-zero": Kind(
+        "note", "file with coordinates from 0", "files with coordinates from 0", "all are read so; Pascal VOC's own count from 1"
+    ),
+    "unnamed-category": Kind("note", "category without a name", "categories without a name", "name them in data.yaml or classes.txt"),
+    "unreached": Kind(
+        "note", "box that no anchor reaches", "boxes that no anchor reaches", "at IoU 0.5; each still has its best anchor to learn from"
+    ),
+    "better-anchors": Kind("note", "set of anchors that fits better", "sets of anchors that fit better", "try it"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`count` things of one kind (a key of `KINDS`) in one place, a split's name for example; `first` is one of them, or more about it."""
+
+    kind: str
+    where: str
+    count: int
+    first: str
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return KINDS[self.kind].severity
+
+    @property
+    def what(self) -> str:
+        """Count and name."""
+        kind = KINDS[self.kind]
+        return f"{self.count:,} {kind.one if self.count == 1 else kind.many}"
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        return f"{self.where}: {self.what} ({self.first}): {KINDS[self.kind].advice}"
+
+    def document(self) -> dict[str, str | int]:
+        """All of it for JSON."""
+        advice = KINDS[self.kind].advice
+        return {"severity": self.severity, **self.__dict__, "what": self.what, "advice": advice}
+
+
+def found(kind: str, where: str, examples: Sequence[str]) -> list[Finding]:
+    """One finding about all of `examples`, or none where there are none."""
+    return [Finding(kind, where, len(examples), examples[0])] if examples else []
