@@ -19,6 +19,7 @@ from spnas_core.findings import Finding, found
 XYXY_BOXES = 5  # fewer say nothing about their form
 XYXY_SHARE = 0.95  # of the boxes that must be right as xyxy,
 XYXY_OUTSIDE = 0.1  # where at least so many of them are outside of their image as xywh
+SIMILAR = 0.9  # IoU of two boxes of one category that are probably one object
 RARE = 0.01  # of the boxes of the commonest category
 
 Floats = npt.NDArray[np.float64]
@@ -67,9 +68,11 @@ def judge(source: Source, max_boxes: int) -> Judged:
     strange = [f"{_name(mark)}, category id {mark['category_id']}" for mark in at_home if mark["category_id"] not in categories]
     findings += found("undefined-category", split, strange)
     per_image = Counter(mark["image_id"] for mark in at_home)
-    if images and not per_image:
+    touched = _homes(document.get("annotations"))  # a malformed box is a box, too
+    empty = [image["file_name"] for image in images if image["id"] not in touched and image["file_name"] not in source.half_read]
+    if images and len(empty) == len(images):
         findings += found("no-boxes", split, [f"{len(images)} images"])
-    elif empty := [image["file_name"] for image in images if not per_image[image["id"]]]:
+    else:
         findings += found("image-without-boxes", split, empty)
     many = [f"{by_id[image_id]['file_name']} has {count:,}" for image_id, count in per_image.items() if count > max_boxes]
     findings += found("too-many-boxes", split, many)
@@ -77,16 +80,14 @@ def judge(source: Source, max_boxes: int) -> Judged:
     keep, learnt, boxes, sizes = _judge_boxes(split, known, by_id, findings)
     clean = {"images": images, "categories": kinds, "annotations": [mark for mark, good in zip(known, keep, strict=True) if good]}
     counts = Counter(categories[mark["category_id"]] for mark in known)
-    return Judged(split, images, categories, boxes[learnt], sizes[learnt], clean, counts, len(images) - len(per_image), tuple(findings))
+    return Judged(split, images, categories, boxes[learnt], sizes[learnt], clean, counts, len(empty), tuple(findings))
 
 
 def judge_together(splits: Sequence[Judged]) -> list[Finding]:
     """Judge what only all splits together show: their categories and the balance of these."""
-    if not splits:
-        return []
-    first = splits[0]
-    findings = []
-    for other in splits[1:]:
+    findings: list[Finding] = []
+    first, *others = [one for one in splits if one.categories] or splits[:1]
+    for other in others:
         if other.categories != first.categories:
             differ = sorted(str(one) for one in set(other.categories.items()) ^ set(first.categories.items()))
             findings += found("different-categories", other.split, [f"unlike {first.split}: {', '.join(differ[:3])}"])
@@ -129,11 +130,27 @@ def _judge_boxes(
     places = [(mark["image_id"], *mark["bbox"]) for mark in marks]
     twice = _repeats([(*place, mark["category_id"]) for place, mark in zip(places, marks, strict=True)])
     findings += found("duplicate-box", split, name(twice & keep))
+    findings += found("similar-box", split, name(_similar(inside, marks) & ~twice & keep))
     findings += found("two-categories", split, name(_repeats(places) & ~twice & keep))
     crowd = np.array([bool(mark.get("iscrowd", 0)) for mark in marks], bool)
     clipped = inside.astype(np.float64)
     clipped[:, 2:] -= clipped[:, :2]
     return keep, keep & ~crowd & ~twice & (not xyxy), clipped, sizes
+
+
+def _similar(boxes: npt.NDArray[np.float32], marks: Entries) -> npt.NDArray[np.bool_]:
+    """Which boxes (n, 4), xyxy, nearly cover one before them of the same image and category."""
+    groups: dict[Any, list[int]] = {}
+    for number, mark in enumerate(marks):
+        groups.setdefault((mark["image_id"], mark["category_id"]), []).append(number)
+    similar = np.zeros(len(marks), np.bool_)
+    for members in (np.array(group) for group in groups.values() if len(group) > 1):
+        some = boxes[members]
+        overlap = np.minimum(some[:, None, 2:], some[:, 2:]) - np.maximum(some[:, None, :2], some[:, :2])
+        inter, areas = np.maximum(overlap, 0).prod(axis=2), (some[:, 2:] - some[:, :2]).prod(axis=1)
+        near = inter >= SIMILAR * np.maximum(areas[:, None] + areas - inter, 1e-6)
+        similar[members] = np.tril(near, -1).any(axis=1)
+    return similar
 
 
 def _is_xyxy(given: Floats, sizes: Floats, out: npt.NDArray[np.bool_]) -> bool:
@@ -142,6 +159,12 @@ def _is_xyxy(given: Floats, sizes: Floats, out: npt.NDArray[np.bool_]) -> bool:
         return False
     fits = (given[:, 2:] > given[:, :2]).all(1) & (given[:, 2:] <= sizes + annotations.TOLERANCE).all(1)
     return bool(fits.mean() >= XYXY_SHARE)
+
+
+def _homes(marks: Any) -> set[int]:
+    """Ids of images that some annotation names, be it malformed."""
+    homes = [mark.get("image_id") for mark in marks if isinstance(mark, dict)] if isinstance(marks, list) else []
+    return {home for home in homes if isinstance(home, int)}
 
 
 def _once(entries: Entries, key: str, kind: str, split: str, findings: list[Finding]) -> Entries:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spnas_core.data.images import Look
+from spnas_core.data.images import THUMBNAIL, Look
 from spnas_core.data.source import Source
 from spnas_core.findings import Finding, found
 
@@ -94,9 +94,9 @@ def _same(first: Mapping[str, Look], second: Mapping[str, Look], apart: bool) ->
 
 def _features(looks: Sequence[Look]) -> npt.NDArray[np.float32]:
     """Thumbnails (n, 256) of mean 0 and length 1; those of flat pictures are zero."""
-    grey = np.array([look.thumbnail.ravel() for look in looks], np.float32).reshape(len(looks), -1)
+    grey = np.array([look.thumbnail.ravel() for look in looks], np.float32).reshape(-1, THUMBNAIL**2)
     grey -= grey.mean(axis=1, keepdims=True)
-    flat = grey.std(axis=1) < FLAT if len(looks) else np.zeros(0, bool)
+    flat = grey.std(axis=1) < FLAT
     grey /= np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
     grey[flat] = 0
     return grey

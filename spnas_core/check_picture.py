@@ -15,6 +15,7 @@ COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9
 TILE = 320  # px, the longer side of a sample
 LINE = 14  # px, a line of text
 COLUMNS, SAMPLES = 4, 12
+GAP = 4  # px between samples
 
 
 def save_samples(report: Report, url: str) -> None:
@@ -63,7 +64,7 @@ def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], ur
         colour = COLOURS[order.index(mark["category_id"]) % len(COLOURS)]
         pen.rectangle((x, y, max(x, x + w), max(y, y + h)), outline=colour, width=2)
         pen.text((x + 3, y + 1), judged.categories[mark["category_id"]], fill=colour)
-    framed = Image.new("RGB", (TILE, TILE + LINE), "white")
+    framed = Image.new("RGB", (TILE, tile.height + LINE), "white")
     framed.paste(tile, (0, LINE))
     ImageDraw.Draw(framed).text((1, 0), f"{judged.split}: {image['file_name']}", fill="black")
     return framed
@@ -71,8 +72,8 @@ def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], ur
 
 def _sheet(tiles: list[Image.Image]) -> Image.Image:
     columns = min(COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * (TILE + 4), rows * (TILE + LINE + 4)), "white")
+    wide, high = TILE + GAP, max(tile.height for tile in tiles) + GAP
+    sheet = Image.new("RGB", (columns * wide, -(-len(tiles) // columns) * high), "white")
     for number, tile in enumerate(tiles):
-        sheet.paste(tile, (number % columns * (TILE + 4), number // columns * (TILE + LINE + 4)))
+        sheet.paste(tile, (number % columns * wide, number // columns * high))
     return sheet

@@ -53,9 +53,9 @@ KINDS = {
     ),
     "similar-leak": Kind(
         "warning",
-        "image nearly the same as one of another split",
-        "images nearly the same as ones of another split",
-        "look at the pairs: they flatter scores",
+        "image nearly as one of another split",
+        "images nearly as ones of another split",
+        "look at the pairs: they flatter the scores",
     ),
     "clipped": Kind(
         "warning", "box reaching out of its image", "boxes reaching out of their images", "a training clips them; check how they came"
@@ -63,6 +63,7 @@ KINDS = {
     "duplicate-box": Kind(
         "warning", "box that is there twice", "boxes that are there twice", "remove one of each: each counts as an object of its own"
     ),
+    "similar-box": Kind("warning", "box nearly drawn twice", "boxes nearly drawn twice", "look at the pairs, IoU 0.9 or more: one object?"),
     "two-categories": Kind(
         "warning", "box with two categories", "boxes with two categories", "decide for one, unless the classes do overlap"
     ),
@@ -105,7 +106,7 @@ KINDS = {
     ),
     "unnamed-category": Kind("note", "category without a name", "categories without a name", "name them in data.yaml or classes.txt"),
     "unreached": Kind(
-        "note", "box that no anchor reaches", "boxes that no anchor reaches", "at IoU 0.5; each still has its best anchor to learn from"
+        "note", "box that no anchor reaches", "boxes that no anchor reaches", "of IoU 0.5; such a box has but its best anchor to learn from"
     ),
     "better-anchors": Kind("note", "set of anchors that fits better", "sets of anchors that fit better", "try it"),
 }

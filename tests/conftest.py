@@ -49,6 +49,22 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("tiny") / "data", {"train": 8, "val": 4, "test": 2})
 
 
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's data, whole."""
+    from spnas_core.data.demo import make_demo
+
+    return make_demo(tmp_path_factory.mktemp("demo") / "data")
+
+
+@pytest.fixture(scope="session")
+def small(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few real pictures of the demo's data, not to be changed."""
+    from checked import make_small
+
+    return make_small(tmp_path_factory.mktemp("small") / "data", demo_data)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep copies of remote files out of the home folder."""

@@ -17,6 +17,7 @@ class Source:
     document: Any
     files: dict[str, str | None]
     findings: tuple[Finding, ...] = ()
+    half_read: frozenset[str] = frozenset()  # images of which some box could not be read
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,12 +105,14 @@ def _source(
     places: dict[str, str | None] = {}
     malformed: list[str] = []
     difficult: list[str] = []
+    half_read = set()
     for image_id, stem in enumerate(stems, start=1):
         page = pages.get(stem, Page(None, "", ()))
         picture = page.file_name if page.file_name in urls else by_stem.get(stem, page.file_name or f"{stem}.jpg")
         name = f"JPEGImages/{posixpath.basename(picture)}"
         places[name] = url = urls.get(picture)
         malformed += page.malformed
+        half_read |= {name} if page.malformed else set()
         seen = looks.at([url])[url] if url and not page.size else None
         size = seen.size if isinstance(seen, Look) else page.size
         if size is None:
@@ -123,7 +125,7 @@ def _source(
     findings = found("malformed", split, malformed) + found("difficult", split, difficult)
     findings += found("missing-label", split, [f"Annotations/{stem}.xml" for stem in stems if stem not in pages])
     categories = [{"id": number, "name": name} for name, number in kinds.items()]
-    return Source(split, {"images": entries, "annotations": marks, "categories": categories}, places, tuple(findings))
+    return Source(split, {"images": entries, "annotations": marks, "categories": categories}, places, tuple(findings), frozenset(half_read))
 
 
 def _whole(text: str | None) -> int:

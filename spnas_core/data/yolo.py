@@ -129,4 +129,5 @@ def _source(system: Any, root: str, split: str, pictures: str, labels: str, look
     orphans = sorted(texts - set(wanted.values()) - {"classes.txt"})
     findings += found("missing-image-of-label", split, [f"{labels}/{name}" for name in orphans])
     places: dict[str, str | None] = {f"{pictures}/{name}": url for name, url in urls.items()}
-    return Source(split, {"images": entries, "annotations": marks, "categories": []}, places, tuple(findings))
+    half_read = frozenset(f"{pictures}/{name}" for name, (_, malformed) in pages.items() if malformed)
+    return Source(split, {"images": entries, "annotations": marks, "categories": []}, places, tuple(findings), half_read)
