@@ -35,7 +35,7 @@ def check(
     if as_json:
         typer.echo(json.dumps(report.document()))
     else:
-        _print(report)
+        _print(report, data)
     if picture:
         from spnas_core.check_picture import save_samples
 
@@ -49,14 +49,14 @@ def check(
         raise typer.Exit(1)
 
 
-def _print(report: Any) -> None:
+def _print(report: Any, data: str) -> None:
     """Print a table of the splits, one line for each finding, and how many there are."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     facts = {one.split: report.facts(one) for one in report.splits}
-    table = Table(title=f"{report.layout.url} ({report.layout.name})", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"{data} ({report.layout.name})", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for split in facts:
         table.add_column(split, justify="right")

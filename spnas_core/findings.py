@@ -106,7 +106,7 @@ KINDS = {
     ),
     "unnamed-category": Kind("note", "category without a name", "categories without a name", "name them in data.yaml or classes.txt"),
     "unreached": Kind(
-        "note", "box that no anchor reaches", "boxes that no anchor reaches", "of IoU 0.5; such a box has but its best anchor to learn from"
+        "note", "box that no anchor reaches", "boxes that no anchor reaches", "at IoU 0.5; such a box learns from its best anchor alone"
     ),
     "better-anchors": Kind("note", "set of anchors that fits better", "sets of anchors that fit better", "try it"),
 }

@@ -3,7 +3,7 @@
 An error is one line that says where: UserError. A faulty box is counted, not an error.
 """
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -154,7 +154,7 @@ def _is_name(value: Any) -> str:
 
 
 def _is_box(value: Any) -> str:
-    good = isinstance(value, list) and len(value) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
+    good = isinstance(value, list) and len(value) == 4 and all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in value)
     return "" if good else "four finite numbers [x, y, width, height]"
 
 

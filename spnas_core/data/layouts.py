@@ -46,11 +46,13 @@ def _coco_splits(system: Any, root: str) -> list[str]:
 
 def _coco(system: Any, root: str, split: str) -> Source:
     name = f"annotations/{BEFORE}{split}{AFTER}"
-    document, findings = None, []
+    document = None
     try:
         document = json.loads(files.read(system, files.join(root, name)))
+        wrong = "" if document is not None else "null"
     except (ValueError, RecursionError) as error:
-        findings = found("unreadable", split, [f"{name}: expected JSON, got: {error}"])
+        wrong = str(error)
+    findings = found("unreadable", split, [f"{name}: expected JSON, got: {wrong}"] if wrong else [])
     listed = document.get("images") if isinstance(document, dict) else None
     names = [one["file_name"] for one in listed if _is_named(one)] if isinstance(listed, list) else []
     there = coco.find_images(system, root, split, [name for name in names if _is_inside(name)])
