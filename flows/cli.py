@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows import check_cli, model_cli, store_cli, study_cli
+from flows import check_cli, model_cli, store_cli, study_cli, vega_cli
 from flows.options import AsJson
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
@@ -149,6 +149,7 @@ def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
 
 
 app.add_typer(check_cli.app)
+app.add_typer(vega_cli.app)
 app.add_typer(model_cli.app)  # eval, predict, convert
 app.add_typer(store_cli.app, name="store")
 app.add_typer(study_cli.app, name="study")

@@ -38,12 +38,17 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Run:
         if not equals or not key:
             raise UserError(f"--set: expected key=value, got {override!r}")
         _put(document, key.strip().split("."), _parse(text, f"--set {key}"), key)
+    return check(document, preset)
+
+
+def check(document: dict[str, Any], where: str) -> Run:
+    """Read the settings of a document; UserError with one line per wrong setting."""
     if isinstance(document.get("arch"), int):  # an architecture of one stage
         document["arch"] = str(document["arch"])
     try:
         return Run.model_validate(document)
     except ValidationError as error:
-        raise UserError("\n".join(describe(error, preset))) from error
+        raise UserError("\n".join(describe(error, where))) from error
 
 
 def describe(error: ValidationError, where: str) -> list[str]:
