@@ -44,7 +44,8 @@ def check(
     if to_coco:
         made = convert(report, to_coco)
         parts = [f"{split} {images:,} images, {boxes:,} boxes" for split, (images, boxes) in made.items()]
-        typer.echo(f"written to {to_coco}: {'; '.join(parts)}", err=as_json)
+        left = sum(len(source.files) for source in report.layout.sources) - sum(images for images, _ in made.values())
+        typer.echo(f"written to {to_coco}: {'; '.join(parts)}; images left out: {left:,}", err=as_json)
     if not report.clean:
         raise typer.Exit(1)
 

@@ -36,7 +36,8 @@ def judge(source: Source, max_boxes: int) -> Judged:
     split, findings = source.split, list(source.findings)
     if source.document is None:  # it could not be read
         nothing = np.zeros((0, 4))
-        return Judged(split, [], {}, nothing, nothing[:, :2], {}, Counter(), 0, tuple(findings))
+        empty_document = {key: list[Any]() for key in annotations.FIELDS}
+        return Judged(split, [], {}, nothing, nothing[:, :2], empty_document, Counter(), 0, tuple(findings))
     images, kinds, marks = _sound_lists(split, source.document, findings)
     findings += found("repeated-image", split, _again([image["file_name"] for image in images]))
     by_id = {image["id"]: image for image in images}
@@ -62,8 +63,9 @@ def judge(source: Source, max_boxes: int) -> Judged:
 
 
 def judge_together(splits: Sequence[Judged]) -> list[Finding]:
-    """Judge what only all splits together show: their categories and the balance of these."""
-    findings: list[Finding] = []
+    """Judge what only all splits together show: which there are, their categories and the balance of these."""
+    there = [one.split for one in splits]
+    findings = found("missing-split", "data", [f"{name}; there are {', '.join(there)}" for name in ("train", "val") if name not in there])
     first, *others = [one for one in splits if one.categories] or splits[:1]
     for other in others:
         if other.categories != first.categories:

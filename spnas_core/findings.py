@@ -94,6 +94,7 @@ KINDS = {
     ),
     "similar-image": Kind("note", "image nearly as another in its split", "images nearly as another in their split", "frames of a video?"),
     "image-without-boxes": Kind("note", "image without boxes", "images without boxes", "right if there is nothing on it; else label it"),
+    "missing-split": Kind("note", "split missing that a run needs", "splits missing that a run needs", "give it, by this name"),
     "unlisted-image": Kind("note", "image that no split lists", "images that no split lists", "label them, if they are to count"),
     "rare-category": Kind(
         "note", "category under 1 % of the commonest", "categories under 1 % of the commonest", "label more of it, or merge"
@@ -135,7 +136,7 @@ class Finding:
     @property
     def line(self) -> str:
         """All of it in one line."""
-        return f"{self.where}: {self.what} ({self.first}): {KINDS[self.kind].advice}"
+        return " ".join(f"{self.where}: {self.what} ({self.first}): {KINDS[self.kind].advice}".split())
 
     def document(self) -> dict[str, str | int]:
         """All of it for JSON."""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import fsspec
 import numpy as np
 import pytest
-from checked import as_voc, as_yolo, read
+from checked import as_voc, as_yolo, read, write
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -98,7 +98,9 @@ def test_broken_parts_are_left_out_of_the_conversion(small: Path, tmp_path: Path
     label = folder / "labels/train/0002.txt"
     label.write_text(label.read_text() + "0 0.5 0.5 0 0.1\n9 0.5 0.5 0.1 0.1\n")
     assert found(folder) == {("broken-image", "train", 1), ("zero-area", "train", 1), ("undefined-category", "train", 1)}
-    check.convert(check.inspect(str(folder), SETTINGS), str(tmp_path / "made"))
+    result = run.invoke(app, ["check", str(folder), "--preset", "demo", "--to-coco", str(tmp_path / "made")])
+    assert result.exit_code == 1
+    assert "images left out: 1" in result.stdout
     assert found(tmp_path / "made") == set()
     assert len(read(tmp_path / "made")["images"]) == 15
 
@@ -136,8 +138,8 @@ def test_faults_of_pascal_voc(small: Path, tmp_path: Path) -> None:
     assert broken(lambda f: (f / lists / "val.txt").write_text((f / lists / "val.txt").read_text() + "train_0001\n")) == {
         ("leak", "train and val", 1)
     }
-    assert broken(lambda f: shutil.rmtree(f / "ImageSets")) == set(), "all is train"
-    assert broken(lambda f: (f / lists / "val.txt").unlink()) == {("unlisted-image", "data", 8)}
+    assert broken(lambda f: shutil.rmtree(f / "ImageSets")) == {("missing-split", "data", 1)}, "all is train"
+    assert broken(lambda f: (f / lists / "val.txt").unlink()) == {("unlisted-image", "data", 8), ("missing-split", "data", 1)}
 
     def mark_difficult(folder: Path) -> None:
         tree = ElementTree.parse(folder / page)
@@ -179,12 +181,15 @@ def test_faults_of_yolo(small: Path, tmp_path: Path) -> None:
         (folder / "classes.txt").write_text("\n".join(names) + "\n")
 
     assert broken(as_lines) == set()
+    assert broken(lambda f: (f / "images/x.jpg").write_bytes(b"")) == {("unlisted-image", "data", 1)}
 
 
 def test_splits_of_yolo_get_the_usual_names(small: Path, tmp_path: Path) -> None:
     folder = as_yolo(small, tmp_path / "yolo", inner=True)
     (folder / "val").rename(folder / "valid")
     assert [one.split for one in check.inspect(str(folder), SETTINGS).splits] == ["train", "val"]
+    shutil.copytree(folder / "valid", folder / "val")
+    assert [one.split for one in check.inspect(str(folder), SETTINGS).splits] == ["train", "val", "valid"]
 
 
 ONE = st.tuples(st.integers(0, 600), st.integers(0, 400), st.integers(1, 40), st.integers(1, 80), st.integers(0, 3))
@@ -251,6 +256,21 @@ def test_the_table_the_lines_and_the_exit_status(small: Path, tmp_path: Path) ->
         "what": "1 missing image",
         "advice": "put the files where the annotations say, or remove the entries",
     }
+
+
+def test_a_split_that_cannot_be_read_does_not_hide_the_others(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(small, folder)
+    (folder / "annotations/instances_train.json").write_text("null")
+    (folder / "images/val/0001.jpg").rename(folder / "images/val/0001\n[red].jpg")
+    write(folder, "val", json.loads(json.dumps(read(folder, "val")).replace("0001.jpg", "0001\\n[red].jpg")))
+    result = run.invoke(app, ["check", str(folder), "--preset", "demo", "--picture", str(tmp_path / "x.png")])
+    assert result.exit_code == 1, result.output
+    assert "error   train: 1 file that cannot be read (annotations/instances_train.json: expected JSON, got: null)" in result.stdout
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+    (folder / "images/val/0001\n[red].jpg").unlink()
+    result = run.invoke(app, ["check", str(folder), "--preset", "demo"])
+    assert "error   val: 1 missing image (0001 [red].jpg): put" in result.stdout
 
 
 def test_mistakes_are_one_line(small: Path, tmp_path: Path) -> None:

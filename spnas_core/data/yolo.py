@@ -36,9 +36,11 @@ def open_yolo(system: Any, root: str, looks: Looks) -> Layout | None:
     given = list(enumerate(names)) if names else [(number, f"class_{number}") for number in sorted(used)]
     for source in sources:
         source.document["categories"] = [{"id": number, "name": name} for number, name in given]
-    unnamed = [] if names else [name for _, name in given]
-    place = files.full_url(system, root).rstrip("/")
-    return Layout("YOLO", place, tuple(sources), tuple(found("unnamed-category", "data", unnamed)))
+    findings = found("unnamed-category", "data", [] if names else [name for _, name in given])
+    if ("images", "labels") not in folders.values():  # what lies beside the folders of the splits
+        beside = sorted(files.list_folder(system, files.join(root, "images")))
+        findings += found("unlisted-image", "data", [f"images/{name}" for name in beside if name.lower().endswith(SUFFIXES)])
+    return Layout("YOLO", files.full_url(system, root).rstrip("/"), tuple(sources), tuple(findings))
 
 
 def read_lines(text: str, name: str) -> tuple[list[Line], list[str]]:
@@ -78,7 +80,8 @@ def _folders(system: Any, root: str) -> dict[str, tuple[str, str]]:
         for split in top:
             if {"images", "labels"} <= files.list_folder(system, files.join(root, split)).keys():
                 pairs[split] = (f"{split}/images", f"{split}/labels")
-    named = {USUAL.get(split, split): pair for split, pair in sorted(pairs.items())}
+    taken = set(pairs)
+    named = {split if USUAL.get(split, split) in taken else USUAL.get(split, split): pair for split, pair in sorted(pairs.items())}
     usual = [split for split in ("train", "val", "test") if split in named]
     return {split: named[split] for split in (*usual, *(name for name in named if name not in usual))}
 
