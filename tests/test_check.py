@@ -74,6 +74,24 @@ def lost_end(folder: Path, document: dict[str, Any]) -> None:
     put(folder, 1, content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
 
 
+def with_thumbnail(folder: Path) -> bytes:
+    """Give the first image a whole JPEG file in its EXIF data, as cameras do."""
+    with Image.open(image(folder)) as picture:
+        exif = picture.getexif()
+        exif[0x010E] = saved(picture.resize((64, 48)))
+        return saved(picture, exif=exif, quality=90)
+
+
+def with_trailer(folder: Path, document: dict[str, Any]) -> None:
+    put(folder, 1, with_thumbnail(folder) + b"film \xff\xda without an end")
+
+
+def thumbnail_alone(folder: Path, document: dict[str, Any]) -> None:
+    content = with_thumbnail(folder)
+    assert content.count(b"\xff\xd9") == 2
+    put(folder, 1, content[:-400] + bytes(400))
+
+
 def truncated(folder: Path, document: dict[str, Any]) -> None:
     put(folder, 1, image(folder).read_bytes()[:-300])
 
@@ -127,6 +145,8 @@ WAYS: dict[str, tuple[Break, Found]] = {
     ),
     "an image is truncated": (truncated, {("broken-image", "train", 1)}),
     "the end of an image is filled with zeros": (lost_end, {("broken-image", "train", 1)}),
+    "nothing: an image has a thumbnail before it and a film behind it": (with_trailer, set()),
+    "the end is lost of an image with a thumbnail": (thumbnail_alone, {("broken-image", "train", 1)}),
     "an image is a text": (lambda f, d: put(f, 2, b"<html>404</html>"), {("broken-image", "train", 1)}),
     "an image is there twice": (lambda f, d: put(f, 2, image(f).read_bytes()), {("duplicate-image", "train", 1)}),
     "an image is there again, saved anew": (

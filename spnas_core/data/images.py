@@ -28,7 +28,6 @@ _GAIN, _OFFSET = 1.0 / (255.0 * STD), -MEAN / STD
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG: where compressed pixels begin, where the image ends
 THUMBNAIL = 16  # side of a thumbnail, px
 
 
@@ -75,7 +74,7 @@ def look(path: Path, name: str = "") -> Look:
             width, height = image.size
             image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
-            if image.format in ("JPEG", "MPO") and content.rfind(_END) < content.rfind(_SCAN):
+            if image.format in ("JPEG", "MPO") and not _has_end(content):
                 raise ValueError("no end-of-image marker: the end of the file is lost")
             orientation = image.getexif().get(_ORIENTATION, 1)
             grey = _to_rgb(image).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
@@ -83,6 +82,24 @@ def look(path: Path, name: str = "") -> Look:
         return Look(size, orientation, hashlib.sha256(content).hexdigest(), np.asarray(grey, np.float32))
 
     return _whole(seen, str(name or path))
+
+
+def _has_end(content: bytes) -> bool:
+    """Whether a JPEG file has an end-of-image marker after its pixels begin; thumbnails before may have theirs, and anything may follow.
+
+    The markers are those of ITU-T T.81, annex B.
+    """
+    place = 2
+    while content[place : place + 1] == b"\xff" and place + 1 < len(content):
+        marker = content[place + 1]
+        if marker == 0xDA:  # start of scan; in compressed pixels 0xff is never followed by 0xd9
+            return content.find(b"\xff\xd9", place) >= 0
+        if marker == 0xFF:  # filling
+            place += 1
+        else:
+            alone = marker == 0x01 or 0xD0 <= marker <= 0xD8  # others have a length
+            place += 2 if alone else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return True  # what the decoder took is none of these
 
 
 def _whole(read: Callable[[], Found], name: str) -> Found:
