@@ -50,7 +50,7 @@ def site_of(plan: Plan) -> Site:
     run = plan.settings
     return Site(
         store=plan.store.url,
-        devices=run.devices,
+        devices=run.device_groups,
         threads=run.threads,
         timeout=60 * run.timeout_minutes,
         checkpoint_seconds=run.checkpoint_seconds,

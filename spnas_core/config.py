@@ -217,7 +217,8 @@ class Run(Settings):
         0.3, ge=0, le=1, description="least share of the start net's parameters that it must give; a ResNet-18 classifier gives 0.39"
     )
     seed: int = Field(0, ge=0)
-    devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each")
+    devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each, or each group")
+    devices_per_job: PositiveInt = Field(1, description="devices that train one net together, each on its share of every batch")
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
     device_target: DeviceTarget = "CPU"
     timeout_minutes: PositiveFloat = Field(600.0, description="longest time of one job")
@@ -245,6 +246,29 @@ class Run(Settings):
         if not objectives or objectives[0] not in SCORES or len(set(objectives)) < len(objectives):
             raise ValueError(f"expected AP or AP50 first, and none twice, got {list(objectives)}")
         return objectives
+
+    @property
+    def device_groups(self) -> tuple[tuple[int, ...], ...]:
+        """The devices in groups of `devices_per_job`, in their order."""
+        count = self.devices_per_job
+        return tuple(self.devices[first : first + count] for first in range(0, len(self.devices), count))
+
+    @model_validator(mode="after")
+    def _shares_without_rest(self) -> "Run":
+        count, devices = self.devices_per_job, self.devices
+        if len(devices) % count or (count > 1 and len(set(devices)) < len(devices)):
+            raise ValueError(f"expected groups of devices_per_job = {count} different devices, got devices {list(devices)}")
+        batches = {
+            "fine_tune": self.fine_tune.batch,
+            "serial.recipe": self.serial.recipe.batch,
+            "reignite": self.reignite.batch,
+            "parallel.recipe": self.parallel.recipe.batch,
+            "full_train": self.full_train.batch,
+        }
+        for name, batch in batches.items():
+            if batch % count:
+                raise ValueError(f"expected {name}.batch to be a multiple of devices_per_job = {count}, got {batch}")
+        return self
 
     @property
     def measures(self) -> bool:

@@ -1,6 +1,7 @@
 """Detections of a trained net for every image of a split, and their score."""
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
 from spnas_core.model_folder import Model
 from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import get_weights, set_weights
 from spnas_core.progress import Desk
 from spnas_core.soft_nms import Floats, Ints, soft_nms
@@ -33,13 +35,17 @@ def batch_size(image_size: tuple[int, int]) -> int:
 def detect(
     net: FasterRCNN, split: coco.Split, settings: Detector, cache: ImageCache | None = None, categories: coco.Categories | None = None
 ) -> list[dict[str, Any]]:
-    """COCO results of all images of a split; label k is category k - 1 of `categories`, by default those of the split."""
+    """COCO results of all images of a split; label k is category k - 1 of `categories`, by default those of the split.
+
+    Ranks share the batches, and all get the results of all, in the order in which one alone has them.
+    """
     net.set_train(False)
     results = []
-    for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache):
+    for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache, share=rank().share):
         found = infer(net, settings, batch.images, batch.image_hw)
-        results += loader.to_results(batch.ids, *found, batch.scale, categories or split.categories)
-    return results
+        results.append(loader.to_results(batch.ids, *found, batch.scale, categories or split.categories))
+    rounds = zip_longest(*gather(results), fillvalue=())
+    return [one for batches in rounds for batch in batches for one in batch]
 
 
 def infer(net: FasterRCNN, settings: Detector, images: Floats, image_hw: Floats) -> tuple[Floats, Floats, Ints]:
@@ -80,6 +86,8 @@ def run(job: EvaluateJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
     set_weights(net, start.gather(job.weights, store)[1])
     desk.report({"event": "compile"})
     detections = detect(net, split, job.detector)
+    if not rank().first:
+        return {}
     (out / "detections.json").write_text(json.dumps(detections))
     return metrics.evaluate(split.annotations, detections, "pycocotools").document()
 

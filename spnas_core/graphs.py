@@ -50,13 +50,13 @@ def variables(folder: Path) -> dict[str, str]:
     return {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(folder)}
 
 
-def key(job: Job) -> str:
-    """Name of the folder with the graphs of jobs like this one."""
+def key(job: Job, ranks: int = 1) -> str:
+    """Name of the folder with the graphs of jobs like this one, on so many devices."""
     document = job.model_dump(mode="json", exclude=NUMBERS_ONLY)
     all_new = not getattr(job, "weights", ()) and not getattr(
         job, "checkpoint", None
     )  # what is new is trained, also where norms and stages are frozen
-    parts = {"job": document, "all_new": all_new, "source": _source(), "versions": versions()}
+    parts = {"job": document, "all_new": all_new, "ranks": ranks, "source": _source(), "versions": versions()}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Train a backbone as a classifier, to wake up blocks that the search has only patched together (SP-NAS, section 3.2)."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from spnas_core.data.loader import steps_per_epoch
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.job import ReigniteJob
 from spnas_core.models.classifier import Classifier
+from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.progress import Desk
 from spnas_core.schedule import learning_rate
@@ -46,22 +47,33 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
     net = Classifier(architecture.parse(job.arch), job.detector, classes)
     set_weights(net, start.start_backbone(job, store, get_weights(net)))
     step = TrainStep(net, recipe.momentum, start.decays(net, recipe.weight_decay, True), None)
-    cache = ImageCache()
+    cache, share = ImageCache(), rank().share
     steps = steps_per_epoch(len(train.items), recipe.batch)
     schedule = Recipe(lr=recipe.lr, schedule=recipe.schedule, milestones=recipe.milestones, warmup_steps=min(50, steps))
 
     def batches(epoch: int, first: int) -> Iterator[Arrays]:
-        stream = crops.train_crops(train, recipe.batch, job.seed, epoch, first, cache)
-        for number, batch in enumerate(stream, start=epoch * steps + first):
+        def draws(number: int) -> np.random.Generator:
+            return np.random.default_rng((job.seed, epoch * steps + number))
+
+        def wanted(number: int) -> Iterable[int]:
+            own = np.arange(recipe.batch)[share]
+            return np.union1d(own, crops.draw_mixup(recipe.batch, recipe.mixup, draws(number))[1][share]) if recipe.mixup else own
+
+        stream = crops.train_crops(train, recipe.batch, job.seed, epoch, first, cache, wanted=wanted)
+        for number, batch in enumerate(stream, start=first):
             target = np.eye(classes, dtype=np.float32)[batch.labels]
             target = target * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
-            yield crops.mixup(batch.images, target.astype(np.float32), recipe.mixup, np.random.default_rng((job.seed, number)))
+            images, target = crops.mixup(batch.images, target.astype(np.float32), recipe.mixup, draws(number))
+            yield images[share], target[share]
 
     def rate(number: int) -> float:
         return learning_rate(schedule, number, recipe.epochs * steps)
 
     history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, lambda _: {})
-    history[-1]["top1"] = top1(net, val, recipe.batch, cache)
+    right = top1(net, val, recipe.batch, cache)
+    if not rank().first:
+        return {}
+    history[-1]["top1"] = right
     save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / checkpoint.FILE)
     (out / "history.json").write_text(json.dumps(history))
     return {"top1": history[-1]["top1"], "seconds": history[-1]["seconds"], "epochs": recipe.epochs}
@@ -70,5 +82,6 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
 def top1(net: Classifier, val: crops.Crops, batch: int, cache: ImageCache) -> float:
     """Share of the validation images whose best class is the right one."""
     net.set_train(False)
-    right = sum(int((net(Tensor(found.images)).asnumpy().argmax(1) == found.labels).sum()) for found in crops.eval_crops(val, batch, cache))
-    return right / len(val.items)
+    stream = crops.eval_crops(val, batch, cache, share=rank().share)
+    right = sum(int((net(Tensor(found.images)).asnumpy().argmax(1) == found.labels).sum()) for found in stream)
+    return float(sum(gather(right)) / len(val.items))

@@ -38,7 +38,7 @@ class JobBug(RuntimeError):  # noqa: N818 - it is no failure of a candidate: it 
 def run_job(
     job: jobs.Job,
     store_url: str,
-    slot: int = 0,
+    devices: tuple[int, ...] = (0,),
     threads: int = 1,
     timeout: float | None = None,
     on_progress: Progress | None = None,
@@ -46,7 +46,7 @@ def run_job(
     memory_gb: float | None = None,
     lease: Lease = Lease(),  # noqa: B008 - it is immutable
 ) -> Manifest:
-    """Do `job` on device `slot` in a process of its own and return its artifact's manifest; one that is there is not done again.
+    """Do `job` on `devices`, in a process for each, and return its artifact's manifest; one that is there is not done again.
 
     Where another process has claimed the job, it is waited for: event ``wait``; `timeout`, in seconds, begins after that. `memory_gb` is a
     limit of the host memory, in GB, that the job's processes have at any time; one looks every `POLL` seconds.
@@ -66,7 +66,7 @@ def run_job(
             {
                 "job": job.model_dump(),
                 "store": store.url,
-                "device_id": slot,
+                "devices": devices,
                 "threads": threads,
                 "checkpoint_seconds": checkpoint_seconds,
                 "parent": os.getpid(),
@@ -153,8 +153,9 @@ def _follow(
         with process.stdout or contextlib.nullcontext(()) as lines:
             for line in lines:
                 with contextlib.suppress(json.JSONDecodeError):  # the torn last line of a worker that was killed
-                    last = json.loads(line)
-                    on_progress(last)
+                    event = json.loads(line)
+                    last = last if last.get("event") == "failed" else event  # the first rank may report after another has failed
+                    on_progress(event)
 
     def overstepped() -> JobError | None:
         """Say which limit the job is over."""

@@ -21,6 +21,7 @@ from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.progress import Desk
 from spnas_core.schedule import learning_rate
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     """Do the job; leaves weights, model, audit, history and detections (and at a rung its state) in `out` and returns the metrics.
 
+    On several devices each rank takes its share of every batch and its noise; the first one does all that is left.
     UserError for faulty data or weights that do not fit, JobError ``diverged`` or ``killed``.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -48,30 +50,38 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     start.choose_trained(net, job, audit)
     decays = start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
     step = TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
-    cache = ImageCache()
+    cache, share = ImageCache(), rank().share
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 
     def batches(epoch: int, first: int) -> Iterator[Arrays]:
-        stream = loader.train_batches(train_split, settings.image_size, recipe, settings.max_boxes, job.seed, epoch, first, cache)
+        parts = (settings.image_size, recipe, settings.max_boxes, job.seed, epoch, first, cache)
+        stream = loader.train_batches(train_split, *parts, share=share)
         for number, batch in enumerate(stream, start=epoch * steps + first):
-            noise = draw_noise(net, recipe.batch, settings.max_boxes, job.seed, number)
+            noise = (one[share] for one in draw_noise(net, recipe.batch, settings.max_boxes, job.seed, number))
             yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
 
     def score(epoch: int) -> dict[str, Any]:
         if not recipe.eval_epochs or (epoch + 1) % recipe.eval_epochs or epoch + 1 == recipe.epochs:
             return {}
-        scores = metrics.evaluate(val_split.annotations, evaluate.detect(net, val_split, settings, cache), "hotcoco")
+        detections = evaluate.detect(net, val_split, settings, cache)
+        if not rank().first:
+            return {}
+        scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
         return {name: scores.stats[name] for name in ("AP", "AP50")}
 
     def rate(number: int) -> float:
         return learning_rate(recipe, number, recipe.epochs * steps)
 
     epochs = job.stop or recipe.epochs
-    take_state(job, store, desk.resume)
+    if rank().first:
+        take_state(job, store, desk.resume)
+    gather(None)  # the others find it there
     history = run_epochs(step, batches, rate, epochs, steps, desk, score)
+    detections = evaluate.detect(net, val_split, settings, cache)
+    if not rank().first:
+        return {}
     if job.stop:
         save_checkpoint(step, history, [], out / CHECKPOINT)
-    detections = evaluate.detect(net, val_split, settings, cache)
     scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
     history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
     save_file(get_weights(net), out / checkpoint.FILE)

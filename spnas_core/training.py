@@ -4,6 +4,7 @@ A training that goes on from its checkpoint ends with the weights of one that ra
 functions of (seed, step), and the checkpoint holds weights, statistics of norms, momenta and the step.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from spnas_core.errors import JobError
+from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.progress import Desk
 
@@ -52,11 +54,13 @@ def run_epochs(
 
     def pause() -> None:
         nonlocal saved
-        if desk.stop.is_set() or time.monotonic() - saved > desk.interval:
+        stopped = any(gather(desk.stop.is_set()))  # all at the same step, whoever was told first
+        if rank().first and (stopped or time.monotonic() - saved > desk.interval):
             save_checkpoint(step, history, losses, desk.resume / CHECKPOINT)
             desk.report({"event": "checkpoint", "done": len(history) * steps + len(losses)})
             saved = time.monotonic()
-        if desk.stop.is_set():
+        if stopped:
+            gather(None)  # none ends before the checkpoint is there
             raise JobError("killed", f"stopped from outside after step {len(history) * steps + len(losses)} of {epochs * steps}")
 
     for epoch in range(len(history), epochs):
@@ -71,7 +75,7 @@ def run_epochs(
                 desk.report({"event": "step", **progress, "loss": float(losses[-1].sum()), "seconds_left": left(done)})
             if len(losses) < steps:
                 pause()
-        check_finite(step, f"after epoch {epoch + 1} of {epochs}")
+        check_state(step, f"after epoch {epoch + 1} of {epochs}")
         mean = np.mean(losses, axis=0)
         record = {"epoch": epoch + 1, "loss": float(mean.sum()), "losses": [round(float(loss), 5) for loss in mean], **score(epoch)}
         record["seconds"] = round(spent + time.monotonic() - begun, 2)
@@ -84,11 +88,20 @@ def run_epochs(
     return history
 
 
-def check_finite(step: TrainStep, when: str) -> None:
-    """Refuse weights, statistics and momenta that are not finite: a ReLU on the CPU makes zeros of NaN, so losses need not show it."""
+def check_state(step: TrainStep, when: str) -> None:
+    """Refuse weights, statistics and momenta that are not finite: a ReLU on the CPU makes zeros of NaN, so losses need not show it.
+
+    RuntimeError where they are not the same, bit for bit, on all ranks: from there on each would train a net of its own.
+    """
+    together, digest = rank().of > 1, hashlib.sha256()
     for parameter in step.get_parameters():
-        if not np.isfinite(parameter.asnumpy()).all():
+        values = parameter.asnumpy()
+        if not np.isfinite(values).all():
             raise JobError("diverged", f"{parameter.name} is not finite {when}")
+        if together:
+            digest.update(values.tobytes())
+    if len(found := set(gather(digest.hexdigest()))) > 1:
+        raise RuntimeError(f"expected all ranks to have the same weights {when}, got {len(found)} kinds")
 
 
 def save_checkpoint(step: TrainStep, history: list[dict[str, Any]], losses: list[Losses], path: Path) -> None:

@@ -3,8 +3,10 @@
 The file holds an `Order`. Standard output is one JSON object per line: the job's progress and, last, {"event": "done"} or
 {"event": "failed", "reason", "message"}; all else goes to standard error. At SIGTERM a training saves a checkpoint and ends as ``killed``.
 Exit status: 0 done, 2 a user's mistake, 3 a typed failure; anything else is a bug (1, with its traceback) or a death.
+On several devices this process starts itself again as the ranks of a `cluster`, looks after the store, and ends as the first that fails.
 """
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -16,11 +18,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from pydantic import Field, ValidationError
 
-from spnas_core import graphs
+from spnas_core import cluster, graphs
 from spnas_core import job as jobs
 from spnas_core.config import Settings
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
@@ -30,6 +32,7 @@ from spnas_core.retries import first_line, is_full
 from spnas_core.store import Store
 
 DONE, BAD_INPUT, FAILED = 0, 2, 3
+OUT, RESUME, GRAPHS, METRICS = "out", "resume", "graphs", "metrics.json"  # of the folder that the processes of a job share
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
 Report = Callable[[dict[str, Any]], None]
 log = logging.getLogger(__name__)
@@ -40,20 +43,26 @@ class Order(Settings):
 
     job: jobs.Job = Field(discriminator="kind")
     store: str
-    device_id: int = 0
+    devices: tuple[int, ...] = Field((0,), min_length=1, description="a job trains and evaluates on all of them")
     threads: int = Field(1, ge=1)
     checkpoint_seconds: float = Field(60.0, description="time between two checkpoints of a training")
     parent: int | None = Field(None, description="process id of the runner: the worker dies with it")
+
+    @property
+    def ranks(self) -> int:
+        """Processes that do the job, one per device; a benchmark is of one device."""
+        return 1 if self.job.kind == "benchmark" else len(self.devices)
 
 
 def environment(order: Order) -> dict[str, str]:
     """Variables that MindSpore and its libraries read when they are loaded."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     found = {**dict.fromkeys(names, str(order.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
+    devices = ",".join(map(str, order.devices[: order.ranks]))
     if order.job.device_target == "Ascend":
-        found["ASCEND_RT_VISIBLE_DEVICES"] = str(order.device_id)
+        found["ASCEND_RT_VISIBLE_DEVICES"] = devices
     if order.job.device_target == "GPU":
-        found["CUDA_VISIBLE_DEVICES"] = str(order.device_id)
+        found["CUDA_VISIBLE_DEVICES"] = devices
     return found
 
 
@@ -69,12 +78,16 @@ def die_with(parent: int | None) -> None:
 
 
 def prepare_device(order: Order) -> None:
-    """Point MindSpore to its device and its threads."""
+    """Point MindSpore to its device, one of those that `environment` leaves visible, and its threads; join the other ranks."""
     import mindspore
 
-    mindspore.set_device(order.job.device_target, 0)  # the only one that `environment` leaves visible
+    from spnas_core.models import ranks
+
+    mindspore.set_device(order.job.device_target, 0 if order.job.device_target == "CPU" else cluster.role()[1])
     if order.job.device_target == "CPU":
         mindspore.device_context.cpu.op_tuning.threads_num(order.threads)
+    if order.ranks > 1:
+        ranks.join()
 
 
 def run(job: jobs.Job, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
@@ -96,10 +109,10 @@ def run(job: jobs.Job, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     return evaluate.run(job, store, out, desk)
 
 
-def perform(order: Order, report: Report, stop: threading.Event) -> Manifest:
+def perform(order: Order, report: Report, lines: TextIO, stop: threading.Event) -> Manifest:
     """Do the job, from its checkpoint where it has one, and publish its artifact; a finished one is only looked up.
 
-    When `stop` is set, the job saves a checkpoint and ends as ``killed``.
+    When `stop` is set, the job saves a checkpoint and ends as ``killed``. `lines` is standard output.
     """
     store, job = Store(order.store), order.job
     kind, digest = job.kind, jobs.digest(job)
@@ -107,30 +120,41 @@ def perform(order: Order, report: Report, stop: threading.Event) -> Manifest:
         return found
     begun, checkpoints = time.monotonic(), store.checkpoints(kind, digest)
     with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
-        out, resume, compiled = Path(scratch) / "out", Path(scratch) / "resume", Path(scratch) / "graphs"
-        out.mkdir()
-        likeness = graphs.key(job)
-        graphs.borrow(likeness, compiled)
-        os.environ.update(graphs.variables(compiled))
-        checkpoints.load(resume)
-
-        def on_progress(event: dict[str, Any]) -> None:
-            if event["event"] == "checkpoint":
-                graphs.keep(likeness, compiled)
-                try:
-                    checkpoints.save(resume)
-                except StoreError as error:
-                    log.warning("no checkpoint was saved: %s", error)
-                    return
-            report(event)
-
-        prepare_device(order)
-        desk = Desk(on_progress, resume, order.checkpoint_seconds, stop)
-        metrics = run(job, store, out, desk)
-        graphs.keep(likeness, compiled)
-        manifest = store.publish(job, out, metrics, time.monotonic() - begun)
+        folder = Path(scratch)
+        (folder / OUT).mkdir()
+        graphs.borrow(graphs.key(job, order.ranks), folder / GRAPHS)
+        checkpoints.load(folder / RESUME)
+        if order.ranks == 1:
+            metrics = compute(order, folder, report, stop)
+        else:
+            share = {"parent": os.getpid(), "threads": max(1, order.threads // order.ranks)}
+            (folder / "job.json").write_text(order.model_copy(update=share).model_dump_json())
+            cluster.run_ranks([sys.executable, "-m", "spnas_core.worker", str(folder / "job.json")], order.ranks, lines, stop)
+            metrics = json.loads((folder / METRICS).read_text())
+        graphs.keep(graphs.key(job, order.ranks), folder / GRAPHS)
+        manifest = store.publish(job, folder / OUT, metrics, time.monotonic() - begun)
     checkpoints.drop()
     return manifest
+
+
+def compute(order: Order, folder: Path, report: Report, stop: threading.Event) -> dict[str, Any]:
+    """Do the job in this process, alone or as a rank; files are left in `folder`, and checkpoints in the store too."""
+    store, resume = Store(order.store), folder / RESUME
+    checkpoints = store.checkpoints(order.job.kind, jobs.digest(order.job))
+    os.environ.update(graphs.variables(folder / GRAPHS))
+
+    def on_progress(event: dict[str, Any]) -> None:
+        if event["event"] == "checkpoint":
+            graphs.keep(graphs.key(order.job, order.ranks), folder / GRAPHS)
+            try:
+                checkpoints.save(resume)
+            except StoreError as error:
+                log.warning("no checkpoint was saved: %s", error)
+                return
+        report(event)
+
+    prepare_device(order)
+    return run(order.job, store, folder / OUT, Desk(on_progress, resume, order.checkpoint_seconds, stop))
 
 
 def out_of_memory(text: str) -> bool:
@@ -139,11 +163,13 @@ def out_of_memory(text: str) -> bool:
 
 
 def main(path: str) -> int:
-    """Work on the job of the file `path`; the exit status says how it ended."""
+    """Work on the job of the file `path`, or on its part of it, as a rank; the exit status says how it ended, negative for a signal."""
     lines = _own_stdout()
+    role, rank = cluster.role()
+    label = f"rank {rank}" if rank else Path(path).stem
 
     def report(event: dict[str, Any]) -> None:
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line(Path(path).stem, event)}\n")  # first: the log tells how far it came
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line(label, event)}\n")  # first: the log tells how far it came
         lines.write(json.dumps(event) + "\n")
         lines.flush()
 
@@ -155,10 +181,13 @@ def main(path: str) -> int:
         order = Order.model_validate_json(Path(path).read_bytes())
         die_with(order.parent)
         os.environ.update(environment(order))
-        report({"event": "start", "pid": os.getpid()})
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
-        manifest = perform(order, report, stop)
+        if role:
+            _take_part(order, Path(path).parent, role, rank, report, stop)
+            return DONE
+        report({"event": "start", "pid": os.getpid()})
+        manifest = perform(order, report, lines, stop)
     except ValidationError as error:
         return fail(BAD_INPUT, "bad_input", f"job {path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}")
     except UserError as error:
@@ -167,6 +196,8 @@ def main(path: str) -> int:
         return fail(FAILED, "missing_artifact", str(error))
     except JobError as error:
         return fail(FAILED, error.reason, error.message)
+    except cluster.RankError as error:
+        return error.status  # a rank that failed by itself has said why
     except OSError as error:
         if isinstance(error, StoreError) or is_full(error):
             return fail(FAILED, "store", first_line(error))
@@ -179,6 +210,18 @@ def main(path: str) -> int:
     return DONE
 
 
+def _take_part(order: Order, folder: Path, role: str, rank: int, report: Report, stop: threading.Event) -> None:
+    """Do the job as one of a cluster; only the first rank reports, and leaves the metrics."""
+    if role == "MS_SCHED":
+        from spnas_core.models import ranks
+
+        ranks.join()
+        return
+    metrics = compute(order, folder, (lambda _: None) if rank else report, stop)
+    if rank == 0:
+        (folder / METRICS).write_text(json.dumps(metrics))
+
+
 def _own_stdout() -> TextIO:
     """Keep standard output for progress alone: what else is written there, also by C++ code, goes to standard error."""
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -186,5 +229,14 @@ def _own_stdout() -> TextIO:
     return lines
 
 
+def _end(status: int) -> NoReturn:
+    """Exit with `status`, or, where it is negative, die of that signal."""
+    if status < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no other handler
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    _end(main(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Run jobs as Prefect tasks: as many at once as there are device slots, each in a process of its own."""
+"""Run jobs as Prefect tasks: as many at once as there are groups of devices, each in processes of its own."""
 
 import itertools
 import queue
@@ -26,21 +26,24 @@ Ended = Manifest | JobError
 
 @dataclass(frozen=True)
 class Site:
-    """Where jobs run and leave their artifacts; no part of what they are. `threads` are shared by the jobs that run at once."""
+    """Where jobs run, each on one group of `devices`, and leave their artifacts; no part of what they are.
+
+    `threads` are shared by the jobs that run at once.
+    """
 
     store: str
-    devices: tuple[int, ...] = (0,)
+    devices: tuple[tuple[int, ...], ...] = ((0,),)
     threads: int = 1
     timeout: float | None = None
     checkpoint_seconds: float = 60.0
     memory_gb: float | None = None
     retries: Retries = field(default_factory=Retries)
-    free: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue, compare=False)
+    free: "queue.SimpleQueue[tuple[int, ...]]" = field(default_factory=queue.SimpleQueue, compare=False)
 
     def __post_init__(self) -> None:
-        """Put every device into the queue of free ones."""
-        for device in self.devices:
-            self.free.put(device)
+        """Put every group of devices into the queue of free ones."""
+        for group in self.devices:
+            self.free.put(group)
 
 
 def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
@@ -59,13 +62,13 @@ def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
     retry_jitter_factor=0.5,
 )
 def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifest:
-    """Run one job on a free device of `site` with `threads` CPU threads; `key` is its artifact's KIND/DIGEST."""
-    device = site.free.get()
+    """Run one job on free devices of `site` with `threads` CPU threads; `key` is its artifact's KIND/DIGEST."""
+    devices = site.free.get()
     try:
         return runner.run_job(
             job,
             site.store,
-            slot=device,
+            devices=devices,
             threads=threads,
             timeout=site.timeout,
             on_progress=lambda event: log_progress(label, event),
@@ -73,7 +76,7 @@ def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifes
             memory_gb=site.memory_gb,
         )
     finally:
-        site.free.put(device)
+        site.free.put(devices)
 
 
 def run_jobs(site: Site, work: Iterable[tuple[str, Job]]) -> list[Ended]:

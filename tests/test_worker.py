@@ -233,7 +233,7 @@ time.sleep(60)
 
 def test_the_environment_names_threads_and_devices(tmp_path: Path) -> None:
     one = job(tmp_path)
-    order = Order(job=one.model_copy(update={"device_target": "Ascend"}), store="x", device_id=5, threads=3)
+    order = Order(job=one.model_copy(update={"device_target": "Ascend"}), store="x", devices=(5,), threads=3)
     found = environment(order)
     assert found["OMP_NUM_THREADS"] == "3"
     assert found["ASCEND_RT_VISIBLE_DEVICES"] == "5"

@@ -6,7 +6,7 @@ Shapes: B images of S x S px, K classes; labels count from 0. Determinism as in 
 import hashlib
 import json
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from PIL import Image
 
 from spnas_core.data import files, images
 from spnas_core.data.coco import Split
-from spnas_core.data.loader import epoch_order
+from spnas_core.data.loader import ALL, epoch_order
 from spnas_core.data.pipeline import ImageCache, Plan, stream
 from spnas_core.errors import UserError
 from spnas_core.storage import sha256_file
@@ -27,6 +27,7 @@ MIN_SIDE = 4.0  # px
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 Window = tuple[float, float, float, float]  # x1, y1, x2, y2, px of the original image
+Wanted = Callable[[int], Iterable[int]] | None  # rows of a step's batch, all of them by default
 
 
 class ClassBatch(NamedTuple):
@@ -111,18 +112,31 @@ def crop_window(box: npt.NDArray[np.float32], width: int, height: int) -> Window
 
 
 def train_crops(
-    crops: Crops, batch: int, seed: int, epoch: int, start_step: int = 0, cache: ImageCache | None = None, threads: int = 2
+    crops: Crops,
+    batch: int,
+    seed: int,
+    epoch: int,
+    start_step: int = 0,
+    cache: ImageCache | None = None,
+    threads: int = 2,
+    wanted: Wanted = None,
 ) -> Iterator[ClassBatch]:
-    """Full batches of one epoch from `start_step` on, shuffled, half of the images mirrored."""
+    """Full batches of one epoch from `start_step` on, shuffled, half of the images mirrored; rows that are not `wanted` are zeros."""
     order = epoch_order(len(crops.items), batch, seed, epoch)
     flips = np.random.default_rng((seed, epoch, 2)).random(len(order)) < 0.5
-    return _batches(crops, order, flips, batch, start_step, cache, threads)
+    return _batches(crops, order, flips, batch, range(start_step, len(order) // batch), cache, threads, wanted)
 
 
-def eval_crops(crops: Crops, batch: int, cache: ImageCache | None = None, threads: int = 2) -> Iterator[ClassBatch]:
-    """Every crop once, in order; the last batch is filled up with padding images (label -1)."""
+def eval_crops(crops: Crops, batch: int, cache: ImageCache | None = None, threads: int = 2, share: slice = ALL) -> Iterator[ClassBatch]:
+    """Every crop once, in order, the last batch filled up with padding images (label -1); of the batches only `share`."""
     order = np.arange(len(crops.items))
-    return _batches(crops, order, np.zeros(len(order), bool), batch, 0, cache, threads)
+    numbers = range(-(-len(order) // batch))[share]
+    return _batches(crops, order, np.zeros(len(order), bool), batch, numbers, cache, threads, None)
+
+
+def draw_mixup(count: int, alpha: float, rng: np.random.Generator) -> tuple[np.float32, npt.NDArray[np.int64]]:
+    """Share of its own that each of `count` images keeps, and the row (count,) of the one that it is mixed with."""
+    return np.float32(rng.beta(alpha, alpha)), rng.permutation(count)
 
 
 def mixup(
@@ -134,8 +148,7 @@ def mixup(
     """
     if alpha == 0:
         return pictures, onehot
-    share = np.float32(rng.beta(alpha, alpha))
-    other = rng.permutation(len(pictures))
+    share, other = draw_mixup(len(pictures), alpha, rng)
     return share * pictures + (1 - share) * pictures[other], share * onehot + (1 - share) * onehot[other]
 
 
@@ -144,15 +157,19 @@ def _batches(
     order: npt.NDArray[np.int64],
     flips: npt.NDArray[np.bool_],
     batch: int,
-    start_step: int,
+    numbers: range,
     cache: ImageCache | None,
     threads: int,
+    wanted: Wanted,
 ) -> Iterator[ClassBatch]:
     def plans() -> Iterator[Plan[ClassBatch]]:
-        for first in range(start_step * batch, len(order), batch):
+        for number in numbers:
             arrays = ClassBatch(np.zeros((batch, 3, crops.size, crops.size), np.float32), np.full(batch, -1, np.int32))
-            last = min(first + batch, len(order))
-            yield arrays, [_call(arrays, row, int(order[place]), bool(flips[place])) for row, place in enumerate(range(first, last))]
+            places = dict(enumerate(range(number * batch, min((number + 1) * batch, len(order)))))
+            for row, place in places.items():
+                arrays.labels[row] = crops.items[order[place]][2]
+            rows = places if wanted is None else wanted(number)
+            yield arrays, [_call(arrays, row, int(order[places[row]]), bool(flips[places[row]])) for row in rows]
 
     def _call(arrays: ClassBatch, row: int, index: int, flip: bool) -> Callable[[], None]:
         return lambda: _fill(arrays, row, crops, index, flip, cache)
@@ -163,7 +180,6 @@ def _batches(
 def _fill(arrays: ClassBatch, row: int, crops: Crops, index: int, flip: bool, cache: ImageCache | None) -> None:
     pixels = _picture(crops, index, cache)
     images.normalise(pixels[:, ::-1] if flip else pixels, (crops.size, crops.size), arrays.images[row])
-    arrays.labels[row] = crops.items[index][2]
 
 
 def _picture(crops: Crops, index: int, cache: ImageCache | None) -> images.Pixels:

@@ -23,6 +23,7 @@ logger = logging.getLogger("spnas_core")
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 Size = tuple[int, int]
+ALL = slice(None)
 
 
 class Batch(NamedTuple):
@@ -58,8 +59,9 @@ def train_batches(
     start_step: int = 0,
     cache: ImageCache | None = None,
     threads: int = 2,
+    share: slice = ALL,
 ) -> Iterator[Batch]:
-    """Full batches of one epoch from `start_step` on, shuffled, with the flips and scales of `recipe`.
+    """Full batches of one epoch from `start_step` on, shuffled, with the flips and scales of `recipe`; of each only the rows `share`.
 
     Of an image with more than `max_boxes` boxes the largest are kept; the number of such images is logged (once per `cache`).
     """
@@ -68,8 +70,9 @@ def train_batches(
 
     def plans() -> Iterator[Plan[Batch]]:
         for first in range(start_step * recipe.batch, len(order), recipe.batch):
-            batch = empty_batch(recipe.batch, size, max_boxes)
-            calls = [_train_call(batch, row, first + row) for row in range(recipe.batch)]
+            rows = range(recipe.batch)[share]
+            batch = empty_batch(len(rows), size, max_boxes)
+            calls = [_train_call(batch, place, first + row) for place, row in enumerate(rows)]
             yield batch, calls
 
     def _train_call(batch: Batch, row: int, position: int) -> Callable[[], None]:
@@ -80,11 +83,13 @@ def train_batches(
     return stream(plans(), threads)
 
 
-def eval_batches(split: Split, size: Size, batch: int, cache: ImageCache | None = None, threads: int = 2) -> Iterator[Batch]:
-    """Every image once, in the order of the split; the last batch is filled up with padding images (id -1)."""
+def eval_batches(
+    split: Split, size: Size, batch: int, cache: ImageCache | None = None, threads: int = 2, share: slice = ALL
+) -> Iterator[Batch]:
+    """Every image once, in the order of the split, the last batch filled up with padding images (id -1); of the batches only `share`."""
 
     def plans() -> Iterator[Plan[Batch]]:
-        for first in range(0, len(split.samples), batch):
+        for first in range(0, len(split.samples), batch)[share]:
             arrays = empty_batch(batch, size, 0)
             yield arrays, [_eval_call(arrays, row, sample) for row, sample in enumerate(split.samples[first : first + batch])]
 

@@ -10,6 +10,7 @@ from spnas_core.arch import Arch
 from spnas_core.config import Detector
 from spnas_core.models import primitives as p
 from spnas_core.models.backbone import Backbone
+from spnas_core.models.ranks import rank
 
 
 class Classifier(nn.Cell):
@@ -22,12 +23,13 @@ class Classifier(nn.Cell):
         self.backbone = Backbone(arch, settings.base_width, settings.stem, epsilon, False, settings.share_weights)
         self.mean = ops.ReduceMean()
         self.score = nn.Dense(last.channels, classes)
+        self.ranks = rank().of
 
     def construct(self, images: Tensor) -> Tensor:
         """Scores (B, K) before softmax."""
         return self.score(self.mean(self.backbone(images)[-1], (2, 3)))
 
     def losses(self, images: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy (1,) against class weights (B, K) that sum to one per image."""
+        """Cross entropy (1,) against class weights (B, K) that sum to one per image; each rank gives its share of the whole batch's."""
         log_shares = p.log_softmax(self.construct(images))
-        return -p.reshape(p.total(log_shares * target), (1,)) / float(images.shape[0])
+        return -p.reshape(p.total(log_shares * target), (1,)) / float(images.shape[0] * self.ranks)

@@ -15,6 +15,7 @@ from spnas_core.config import Detector
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 from spnas_core.models.pooling import BINS, RegionPooling
+from spnas_core.models.ranks import RankSum
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 FOREGROUND, POSITIVE_SHARE, MIN_SIZE = 0.5, 0.25, 1e-2
@@ -81,12 +82,13 @@ class BoxHead(BoxPredictor):
 
 
 class RegionLosses(nn.Cell):
-    """Class and box loss of regions, divided by their number."""
+    """Class and box loss of regions, divided by their number, that of all ranks."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.numbers = Tensor(np.arange(classes + 1, dtype=np.int32))
         self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()
+        self.over_ranks = RankSum()
 
     def one_hot(self, labels: Tensor) -> Tensor:
         """Labels (B, R) as (B, R, K+1)."""
@@ -97,7 +99,7 @@ class RegionLosses(nn.Cell):
         shape = (-1, self.numbers.shape[0])
         cross_entropy, _ = self.cross_entropy(p.reshape(score, shape), p.reshape(self.one_hot(labels), shape))
         distance = p.total(p.smooth_l1(delta, target), -1)
-        total = p.maximum(p.total(weight), 1.0)
+        total = p.maximum(self.over_ranks(p.total(weight)), 1.0)
         foreground = weight * p.cast(labels > 0, ms.float32)
         return p.total(cross_entropy * p.reshape(weight, (-1,))) / total, p.total(distance * foreground) / total
 

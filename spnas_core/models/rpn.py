@@ -15,6 +15,7 @@ from spnas_core.anchors import Grid, place_anchors
 from spnas_core.config import Detector
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
+from spnas_core.models.ranks import RankSum
 
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 FOREGROUND, BACKGROUND, POSITIVE_SHARE, MIN_SIZE = 0.7, 0.3, 0.5, 1e-3
@@ -35,6 +36,7 @@ class RegionProposal(nn.Cell):
         anchors = Tensor(np.concatenate(per_level))
         self.propose = Proposals(settings, anchors, self.counts)
         self.targets = AnchorTargets(settings, anchors)
+        self.over_ranks = RankSum()
 
     def construct(self, maps: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Give the scores (B, A_l) and deltas (B, A_l, 4) of every level, in the anchors' order."""
@@ -50,12 +52,15 @@ class RegionProposal(nn.Cell):
     def losses(
         self, scores: tuple[Tensor, ...], deltas: tuple[Tensor, ...], truth: Tensor, present: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Objectness and box loss against truth (B, M, 4), present (B, M); noise (B, A) in (0, 1) draws the anchors."""
+        """Objectness and box loss against truth (B, M, 4), present (B, M); noise (B, A) in (0, 1) draws the anchors.
+
+        On several ranks each gives its share of the losses of the whole batch.
+        """
         score, delta = ops.Concat(1)(scores), ops.Concat(1)(deltas)
         chosen, weight, target = self.targets(truth, present, noise)
         cross_entropy = p.binary_cross_entropy(score, chosen, weight, p.ones_like(score))
         distance = p.total(p.smooth_l1(delta, target), 2)
-        total = p.maximum(p.total(weight), 1.0)
+        total = p.maximum(self.over_ranks(p.total(weight)), 1.0)
         return p.total(cross_entropy) / total, p.total(distance * chosen) / total
 
 
