@@ -17,7 +17,8 @@ from typing import TextIO
 
 HOST = "127.0.0.1"
 POLL = 0.1  # s between two looks at the processes
-TOPOLOGY_SECONDS = 600  # for all to meet, as msrun has it
+MEETING_SECONDS = 600  # for all to find each other, as msrun has it
+WAITING_SECONDS = 86_400  # for the others in a collective operation; MindSpore's 30 are fewer than a first rank needs to score and to save
 log = logging.getLogger(__name__)
 
 
@@ -67,12 +68,14 @@ def check(statuses: Sequence[int | None]) -> None:
 
 
 def variables(number: int | None, ranks: int, port: int) -> dict[str, str]:
-    """Environment of rank `number`, or of the scheduler, as msrun has it on one host."""
+    """Environment of rank `number`, or of the scheduler: what msrun sets on one host, and longer time-outs."""
     found = {
         "MS_WORKER_NUM": str(ranks),
         "MS_SCHED_HOST": HOST,
         "MS_SCHED_PORT": str(port),
-        "MS_TOPO_TIMEOUT": str(TOPOLOGY_SECONDS),
+        "MS_TOPO_TIMEOUT": str(MEETING_SECONDS),
+        "MS_NODE_TIMEOUT": str(WAITING_SECONDS),
+        "MS_RECEIVE_MSG_TIMEOUT": str(WAITING_SECONDS),
         "RANK_SIZE": str(ranks),
         "RANK_ID": str(number or 0),
     }

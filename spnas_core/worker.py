@@ -212,14 +212,15 @@ def main(path: str) -> int:
 
 def _take_part(order: Order, folder: Path, role: str, rank: int, report: Report, stop: threading.Event) -> None:
     """Do the job as one of a cluster; only the first rank reports, and leaves the metrics."""
-    if role == "MS_SCHED":
-        from spnas_core.models import ranks
+    from spnas_core.models import ranks
 
+    if role == "MS_SCHED":
         ranks.join()
         return
     metrics = compute(order, folder, (lambda _: None) if rank else report, stop)
     if rank == 0:
         (folder / METRICS).write_text(json.dumps(metrics))
+    ranks.gather(None)  # MindSpore may count one that leaves early as lost
 
 
 def _own_stdout() -> TextIO:
@@ -229,14 +230,20 @@ def _own_stdout() -> TextIO:
     return lines
 
 
-def _end(status: int) -> NoReturn:
-    """Exit with `status`, or, where it is negative, die of that signal."""
+def end(status: int) -> NoReturn:
+    """Exit with `status`, or, where it is negative, die of that signal.
+
+    A rank leaves at once: what MindSpore does at the exit of one was seen to crash, after all work was done.
+    """
     if status < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no other handler
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
+    if cluster.role()[0]:
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 
 if __name__ == "__main__":
-    _end(main(sys.argv[1]))
+    end(main(sys.argv[1]))

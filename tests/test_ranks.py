@@ -121,7 +121,7 @@ def test_two_ranks_do_what_one_process_does(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.training
 def test_ranks_train_one_net(tmp_path: Path) -> None:
-    """Equal weights on both, those of one process where the norm is frozen; averaged statistics; a stop that one hears of stops both."""
+    """Equal weights on both, near those of one process, with frozen and with trained norms; a stop that one hears of stops both."""
     command = [sys.executable, str(Path(rank_script.__file__)), str(tmp_path)]
     with (tmp_path / "log").open("w") as output:
         cluster.run_ranks(command, 2, output, threading.Event())
@@ -132,21 +132,15 @@ def test_ranks_train_one_net(tmp_path: Path) -> None:
     assert found[0]["stopped"] == "stopped from outside after step 5 of 12"
     assert found[0]["apart"] == "expected all ranks to have the same weights after all, got 2 kinds"
     ms.set_context(mode=ms.GRAPH_MODE)
-    halves = np.array([rank_script.statistics(slice(number, None, 2)) for number in (0, 1)])
-    np.testing.assert_allclose(found[0]["statistics"], halves.mean(0), rtol=1e-6)
-    assert not np.allclose(halves[0], halves[1], rtol=1e-2)
     (tmp_path / "resume").mkdir()
     (tmp_path / training.CHECKPOINT).rename(tmp_path / "resume" / training.CHECKPOINT)
-    for name, folder in (("frozen", tmp_path), ("frozen", tmp_path / "resume")):
+    for name, folder in (("frozen", tmp_path), ("frozen", tmp_path / "resume"), ("trained", tmp_path)):
         net, history = rank_script.train(Desk(lambda _: None, folder), name == "frozen", slice(None))
         assert [record["loss"] for record in history] == pytest.approx(found[0][name], rel=1e-5)
-    expected = get_weights(net)
-    for name in ("frozen", "trained"):
         first, second = (load_file(tmp_path / f"{name}{number}.safetensors") for number in (0, 1))
         assert {key: value.tobytes() for key, value in first.items()} == {key: value.tobytes() for key, value in second.items()}
-        if name == "frozen":
-            for key, value in expected.items():
-                np.testing.assert_allclose(first[key], value, rtol=1e-4, atol=1e-6, err_msg=key)
+        for key, value in get_weights(net).items():
+            np.testing.assert_allclose(first[key], value, rtol=1e-4, atol=1e-6, err_msg=key)
 
 
 @linux
@@ -188,7 +182,8 @@ def test_the_variables_are_those_of_msrun(tmp_path: Path) -> None:
     subprocess.run([*command, *options], check=True, capture_output=True, timeout=120, env={**os.environ, "PATH": path})
     for name, number in (("MS_SCHED0", None), ("MS_WORKER0", 0), ("MS_WORKER1", 1)):
         found = json.loads((tmp_path / name).read_text())
-        expected = cluster.variables(number, 2, 9123)
+        ours = cluster.variables(number, 2, 9123)
+        expected = {key: value for key, value in ours.items() if key not in ("MS_NODE_TIMEOUT", "MS_RECEIVE_MSG_TIMEOUT")}
         assert {key: found.get(key) for key in expected} == expected
         assert {key for key in found if key.startswith(("MS_", "RANK_", "DEVICE_"))} - set(os.environ) <= expected.keys()
 
@@ -256,11 +251,11 @@ def test_a_training_of_two_ranks_goes_on_from_its_checkpoint(data: Path, tmp_pat
 @pytest.mark.training
 @pytest.mark.long
 def test_a_reignition_on_two_ranks(data: Path, tmp_path: Path) -> None:
-    """Its norms are trained, so only the first losses are near those of one process; every crop is scored once."""
+    """Its norms are trained, on the statistics of both ranks; mix-up reaches over them, and every crop is scored once."""
     recipe = Reignite(image_size=32, epochs=4, batch=16, lr=0.01, label_smoothing=0.1)
     one = ReigniteJob(arch="b_1111-2111", detector=job(data).detector, recipe=recipe, data=job(data).data)
     alone, two = do(one, tmp_path / "alone", (0,)), do(one, tmp_path / "two")
     assert two.files.keys() == alone.files.keys()
     assert (40 * two.metrics["top1"]) % 1 == pytest.approx(0, abs=1e-9)
     losses = [document(folder, end, "history.json")[0]["loss"] for folder, end in ((tmp_path / "alone", alone), (tmp_path / "two", two))]
-    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -9,10 +9,16 @@ from mindspore.common.initializer import HeNormal, initializer
 
 from spnas_core import arch as architecture
 from spnas_core.models import primitives as p
+from spnas_core.models.ranks import rank
+
+MOMENTUM = 0.1  # of the running statistics
 
 
 class Norm(nn.Cell):
-    """Batch norm (B, C, H, W): trained, or frozen; keeps the four tensors under MindSpore's names."""
+    """Batch norm (B, C, H, W): trained, or frozen; keeps the four tensors under MindSpore's names.
+
+    On several ranks it is trained on the statistics of all of their images.
+    """
 
     def __init__(self, channels: int, epsilon: float, frozen: bool, gamma: float = 1.0) -> None:
         super().__init__()
@@ -22,8 +28,11 @@ class Norm(nn.Cell):
         self.moving_variance = Parameter(ops.ones((channels,), ms.float32), name="moving_variance", requires_grad=False)
         self.frozen = frozen
         self.epsilon = epsilon
-        self.batch_norm = ops.BatchNorm(is_training=True, epsilon=epsilon, momentum=0.1)
+        self.batch_norm = ops.BatchNorm(is_training=True, epsilon=epsilon, momentum=MOMENTUM)
         self.constant_norm = ops.BatchNorm(is_training=False, epsilon=epsilon)
+        self.ranks = rank().of
+        if self.ranks > 1:
+            self.all_reduce = ops.AllReduce()
 
     def scale(self) -> Tensor:
         """Return the factor (C,) of the frozen norm."""
@@ -31,9 +40,25 @@ class Norm(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """Normalise by the statistics of the batch, and move the running ones a tenth towards them; in inference by the running ones."""
+        if self.training and self.ranks > 1:
+            return self.over_ranks(x)
         if self.training:
             return self.batch_norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
         return self.constant_norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
+
+    def over_ranks(self, x: Tensor) -> Tensor:
+        """Normalise and move as `batch_norm` does, by the statistics of the images of all ranks; gradients reach all of them too."""
+        wide = p.cast(x, ms.float32)
+        count = self.ranks * x.size / x.shape[1]
+        mean = self.all_reduce(p.total(wide, (0, 2, 3))) / count
+        centred = wide - p.reshape(mean, (1, -1, 1, 1))
+        variance = self.all_reduce(p.total(centred * centred, (0, 2, 3))) / count
+        scale = self.gamma * p.rsqrt(variance + self.epsilon)
+        y = centred * p.reshape(scale, (1, -1, 1, 1)) + p.reshape(self.beta, (1, -1, 1, 1))
+        moved = ops.assign(self.moving_mean, self.moving_mean * (1 - MOMENTUM) + ops.stop_gradient(mean) * MOMENTUM)
+        unbiased = ops.stop_gradient(variance) * (count / (count - 1))
+        moved = (moved, ops.assign(self.moving_variance, self.moving_variance * (1 - MOMENTUM) + unbiased * MOMENTUM))
+        return p.cast(ops.depend(y, moved), x.dtype)
 
 
 class Conv(nn.Cell):

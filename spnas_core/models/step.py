@@ -8,22 +8,15 @@ import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from spnas_core.models import primitives as p
-from spnas_core.models.blocks import Norm
 from spnas_core.models.ranks import rank
 
 _scaled = ops.MultitypeFuncGraph("scaled")
-_averaged = ops.MultitypeFuncGraph("averaged")
 _updated = ops.MultitypeFuncGraph("updated")
 
 
 @_scaled.register("Tensor", "Tensor")  # type: ignore[untyped-decorator]
 def _scale(factor: Tensor, gradient: Tensor) -> Tensor:
     return gradient * factor
-
-
-@_averaged.register("Function", "Tensor", "Tensor")  # type: ignore[untyped-decorator]
-def _average(all_reduce: Any, share: Tensor, statistic: Tensor) -> Tensor:
-    return ops.assign(statistic, all_reduce(statistic) * share)
 
 
 @_updated.register("Function", "Tensor", "Number", "Tensor", "Tensor", "Tensor", "Number")  # type: ignore[untyped-decorator]
@@ -38,8 +31,7 @@ class TrainStep(nn.Cell):
     Only parameters with `requires_grad` are trained. `loss_scale` keeps the gradients of a net in float16 from vanishing on their way.
 
     On several ranks losses and gradients are summed over them: a net gives each its share of the losses of the whole batch, so the step is
-    that of one process with the whole batch, and all have the same weights after it. But a norm that is trained normalises by the
-    statistics of its rank's images; the running ones are averaged at every step.
+    that of one process with the whole batch, and all have the same weights after it.
     """
 
     def __init__(self, net: nn.Cell, momentum: float, decay: tuple[float, ...], clip_norm: float | None, loss_scale: float = 1.0) -> None:
@@ -55,14 +47,9 @@ class TrainStep(nn.Cell):
         self.unscale = Tensor(1.0 / loss_scale, ms.float32)
         self.half_square = ops.L2Loss()
         self.ranks = rank().of
-        norms = [cell for _, cell in net.cells_and_names() if isinstance(cell, Norm) and not cell.frozen]
-        self.averages = self.ranks > 1 and len(norms) > 0
-        if self.averages:
-            self.statistics = ms.ParameterTuple(one for norm in norms for one in (norm.moving_mean, norm.moving_variance))
         if self.ranks > 1:
             self.all_reduce = ops.AllReduce()
             self.reduce_gradients = nn.DistributedGradReducer(list(self.weights), mean=False, degree=self.ranks)
-            self.share = Tensor(1.0 / self.ranks, ms.float32)
         self.gradient = ms.value_and_grad(self.total, None, self.weights, has_aux=True)
 
     def total(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,10 +70,7 @@ class TrainStep(nn.Cell):
             factor = p.minimum(self.clip_norm / (p.sqrt(2 * half_square) + 1e-6), 1.0)
             gradients = p.each(ops.partial(_scaled, factor), gradients)
         update = ops.partial(_updated, self.update, lr, self.momentum)
-        losses = ops.depend(losses, p.each(update, self.weights, self.velocity, gradients, self.decay))
-        if self.averages:
-            losses = ops.depend(losses, p.each(ops.partial(_averaged, self.all_reduce, self.share), self.statistics))
-        return losses
+        return ops.depend(losses, p.each(update, self.weights, self.velocity, gradients, self.decay))
 
 
 def get_weights(net: nn.Cell) -> dict[str, npt.NDArray[np.float32]]:
