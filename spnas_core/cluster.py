@@ -15,6 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
+from spnas_core.errors import JobError
+
 HOST = "127.0.0.1"
 POLL = 0.1  # s between two looks at the processes
 MEETING_SECONDS = 600  # for all to find each other, as msrun has it
@@ -23,18 +25,18 @@ log = logging.getLogger(__name__)
 
 
 class RankError(RuntimeError):
-    """A rank has ended before its work was done; `status` is its exit status, negative for a signal."""
+    """A rank has failed; `status` is its exit status, negative for a signal."""
 
     def __init__(self, number: int, status: int) -> None:
-        how = signal.Signals(-status).name if status < 0 else f"status {status}"
-        super().__init__(f"rank {number} ended with {how}")
+        super().__init__(f"rank {number} ended with {ending(status)}")
         self.status = status
 
 
 def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threading.Event) -> None:
-    """Run `command` once for each of `ranks`, and its scheduler, until all ranks are done; `output` is their standard output.
+    """Run `command` as each of `ranks`, and as their scheduler, until all ranks are done; `output` is their standard output.
 
-    When `stop` is set, they get SIGTERM. RankError at the first that fails. Whatever ends this function ends all of them.
+    When `stop` is set, they get SIGTERM. RankError at the first that fails, JobError ``crashed`` where the scheduler does; whatever ends
+    this function ends all of them.
     """
     processes: list[subprocess.Popen[bytes]] = []
     told, port = False, free_port()
@@ -42,29 +44,35 @@ def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threadin
         for number in (None, *range(ranks)):
             environment = {**os.environ, **variables(number, ranks, port)}
             processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, env=environment))
-        while any(process.poll() is None for process in processes[1:]):
-            check([process.poll() for process in processes])
+        scheduler, *members = processes
+        while not all_done([process.poll() for process in members]):
+            if (status := scheduler.poll()) and all(process.poll() is None for process in members):
+                raise JobError("crashed", f"MindSpore's scheduler ended with {ending(status)}")
             if stop.is_set() and not told:
                 told = True
-                for process in processes[1:]:
+                for process in members:
                     process.terminate()
             time.sleep(POLL)
-        check([process.poll() for process in processes])
     finally:
         for process in processes:
             process.kill()
             process.wait()
 
 
-def check(statuses: Sequence[int | None]) -> None:
-    """RankError for the one, of the scheduler and the ranks, that has failed; of several for the one that says best why."""
-    failed = [(number, status) for number, status in enumerate(statuses, start=-1) if status]
+def all_done(statuses: Sequence[int | None]) -> bool:
+    """Whether all ranks have ended well; RankError where one has failed, and of several for the one that says best why."""
+    failed = [(number, status) for number, status in enumerate(statuses) if status]
     if failed:  # one with a reason, then one that was killed, then what may have followed from these: a fault, an exception
         order = (2, 3, -signal.SIGKILL, -signal.SIGTERM)
-        number, status = min(failed, key=lambda one: order.index(one[1]) if one[1] in order else len(order) + (one[1] > 0))
-        error = RankError(number, status)
+        error = RankError(*min(failed, key=lambda one: order.index(one[1]) if one[1] in order else len(order) + (one[1] > 0)))
         log.error("%s", error)
         raise error
+    return None not in statuses
+
+
+def ending(status: int) -> str:
+    """Name the signal or the exit status."""
+    return signal.Signals(-status).name if status < 0 else f"status {status}"
 
 
 def variables(number: int | None, ranks: int, port: int) -> dict[str, str]:

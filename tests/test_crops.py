@@ -95,6 +95,35 @@ def test_batches_are_a_function_of_seed_epoch_and_step(split):
     assert len(whole.labels) == 20
 
 
+def test_rows_that_are_not_wanted_are_not_read(split):
+    """A share of each batch, with those that mix-up brings in, mixes as the whole batch does."""
+    data, first = crops.open_crops(split, 8), slice(0, None, 2)
+    asked = []
+
+    def wanted(number):
+        rows = crops.draw_mixup(4, 0.5, np.random.default_rng(number))[1][first]
+        asked.append({0, 2, *rows.tolist()})
+        return asked[-1]
+
+    parts = list(crops.train_crops(data, 4, 1, 2, wanted=wanted))
+    assert {len(rows) for rows in asked} <= {2, 3, 4}
+    for number, (part, whole) in enumerate(zip(parts, crops.train_crops(data, 4, 1, 2), strict=True)):
+        assert part.labels.tolist() == whole.labels.tolist()
+        assert {row for row in range(4) if part.images[row].any()} == asked[number]
+        mixed = [
+            crops.mixup(one.images, np.eye(3, dtype=np.float32)[one.labels], 0.5, np.random.default_rng(number)) for one in (part, whole)
+        ]
+        for ours, all_rows in zip(*mixed, strict=True):
+            np.testing.assert_array_equal(ours[first], all_rows[first])
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_batches_to_score_are_dealt_out(split, ranks):
+    data = crops.open_crops(split, 8)
+    labels = [[batch.labels.tolist() for batch in crops.eval_crops(data, 2, share=slice(number, None, ranks))] for number in range(ranks)]
+    assert sorted(label for part in labels for batch in part for label in batch) == [-1, *sorted(item[2] for item in data.items)]
+
+
 def test_half_of_the_crops_are_mirrored(split):
     one = dataclasses.replace(crops.open_crops(split, 8), items=(crops.open_crops(split, 8).items[0],))
     (batch,) = crops.train_crops(one, 64, 0, 0)

@@ -40,6 +40,21 @@ def data_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("spnas")]
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_shares_of_ranks_are_the_whole_without_overlap(split, ranks):
+    """Of training batches every row, of evaluation every batch; what a row holds knows nothing of the shares."""
+    recipe, shares = Recipe(batch=6, scales=(0.7, 1.3)), [slice(number, None, ranks) for number in range(ranks)]
+    (whole,) = train(split, recipe)
+    for share in shares:
+        (part,) = train(split, recipe, share=share)
+        assert equal(part, [array[share] for array in whole])
+    batches = list(loader.eval_batches(split, SIZE, 2))
+    dealt = [list(loader.eval_batches(split, SIZE, 2, share=share)) for share in shares]
+    assert [len(part) for part in dealt] == [len(batches[share]) for share in shares]
+    for share, part in zip(shares, dealt, strict=True):
+        assert all(equal(a, b) for a, b in zip(part, batches[share], strict=True))
+
+
 def test_a_batch_is_what_the_annotations_say(split):
     batches = train(split)
     assert len(batches) == 3 == loader.steps_per_epoch(7, 2)

@@ -189,14 +189,14 @@ def test_the_variables_are_those_of_msrun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statuses", "status"),
-    [([None, 0, -9], -9), ([1, -6, -9], -9), ([None, 1, 3], 3), ([None, -6, 2], 2), ([None, 1, -11], -11), ([1, 0, None], 1)],
+    ("statuses", "status"), [([0, -9], -9), ([-6, -9], -9), ([1, 3], 3), ([-6, 2], 2), ([1, -11], -11), ([1, None], 1)]
 )
 def test_the_end_that_says_best_why_counts(statuses: list[int | None], status: int) -> None:
     with pytest.raises(cluster.RankError) as caught:
-        cluster.check(statuses)
+        cluster.all_done(statuses)
     assert caught.value.status == status
-    cluster.check([None, 0, 0])
+    assert cluster.all_done([0, 0])
+    assert not cluster.all_done([0, None])
 
 
 def test_what_runs_the_ranks_leaves_none_behind(tmp_path: Path) -> None:
@@ -205,6 +205,13 @@ def test_what_runs_the_ranks_leaves_none_behind(tmp_path: Path) -> None:
         cluster.run_ranks([sys.executable, "-c", FAIL, str(tmp_path)], 2, output, threading.Event())
     assert {path.name for path in tmp_path.iterdir()} == {"out", "MS_SCHED0", "MS_WORKER0", "MS_WORKER1"}
     assert time.monotonic() - begun < 20
+    assert not children(os.getpid())
+
+
+def test_a_scheduler_that_fails_ends_them(tmp_path: Path) -> None:
+    script = "import os, sys, time; time.sleep(60 if os.environ['MS_ROLE'] == 'MS_WORKER' else 0); sys.exit(1)"
+    with (tmp_path / "out").open("w") as output, pytest.raises(JobError, match="crashed: MindSpore's scheduler ended with status 1"):
+        cluster.run_ranks([sys.executable, "-c", script], 2, output, threading.Event())
     assert not children(os.getpid())
 
 
