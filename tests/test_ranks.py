@@ -145,26 +145,30 @@ def test_ranks_train_one_net(tmp_path: Path) -> None:
 
 @linux
 @pytest.mark.training
-def test_a_rank_that_is_killed_ends_the_job(data: Path, tmp_path: Path) -> None:
-    pids: list[int] = []
+@pytest.mark.parametrize(
+    ("victim", "words"),
+    [
+        ("MS_WORKER 1", "rank 1 ended with SIGKILL"),
+        pytest.param("MS_WORKER 0", "rank 0 ended with SIGKILL", marks=pytest.mark.long),
+        pytest.param("leader", "it died of SIGKILL", marks=pytest.mark.long),
+    ],
+)
+def test_a_process_that_is_killed_ends_the_job(data: Path, tmp_path: Path, victim: str, words: str) -> None:
+    found: dict[str, int] = {}
 
     def kill(event: dict[str, Any]) -> None:
         if event["event"] == "start":
-            pids.append(event["pid"])
+            found["leader"] = event["pid"]
         if event["event"] == "compile":
-            found = children(pids[0])
-            assert set(found) == {"MS_SCHED 0", "MS_WORKER 0", "MS_WORKER 1"}
-            pids.extend(found.values())
-            os.kill(found["MS_WORKER 1"], signal.SIGKILL)
+            found.update(children(found["leader"]))
+            os.kill(found[victim], signal.SIGKILL)
 
-    begun = time.monotonic()
-    with pytest.raises(JobError, match="rank 1 ended with SIGKILL") as caught:
+    with pytest.raises(JobError, match=words) as caught:
         do(job(data), tmp_path / "store", on_progress=kill)
     assert caught.value.reason == "killed"
     assert "job: compile" in str(caught.value)
-    assert len(pids) == 4
-    assert are_gone(pids)
-    assert time.monotonic() - begun < 60
+    assert set(found) == {"leader", "MS_SCHED 0", "MS_WORKER 0", "MS_WORKER 1"}
+    assert are_gone(list(found.values()))
 
 
 @pytest.mark.training
