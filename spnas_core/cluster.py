@@ -19,8 +19,12 @@ from spnas_core.errors import JobError
 
 HOST = "127.0.0.1"
 POLL = 0.1  # s between two looks at the processes
-MEETING_SECONDS = 600  # for all to find each other, as msrun has it
-WAITING_SECONDS = 86_400  # for the others in a collective operation; MindSpore's 30 are fewer than a first rank needs to score and to save
+PATIENCE = {
+    "MS_NODE_TIMEOUT": "86400",  # s to wait for the others; MindSpore's 30 are fewer than a first rank needs to score and to save
+    "MS_RECEIVE_MSG_TIMEOUT": "86400",
+    "MS_RETRY_INTERVAL_LOWER": "1",  # s between two tries to meet; MindSpore's 3 to 5 are for large clusters
+    "MS_RETRY_INTERVAL_UPPER": "1",
+}  # where the environment does not say otherwise
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +46,7 @@ def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threadin
     told, port = False, free_port()
     try:
         for number in (None, *range(ranks)):
-            environment = {**os.environ, **variables(number, ranks, port)}
+            environment = {**PATIENCE, **os.environ, **variables(number, ranks, port)}
             processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, env=environment))
         scheduler, *members = processes
         while not all_done([process.poll() for process in members]):
@@ -76,14 +80,12 @@ def ending(status: int) -> str:
 
 
 def variables(number: int | None, ranks: int, port: int) -> dict[str, str]:
-    """Environment of rank `number`, or of the scheduler: what msrun sets on one host, and longer time-outs."""
+    """Environment of rank `number`, or of the scheduler: what msrun sets on one host."""
     found = {
         "MS_WORKER_NUM": str(ranks),
         "MS_SCHED_HOST": HOST,
         "MS_SCHED_PORT": str(port),
-        "MS_TOPO_TIMEOUT": str(MEETING_SECONDS),
-        "MS_NODE_TIMEOUT": str(WAITING_SECONDS),
-        "MS_RECEIVE_MSG_TIMEOUT": str(WAITING_SECONDS),
+        "MS_TOPO_TIMEOUT": "600",
         "RANK_SIZE": str(ranks),
         "RANK_ID": str(number or 0),
     }
