@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 from pydantic import Field, ValidationError
@@ -230,10 +231,10 @@ def _own_stdout() -> TextIO:
     return lines
 
 
-def end(status: int) -> NoReturn:
+def leave(status: int) -> NoReturn:
     """Exit with `status`, or, where it is negative, die of that signal.
 
-    A rank leaves at once: what MindSpore does at the exit of one was seen to crash, after all work was done.
+    A rank leaves at once: what MindSpore does at its exit may wait for the other ranks, and was seen to crash after all work was done.
     """
     if status < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no other handler
@@ -245,5 +246,13 @@ def end(status: int) -> NoReturn:
     sys.exit(status)
 
 
+def leave_with_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    """End a rank by an exception that nobody foresaw."""
+    sys.__excepthook__(kind, error, trace)
+    leave(1)
+
+
 if __name__ == "__main__":
-    end(main(sys.argv[1]))
+    if cluster.role()[0]:
+        sys.excepthook = leave_with_traceback
+    leave(main(sys.argv[1]))

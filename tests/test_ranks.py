@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import rank_script
 from conftest import write_data
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from spnas_core import cluster, training
 from spnas_core.config import Detector, Recipe, Reignite, Run
@@ -25,7 +25,7 @@ from spnas_core.job import Data, EvaluateJob, Job, ReigniteJob, TrainJob, Weight
 from spnas_core.manifest import Manifest
 from spnas_core.models.step import get_weights
 from spnas_core.progress import Desk
-from spnas_core.runner import run_job
+from spnas_core.runner import JobBug, run_job
 from spnas_core.store import Store
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
@@ -179,6 +179,19 @@ def test_a_process_that_is_killed_ends_the_job(data: Path, tmp_path: Path, victi
 def test_a_mistake_that_every_rank_finds_is_the_callers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="instances_train"):
         do(job(tmp_path / "nowhere"), tmp_path / "store")
+
+
+@pytest.mark.training
+@pytest.mark.long
+def test_a_bug_in_the_ranks_is_one_of_the_job(data: Path, tmp_path: Path) -> None:
+    """Weights without any tensor: an exception that no job foresees, and at which none waits for the others."""
+    store, source = Store(str(tmp_path / "store")), job(data)
+    (tmp_path / "out").mkdir()
+    save_file({}, tmp_path / "out" / "weights.safetensors")
+    given = Weights(kind="train", digest=store.publish(source, tmp_path / "out", {}, 1.0).digest, arch=source.arch)
+    scoring = EvaluateJob(arch=source.arch, detector=source.detector, data=source.data, split="val", weights=(given,))
+    with pytest.raises(JobBug, match=r"the worker ended with status 1(?s:.*)KeyError"):
+        do(scoring, tmp_path / "store", timeout=200)
 
 
 def test_the_variables_are_those_of_msrun(tmp_path: Path) -> None:
