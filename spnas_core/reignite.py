@@ -70,10 +70,10 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
         return learning_rate(schedule, number, recipe.epochs * steps)
 
     history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, lambda _: {})
-    right = top1(net, val, recipe.batch, cache)
+    accuracy = top1(net, val, recipe.batch, cache)
     if not rank().first:
         return {}
-    history[-1]["top1"] = right
+    history[-1]["top1"] = accuracy
     save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / checkpoint.FILE)
     (out / "history.json").write_text(json.dumps(history))
     return {"top1": history[-1]["top1"], "seconds": history[-1]["seconds"], "epochs": recipe.epochs}
