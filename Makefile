@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test test-fast test-long lint bench
+.PHONY: setup demo test test-fast test-long lint bench prefect-up prefect-down
 
 setup: .venv/ready
 
@@ -36,3 +36,10 @@ lint: setup
 PEER ?=
 bench: setup  ## one JSON line per measurement; PEER="PYTHON ../shared/reference/bench_torchvision.py" adds torchvision's figures
 	$(BIN)/python -m flows.bench --peer "$(PEER)"
+
+export PREFECT_PORT ?= 4200
+prefect-up: setup  ## Prefect's server on the loopback, pools, deployments and workers on this machine
+	$(BIN)/python -m flows.services up
+
+prefect-down:  ## stop them
+	$(BIN)/python -m flows.services down

@@ -98,6 +98,20 @@ def extend(
 
 
 @app.command(
+    "settings",
+    help="Print all settings of a run as JSON, as the flow spnas takes them.\n\nExample: spnas settings bccd --set serial.rounds=3",
+)
+def show_settings(
+    preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="Settings of the run.")],
+    overrides: Overrides = None,
+) -> None:
+    """Print the settings of a run."""
+    from flows import presets
+
+    typer.echo(presets.load(preset, overrides or ()).model_dump_json())
+
+
+@app.command(
     help="Blocks, parameters, MACs and levels of a backbone (7x7 stem, no classifier).\n\nExample: spnas arch 111-2111-211111-211 --json"
 )
 def arch(

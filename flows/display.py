@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from spnas_core.progress import duration
+from spnas_core.progress import duration, share
 
 
 class _Lines(logging.Handler):
@@ -40,9 +40,8 @@ class _Bars(logging.Handler):
             self._progress.console.print(self.format(record), markup=False, highlight=False)
             return
         self._progress.update(bar, detail=_detail(event))
-        if event.get("epochs") and event.get("epoch") is not None:
-            part = event["step"] / event["steps"] - 1 if event.get("event") == "step" and event.get("steps") else 0
-            self._progress.update(bar, total=event["epochs"], completed=event["epoch"] + part)
+        if (done := share(event)) is not None:
+            self._progress.update(bar, total=1.0, completed=done)
 
 
 def _detail(event: dict[str, Any]) -> str:

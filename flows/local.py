@@ -33,7 +33,7 @@ def search(settings: Run, data: str, store: str) -> dict[str, Any]:
     url = Store(store).url
     with shown(), ended_by_signals():
         plan = open_plan(settings, data, url)
-        if plan.store.find("stage", plan.keys["full_train"]):
+        if not settings.refresh and plan.store.find("stage", plan.keys["full_train"]):
             return publish_run(plan, read_stage(plan.store, plan.keys["full_train"]))
         return with_server(lambda: _flow(settings, plan.data.url, url))
 

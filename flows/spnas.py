@@ -6,13 +6,14 @@ Every training is a job in a process of its own, every stage leaves an artifact,
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from prefect.runtime import flow_run
 
 from flows import presets
-from spnas_core.config import Recipe, Run
+from flows.parameters import DataUrl, Preset, RunName, StoreUrl
+from spnas_core.config import Recipe, Run, StageName
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
 from spnas_core.ledger import Trial, best, ranked, reignitions, volumes, winner
@@ -25,49 +26,53 @@ from spnas_core.search import Proposal, propose_parallel, propose_serial
 from spnas_core.stages import Result, Stage, enter, newest_round, publish_stage, scores_of
 from tasks.candidates import measure, train_candidates
 from tasks.jobs import Site, completed, run_jobs
+from tasks.page import show_result
 from tasks.stages import run_stage
 
-Url = Annotated[str, Field(pattern=r"^[a-z0-9+]+://([^/@]+(/.*)?|/.+)$")]  # no user and password: Prefect records it
+
+def run_name() -> str:
+    """Name the Prefect run after what it is about: `cells on s3://bucket/cells`."""
+    given = flow_run.parameters
+    settings = given.get("settings", "")
+    name = given.get("name") or (settings if isinstance(settings, str) else Run.model_validate(settings).name)
+    return f"{name} on {given.get('data', '')}"
 
 
-@flow(name="spnas")
-def spnas(settings: Run | str, data: str, store: Url) -> dict[str, Any]:
-    """Search a detector backbone on `data` (COCO layout, any fsspec URL; `demo` makes its own) and leave everything in `store`.
+@flow(name="spnas", flow_run_name=run_name)
+def spnas(
+    settings: Run | Preset, data: DataUrl, store: StoreUrl, name: RunName | None = None, refresh: tuple[StageName, ...] = ()
+) -> dict[str, Any]:
+    """Search a detector backbone in five stages, and return the summary that also lies in `runs/NAME/summary.json` of the store.
 
-    `settings` are those of a run, or the name of a preset. Returns the summary that also lies in `runs/NAME/summary.json`.
+    Args:
+        settings: Name of a preset, or all settings of a run; `spnas settings PRESET --set KEY=VALUE` prints them.
+        data: Data set in COCO layout: an absolute path or any fsspec URL; `demo` makes its own.
+        store: Where everything goes: any fsspec URL, `file:///...` or `s3://...`. What is in it already is not computed again.
+        name: Name of the run, its folder below `runs/` of the store; by default that of the settings.
+        refresh: Stages to compute anew although the store has them; a retry of the same run goes on with what it has computed.
     """
     run = presets.load(settings) if isinstance(settings, str) else settings
+    refresh = refresh or run.refresh
+    run = run.model_copy(update={"name": name or run.name, "refresh": ()})  # it is of this start alone
     plan = open_plan(run, data, store)
     announce_run(plan)
-    site = site_of(plan)
+    site = Site(plan.store.url, plan.settings, refresh)
     parallel = search(plan, site)
-    final = run_stage(plan, "full_train", parallel, lambda: full_train(plan, site, parallel))
-    return publish_run(plan, final)
-
-
-def site_of(plan: Plan) -> Site:
-    """Say where the jobs of a run take place."""
-    run = plan.settings
-    return Site(
-        store=plan.store.url,
-        devices=run.device_groups,
-        threads=run.threads,
-        timeout=60 * run.timeout_minutes,
-        checkpoint_seconds=run.checkpoint_seconds,
-        memory_gb=run.memory_gb,
-        retries=run.retries,
-    )
+    final = run_stage(plan, site, "full_train", parallel, full_train)
+    summary = publish_run(plan, final)
+    show_result(summary)
+    return summary
 
 
 def search(plan: Plan, site: Site) -> Stage:
     """Do the four stages that search, and return what the last of them leaves."""
-    start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
-    serial = run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
-    reignited = run_stage(plan, "reignite", serial, lambda: reignite(plan, site, serial))
-    return run_stage(plan, "parallel", reignited, lambda: parallel_search(plan, site, reignited))
+    start = run_stage(plan, site, "fine_tune", None, fine_tune)
+    serial = run_stage(plan, site, "serial", start, serial_search)
+    reignited = run_stage(plan, site, "reignite", serial, reignite)
+    return run_stage(plan, site, "parallel", reignited, parallel_search)
 
 
-def fine_tune(plan: Plan, site: Site) -> Stage:
+def fine_tune(plan: Plan, site: Site, _before: None = None) -> Stage:
     """Train the start net on the data: trial 0 of the ledger, whose weights all others inherit."""
     job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
     (manifest,) = completed(site, [(f"fine_tune {short(job.arch)}", job)])

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 
 from flows.baselines import compare, final_training, from_scratch
-from flows.spnas import fine_tune, short_training, site_of
+from flows.spnas import fine_tune, short_training
 from spnas_core.config import Run
 from spnas_core.ledger import ranked
 from spnas_core.manifest import Manifest
@@ -32,7 +32,8 @@ def study(kind: Kind, settings: Run, data: str, store: str, seeds: int = 1, coun
     entries, begun = find_entries(asked), time.monotonic()
     if entries is None:
         work = {"baselines": compare, "proxy": forecast, "inheritance": race}[kind]
-        entries = tuple(work(asked, site_of(asked.plans[0])))
+        first = asked.plans[0]
+        entries = tuple(work(asked, Site(first.store.url, first.settings)))
         publish_entries(asked, entries, time.monotonic() - begun)
     return publish_report(asked, entries)
 
@@ -74,7 +75,7 @@ def race(asked: Study, site: Site) -> list[Arrival]:
 def _start_and_children(asked: Study, site: Site) -> list[Proposal]:
     """Train the start net, and propose children of it."""
     (plan,) = asked.plans
-    start = run_stage(plan, "fine_tune", None, lambda: fine_tune(plan, site))
+    start = run_stage(plan, site, "fine_tune", None, fine_tune)
     return propose_children(start.ledger, plan.settings, 1, asked.count, plan.cost_of)
 
 

@@ -38,6 +38,11 @@ class Lease(NamedTuple):
     heartbeat: float = 10.0
     poll: float = 1.0  # between two looks of a waiter
 
+    @classmethod
+    def of(cls, seconds: float) -> "Lease":
+        """Lease of that length, with heartbeats to match."""
+        return cls(seconds, seconds / 6, min(1.0, seconds / 60))
+
 
 class Claim:
     """The claim of this process on one artifact, as a context that gives it back; `folder` is where its files lie.
@@ -68,7 +73,7 @@ class Claim:
         while not stopped.is_set():
             if (found := done()) is not None:
                 return found
-            number, content = newest = self._newest()
+            number, content = newest = self.newest()
             now = time.monotonic()
             if newest != seen or now - looked > self._lease.seconds / 2:  # a store that is away for us may be so for the holder
                 seen, since = newest, now
@@ -82,7 +87,8 @@ class Claim:
             stopped.wait(self._lease.poll)
         raise JobError("killed", "it was stopped while it waited for another process that does the same")
 
-    def _newest(self) -> tuple[int, bytes]:
+    def newest(self) -> tuple[int, bytes]:
+        """Return number and content of the claim that counts, whoever holds it; 0 and nothing where there is none."""
         while numbers := self._numbers():
             try:
                 return numbers[-1], self._storage.read(self._path(numbers[-1]))
@@ -114,7 +120,7 @@ class Claim:
         beats, path = 0, self._path(self._number)
         while not self._ended.wait(self._lease.heartbeat):
             try:
-                number, content = self._newest()
+                number, content = self.newest()
                 if number != self._number or self._token.encode() not in content:
                     log.warning("%s was taken over by another process", path)
                     self.lost.set()

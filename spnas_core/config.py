@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
 
 from spnas_core import arch as architecture
 from spnas_core.cost import Stem
+from spnas_core.names import check_url
 
 
 def _canonical(text: str) -> str:
@@ -29,7 +30,9 @@ def _canonical_type(text: str) -> str:
 
 
 TypeText = Annotated[str, AfterValidator(_canonical_type)]
-ArchText = Annotated[str, AfterValidator(_canonical)]
+_PATTERN = r"^((b|r|x\([1-9][0-9]*x[1-9][0-9]*d\))_)?[12]+(-[12]+)*(_[0-9]+(-[0-9]+)*)?$"  # for forms; `parse` says what is wrong
+ArchText = Annotated[str, AfterValidator(_canonical), Field(json_schema_extra={"pattern": _PATTERN})]
+Url = Annotated[str, AfterValidator(check_url), Field(json_schema_extra={"pattern": r"^([^:]*|[a-z0-9+]+://[^/@]*(/.*)?)$"})]
 Limit = tuple[float | None, float | None]
 Taps = tuple[NonNegativeInt, ...]
 Objective = Literal["AP", "AP50", "params", "macs", "latency_ms", "memory_mb"]
@@ -38,6 +41,8 @@ SCORES: Objectives = ("AP", "AP50")  # the higher the better; of the others, the
 OBJECTIVES: Objectives = ("AP", "macs")
 MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
 DeviceTarget = Literal["CPU", "Ascend", "GPU"]
+StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
+STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
 
 
 class Settings(BaseModel):
@@ -56,22 +61,22 @@ class Detector(Settings):
     norm_epsilon: float = Field(1e-5, ge=0, description="0.0 for torchvision's released COCO weights")
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
-    fpn_channels: PositiveInt = 256
+    fpn_channels: PositiveInt = Field(256, description="channels of every level of the neck")
     taps: Taps | None = Field(
         None, description="merged level that each output of the pyramid reads, [1, 1, 2, 3] for example; null: its own, [0, 1, 2, 3]"
     )
-    head_channels: PositiveInt = 1024
+    head_channels: PositiveInt = Field(1024, description="width of the box head's two layers")
     anchor_scale: PositiveFloat = Field(8.0, description="side of a square anchor, in strides of its level")
-    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    anchor_ratios: tuple[PositiveFloat, ...] = Field((0.5, 1.0, 2.0), description="height / width of the anchors at each place")
     rpn_batch: PositiveInt = Field(256, description="anchors per image that enter the RPN losses")
     proposals_train: PositiveInt = Field(2000, description="per level before and per image after NMS, in training")
     proposals_test: PositiveInt = Field(1000, description="the same in inference")
-    rpn_nms: float = Field(0.7, gt=0, le=1)
+    rpn_nms: float = Field(0.7, gt=0, le=1, description="largest IoU of two proposals")
     cascade: bool = Field(False, description="Cascade R-CNN: three box heads, for IoU 0.5, 0.6, 0.7, each on the boxes of the one before")
     roi_batch: PositiveInt = Field(512, description="regions per image that enter the box head's losses")
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
-    score_threshold: float = Field(0.05, ge=0, lt=1)
-    box_nms: float = Field(0.5, gt=0, le=1)
+    score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
+    box_nms: float = Field(0.5, gt=0, le=1, description="largest IoU of two detections of one class")
     soft_nms: Literal["linear", "gaussian"] | None = Field(
         None, description="lower the scores of boxes that overlap better ones (linear: from `box_nms` on) instead of removing them"
     )
@@ -82,17 +87,17 @@ class Detector(Settings):
 class Recipe(Settings):
     """One training: SGD with momentum, linear warm-up, then a step or cosine schedule."""
 
-    epochs: PositiveInt = 12
-    batch: PositiveInt = 2
-    lr: PositiveFloat = 0.02
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    epochs: PositiveInt = Field(12, description="times that every image is seen")
+    batch: PositiveInt = Field(2, description="images of one step")
+    lr: PositiveFloat = Field(0.02, description="learning rate after the warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(1e-4, ge=0, description="of SGD, coupled: added to the gradient")
     decay_norm_and_bias: bool = Field(True, description="whether weight decay reaches norm and bias parameters too")
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step"] = Field("cosine", description="how the learning rate falls")
     milestones: tuple[float, ...] = Field((0.67, 0.92), description="step schedule: parts of the training after which lr falls to a tenth")
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(50, ge=0, description="steps in which the learning rate rises")
     clip_norm: PositiveFloat | None = Field(None, description="largest L2 norm of the gradient")
-    flip: bool = True
+    flip: bool = Field(True, description="mirror images left to right, at random")
     scales: tuple[PositiveFloat, ...] = Field((1.0,), description="multi-scale: factors of the image inside the network input")
     mixed_precision: bool = Field(False, description="backbone and neck in float16; for Ascend")
     freeze_inherited: bool = Field(False, description="train only new or moved blocks and the heads")
@@ -102,14 +107,14 @@ class Recipe(Settings):
 class Mutation(Settings):
     """Operators of the serial search (SP-NAS, section 3.2)."""
 
-    num_mutate: PositiveInt = 3
+    num_mutate: PositiveInt = Field(3, description="operations from parent to child")
     add_stage: float = Field(0.05, ge=0, le=1, description="probability that one operation appends a stage")
     change_type: float = Field(0.05, ge=0, le=1, description="probability that it changes the block type, where the space has several")
     move_double: float = Field(
         0.0, ge=0, le=1, description="probability that it moves a `2` past a neighbouring `1`; the authors' operators never do"
     )
     swap: float = Field(0.5, ge=0, le=1, description="probability of swap among the other operations; the rest is expand")
-    max_step: PositiveInt = 3
+    max_step: PositiveInt = Field(3, description="swap: most blocks by which the end of a stage moves")
 
     @model_validator(mode="after")
     def _at_most_one(self) -> "Mutation":
@@ -123,16 +128,16 @@ class Space(Settings):
 
     block_types: tuple[TypeText, ...] = Field((), description="block types to choose from, such as [r, x(32x4d)]; none: the start net's")
 
-    min_blocks: PositiveInt = architecture.MIN_BLOCKS
-    max_blocks: PositiveInt = architecture.MAX_BLOCKS
-    max_stages: PositiveInt = architecture.MAX_STAGES
+    min_blocks: PositiveInt = Field(architecture.MIN_BLOCKS, description="fewest residual blocks")
+    max_blocks: PositiveInt = Field(architecture.MAX_BLOCKS, description="most residual blocks")
+    max_stages: PositiveInt = Field(architecture.MAX_STAGES, description="most stages")
 
 
 class Budget(Settings):
     """Two-sided limits of a candidate's cost (detector, at the network input's size); `null` = no limit."""
 
-    params_m: Limit = (None, None)
-    gmacs: Limit = (None, None)
+    params_m: Limit = Field((None, None), description="least and most parameters, millions")
+    gmacs: Limit = Field((None, None), description="least and most multiply-adds of one image, 10^9")
     latency_ms: Limit = Field((None, None), description="inference of one image, measured on the run's device")
     memory_mb: Limit = Field((None, None), description="peak of memory in it: of the device, on the CPU of the process")
 
@@ -148,8 +153,8 @@ class Candidates(Settings):
     """How many candidates there are, and their short training."""
 
     candidates: PositiveInt = Field(4, description="candidates of one round")
-    recipe: Recipe = Recipe()
-    halving: Halving | None = None
+    recipe: Recipe = Field(Recipe(), description="training of a candidate")
+    halving: Halving | None = Field(None, description="stop the worse candidates of a round early; null: train all to the end")
 
     @model_validator(mode="after")
     def _rungs_rise(self) -> "Candidates":
@@ -162,30 +167,30 @@ class Candidates(Settings):
 class Serial(Candidates):
     """The serial search."""
 
-    rounds: PositiveInt = 4
+    rounds: PositiveInt = Field(4, description="rounds of the search")
     max_optimal: PositiveInt = Field(5, description="parents are the best of the ledger by Pareto rank")
     n_stuck: PositiveInt = Field(2, description="rounds without gain before a reignition")
-    max_reignite: int = Field(2, ge=0)
-    mutation: Mutation = Mutation()
+    max_reignite: int = Field(2, ge=0, description="most reignitions during the search")
+    mutation: Mutation = Field(Mutation(), description="what makes a child of its parent")
 
 
 class Reignite(Settings):
     """Training of the backbone as a classifier."""
 
-    data: str | None = Field(None, description="URL of a folder per class; without it, crops of the detection set")
-    image_size: PositiveInt = 64
+    data: Url | None = Field(None, description="URL of a folder per class; without it, crops of the detection set")
+    image_size: PositiveInt = Field(64, description="side of the classifier's input, px")
     stem: Stem | None = Field(
         None, description="stem of the classifier, and so of the detectors that start from it and of their descendants; null: as it was"
     )
-    epochs: PositiveInt = 10
-    batch: PositiveInt = 64
-    lr: PositiveFloat = 0.1
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    schedule: Literal["cosine", "step"] = "cosine"
+    epochs: PositiveInt = Field(10, description="times that every image is seen")
+    batch: PositiveInt = Field(64, description="images of one step")
+    lr: PositiveFloat = Field(0.1, description="learning rate at the start")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(1e-4, ge=0, description="of SGD, coupled: added to the gradient")
+    schedule: Literal["cosine", "step"] = Field("cosine", description="how the learning rate falls")
     milestones: tuple[float, ...] = Field((0.67, 0.92), description="step schedule: parts of the training after which lr falls to a tenth")
     mixup: float = Field(0.2, ge=0, description="alpha of mix-up; 0 = none")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that goes to the other classes")
 
 
 class Parallel(Candidates):
@@ -210,18 +215,23 @@ class Retries(Settings):
 class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
-    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    arch: ArchText = "r_111-2111-211111-211_0-0-0-0"
-    checkpoint: str | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
+    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="folder below `runs/` of the store")
+    arch: ArchText = Field("r_111-2111-211111-211_0-0-0-0", description="architecture of the start net")
+    checkpoint: Url | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
     checkpoint_coverage: float = Field(
         0.3, ge=0, le=1, description="least share of the start net's parameters that it must give; a ResNet-18 classifier gives 0.39"
     )
-    seed: int = Field(0, ge=0)
-    devices: tuple[int, ...] = Field((0,), min_length=1, description="device slots; one candidate at a time on each, or each group")
+    seed: int = Field(0, ge=0, description="of proposals, new weights and the order of images")
+    executor: Literal["local", "work_pool"] = Field(
+        "local", description="where jobs run: on devices of this host, or of the hosts whose workers serve the work pool spnas-devices"
+    )
+    devices: tuple[int, ...] = Field((0,), min_length=1, description="devices of this host, one job at a time on each, or each group")
     devices_per_job: PositiveInt = Field(1, description="devices that train one net together, each on its share of every batch")
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
-    device_target: DeviceTarget = "CPU"
-    timeout_minutes: PositiveFloat = Field(600.0, description="longest time of one job")
+    device_target: DeviceTarget = Field("CPU", description="what the devices are")
+    timeout_minutes: PositiveFloat | dict[Literal["train", "reignite", "evaluate", "benchmark"], PositiveFloat] = Field(
+        600.0, description="longest time of one job, or that by its kind, such as {train: 300, evaluate: 20}; 600 for a kind left out"
+    )
     memory_gb: PositiveFloat | None = Field(None, description="most memory of the host that one job may have, GB; null = no limit")
     retries: Retries = Field(Retries(), description="how often a job that failed is started again")
     checkpoint_seconds: PositiveFloat = Field(60.0, description="time between two checkpoints of a training")
@@ -229,16 +239,28 @@ class Run(Settings):
         "cheap",
         description="what tells data sets apart: annotations and the names and sizes of images, or their contents too",
     )
+    lease_seconds: PositiveFloat = Field(60.0, description="a job whose host has not been heard of for so long goes on elsewhere")
+    refresh: tuple[StageName, ...] = Field((), description="stages to compute anew although the store has them, one or a list")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
     objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: AP or AP50 first, which alone decides the winner")
-    detector: Detector = Detector()
-    space: Space = Space()
-    budget: Budget = Budget()
-    fine_tune: Recipe = Recipe()
-    serial: Serial = Serial()
-    reignite: Reignite = Reignite()
-    parallel: Parallel = Parallel()
-    full_train: Recipe = Recipe()
+    detector: Detector = Field(Detector(), description="all of the detector but its backbone")
+    space: Space = Field(Space(), description="limits of the search space")
+    budget: Budget = Field(Budget(), description="limits of a candidate's cost")
+    fine_tune: Recipe = Field(Recipe(), description="training of the start net")
+    serial: Serial = Field(Serial(), description="the serial search")
+    reignite: Reignite = Field(Reignite(), description="training of the backbone as a classifier")
+    parallel: Parallel = Field(Parallel(), description="the parallel search")
+    full_train: Recipe = Field(Recipe(), description="training of the final net, and of the start net to compare with")
+
+    def timeout(self, kind: str) -> float:
+        """Longest time of a job of that kind, seconds."""
+        minutes = self.timeout_minutes
+        return 60 * (minutes.get(kind, 600.0) if isinstance(minutes, dict) else minutes)  # type: ignore[call-overload]
+
+    @field_validator("refresh", mode="before")
+    @classmethod
+    def _one_or_several(cls, stages: Any) -> Any:
+        return (stages,) if isinstance(stages, str) else stages
 
     @field_validator("objectives")
     @classmethod
@@ -256,7 +278,7 @@ class Run(Settings):
     @model_validator(mode="after")
     def _shares_without_rest(self) -> "Run":
         count, devices = self.devices_per_job, self.devices
-        if len(devices) % count or (count > 1 and len(set(devices)) < len(devices)):
+        if self.executor == "local" and (len(devices) % count or (count > 1 and len(set(devices)) < len(devices))):
             raise ValueError(f"expected groups of devices_per_job = {count} different devices, got devices {list(devices)}")
         batches = {
             "fine_tune": self.fine_tune.batch,

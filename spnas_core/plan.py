@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from spnas_core.arch import Arch, parse
 from spnas_core.checkpoint import open_checkpoint
-from spnas_core.config import Detector, Recipe, Run
+from spnas_core.config import STAGE_NAMES, Detector, Recipe, Run, StageName
 from spnas_core.cost import Cost
 from spnas_core.data import coco, crops
 from spnas_core.data.demo import make_demo
@@ -22,8 +22,6 @@ from spnas_core.store import Store
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 Split = Literal["val", "test"]
-StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
-STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     full, threads = settings.fingerprint == "full", settings.threads
     data = Data(url=data_url, fingerprint=coco.fingerprint(list(splits.values()), full, threads), strict=settings.strict)
     test = None
-    if _has_test(data_url):
+    if has_test(data_url):
         scored = coco.open_split(data_url, "test")
         test = data.model_copy(update={"fingerprint": coco.fingerprint([scored], full, threads)})
     sha256 = sha256_file(open_checkpoint(settings.checkpoint)) if settings.checkpoint else None
@@ -158,6 +156,7 @@ def short(arch: str, length: int = 28) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _has_test(data_url: str) -> bool:
+def has_test(data_url: str) -> bool:
+    """Whether a data set has a test split."""
     system, root = open_url(data_url)
     return "instances_test.json" in list_folder(system, join(root, "annotations"))

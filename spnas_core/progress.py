@@ -48,6 +48,16 @@ def line(label: str, event: dict[str, Any]) -> str:
     return f"{label}: {', '.join(parts) or kind}"
 
 
+def share(event: dict[str, Any]) -> float | None:
+    """How much of its job is done, in [0, 1], as an event tells; None where it does not."""
+    if event.get("event") == "done":
+        return 1.0
+    if not event.get("epochs") or event.get("epoch") is None:
+        return None
+    begun = event["step"] / event["steps"] - 1 if event.get("event") == "step" and event.get("steps") else 0.0  # epochs count from 1
+    return min(1.0, max(0.0, float(event["epoch"] + begun) / float(event["epochs"])))
+
+
 def duration(seconds: float) -> str:
     """Seconds as `35 s`, `4 min 05 s` or `2 h 10 min`."""
     whole = max(0, round(seconds))

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,7 +39,7 @@ class JobBug(RuntimeError):  # noqa: N818 - it is no failure of a candidate: it 
 def run_job(
     job: jobs.Job,
     store_url: str,
-    devices: tuple[int, ...] = (0,),
+    devices: AbstractContextManager[tuple[int, ...]] = contextlib.nullcontext((0,)),  # noqa: B008 - it can be entered again
     threads: int = 1,
     timeout: float | None = None,
     on_progress: Progress | None = None,
@@ -46,10 +47,11 @@ def run_job(
     memory_gb: float | None = None,
     lease: Lease = Lease(),  # noqa: B008 - it is immutable
 ) -> Manifest:
-    """Do `job` on `devices`, in a process for each, and return its artifact's manifest; one that is there is not done again.
+    """Do `job`, in a process for each of its devices, and return its artifact's manifest; one that is there is not done again.
 
-    Where another process has claimed the job, it is waited for: event ``wait``; `timeout`, in seconds, begins after that. `memory_gb` is a
-    limit of the host memory, in GB, that the job's processes have at any time; one looks every `POLL` seconds.
+    Where another process has claimed the job, it is waited for: event ``wait``. `devices` is entered after that, and gives the only ones
+    that the job sees; `timeout`, in seconds, begins then. `memory_gb` is a limit of the host memory, in GB, that the job's processes have
+    at any time; one looks every `POLL` seconds.
     JobError: a typed failure of the job, with the last lines of its log; Stopped where `stop_all` ended it. UserError: the job's input is
     wrong. StoreError: no answer of the store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's
     processes too.
@@ -62,17 +64,18 @@ def run_job(
         if found := claim.acquire(lambda: store.find(kind, digest), stopped, lambda: tell({"event": "wait"})):
             tell({"event": "done"})
             return found
-        order = Order.model_validate(
-            {
-                "job": job.model_dump(),
-                "store": store.url,
-                "devices": devices,
-                "threads": threads,
-                "checkpoint_seconds": checkpoint_seconds,
-                "parent": os.getpid(),
-            }
-        )
-        return _work(order, store, timeout, memory_gb, tell, claim.lost)
+        with devices as held:
+            order = Order.model_validate(
+                {
+                    "job": job.model_dump(),
+                    "store": store.url,
+                    "devices": held,
+                    "threads": threads,
+                    "checkpoint_seconds": checkpoint_seconds,
+                    "parent": os.getpid(),
+                }
+            )
+            return _work(order, store, timeout, memory_gb, tell, claim.lost)
 
 
 def _work(

@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from spnas_core.config import OBJECTIVES, Settings
+from spnas_core.config import OBJECTIVES, Settings, StageName
 from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
 from spnas_core.ledger import Stage as TrialStage
 from spnas_core.ledger import Trial, pareto_front
 from spnas_core.manifest import Manifest
-from spnas_core.plan import Plan, StageName
+from spnas_core.plan import Plan
 from spnas_core.store import Store
 
 FILE = "stage.json"

@@ -4,6 +4,7 @@
     checkpoints/KIND/DIGEST/NUMBER/       the same, of a job that still runs (checkpoints.py)
     claims/KIND/DIGEST/NUMBER             which process computes it (claims.py)
     runs/NAME/, logs/KIND/                what a person reads
+    watch/NAME.json                       on which data a search was started (flows/research.py)
     aside/KIND/DIGEST.N                   what was found corrupt or half-written
 
 These modules alone touch the store.
@@ -104,11 +105,11 @@ class Store:
         return path
 
     def read(self, path: str) -> bytes:
-        """Content of a file below `runs/` or `logs/`; FileNotFoundError."""
+        """Content of a file below `runs/`, `watch/` or `logs/`; FileNotFoundError."""
         return self._storage.read(path)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file below `runs/` or `logs/`, whole or not at all."""
+        """Write a file below `runs/`, `watch/` or `logs/`, whole or not at all."""
         self._storage.write(path, content)
 
     def files(self, folder: str = "") -> dict[str, int]:
@@ -127,6 +128,12 @@ class Store:
         """Delete a file, or a folder with all in it, an artifact's manifest first."""
         self._storage.remove(f"{path}/{MANIFEST}")
         self._storage.remove(path)
+
+    def set_aside(self, kind: str, digest: str, reason: str) -> None:
+        """Take an artifact aside, and drop what its job has left half-done, so that it is computed anew."""
+        if self._storage.sizes(_folder(kind, digest)):
+            self._set_aside(_folder(kind, digest), reason)
+        self.checkpoints(kind, digest).drop()
 
     def checkpoints(self, kind: str, digest: str) -> Checkpoints:
         """Checkpoints of a job that has not ended."""

@@ -1,8 +1,10 @@
-"""Run jobs as Prefect tasks: as many at once as there are groups of devices, each in processes of its own."""
+"""Run jobs as Prefect tasks: as many at once as there are groups of devices, in processes of their own, here or on hosts of a work pool."""
 
+import contextlib
 import itertools
 import queue
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,36 +15,51 @@ from prefect.tasks import exponential_backoff
 
 from spnas_core import job as jobs
 from spnas_core import runner
-from spnas_core.config import Retries
+from spnas_core.claims import Lease
+from spnas_core.config import Retries, Run, StageName
 from spnas_core.errors import JobError, Stopped, UserError
 from spnas_core.job import Job
 from spnas_core.manifest import Manifest
-from spnas_core.progress import log_progress
 from spnas_core.store import Store
+from tasks import page, pool
 from tasks.results import artifact_key, result_storage
 
 Ended = Manifest | JobError
+AT_ONCE = 64  # most jobs that are asked of a work pool at the same time
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where jobs run, each on one group of `devices`, and leave their artifacts; no part of what they are.
+    """Where jobs run and leave their artifacts, by the settings of a run; no part of what they are.
 
-    `threads` are shared by the jobs that run at once.
+    `refresh` names the stages that are computed anew; while one is, `renew` sets the artifact of a job aside, by kind and digest.
     """
 
     store: str
-    devices: tuple[tuple[int, ...], ...] = ((0,),)
-    threads: int = 1
-    timeout: float | None = None
-    checkpoint_seconds: float = 60.0
-    memory_gb: float | None = None
-    retries: Retries = field(default_factory=Retries)
-    free: "queue.SimpleQueue[tuple[int, ...]]" = field(default_factory=queue.SimpleQueue, compare=False)
+    settings: Run = field(default_factory=Run)
+    refresh: tuple[StageName, ...] = ()
+    renew: Callable[[str, str], None] | None = None
+    free: "queue.SimpleQueue[tuple[int, ...]]" = field(default_factory=queue.SimpleQueue, init=False, compare=False)
+    stopped: threading.Event = field(default_factory=threading.Event, init=False, compare=False)
 
     def __post_init__(self) -> None:
         """Put every group of devices into the queue of free ones."""
-        for group in self.devices:
+        for group in self.settings.device_groups:
+            self.free.put(group)
+
+    def at_once(self, work: int) -> int:
+        """How many of `work` jobs go on at the same time; those of a work pool wait there for a device."""
+        return max(1, min(work, AT_ONCE if self.settings.executor == "work_pool" else len(self.settings.device_groups)))
+
+    @contextlib.contextmanager
+    def devices(self) -> Iterator[tuple[int, ...]]:
+        """Hold a free group of devices, as soon as there is one; Stopped where the run was."""
+        group = self.free.get()
+        try:
+            if self.stopped.is_set():
+                raise Stopped("it was stopped while it waited for free devices")
+            yield group
+        finally:
             self.free.put(group)
 
 
@@ -62,52 +79,56 @@ def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
     retry_jitter_factor=0.5,
 )
 def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifest:
-    """Run one job on free devices of `site` with `threads` CPU threads; `key` is its artifact's KIND/DIGEST."""
-    devices = site.free.get()
-    try:
-        return runner.run_job(
-            job,
-            site.store,
-            devices=devices,
-            threads=threads,
-            timeout=site.timeout,
-            on_progress=lambda event: log_progress(label, event),
-            checkpoint_seconds=site.checkpoint_seconds,
-            memory_gb=site.memory_gb,
-        )
-    finally:
-        site.free.put(devices)
+    """Run one job where `site` says, with `threads` CPU threads; `key` is its artifact's KIND/DIGEST."""
+    settings = site.settings
+    if settings.executor == "work_pool":
+        return pool.run_job(job, site.store, label, settings, site.stopped)
+    return runner.run_job(
+        job,
+        site.store,
+        devices=site.devices(),
+        threads=threads,
+        timeout=settings.timeout(job.kind),
+        on_progress=page.follow(label),
+        checkpoint_seconds=settings.checkpoint_seconds,
+        memory_gb=settings.memory_gb,
+        lease=Lease.of(settings.lease_seconds),
+    )
 
 
 def run_jobs(site: Site, work: Iterable[tuple[str, Job]]) -> list[Ended]:
     """Run labelled jobs and return, in their order, each one's manifest or its typed failure; anything else stops them all."""
     work = list(work)
-    at_once = max(1, min(len(work), len(site.devices)))
-    with ThreadPoolTaskRunner(max_workers=len(site.devices)) as runners:
+    at_once = site.at_once(len(work))
+    threads = max(1, site.settings.threads // at_once)
+    with ThreadPoolTaskRunner(max_workers=at_once) as runners:
         try:
-            futures = [runners.submit(_checked(site, job), _parameters(site, label, job, site.threads // at_once)) for label, job in work]
+            futures = [runners.submit(_checked(site, job), _parameters(site, label, job, threads)) for label, job in work]
             return [_ended(future.result(raise_on_failure=False)) for future in futures]
         except BaseException:
+            site.stopped.set()
             runner.stop_all(runner.GRACE)
             raise
 
 
 def _parameters(site: Site, label: str, job: Job, threads: int) -> dict[str, Any]:
-    return {"key": f"{job.kind}/{jobs.digest(job)}", "label": label, "job": job, "site": site, "threads": max(1, threads)}
+    return {"key": f"{job.kind}/{jobs.digest(job)}", "label": label, "job": job, "site": site, "threads": threads}
 
 
 def _checked(site: Site, job: Job) -> Any:
-    """Give the task with its results under the store, and the site's retries; a cached result whose artifact is gone does not count."""
-    attempts = itertools.count(1)
+    """Give the task with its results under the store, and the run's retries; a cached result whose artifact is gone does not count."""
+    kind, digest, policy, attempts = job.kind, jobs.digest(job), site.settings.retries, itertools.count(1)
 
     def condition(_task: Any, _run: Any, state: Any) -> bool:
-        return is_tried_again(site.retries, next(attempts), state.result(raise_on_failure=False))
+        return is_tried_again(policy, next(attempts), state.result(raise_on_failure=False))
 
-    there = Store(site.store).find(job.kind, jobs.digest(job)) is not None
+    if site.renew:
+        site.renew(kind, digest)
     return run_job.with_options(
         result_storage=result_storage(site.store),
-        refresh_cache=not there,
-        retries=max(site.retries.model_dump().values()),
+        refresh_cache=Store(site.store).find(kind, digest) is None,
+        tags=[kind],
+        retries=max(policy.model_dump().values()),
         retry_delay_seconds=exponential_backoff(backoff_factor=1),
         retry_condition_fn=condition,
     )

@@ -2,14 +2,22 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from prefect import task
+from prefect import tags, task
 from prefect.cache_policies import CacheKeyFnPolicy
 
-from spnas_core.plan import Plan, StageName
+from spnas_core.config import StageName
+from spnas_core.plan import Plan
 from spnas_core.progress import log_line
 from spnas_core.stages import Stage, publish_stage, read_stage
+from tasks.jobs import Site
+from tasks.page import show_stage
+from tasks.refresh import renewer
 from tasks.results import artifact_key, result_storage
+
+Work = Callable[[Plan, Site, Any], Stage]  # the last is the stage before, None for the first
 
 
 @task(
@@ -19,18 +27,22 @@ from tasks.results import artifact_key, result_storage
     persist_result=True,
     result_serializer="json",
 )
-def _run_stage(key: str, name: StageName, plan: Plan, before: Stage | None, work: Callable[[], Stage]) -> str:
+def _run_stage(key: str, name: StageName, plan: Plan, site: Site, before: Stage | None, work: Work) -> str:
     """Do a stage and leave its artifact; what Prefect keeps is no more than its key."""
     begun = time.monotonic()
     if plan.store.find("stage", plan.keys[name]) is None:
-        publish_stage(plan, work(), time.monotonic() - begun)
+        publish_stage(plan, work(plan, site, before), time.monotonic() - begun)
     return key
 
 
-def run_stage(plan: Plan, name: StageName, before: Stage | None, work: Callable[[], Stage]) -> Stage:
+def run_stage(plan: Plan, site: Site, name: StageName, before: Stage | None, work: Work) -> Stage:
     """Return what stage `name` leaves: from the store where it is finished, else by doing `work`."""
+    site = replace(site, renew=renewer(plan, name, site.refresh))
     there = plan.store.find("stage", plan.keys[name]) is not None
     log_line(f"stage {name}: {'finished before' if there else 'begins'}")
     stage = _run_stage.with_options(result_storage=result_storage(plan.store.url), refresh_cache=not there)
-    stage(f"stage/{plan.keys[name]}", name, plan, before, work)
-    return read_stage(plan.store, plan.keys[name])
+    with tags(name):
+        stage(f"stage/{plan.keys[name]}", name, plan, site, before, work)
+    found = read_stage(plan.store, plan.keys[name])
+    show_stage(plan, found)
+    return found

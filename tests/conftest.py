@@ -1,8 +1,10 @@
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,13 +83,63 @@ def _one_thread_beside_others() -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """One ephemeral Prefect server with a database of its own for all tests of flows."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder of the Prefect services that tests start; whatever runs there is stopped in the end."""
+    from flows import services
 
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
+    folder = tmp_path_factory.mktemp("prefect")
+    yield folder
+    services.down(folder)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_folder: Path) -> Iterator[str]:
+    """URL of the API of one real Prefect server, with a database of its own, for all tests; flows of this process use it."""
+    from prefect.events.worker import EventsWorker
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from s3_server import free_ports
+
+    from flows import services
+
+    url = services.start_server(prefect_folder, *free_ports(1))
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield url
+        EventsWorker.drain_all()
+
+
+@pytest.fixture(scope="session")
+def prefect_up(prefect_folder: Path, s3_url: str, prefect_server: str) -> str:
+    """The same with the deployments of this clone and a worker for flows; workers for jobs are up to who needs them."""
+    from prefect_client import start_worker
+
+    from flows import services
+
+    services.deploy(prefect_folder, prefect_server)
+    start_worker(prefect_folder, prefect_server)
+    return prefect_server
+
+
+@pytest.fixture(scope="session")
+def finished(prefect_server: str, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+    """The smoke preset, run to its end by real jobs: its plan and its summary. What changes its store takes `finished_copy`."""
+    from flows import presets
+    from flows.spnas import spnas
+    from spnas_core.plan import open_plan
+
+    store = tmp_path_factory.mktemp("flow") / "store"
+    settings = presets.load("smoke")
+    summary = spnas(settings, str(tiny_data), store.as_uri())
+    return open_plan(settings, str(tiny_data), store.as_uri()), summary
+
+
+@pytest.fixture
+def finished_copy(finished: tuple[Any, dict[str, Any]], tmp_path: Path) -> Any:
+    """The plan of the same run with a store of its own."""
+    from spnas_core.plan import open_plan
+
+    plan, _ = finished
+    store = shutil.copytree(plan.store.local, tmp_path / "finished")
+    return open_plan(plan.settings, plan.data.url, store.as_uri())
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
 
 PORTS = ("master.port", "master.port.grpc", "filer.port", "filer.port.grpc", "volume.port", "volume.port.grpc", "s3.port", "s3.port.grpc")
@@ -65,3 +67,23 @@ class S3Server:
         if self._process:
             self._process.kill()
             self._process.wait()
+
+
+def upload(folder: Path, url: str) -> str:
+    """Copy a folder to a new place below `url`, and return its URL."""
+    target = f"{url}/{uuid.uuid4().hex}/{folder.name}"
+    system, path = fsspec.url_to_fs(target)
+    system.put(f"{folder}/", f"{path}/", recursive=True)
+    return target
+
+
+def download(url: str, folder: Path) -> None:
+    """Copy what lies at `url` to a folder."""
+    system, path = fsspec.url_to_fs(url)
+    system.get(path, str(folder), recursive=True)
+
+
+def files_with_key(*folders: Path) -> list[Path]:
+    """Files in which the server's secret key stands."""
+    key = KEYS["AWS_SECRET_ACCESS_KEY"].encode()
+    return [path for folder in folders for path in folder.rglob("*") if path.is_file() and key in path.read_bytes()]

@@ -15,7 +15,7 @@ from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.search import candidate_cost
 
-COMMANDS = ("demo", "run", "arch", "eval", "predict", "check", "import-vega")
+COMMANDS = ("demo", "run", "settings", "arch", "eval", "predict", "check", "import-vega")
 run = CliRunner()
 
 
@@ -111,6 +111,12 @@ def test_settings_on_top_of_a_preset() -> None:
     assert settings.parallel.recipe.lr == presets.load("demo").parallel.recipe.lr
 
 
+def test_settings_are_printed_as_the_flow_takes_them() -> None:
+    result = run.invoke(app, ["settings", "demo", "--set", "serial.rounds=7"])
+    assert Run.model_validate_json(result.stdout) == presets.load("demo", ["serial.rounds=7"])
+    assert "serial.rounds" in mistake("settings", "demo", "--set", "serial.rounds=0")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -120,6 +126,7 @@ def test_settings_on_top_of_a_preset() -> None:
         ("serial=3", "demo: serial: expected a valid dictionary"),
         ("arch=1112", "demo: arch: architecture 'r_1112_0': expected 8 to 60 blocks, got 4"),
         ("detector.norm=batch", "demo: detector.norm: expected 'frozen' or 'train', got 'batch'"),
+        ("checkpoint=s3://me:secret@bucket/x.pth", "demo: checkpoint: URL: expected one without user and password"),
         ("serial.rounds", "--set: expected key=value"),
         ("=3", "--set: expected key=value"),
         ("serial.rounds.x=3", "expected 'rounds' to hold keys"),

@@ -24,20 +24,11 @@ from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserEr
 from spnas_core.ledger import Trial
 from spnas_core.plan import STAGE_NAMES, Plan, open_plan
 from spnas_core.stages import Stage, read_stage
-from tasks.jobs import Site, is_tried_again
+from tasks.jobs import Site, is_tried_again, run_jobs
 from tasks.results import artifact_key, result_storage
 from tasks.stages import run_stage
 
 pytestmark = pytest.mark.training
-
-
-@pytest.fixture(scope="module")
-def finished(prefect_server: None, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, Any]]:
-    """The smoke preset, run to its end by real jobs."""
-    store = tmp_path_factory.mktemp("flow") / "store"
-    settings = presets.load("smoke")
-    summary = spnas(settings, str(tiny_data), store.as_uri())
-    return open_plan(settings, str(tiny_data), store.as_uri()), summary
 
 
 def stages(plan: Plan) -> list[Stage]:
@@ -168,12 +159,9 @@ class _Killer(logging.Handler):
             os.kill(event["pid"], signal.SIGKILL)
 
 
-def test_a_killed_candidate_is_a_typed_failed_trial(
-    finished: tuple[Plan, dict[str, Any]], tiny_data: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    old, _ = finished
-    settings = old.settings.model_copy(update={"devices": (0,)})
-    plan = open_plan(settings, str(tiny_data), old.store.url)
+def test_a_killed_candidate_is_a_typed_failed_trial(finished_copy: Plan, tiny_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = finished_copy.settings.model_copy(update={"devices": (0,)})
+    plan = open_plan(settings, str(tiny_data), finished_copy.store.url)
     start, serial = stages(plan)[:2]
     victim, survivor = serial.ledger[1:]
     folder = Path(plan.store.local or "")
@@ -187,7 +175,7 @@ def test_a_killed_candidate_is_a_typed_failed_trial(
 
     @flow(name="serial-only")
     def serial_only() -> Stage:
-        return run_stage(plan, "serial", start, lambda: serial_search(plan, site, start))
+        return run_stage(plan, site, "serial", start, serial_search)
 
     try:
         ledger = serial_only().ledger
@@ -197,6 +185,47 @@ def test_a_killed_candidate_is_a_typed_failed_trial(
     assert killer.killed == 3  # it was tried again, twice
     assert (ledger[1].arch, ledger[1].failure, ledger[1].metrics) == (victim.arch, "killed", None)
     assert ledger[2] == survivor
+
+
+class _Interrupter(logging.Handler):
+    """Interrupts this process, once, when a job has made its graph."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.pids: list[int] = []
+        self.interrupted = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _, event = getattr(record, "progress", ("", {}))
+        if event.get("event") == "start":
+            self.pids.append(event["pid"])
+        if event.get("event") == "compile" and not self.interrupted:
+            self.interrupted = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_run_ends_its_job_and_begins_no_other(prefect_server: str, tiny_data: Path, tmp_path: Path) -> None:
+    plan = open_plan(presets.load("smoke", ["devices=[0]"]), str(tiny_data), str(tmp_path / "store"))
+    jobs = [
+        plan.train("b_1111-2111", plan.settings.detector, plan.settings.fine_tune).model_copy(update={"seed": seed}) for seed in (1, 2, 3)
+    ]
+    handler, logger = _Interrupter(), logging.getLogger("spnas_core.progress")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+    @flow(name="jobs-only")
+    def jobs_only() -> None:
+        run_jobs(Site(plan.store.url, plan.settings), [(f"seed {job.seed}", job) for job in jobs])
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            jobs_only()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    (pid,) = handler.pids
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_finished_search_gets_more_rounds(finished: tuple[Plan, dict[str, Any]]) -> None:

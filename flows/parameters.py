@@ -1,0 +1,12 @@
+"""Parameters of the flows as the form on Prefect's page and the server check them; no `from __future__ import annotations` beside flows."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from flows import presets
+
+Preset = Literal[*presets.names()]
+RunName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+StoreUrl = Annotated[str, Field(pattern=r"^[a-z0-9+]+://([^/@]+(/.*)?|/.+)$")]  # no user and password: Prefect records it
+DataUrl = Annotated[str, Field(pattern=r"^(demo|/.+|[a-z0-9+]+://([^/@]+(/.*)?|/.+))$")]  # no relative path: a worker is somewhere else

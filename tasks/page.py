@@ -1,0 +1,102 @@
+"""What Prefect's page shows of a run: the progress of each job, the ledger, its Pareto picture, the final table, links to the files.
+
+All of it is a by-product: where the server does not take it, a line in the log says so, and the run goes on.
+"""
+
+import base64
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from spnas_core.ledger import Ledger
+from spnas_core.plan import Plan
+from spnas_core.progress import line, log_progress, share
+from spnas_core.report import markdown, pareto_png, table_of
+from spnas_core.stages import Stage
+
+log = logging.getLogger("spnas_core.page")  # the run's log shows what lies below spnas_core
+INTERVAL = 5.0  # s between two updates of a job's progress
+
+
+def follow(label: str) -> Callable[[dict[str, Any]], None]:
+    """Give what takes the events of the job `label`: they are logged, and its progress is shown, now and then."""
+    shown: UUID | None = None
+    due = 0.0
+
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal shown, due
+        log_progress(label, event)
+        done = share(event)
+        if done is None or (done < 1 and time.monotonic() < due):
+            return
+        due = time.monotonic() + INTERVAL
+        with _by_product():
+            if shown is None:
+                shown = create_progress_artifact(100 * done, description=line(label, event))
+            else:
+                update_progress_artifact(shown, 100 * done, description=line(label, event))
+
+    return on_event
+
+
+def show_stage(plan: Plan, stage: Stage) -> None:
+    """Show the ledger as far as it is, and its Pareto picture."""
+    name = plan.settings.name
+    with _by_product():
+        create_table_artifact(table(stage.ledger), key=_key(name, "ledger"), description=f"Ledger of run {name} after stage {stage.name}")
+        picture = base64.b64encode(pareto_png(stage.ledger)).decode()
+        create_image_artifact(f"data:image/png;base64,{picture}", key=_key(name, "pareto"), description=f"AP against MACs, run {name}")
+
+
+def show_result(summary: dict[str, Any]) -> None:
+    """Show the final table of a run, and where its files are."""
+    name, folder = summary["name"], summary["folder"]
+    files = "\n".join(f"- `{folder}/{file}`" for file in ("report.md", "trials.csv", "pareto.png", "summary.json", "model"))
+    with _by_product():
+        text = "\n\n".join([f"# Run {name}", markdown(table_of(summary)), *summary["notes"], files])
+        create_markdown_artifact(text, key=_key(name, "result"), description=f"The nets of run {name}")
+        create_link_artifact(f"{folder}/report.md", "report.md", key=_key(name, "report"), description=f"Report of run {name}")
+        create_link_artifact(f"{folder}/model", "model", key=_key(name, "model"), description=f"Final model of run {name}")
+
+
+def table(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return the ledger as rows for a person, AP in per cent."""
+    return [
+        {
+            "stage": trial.stage,
+            "round": trial.round,
+            "candidate": trial.index + 1,
+            "architecture": trial.arch,
+            "AP": round(100 * trial.ap, 1) if trial.ap >= 0 else "-",
+            "parameters, M": round(trial.metrics["params"] / 1e6, 2) if trial.metrics else "-",
+            "GMACs": round(trial.metrics["macs"] / 1e9, 2) if trial.metrics else "-",
+            "failure": trial.failure or "",
+            "artifact": f"train/{trial.digest}",
+        }
+        for trial in ledger
+    ]
+
+
+def _key(name: str, what: str) -> str:
+    """Name an artifact: Prefect takes small letters, digits and dashes."""
+    return f"{name.replace('_', '-')}-{what}"
+
+
+@contextlib.contextmanager
+def _by_product() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the page is not wrong with the run
+        log.warning("Prefect's page lacks something: %s", " ".join(str(error).split())[:300])

@@ -1,0 +1,110 @@
+"""Have a job done by a worker of the Prefect work pool `spnas-devices`, wherever that stands: as a run of the deployment `spnas-job/run`.
+
+This side and the host share nothing but the store and the Prefect server. That a host is lost is seen in the store: a job renews its claim
+there (claims.py). Its run has then crashed, and another one goes on from the checkpoint.
+"""
+
+import hashlib
+import threading
+import time
+from typing import Any, get_args
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import State
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling, Crashed, Failed
+
+from spnas_core import job as jobs
+from spnas_core import runner
+from spnas_core.claims import Claim, Lease
+from spnas_core.config import Run
+from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
+from spnas_core.job import Job
+from spnas_core.manifest import Manifest
+from spnas_core.progress import log_line
+from spnas_core.store import Store
+
+DEPLOYMENT = "spnas-job/run"
+GOING_ON = ("SCHEDULED", "PENDING", "RUNNING")
+NAMED: dict[str, type[Exception]] = {"BadInput": UserError, "MissingArtifact": MissingArtifactError, "Store": StoreError}
+
+
+def failed(error: Exception) -> State[Any]:
+    """State of a job's run that ended with a foreseen `error`; its name is the type."""
+    if isinstance(error, JobError):
+        return Failed(name=error.reason, message=error.message)
+    return Failed(name=next(name for name, kind in NAMED.items() if isinstance(error, kind)), message=str(error))
+
+
+def error_of(state: State[Any]) -> Exception:
+    """Error that the last state of a job's run tells of: the inverse of `failed`."""
+    message = state.message or ""
+    if state.name in get_args(Reason):
+        return JobError(state.name, message)  # type: ignore[arg-type]
+    if state.name in NAMED:
+        return NAMED[state.name](message)
+    if state.is_failed():
+        return runner.JobBug(message)
+    return JobError("killed", f"its run on the work pool ended as {state.name}: {message}")
+
+
+def run_job(job: Job, store_url: str, label: str, settings: Run, stopped: threading.Event) -> Manifest:
+    """Have a worker of the pool do `job`, and return its artifact's manifest; what is there or goes on already is not asked for again.
+
+    JobError, UserError, StoreError, JobBug as the job's process has them; UserError where the server has no such deployment. When
+    `stopped` is set, the run on the pool is cancelled, and this ends with Stopped.
+    """
+    store, kind, digest = Store(store_url), job.kind, jobs.digest(job)
+    if found := store.find(kind, digest):
+        return found
+    mark = "job-" + hashlib.sha256(f"{store.url} {kind}/{digest}".encode()).hexdigest()[:16]
+    with get_client(sync_client=True) as client:
+        run = _going_on(client, mark) or _begin(job, store.url, label, settings, mark)
+        state = _follow(client, run, label, store.claim(kind, digest), Lease.of(settings.lease_seconds), stopped)
+    if not state.is_completed():
+        raise error_of(state)
+    if found := store.find(kind, digest):
+        return found
+    raise runner.JobBug(f"{kind}/{digest}: its run on the work pool has completed, but its artifact is not in {store.url}")
+
+
+def _going_on(client: SyncPrefectClient, mark: str) -> UUID | None:
+    """Run of the same job that another run has begun, such as one that was killed."""
+    wanted = FlowRunFilter.model_validate({"tags": {"all_": [mark]}, "state": {"type": {"any_": GOING_ON}}})
+    return next((run.id for run in client.read_flow_runs(flow_run_filter=wanted)), None)
+
+
+def _begin(job: Job, store: str, label: str, settings: Run, mark: str) -> UUID:
+    names = ("devices_per_job", "threads", "checkpoint_seconds", "lease_seconds", "memory_gb")
+    parameters = {name: getattr(settings, name) for name in names}
+    parameters |= {"job": job.model_dump(mode="json"), "store": store, "label": label, "timeout_seconds": settings.timeout(job.kind)}
+    try:
+        return run_deployment(DEPLOYMENT, parameters=parameters, flow_run_name=label, tags=["spnas", job.kind, mark], timeout=0).id
+    except ObjectNotFound as error:
+        expected = f"expected the deployment {DEPLOYMENT} on the Prefect server, found none"
+        raise UserError(f"executor work_pool: {expected}; make prefect-up, or prefect --no-prompt deploy --all") from error
+
+
+def _follow(client: SyncPrefectClient, run: UUID, label: str, claim: Claim, lease: Lease, stopped: threading.Event) -> State[Any]:
+    """Wait for the last state of a job's run; one whose host gives no sign of life for a lease has crashed."""
+    seen, since, told = None, time.monotonic(), False
+    while not stopped.wait(lease.heartbeat / 5):
+        state = client.read_flow_run(run).state
+        if state is None or state.is_scheduled():
+            if not told and time.monotonic() - since > lease.seconds:
+                log_line(f"{label}: waits for a worker of the work pool")
+                told = True
+            continue
+        if state.is_final():
+            return state
+        if (sign := (state.name, claim.newest())) != seen:
+            seen, since = sign, time.monotonic()
+        elif time.monotonic() - since > lease.seconds:
+            lost = Crashed(message=f"its host has not been heard of for {lease.seconds:.0f} s")
+            client.set_flow_run_state(run, lost, force=True)
+            return lost
+    client.set_flow_run_state(run, Cancelling())
+    raise Stopped("its run on the work pool is cancelled")

@@ -1,0 +1,43 @@
+"""Compute stages anew although the store has them: their artifacts are set aside, each once for a Prefect run and its retries.
+
+What was set aside is noted in `runs/NAME/refreshed.json`; so a run that was asked for this, failed and is retried keeps what it has done.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+from prefect.runtime import flow_run
+
+from spnas_core.config import STAGE_NAMES, StageName
+from spnas_core.plan import Plan
+
+NOTE = "refreshed.json"
+
+
+def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Callable[[str, str], None] | None:
+    """Give what sets artifacts aside while `stage` is done, by kind and digest; None where it is not one of those to refresh.
+
+    The records of the stage are set aside at once, as are those of one after a refreshed stage, whose jobs stay.
+    """
+    asked = [STAGE_NAMES.index(name) for name in refresh]
+    place = STAGE_NAMES.index(stage)
+    if not asked or place < min(asked):
+        return None
+    path, me = f"runs/{plan.settings.name}/{NOTE}", str(flow_run.id)
+    try:
+        note = json.loads(plan.store.read(path))
+    except (FileNotFoundError, ValueError):
+        note = {}
+    done = list(note["done"]) if note.get("run") == me else []
+
+    def renew(kind: str, digest: str) -> None:
+        name = f"{kind}/{digest}"
+        if name not in done:
+            plan.store.set_aside(kind, digest, f"stage {stage} is refreshed")
+            done.append(name)
+            plan.store.write(path, json.dumps({"run": me, "done": done}).encode())
+
+    for number in range(1, plan.settings.serial.rounds + 1) if stage == "serial" else ():  # each round has one
+        renew("stage", plan.after(number).keys[stage])
+    renew("stage", plan.keys[stage])
+    return renew if place in asked else None

@@ -1,0 +1,55 @@
+"""What a search costs besides its jobs: 200 candidates whose trainings are all in the store."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prefect import flow
+
+from flows import presets
+from flows.spnas import serial_search
+from spnas_core.arch import parse
+from spnas_core.job import TrainJob
+from spnas_core.ledger import Trial
+from spnas_core.manifest import Manifest
+from spnas_core.metrics import STATS
+from spnas_core.plan import Plan, open_plan, trained
+from spnas_core.search import propose_serial
+from spnas_core.stages import Stage, enter
+from tasks.jobs import Site
+from tasks.stages import run_stage
+
+CANDIDATES = 200
+
+
+def publish(plan: Plan, job: TrainJob, rng: np.random.Generator, scratch: Path) -> Manifest:
+    """Leave an artifact as the training would."""
+    cost = plan.cost_of(parse(job.arch), job.detector)
+    scores = {**dict.fromkeys(STATS, 0.5), "AP": float(rng.random())}
+    return plan.store.publish(job, scratch, {**scores, "macs": cost.macs, "params": cost.params}, 1.0)
+
+
+@pytest.mark.training
+def test_200_candidates_of_the_store_take_less_than_a_minute(prefect_server: str, tiny_data: Path, tmp_path: Path) -> None:
+    rounds = ["serial.rounds=4", f"serial.candidates={CANDIDATES // 4}", "serial.max_reignite=0"]
+    plan = open_plan(presets.load("smoke", rounds), str(tiny_data), (tmp_path / "store").as_uri())
+    rng, settings = np.random.default_rng(0), plan.settings.serial
+    (tmp_path / "nothing").mkdir()
+    job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
+    start = enter("fine_tune", 0, 0, None, job, publish(plan, job, rng, tmp_path / "nothing"))
+    ledger: tuple[Trial, ...] = (start,)
+    for number in range(1, settings.rounds + 1):
+        for index, child in enumerate(propose_serial(ledger, plan.settings, number, plan.cost_of)):
+            job = plan.train(str(child.arch), child.detector, settings.recipe, (trained(child.parent),))
+            ledger += (enter("serial", number, index, child.parent.digest, job, publish(plan, job, rng, tmp_path / "nothing")),)
+    assert len(ledger) == CANDIDATES + 1
+
+    @flow(name="serial-only")
+    def search() -> Stage:
+        before = Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(start,))
+        return run_stage(plan, Site(plan.store.url, plan.settings), "serial", before, serial_search)
+
+    begun = time.monotonic()
+    assert search().ledger == ledger
+    assert time.monotonic() - begun < 60

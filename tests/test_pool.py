@@ -1,0 +1,160 @@
+"""Jobs on hosts of a work pool that share with the flow no more than the Prefect server and an S3 store."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.states import Cancelled, Crashed, Failed
+from prefect_client import Host, epochs, runs_named, wait_for
+from s3_server import download, files_with_key, upload
+
+from flows import presets
+from flows.spnas import serial_search, spnas
+from spnas_core import runner
+from spnas_core.config import Run
+from spnas_core.errors import JobError, MissingArtifactError, Stopped, StoreError, UserError
+from spnas_core.plan import Plan, open_plan
+from spnas_core.stages import Stage, enter, read_stage
+from tasks import pool
+from tasks.devices import devices_here, free_devices
+from tasks.jobs import Site
+from tasks.stages import run_stage
+
+pytestmark = pytest.mark.training
+
+
+@pytest.fixture
+def hosts(prefect_up: str, tmp_path: Path) -> Iterator[list[Host]]:
+    """Two hosts with one device each."""
+    both = [Host(tmp_path / name, prefect_up) for name in ("one", "two")]
+    yield both
+    for host in both:
+        if host.process.poll() is None:
+            host.kill()
+
+
+def search_serially(plan: Plan, start: Stage) -> Stage:
+    """The serial stage alone, as a flow of this process."""
+
+    @flow(name="serial-on-hosts")
+    def serial_only() -> Stage:
+        return run_stage(plan, Site(plan.store.url, plan.settings), "serial", start, serial_search)
+
+    return serial_only()
+
+
+@pytest.mark.long
+def test_a_search_on_two_hosts_of_which_one_is_killed_in_mid_training(
+    hosts: list[Host], prefect_folder: Path, s3_url: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Its ledger is that of a search on this host which nobody disturbed; nothing anywhere holds the key of the store."""
+    longer = ["serial.recipe.epochs=60", "checkpoint_seconds=0.5"]
+    undisturbed = open_plan(presets.load("smoke", longer), str(tiny_data), str(tmp_path / "store"))
+    job = undisturbed.train(undisturbed.settings.arch, undisturbed.settings.detector, undisturbed.settings.fine_tune)
+    trial = enter("fine_tune", 0, 0, None, job, runner.run_job(job, undisturbed.store.url))
+    start = Stage(name="fine_tune", key=undisturbed.keys["fine_tune"], ledger=(trial,))
+    settings = presets.load("smoke", [*longer, "executor=work_pool", "lease_seconds=6"])
+    plan = open_plan(settings, upload(tiny_data, s3_url), upload(tmp_path / "store", s3_url))
+    assert undisturbed.keys == plan.keys
+
+    def kill_one() -> None:
+        def saved() -> bool:
+            paths = [path.split("/") for path in plan.store.files("checkpoints/train") if path.endswith("/manifest.json")]
+            return len({digest for digest, *_ in paths}) == 2 and all(host.works() for host in hosts)
+
+        wait_for("checkpoints of both hosts", saved)
+        hosts[0].kill()
+
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(kill_one)
+        found = search_serially(plan, start)
+        killed.result()
+    assert found == search_serially(undisturbed, start)
+
+    runs = [runs_named(f"serial r1 c{number}") for number in (1, 2)]
+    states = [[run.state.name for run in of_one if run.state] for of_one in runs]  # the newest first
+    assert sorted(states) == [["Completed"], ["Completed", "Crashed"]]
+    again, _ = runs[states.index(["Completed", "Crashed"])]
+    assert min(epochs(again)) > 1  # it went on from the checkpoint
+    download(plan.store.url, tmp_path / "copy")
+    assert not files_with_key(tmp_path, prefect_folder)
+
+
+@pytest.mark.long
+def test_nothing_is_asked_of_a_pool_that_the_store_has(finished_copy: Plan) -> None:
+    plan, folder = finished_copy, Path(finished_copy.store.local or "")
+    before = read_stage(plan.store, plan.keys["full_train"])
+    shutil.rmtree(folder / "results")
+    (folder / "stage" / plan.keys["serial"] / "manifest.json").unlink()
+    spnas(plan.settings.model_copy(update={"executor": "work_pool"}), plan.data.url, plan.store.url)  # a pool without workers
+    assert read_stage(plan.store, plan.keys["full_train"]) == before
+
+
+def test_a_pool_without_its_deployment_is_one_line(prefect_server: str, monkeypatch: pytest.MonkeyPatch, finished_copy: Plan) -> None:
+    monkeypatch.setattr(pool, "DEPLOYMENT", "spnas-job/nowhere")
+    job = finished_copy.train("b_1111-2112", finished_copy.settings.detector, finished_copy.settings.fine_tune)
+    with pytest.raises(UserError, match="expected the deployment spnas-job/nowhere on the Prefect server, found none"):
+        pool.run_job(job, finished_copy.store.url, "one", finished_copy.settings, threading.Event())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        JobError("diverged", "loss is nan"),
+        JobError("out_of_memory", "x"),
+        UserError("x: expected"),
+        StoreError("away"),
+        MissingArtifactError("y"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_failures_come_back_from_a_host_with_their_types(error: Exception) -> None:
+    back = pool.error_of(pool.failed(error))
+    assert (type(back), str(back)) == (type(error), str(error))
+
+
+def test_what_befalls_a_run_on_a_pool_is_a_killed_job_and_a_bug_stays_one() -> None:
+    for state in (Crashed(message="lost"), Cancelled(message="by hand")):
+        assert (back := pool.error_of(state)).reason == "killed"  # type: ignore[attr-defined]
+        assert state.message in str(back)
+    assert isinstance(pool.error_of(Failed(message="Flow run encountered an exception: KeyError")), runner.JobBug)
+
+
+def test_each_device_of_a_host_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    stopped = threading.Event()
+    with free_devices((4, 5, 6), 2, stopped) as first, free_devices((4, 5, 6), 1, stopped) as second:
+        assert (first, second) == ((4, 5), (6,))
+        threading.Timer(0.1, stopped.set).start()
+        with pytest.raises(Stopped, match="waited for free devices"), free_devices((4, 5, 6), 1, stopped, poll=0.05):
+            pass
+    with free_devices((4, 5, 6), 3, threading.Event()) as again:
+        assert again == (4, 5, 6)
+
+
+@pytest.mark.parametrize(("text", "found"), [("", (0,)), ("0,1,2,3", (0, 1, 2, 3)), ("7", (7,))])
+def test_devices_of_a_host(text: str, found: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPNAS_DEVICES", text)
+    assert devices_here() == found
+    monkeypatch.setenv("SPNAS_DEVICES", f"{text},x")
+    with pytest.raises(UserError, match="SPNAS_DEVICES: expected numbers of devices"):
+        devices_here()
+    monkeypatch.setenv("SPNAS_DEVICES", "1,1")
+    with pytest.raises(UserError, match="each device once"):
+        devices_here()
+
+
+def test_jobs_at_once_and_their_devices() -> None:
+    site = Site("memory://x", Run(devices=(4, 5, 6, 7)))
+    assert [site.at_once(count) for count in (0, 1, 3, 9)] == [1, 1, 3, 4]
+    with site.devices() as one, site.devices() as other:
+        assert (one, other) == ((4,), (5,))
+    assert Site("memory://x", Run(devices=(4, 5, 6, 7), devices_per_job=2)).at_once(9) == 2
+    site.stopped.set()
+    with pytest.raises(Stopped, match="waited for free devices"), site.devices():
+        pass
+    assert Site("memory://x", Run(executor="work_pool")).at_once(9) == 9
