@@ -1,0 +1,145 @@
+"""Search again when data is new or has changed: looks at data sets, and starts `spnas/full` for those that it has not seen as they are now.
+
+What it has seen lies in the store, one record for each data set: `watch/NAME.json`.
+"""
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from prefect import flow
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from pydantic import Field
+
+from flows import presets
+from flows.parameters import DataUrl, Preset, StoreUrl
+from spnas_core.config import STAGE_NAMES, Run, Settings
+from spnas_core.data import coco, files
+from spnas_core.errors import MissingArtifactError, UserError
+from spnas_core.ledger import winner
+from spnas_core.plan import has_test
+from spnas_core.progress import log_line
+from spnas_core.stages import KEYS, read_stage
+from spnas_core.store import Store
+
+SEARCH = "spnas/full"
+
+
+class DataSet(Settings):
+    """A data set that is watched."""
+
+    url: DataUrl = Field(description="data set in COCO layout: an absolute path or any fsspec URL")
+    settings: Preset | Run | None = Field(None, description="preset or settings of its searches; those of the watch where there are none")
+
+
+class Seen(Settings):
+    """What the store has of a data set: the fingerprint that was last searched on, the run, and the runs before."""
+
+    url: str
+    fingerprint: str
+    run: str
+    before: tuple[str, ...] = ()
+
+
+@flow(name="spnas-watch", flow_run_name="watch")
+def watch(
+    store: StoreUrl,
+    prefix: DataUrl | Literal[""] = "",
+    data: tuple[DataSet, ...] = (),
+    settings: Preset | Run = "coco",
+    warm: bool = False,
+) -> dict[str, str]:
+    """Start a search on every data set that is new or has changed, once, and return what was found of each.
+
+    Args:
+        store: Where the searches leave everything: any fsspec URL. What was seen is noted there too.
+        prefix: Path or fsspec URL of a folder; every folder right in it that is in COCO layout is watched; or nothing.
+        data: Data sets that are watched besides, each with settings of its own where it should have some.
+        settings: Name of a preset, or all settings of the searches.
+        warm: Whether a search on changed data starts from the best serial net of the last one, with its weights, instead of the start net.
+    """
+    place = Store(store)
+    place.writable()
+    watched = [*(DataSet(url=url) for url in (data_sets(prefix) if prefix else [])), *data]
+    if not watched:
+        raise UserError(f"watch: expected at least one data set, got none under {prefix!r} and none in `data`")
+    found, refused = {}, []
+    for one in watched:
+        try:
+            found[one.url] = _look(place, one, settings, warm)
+        except UserError as error:
+            found[one.url] = f"refused: {error}"
+            refused.append(str(error))
+        log_line(f"{one.url}: {found[one.url]}")
+    if refused:
+        raise UserError("\n".join(refused))
+    return found
+
+
+def data_sets(prefix: str) -> list[str]:
+    """URLs of the folders right in `prefix` that are in COCO layout, sorted."""
+    system, root = files.open_url(prefix)
+    folders = sorted(files.list_folder(system, root))
+    layout = [name for name in folders if "instances_train.json" in files.list_folder(system, files.join(root, name, "annotations"))]
+    return [files.full_url(system, files.join(root, name)) for name in layout]
+
+
+def _look(store: Store, one: DataSet, settings: Run | str, warm: bool) -> str:
+    """Start a search on a data set, where its fingerprint is not the one that was last searched on, and say what was found."""
+    given = one.settings or settings
+    run = presets.load(given) if isinstance(given, str) else given
+    splits = [coco.open_split(one.url, split) for split in ("train", "val", *(("test",) if has_test(one.url) else ()))]
+    fingerprint = coco.fingerprint(splits, run.fingerprint == "full", run.threads)
+    slug = re.sub(r"[^a-z0-9]+", "-", one.url.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"
+    path = f"watch/{slug}-{hashlib.sha256(one.url.encode()).hexdigest()[:8]}.json"
+    try:
+        seen = Seen.model_validate_json(store.read(path))
+    except FileNotFoundError:
+        seen = None
+    if seen and seen.fingerprint == fingerprint:
+        return f"unchanged since run {seen.run}"
+    name, source = f"{slug}-{fingerprint[:8]}", None
+    runs = (seen.run, *seen.before) if seen else ()
+    if warm:
+        run, source = _warm(store, run, runs)
+    started = _start(run, one.url, store.url, name)
+    store.write(path, Seen(url=one.url, fingerprint=fingerprint, run=name, before=runs).model_dump_json(indent=1).encode())
+    return f"{'changed' if seen else 'new'}: run {name} is started{f' from the best net of {source}' if source else ''} ({started.id})"
+
+
+def _start(run: Run, data: str, store: str, name: str) -> FlowRun:
+    """Start a search, or find the one that was started for the same data before its record was written."""
+    parameters = {"settings": run.model_dump(mode="json"), "data": data, "store": store, "name": name}
+    try:
+        return run_deployment(
+            SEARCH, parameters=parameters, idempotency_key=f"{store} {name}", tags=["spnas", "watch"], timeout=0, as_subflow=False
+        )
+    except ObjectNotFound as error:
+        raise UserError(f"watch: expected the deployment {SEARCH} on the Prefect server, found none; make prefect-up") from error
+
+
+def _warm(store: Store, run: Run, names: tuple[str, ...]) -> tuple[Run, str | None]:
+    """Start from the best serial net of the newest of the runs `names` that has one, whose name is given too."""
+    for name in names:
+        for key in _newest_stages(store, name):
+            try:
+                ledger = read_stage(store, key).ledger
+            except MissingArtifactError:
+                continue
+            net = winner([trial for trial in ledger if trial.stage != "parallel"], run.objectives)
+            weights = f"{store.url}/train/{net.digest}/weights.safetensors"
+            changes = {"arch": net.arch, "checkpoint": weights, "detector": net.detector(run.detector)}
+            return Run.model_validate({**run.model_dump(), **changes}), name
+    return run, None
+
+
+def _newest_stages(store: Store, name: str) -> list[str]:
+    """Keys of the stages that search of a run, the last one first; empty for a run that never began."""
+    try:
+        keys: dict[str, Any] = json.loads(store.read(f"runs/{name}/{KEYS}"))
+    except FileNotFoundError:
+        return []
+    return [str(keys[stage]) for stage in reversed(STAGE_NAMES[1:-1]) if stage in keys]
