@@ -77,7 +77,7 @@ def deploy(folder: Path, url: str) -> None:
         for pool in (FLOWS, JOBS):
             template = ProcessWorker.get_default_base_job_template()
             client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template), overwrite=True)
-        for document in yaml.safe_load((ROOT / "automations.yaml").read_text())["automations"]:
+        for document in yaml.safe_load((ROOT / "flows" / "automations.yaml").read_text())["automations"]:
             automation = AutomationCore.model_validate(document)
             if there := client.read_automations_by_name(automation.name):
                 client.update_automation(there[0].id, automation)
