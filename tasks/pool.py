@@ -29,6 +29,7 @@ from spnas_core.store import Store
 
 DEPLOYMENT = "spnas-job/run"
 GOING_ON = ("SCHEDULED", "PENDING", "RUNNING")
+STARTING = 180.0  # s
 NAMED: dict[str, type[Exception]] = {"BadInput": UserError, "MissingArtifact": MissingArtifactError, "Store": StoreError}
 
 
@@ -89,7 +90,10 @@ def _begin(job: Job, store: str, label: str, settings: Run, mark: str) -> UUID:
 
 
 def _follow(client: SyncPrefectClient, run: UUID, label: str, claim: Claim, lease: Lease, stopped: threading.Event) -> State[Any]:
-    """Wait for the last state of a job's run; one whose host gives no sign of life for a lease has crashed."""
+    """Wait for the last state of a job's run; one whose host gives no sign of life for a lease has crashed.
+
+    Until the host has claimed the job it has `STARTING` seconds: Python and Prefect have to be loaded there.
+    """
     seen, since, told = None, time.monotonic(), False
     while not stopped.wait(lease.heartbeat / 5):
         state = client.read_flow_run(run).state
@@ -100,10 +104,12 @@ def _follow(client: SyncPrefectClient, run: UUID, label: str, claim: Claim, leas
             continue
         if state.is_final():
             return state
-        if (sign := (state.name, claim.newest())) != seen:
+        claimed, content = claim.newest()
+        patience = lease.seconds if claimed else max(lease.seconds, STARTING)
+        if (sign := (state.name, claimed, content)) != seen:
             seen, since = sign, time.monotonic()
-        elif time.monotonic() - since > lease.seconds:
-            lost = Crashed(message=f"its host has not been heard of for {lease.seconds:.0f} s")
+        elif time.monotonic() - since > patience:
+            lost = Crashed(message=f"its host has not been heard of for {patience:.0f} s")
             client.set_flow_run_state(run, lost, force=True)
             return lost
     client.set_flow_run_state(run, Cancelling())

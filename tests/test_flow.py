@@ -217,10 +217,12 @@ def test_an_interrupted_run_ends_its_job_and_begins_no_other(prefect_server: str
     def jobs_only() -> None:
         run_jobs(Site(plan.store.url, plan.settings), [(f"seed {job.seed}", job) for job in jobs])
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the runner of several tests at once ends at once by its own
     try:
         with pytest.raises(KeyboardInterrupt):
             jobs_only()
     finally:
+        signal.signal(signal.SIGINT, before)
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
     (pid,) = handler.pids

@@ -52,7 +52,7 @@ def test_a_search_on_two_hosts_of_which_one_is_killed_in_mid_training(
     hosts: list[Host], prefect_folder: Path, s3_url: str, tiny_data: Path, tmp_path: Path
 ) -> None:
     """Its ledger is that of a search on this host which nobody disturbed; nothing anywhere holds the key of the store."""
-    longer = ["serial.recipe.epochs=60", "checkpoint_seconds=0.5"]
+    longer = ["serial.recipe.epochs=200", "checkpoint_seconds=0.5"]
     undisturbed = open_plan(presets.load("smoke", longer), str(tiny_data), str(tmp_path / "store"))
     job = undisturbed.train(undisturbed.settings.arch, undisturbed.settings.detector, undisturbed.settings.fine_tune)
     trial = enter("fine_tune", 0, 0, None, job, runner.run_job(job, undisturbed.store.url))
