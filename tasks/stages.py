@@ -8,7 +8,7 @@ from typing import Any
 from prefect import tags, task
 from prefect.cache_policies import CacheKeyFnPolicy
 
-from spnas_core.config import StageName
+from spnas_core.config import STAGE_NAMES, StageName
 from spnas_core.plan import Plan
 from spnas_core.progress import log_line
 from spnas_core.stages import Stage, publish_stage, read_stage
@@ -44,5 +44,6 @@ def run_stage(plan: Plan, site: Site, name: StageName, before: Stage | None, wor
     with tags(name):
         stage(f"stage/{plan.keys[name]}", name, plan, site, before, work)
     found = read_stage(plan.store, plan.keys[name])
-    show_stage(plan, found)
+    if not there or name == STAGE_NAMES[-1]:
+        show_stage(plan, found)
     return found
