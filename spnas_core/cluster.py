@@ -19,12 +19,7 @@ from spnas_core.errors import JobError
 
 HOST = "127.0.0.1"
 POLL = 0.1  # s between two looks at the processes
-PATIENCE = {
-    "MS_NODE_TIMEOUT": "86400",  # s to wait for the others; MindSpore's 30 are fewer than a first rank needs to score and to save
-    "MS_RECEIVE_MSG_TIMEOUT": "86400",
-    "MS_RETRY_INTERVAL_LOWER": "1",  # s between two tries to meet; MindSpore's 3 to 5 are for large clusters
-    "MS_RETRY_INTERVAL_UPPER": "1",
-}  # where the environment does not say otherwise
+PATIENCE = "86400"  # s to wait for the other ranks; MindSpore's 30 are fewer than a first rank may need to score and to save
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +41,7 @@ def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threadin
     told, port = False, free_port()
     try:
         for number in (None, *range(ranks)):
-            environment = {**PATIENCE, **os.environ, **variables(number, ranks, port)}
+            environment = {"MS_NODE_TIMEOUT": PATIENCE, **os.environ, **variables(number, ranks, port)}
             processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, env=environment))
         scheduler, *members = processes
         while not all_done([process.poll() for process in members]):
