@@ -1,6 +1,7 @@
 """The command `spnas import-vega`: a pipeline file of Vega's SP-NAS as settings of a run."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -32,15 +33,16 @@ def import_vega(
         made = read(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: expected a YAML file in UTF-8, got: {error}") from error
-    presets.check(made.settings, str(file))
+    settings = {"name": re.sub(r"[^a-z0-9_-]+", "-", out.stem.lower()).strip("_-") or "vega", **made.settings}
+    presets.check(settings, str(file))
     text = f"# From {file.name} of Vega, by `spnas import-vega`. Run it: spnas run {out} --data DATA\n"
     try:
         with out.open("x", encoding="utf-8") as stream:
-            stream.write(text + yaml.safe_dump(made.settings, sort_keys=False, default_flow_style=None, width=140))
+            stream.write(text + yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=140))
     except OSError as error:
         raise UserError(f"--out: expected a new file, got {out}: {error}") from error
     if as_json:
-        typer.echo(json.dumps({"settings": made.settings, "lines": [account._asdict() for account in made.accounts]}))
+        typer.echo(json.dumps({"settings": settings, "lines": [account._asdict() for account in made.accounts]}))
         return
     for account in made.accounts:
         place = str(account.line) if account.line else "-"

@@ -304,7 +304,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     line = 1 + next(number for number, text in enumerate(TORCH.splitlines()) if "num_mutate" in text)
     assert f"{line:4d}  took     serial.search_algorithm.num_mutate: serial.mutation.num_mutate: 3" in result.stdout.splitlines()
-    assert presets.load(str(out)) == settings(TORCH)
+    assert presets.load(str(out)) == settings(TORCH).model_copy(update={"name": "mine"})
     again = run.invoke(app, ["import-vega", str(source), "--out", str(out)])
     assert again.exit_code == 2
     assert "--out: expected a new file" in again.stderr
