@@ -45,6 +45,7 @@ def write_data(folder: Path, counts: dict[str, int], side: int = 64) -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where two processes share the tests (make test), those of a file go to one of them, and all that need a Prefect server too."""
     for item in items:
