@@ -45,14 +45,6 @@ def write_data(folder: Path, counts: dict[str, int], side: int = 64) -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two processes share the tests (make test), those of a file go to one of them, and all that need a Prefect server too."""
-    for item in items:
-        shared = "prefect_server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("prefect" if shared else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images to train on, four to validate, two to test: 64x64 px, two classes."""

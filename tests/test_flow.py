@@ -101,9 +101,9 @@ def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]
 def test_a_finished_run_started_again_computes_nothing(finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, summary = finished
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
-    begun = time.monotonic()
+    begun = time.process_time()  # other tests may run beside this one
     assert spnas(plan.settings, plan.data.url, plan.store.url) == summary
-    assert time.monotonic() - begun < 10
+    assert time.process_time() - begun < 10
 
 
 def test_a_stage_that_was_lost_is_made_of_its_trainings(finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

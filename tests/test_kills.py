@@ -25,7 +25,7 @@ from spnas_core.stages import read_stage
 
 pytestmark = [pytest.mark.training, pytest.mark.skipif(sys.platform != "linux", reason="workers die with the flow by prctl")]
 SCRIPT = Path(__file__).with_name("searching.py")
-EPOCHS, STEPS, INTERVAL = 100, 2, 0.3  # of every training; of an epoch; seconds between checkpoints
+STEPS, INTERVAL = 2, 0.3  # of an epoch; seconds between checkpoints
 PATIENCE = 240.0  # seconds without an end after which a search counts as hung
 KINDS = {"start", "compile", "checkpoint", "epoch", "done"}
 Event = dict[str, Any]
@@ -98,11 +98,11 @@ class Redone:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke preset with trainings that are long enough to be killed."""
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke preset with trainings that are long enough to be killed: of `request.param` epochs."""
     whole = presets.load("smoke").model_dump(mode="json") | {"checkpoint_seconds": INTERVAL}
     for recipe in (whole["fine_tune"], whole["full_train"], whole["serial"]["recipe"], whole["parallel"]["recipe"], whole["reignite"]):
-        recipe["epochs"] = EPOCHS
+        recipe["epochs"] = request.param
     path = tmp_path_factory.mktemp("kills") / "settings.yml"
     path.write_text(yaml.safe_dump(whole))
     return path
@@ -134,13 +134,14 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server
 
 
 @pytest.mark.parametrize(
-    ("kills", "deaths", "kinds"),
+    ("settings", "kills", "deaths", "kinds"),
     [
-        (2, 0, {"checkpoint"}),
-        pytest.param(3, 2, {"checkpoint"}, marks=pytest.mark.long),
-        pytest.param(20, 0, KINDS, marks=pytest.mark.long),
-        pytest.param(20, 2, KINDS, marks=pytest.mark.long),
+        (40, 2, 0, {"checkpoint"}),
+        pytest.param(100, 3, 2, {"checkpoint"}, marks=pytest.mark.long),
+        pytest.param(100, 20, 0, KINDS, marks=pytest.mark.long),
+        pytest.param(100, 20, 2, KINDS, marks=pytest.mark.long),
     ],
+    indirect=["settings"],
 )
 def test_a_killed_search_ends_as_one_left_alone(
     settings: Path,

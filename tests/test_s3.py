@@ -164,6 +164,7 @@ def test_no_key_is_in_anything_that_a_job_leaves(s3_url: str, tmp_path: Path) ->
     assert not [text for text in left if "secretsecret" in text or "AWS_" in text]
 
 
+@pytest.mark.long
 def test_a_training_outlives_its_server_and_goes_on_after_a_kill(
     s3_url: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -324,6 +324,7 @@ def tiny_settings(folder: Path, **changes: Any) -> str:
 
 
 @pytest.mark.training
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found by /proc")
 def test_an_interrupted_study_goes_on_and_a_finished_one_is_only_looked_up(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
