@@ -64,6 +64,7 @@ def test_a_search_on_two_hosts_of_which_one_is_killed_in_mid_training(
     def kill_one() -> None:
         def saved() -> bool:
             paths = [path.split("/") for path in plan.store.files("checkpoints/train") if path.endswith("/manifest.json")]
+            paths = [path for path in paths if int(path[1]) > 2]  # the first is of the first step
             return len({digest for digest, *_ in paths}) == 2 and all(host.works() for host in hosts)
 
         wait_for("checkpoints of both hosts", saved)
