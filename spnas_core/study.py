@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from spnas_core.config import Recipe, Run, Settings
 from spnas_core.job import TrainJob
@@ -26,10 +27,6 @@ METHODS: dict[Method, str] = {
 }
 Floats = npt.NDArray[np.float64]
 RESAMPLES = 2000
-T975 = (  # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-)
 
 
 class Entry(Settings):
@@ -142,17 +139,9 @@ class Difference:
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     """Difference of two methods' scores, (S,) each, ours[i] and theirs[i] of the same seed; S is at least 2. Source: Student's paired t."""
     values = np.subtract(ours, theirs)
-    quantile = T975[min(len(values) - 1, len(T975)) - 1]
-    half = quantile * float(values.std(ddof=1)) / len(values) ** 0.5
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     mean = float(values.mean())
     return Difference(mean, mean - half, mean + half)
-
-
-def kendall_tau(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
-    """Rank correlation tau-b of two scores of the same nets, in [-1, 1]; nan where all of one are equal. Source: Kendall (1945)."""
-    x, y = (np.sign(np.subtract.outer(values, values)) for values in (np.asarray(a), np.asarray(b)))
-    norm = float((x * x).sum() * (y * y).sum()) ** 0.5
-    return float((x * y).sum()) / norm if norm else float("nan")
 
 
 def bootstrap_interval(statistic: Callable[[Floats], float], values: Floats, seed: int = 0) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from spnas_core.plan import short
 from spnas_core.study import (
@@ -16,11 +17,11 @@ from spnas_core.study import (
     Arrival,
     Difference,
     Entry,
+    Floats,
     Forecast,
     Method,
     Outcome,
     bootstrap_interval,
-    kendall_tau,
     paired_difference,
 )
 from spnas_core.study_pictures import draw_arrivals, draw_forecasts, draw_outcomes
@@ -98,8 +99,8 @@ def report_outcomes(outcomes: Sequence[Outcome]) -> Report:
 def report_forecasts(nets: Sequence[Forecast]) -> Report:
     """Say how well the short score predicts the long one."""
     pairs = np.array([(net.short, net.long) for net in nets])
-    tau = kendall_tau(pairs[:, 0], pairs[:, 1])
-    low, high = bootstrap_interval(lambda rows: kendall_tau(rows[:, 0], rows[:, 1]), pairs)
+    tau = _tau(pairs)
+    low, high = bootstrap_interval(_tau, pairs)
     picked = max(nets, key=lambda net: net.short)
     regret = max(net.long for net in nets) - picked.long
     lines: Lines = [("architecture", "AP short", "AP long")]
@@ -110,6 +111,11 @@ def report_forecasts(nets: Sequence[Forecast]) -> Report:
     )
     computed = {"tau": tau, "low": low, "high": high, "regret": regret}
     return Report("Proxy: does the short score predict the long one?", (text, lines), computed, draw_forecasts(nets, tau))
+
+
+def _tau(pairs: Floats) -> float:
+    """Kendall's tau-b of two scores of the same nets, (N, 2), in [-1, 1]; nan where all of one are equal."""
+    return float(stats.kendalltau(pairs[:, 0], pairs[:, 1]).statistic)
 
 
 def report_arrivals(children: Sequence[Arrival]) -> Report:
