@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.options import AsJson
+from flows.options import AsJson, Overrides
 
 app = typer.Typer()
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -22,7 +22,7 @@ CATEGORIES = 20  # rows of the table; --json has all
 def check(
     data: Annotated[str, typer.Argument(metavar="DATA", help="The data set.")],
     preset: Annotated[str, typer.Option("--preset", help="Whose anchors and max_boxes count: a preset or a YAML file.")] = "coco",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="One setting, dotted key and YAML value.")] = None,
+    overrides: Overrides = None,
     to_coco: Annotated[str | None, typer.Option("--to-coco", metavar="OUT", help="Write what is sound to a new folder, as COCO.")] = None,
     picture: Annotated[str | None, typer.Option("--picture", metavar="FILE", help="Draw sample images with their boxes.")] = None,
     as_json: AsJson = False,

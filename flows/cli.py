@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows import check_cli, model_cli, store_cli, study_cli, vega_cli
-from flows.options import AsJson
+from flows.options import AsJson, DataUrl, Overrides, Preset, StoreUrl
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
 
@@ -32,10 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
-DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL; `demo` makes its own.")]
-StoreUrl = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, dotted key and YAML value: serial.rounds=8.")]
-
 RunName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the run, as in the folder runs/ of the store.")]
 MovedData = Annotated[str | None, typer.Option("--data", help="Where the data lies now, if it has moved.")]
 
@@ -56,11 +52,11 @@ def demo(
 
 @app.command(
     help="Search on a data set: fine_tune, serial, reignite, parallel, full_train. A finished part is never computed again.\n\n"
-    "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, or a YAML file.\n\n"
+    "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, study, or a YAML file. DATA: `demo` makes its own.\n\n"
     "Example: spnas run bccd --data ../shared/data/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'"
 )
 def run(
-    preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="Settings of the run.")],
+    preset: Preset,
     data: DataUrl,
     store: StoreUrl = "spnas-store",
     overrides: Overrides = None,
@@ -102,7 +98,7 @@ def extend(
     help="Print all settings of a run as JSON, as the flow spnas takes them.\n\nExample: spnas settings bccd --set serial.rounds=3",
 )
 def show_settings(
-    preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="Settings of the run.")],
+    preset: Preset,
     overrides: Overrides = None,
 ) -> None:
     """Print the settings of a run."""

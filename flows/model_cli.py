@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.options import AsJson
+from flows.options import AsJson, DataUrl
 
 app = typer.Typer()
-DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL.")]
 
 
 @app.command(

@@ -1,7 +1,11 @@
-"""Options that several commands have."""
+"""Arguments and options that several commands have."""
 
 from typing import Annotated
 
 import typer
 
+Preset = Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="Settings of the run.")]
+DataUrl = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL.")]
+StoreUrl = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, dotted key and YAML value: serial.rounds=8.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

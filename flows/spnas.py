@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows import presets
 from flows.parameters import DataUrl, Preset, RunName, StoreUrl
-from spnas_core.config import Recipe, Run, StageName
+from spnas_core.config import Run, StageName
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
 from spnas_core.ledger import Trial, best, ranked, reignitions, volumes, winner
@@ -23,6 +23,7 @@ from spnas_core.progress import log_line
 from spnas_core.report import publish_run
 from spnas_core.runs import announce_run
 from spnas_core.search import Proposal, propose_parallel, propose_serial
+from spnas_core.settings import Recipe
 from spnas_core.stages import Result, Stage, enter, newest_round, publish_stage, scores_of
 from tasks.candidates import measure, train_candidates
 from tasks.jobs import Site, completed, run_jobs

@@ -5,14 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.options import AsJson, DataUrl, Overrides, Preset, StoreUrl
+
 PRESETS = "PRESET_OR_YAML: a preset (`study` is made for this) or a YAML file."
 GOES_ON = "Every training is an ordinary job: what is in the store is not done again, and what was interrupted goes on at the next start."
 app = typer.Typer(no_args_is_help=True, help="What the search, its short scores and inheritance are worth on your data.")
-Preset = Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="Settings, as of a run.")]
-Data = Annotated[str, typer.Option("--data", help="Data set in COCO layout: a folder or any fsspec URL.")]
-StoreUrl = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, dotted key and YAML value: serial.rounds=8.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @app.command(
@@ -28,7 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
     "Example: spnas study baselines study --data ../shared/data/bccd --seeds 3"
 )
 def baselines(
-    data: Data,
+    data: DataUrl,
     preset: Preset = "study",
     store: StoreUrl = "spnas-store",
     overrides: Overrides = None,
@@ -46,7 +43,7 @@ def baselines(
     "Example: spnas study proxy study --data ../shared/data/bccd"
 )
 def proxy(
-    data: Data,
+    data: DataUrl,
     preset: Preset = "study",
     store: StoreUrl = "spnas-store",
     overrides: Overrides = None,
@@ -65,7 +62,7 @@ def proxy(
     "Example: spnas study inheritance study --data ../shared/data/bccd"
 )
 def inheritance(
-    data: Data,
+    data: DataUrl,
     preset: Preset = "study",
     store: StoreUrl = "spnas-store",
     overrides: Overrides = None,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from spnas_core import arch as architecture
 from spnas_core import cost
 from spnas_core.arch import Arch
-from spnas_core.config import Detector
+from spnas_core.settings import Detector
 
 
 class Grid(NamedTuple):

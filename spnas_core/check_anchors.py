@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from spnas_core.anchors import Grid, anchor_grid, anchor_shapes, steps
 from spnas_core.arch import Arch
-from spnas_core.config import Detector
 from spnas_core.findings import Finding
+from spnas_core.settings import Detector
 
 REACH = 0.5  # IoU
 GAIN = 0.01  # share of boxes that a better set must reach more

@@ -11,7 +11,6 @@ from mindspore import Tensor
 
 from spnas_core import arch as architecture
 from spnas_core import metrics, model_folder, start, transfer
-from spnas_core.config import Detector
 from spnas_core.data import coco, images, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
@@ -21,6 +20,7 @@ from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import get_weights, set_weights
 from spnas_core.progress import Desk
+from spnas_core.settings import Detector
 from spnas_core.soft_nms import Floats, Ints, soft_nms
 from spnas_core.store import Store
 

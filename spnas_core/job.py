@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from spnas_core.config import ArchText, Detector, DeviceTarget, Recipe, Reignite, Settings
+from spnas_core.config import DeviceTarget
+from spnas_core.settings import ArchText, Detector, Recipe, Reignite, Settings
 
 RECIPE_VERSION = 2  # raise it when the meaning of a job changes: old artifacts are then not found any more
 

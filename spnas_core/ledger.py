@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from spnas_core.config import OBJECTIVES, SCORES, Detector, Objectives, Taps
+from spnas_core.config import OBJECTIVES, SCORES, Objectives
 from spnas_core.cost import Stem
 from spnas_core.errors import UserError
 from spnas_core.pareto import Point, dominates, hypervolume, pareto_rank
+from spnas_core.settings import Detector, Taps
 
 Stage = Literal["fine_tune", "serial", "parallel"]
 STAGES: tuple[Stage, ...] = ("fine_tune", "serial", "parallel")

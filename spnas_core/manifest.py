@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from spnas_core.config import Settings
 from spnas_core.errors import UserError
 from spnas_core.names import check_name
+from spnas_core.settings import Settings
 from spnas_core.storage import MANIFEST, READS, Storage, sha256_file
 
 

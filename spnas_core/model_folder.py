@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from spnas_core.checkpoint import FILE
-from spnas_core.config import ArchText, Detector, Settings
 from spnas_core.data import files
 from spnas_core.errors import UserError
 from spnas_core.manifest import Manifest
+from spnas_core.settings import ArchText, Detector, Settings
 from spnas_core.storage import MANIFEST, sha256_file
 
 MODEL = "model.json"

@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from spnas_core.arch import Arch, ArchError, BlockType, check_space
-from spnas_core.config import Mutation, Space
+from spnas_core.settings import Mutation, Space
 
 ATTEMPTS = 1000  # of one child; only a space without any neighbour of the parent exhausts them
 

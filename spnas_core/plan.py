@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from spnas_core.arch import Arch, parse
 from spnas_core.checkpoint import open_checkpoint
-from spnas_core.config import STAGE_NAMES, Detector, Recipe, Run, StageName
+from spnas_core.config import STAGE_NAMES, Run, StageName
 from spnas_core.cost import Cost
 from spnas_core.data import coco, crops
 from spnas_core.data.demo import make_demo
@@ -17,6 +17,7 @@ from spnas_core.errors import UserError
 from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
 from spnas_core.ledger import Trial
 from spnas_core.search import candidate_cost
+from spnas_core.settings import Detector, Recipe
 from spnas_core.storage import sha256_file
 from spnas_core.store import Store
 

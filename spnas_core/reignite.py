@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
 from spnas_core import checkpoint, start
-from spnas_core.config import Recipe
 from spnas_core.data import coco, crops
 from spnas_core.data.loader import steps_per_epoch
 from spnas_core.data.pipeline import ImageCache
@@ -22,6 +21,7 @@ from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.progress import Desk
 from spnas_core.schedule import learning_rate
+from spnas_core.settings import Recipe
 from spnas_core.store import Store
 from spnas_core.training import Arrays, run_epochs
 

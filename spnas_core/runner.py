@@ -20,8 +20,8 @@ from spnas_core import memory
 from spnas_core.claims import Lease
 from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
 from spnas_core.manifest import Manifest
+from spnas_core.order import BAD_INPUT, Order, environment, out_of_memory
 from spnas_core.store import Store
-from spnas_core.worker import BAD_INPUT, Order, environment, out_of_memory
 
 LOG_LINES = 15
 GRACE = 10.0  # s that a job has for its last checkpoint when its run ends

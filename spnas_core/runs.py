@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spnas_core.config import Run, Settings
+from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.job import Data
 from spnas_core.names import check_name
 from spnas_core.plan import Plan
 from spnas_core.progress import log_line
+from spnas_core.settings import Settings
 from spnas_core.stages import KEYS
 from spnas_core.store import Store
 

@@ -2,7 +2,7 @@
 
 import math
 
-from spnas_core.config import Recipe
+from spnas_core.settings import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from spnas_core.arch import Arch, ArchError, parse, tapped
-from spnas_core.config import MEASURED, Budget, Detector, Limit, Run, Taps
+from spnas_core.config import MEASURED, Run
 from spnas_core.cost import Cost, detector_cost, stage_macs
 from spnas_core.errors import UserError
 from spnas_core.ledger import STAGES, Ledger, Stage, Trial, best, pareto_front, ranked_best, reignitions, stuck, winner
 from spnas_core.mutation import mutate
 from spnas_core.pareto import hypervolume, pareto_rank
+from spnas_core.settings import Budget, Detector, Limit, Taps
 
 __all__ = [
     "Ledger",

@@ -6,7 +6,7 @@ It runs on the host, on the candidates that the compiled net gives. Source: Bodl
 import numpy as np
 import numpy.typing as npt
 
-from spnas_core.config import Detector
+from spnas_core.settings import Detector
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from spnas_core.config import OBJECTIVES, Settings, StageName
+from spnas_core.config import OBJECTIVES, StageName
 from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
@@ -19,6 +19,7 @@ from spnas_core.ledger import Stage as TrialStage
 from spnas_core.ledger import Trial, pareto_front
 from spnas_core.manifest import Manifest
 from spnas_core.plan import Plan
+from spnas_core.settings import Settings
 from spnas_core.store import Store
 
 FILE = "stage.json"

@@ -8,9 +8,9 @@ from safetensors.numpy import load_file
 from spnas_core import arch as architecture
 from spnas_core import checkpoint, morphism, transfer
 from spnas_core.checkpoint import FILE
-from spnas_core.config import Detector
 from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob, TrainJob, Weights
+from spnas_core.settings import Detector
 from spnas_core.storage import sha256_file
 from spnas_core.store import Store
 from spnas_core.transfer import STATISTICS, Audit

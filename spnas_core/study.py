@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from spnas_core.config import Recipe, Run, Settings
+from spnas_core.config import Run
 from spnas_core.job import TrainJob
 from spnas_core.ledger import Ledger, Trial
 from spnas_core.search import CostOf, Proposal, propose_serial
+from spnas_core.settings import Recipe, Settings
 
 Method = Literal["start", "scratch", "random", "spnas"]
 METHODS: dict[Method, str] = {

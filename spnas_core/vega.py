@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from spnas_core.config import Reignite, Run
+from spnas_core.config import Run
 from spnas_core.errors import UserError
+from spnas_core.settings import Reignite
 from spnas_core.vega_rules import Role, find_rule
 
 MOST = 10_000  # values of a file
@@ -137,7 +138,7 @@ def _complete(made: Imported, roles: set[Role]) -> None:
         add("fine_tune", "the file has no such stage: the start net is trained as in full_train, to be trial 0")
     for role in ("serial", "reignite", "parallel", "full_train"):
         if role not in roles:
-            add(role, "the file has no such stage: the defaults of spnas_core/config.py")
+            add(role, "the file has no such stage: the defaults of spnas_core/settings.py")
 
 
 def _roles(document: Mapping[str, Any]) -> dict[str, Role]:

@@ -21,50 +21,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from spnas_core import cluster, graphs
 from spnas_core import job as jobs
-from spnas_core.config import Settings
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.manifest import Manifest
+from spnas_core.order import BAD_INPUT, DONE, FAILED, Order, environment, out_of_memory
 from spnas_core.progress import Desk, line
 from spnas_core.retries import first_line, is_full
 from spnas_core.store import Store
 
-DONE, BAD_INPUT, FAILED = 0, 2, 3
 OUT, RESUME, GRAPHS, METRICS = "out", "resume", "graphs", "metrics.json"  # of the folder that the processes of a job share
-OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
 Report = Callable[[dict[str, Any]], None]
 log = logging.getLogger(__name__)
-
-
-class Order(Settings):
-    """What the runner asks of a worker."""
-
-    job: jobs.Job = Field(discriminator="kind")
-    store: str
-    devices: tuple[int, ...] = Field((0,), min_length=1, description="a job trains and evaluates on all of them")
-    threads: int = Field(1, ge=1)
-    checkpoint_seconds: float = Field(60.0, description="time between two checkpoints of a training")
-    parent: int | None = Field(None, description="process id of the runner: the worker dies with it")
-
-    @property
-    def ranks(self) -> int:
-        """Processes that do the job, one per device; a benchmark is of one device."""
-        return 1 if self.job.kind == "benchmark" else len(self.devices)
-
-
-def environment(order: Order) -> dict[str, str]:
-    """Variables that MindSpore and its libraries read when they are loaded."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    found = {**dict.fromkeys(names, str(order.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
-    devices = ",".join(map(str, order.devices[: order.ranks]))
-    if order.job.device_target == "Ascend":
-        found["ASCEND_RT_VISIBLE_DEVICES"] = devices
-    if order.job.device_target == "GPU":
-        found["CUDA_VISIBLE_DEVICES"] = devices
-    return found
 
 
 def die_with(parent: int | None) -> None:
@@ -156,11 +126,6 @@ def compute(order: Order, folder: Path, report: Report, stop: threading.Event) -
 
     prepare_device(order)
     return run(order.job, store, folder / OUT, Desk(on_progress, resume, order.checkpoint_seconds, stop))
-
-
-def out_of_memory(text: str) -> bool:
-    """Whether a message of MindSpore, the C++ library or the system speaks of memory that could not be had."""
-    return any(words in text.lower() for words in OUT_OF_MEMORY)
 
 
 def main(path: str) -> int:

@@ -10,11 +10,11 @@ from mindspore import Tensor
 
 from spnas_core import arch as architecture
 from spnas_core import cost, morphism, search
-from spnas_core.config import Detector
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.neck import Pyramid
 from spnas_core.models.step import get_weights, set_weights
+from spnas_core.settings import Detector
 
 pytestmark = pytest.mark.training
 SMALL = {"base_width": 8, "fpn_channels": 8, "head_channels": 16, "proposals_test": 20, "proposals_train": 20, "detections": 5}

@@ -7,12 +7,12 @@ from mindspore import Tensor
 
 from spnas_core import arch as architecture
 from spnas_core import morphism, start
-from spnas_core.config import Detector, Mutation, Space
 from spnas_core.lineage import lineage
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.mutation import mutate
 from spnas_core.search import candidate_cost
+from spnas_core.settings import Detector, Mutation, Space
 
 pytestmark = pytest.mark.training
 SETTINGS = Detector(

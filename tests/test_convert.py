@@ -20,13 +20,13 @@ from flows.cli import app
 from spnas_core import evaluate
 from spnas_core.arch import Arch, blocks, parse
 from spnas_core.checkpoint import open_checkpoint, our_weights, read_checkpoint
-from spnas_core.config import Detector, Recipe
 from spnas_core.errors import UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
 from spnas_core.runner import run_job
+from spnas_core.settings import Detector, Recipe
 from spnas_core.store import Store
 from spnas_core.torchvision_names import infer_arch, to_torchvision
 

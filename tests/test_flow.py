@@ -19,10 +19,11 @@ from flows import presets
 from flows.cli import app
 from flows.spnas import serial_search, spnas
 from spnas_core import runner
-from spnas_core.config import Budget, Retries
+from spnas_core.config import Retries
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.ledger import Trial
 from spnas_core.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.settings import Budget
 from spnas_core.stages import Stage, read_stage
 from tasks.jobs import Site, is_tried_again, run_jobs
 from tasks.results import artifact_key, result_storage

@@ -20,11 +20,12 @@ from flows import presets
 from spnas_core import job as jobs
 from spnas_core.arch import parse
 from spnas_core.claims import Lease
-from spnas_core.config import Detector, Recipe, Run
+from spnas_core.config import Run
 from spnas_core.data import coco
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.manifest import Manifest
+from spnas_core.settings import Detector, Recipe
 from spnas_core.stages import FILE, read_stage
 from spnas_core.store import Store
 
@@ -201,7 +202,7 @@ test_annotations, test_many_annotations = short_and_long(_annotations, texts(COC
 
 
 def test_an_order_that_is_wrong_is_refused(tmp_path: Path) -> None:
-    from spnas_core.worker import Order
+    from spnas_core.order import Order
 
     for text in (b"[" * 100_000, b'{"job": {"kind": "train"}}', b"\xff", b'{"job": ' * 9000):
         with pytest.raises(ValidationError):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from spnas_core import graphs
-from spnas_core.config import Detector, Recipe, Reignite
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
+from spnas_core.settings import Detector, Recipe, Reignite
 
 PARENT = Weights(kind="train", digest="0" * 64, arch="b_1111-1111")
 COMMON: dict[str, Any] = {"arch": "b_1111-2111", "detector": Detector(), "data": Data(url="here", fingerprint="f"), "weights": (PARENT,)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spnas_core import job as jobs
-from spnas_core.config import Detector, Halving, Parallel, Recipe, Run, Serial
+from spnas_core.config import Run
 from spnas_core.errors import JobError, Reason
 from spnas_core.job import Data, TrainJob
 from spnas_core.ledger import Trial, best, survivors
@@ -19,6 +19,7 @@ from spnas_core.manifest import Manifest
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan
 from spnas_core.runner import run_job
+from spnas_core.settings import Detector, Halving, Parallel, Recipe, Serial
 from spnas_core.store import Store
 from tasks import candidates
 from tasks.jobs import Site

@@ -7,13 +7,13 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from spnas_core import job as jobs
-from spnas_core.config import Detector, Recipe, Reignite
 from spnas_core.errors import UserError
 from spnas_core.housekeeping import garbage, needs, verify
 from spnas_core.inventory import take_inventory
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.ledger import Trial
 from spnas_core.plan import STAGE_NAMES
+from spnas_core.settings import Detector, Recipe, Reignite
 from spnas_core.stages import FILE, Result, Stage
 from spnas_core.storage import Storage
 from spnas_core.store import Store

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from spnas_core.config import Recipe
 from spnas_core.data import augment, coco, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
+from spnas_core.settings import Recipe
 
 SIZE = (32, 48)  # 64x48 px images become 43x32
 PLAIN = Recipe(batch=2, flip=False)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spnas_core import job as jobs
-from spnas_core.config import Budget, Detector, Run, Serial
+from spnas_core.config import Run
 from spnas_core.errors import JobError
 from spnas_core.job import BenchmarkJob, Data, Job
 from spnas_core.ledger import Trial, best, pareto_front
@@ -17,6 +17,7 @@ from spnas_core.metrics import STATS
 from spnas_core.plan import STAGE_NAMES, Plan
 from spnas_core.runner import run_job
 from spnas_core.search import over_budget
+from spnas_core.settings import Budget, Detector, Serial
 from spnas_core.stages import Stage
 from spnas_core.store import Store
 from tasks import candidates

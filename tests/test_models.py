@@ -13,7 +13,6 @@ from mindspore import Tensor, nn
 from spnas_core import arch as architecture
 from spnas_core import morphism, start, training
 from spnas_core.anchors import Grid, place_anchors
-from spnas_core.config import Detector, Recipe
 from spnas_core.data import coco, loader
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
@@ -22,6 +21,7 @@ from spnas_core.models.backbone import Backbone
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.progress import Desk
+from spnas_core.settings import Detector, Recipe
 from spnas_core.transfer import STATISTICS
 
 pytestmark = pytest.mark.training

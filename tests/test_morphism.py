@@ -6,12 +6,12 @@ from test_arch import archs
 from test_mutation import SEEDS, generator
 
 from spnas_core.arch import ArchError, blocks, levels, parse
-from spnas_core.config import Mutation, Space
 from spnas_core.cost import detector_cost
 from spnas_core.errors import UserError
 from spnas_core.lineage import lineage
 from spnas_core.morphism import inherit, trainable_when_frozen
 from spnas_core.mutation import change_type, expand, move_double, mutate, swap
+from spnas_core.settings import Mutation, Space
 from spnas_core.transfer import adopt, load
 
 WIDTH, FPN, HEAD = 4, 4, 5

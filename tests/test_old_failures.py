@@ -11,12 +11,12 @@ from test_search import cost_of, ledger_after
 
 from spnas_core import arch as architecture
 from spnas_core import train
-from spnas_core.config import Detector, Recipe
 from spnas_core.job import Data, TrainJob
 from spnas_core.lineage import lineage
 from spnas_core.models.step import TrainStep
 from spnas_core.progress import Desk
 from spnas_core.search import candidate_cost, propose_serial
+from spnas_core.settings import Detector, Recipe
 from spnas_core.store import Store
 
 HELD_BY = {

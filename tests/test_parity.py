@@ -16,10 +16,10 @@ from golden_weights import ARCH, CLASSES, GOLDEN, SETTINGS, network_input, spnas
 from mindspore import Tensor, nn, ops
 
 from spnas_core import start, transfer
-from spnas_core.config import Recipe
 from spnas_core.job import Data, TrainJob
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import set_weights
+from spnas_core.settings import Recipe
 from spnas_core.torchvision_names import to_spnas
 
 pytestmark = pytest.mark.training

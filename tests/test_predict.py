@@ -13,13 +13,13 @@ from flows.cli import app
 from spnas_core import arch as architecture
 from spnas_core import evaluate, metrics
 from spnas_core.checkpoint import FILE
-from spnas_core.config import Detector
 from spnas_core.data import coco
 from spnas_core.errors import UserError
 from spnas_core.model_folder import MODEL
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
 from spnas_core.predict import predict
+from spnas_core.settings import Detector
 from spnas_core.store import Store
 
 pytestmark = pytest.mark.training

@@ -20,13 +20,14 @@ from conftest import write_data
 from safetensors.numpy import load_file, save_file
 
 from spnas_core import cluster, training
-from spnas_core.config import Detector, Recipe, Reignite, Run
+from spnas_core.config import Run
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import Data, EvaluateJob, Job, ReigniteJob, TrainJob, Weights
 from spnas_core.manifest import Manifest
 from spnas_core.models.step import get_weights
 from spnas_core.progress import Desk
 from spnas_core.runner import JobBug, run_job
+from spnas_core.settings import Detector, Recipe, Reignite
 from spnas_core.store import Store
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from spnas_core.config import Detector, Recipe, Reignite
 from spnas_core.job import RECIPE_VERSION, Data, ReigniteJob, TrainJob
 from spnas_core.runner import run_job
+from spnas_core.settings import Detector, Recipe, Reignite
 from spnas_core.store import Store
 
 pytestmark = pytest.mark.training

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spnas_core.arch import check_space, parse, tapped
-from spnas_core.config import Budget, Detector, Parallel, Run, Serial
+from spnas_core.config import Run
 from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
 from spnas_core.job import Weights
@@ -31,6 +31,7 @@ from spnas_core.search import (
     winner,
     within,
 )
+from spnas_core.settings import Budget, Detector, Parallel, Serial
 from spnas_core.stages import Stage as RunStage
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=25)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spnas_core.config import Detector
+from spnas_core.settings import Detector
 from spnas_core.soft_nms import soft_nms
 
 

@@ -26,9 +26,9 @@ def serve(path: str) -> None:
     import mindspore as ms
     from mindspore import Tensor
 
-    from spnas_core.config import Detector
     from spnas_core.models.detector import FasterRCNN
     from spnas_core.models.step import set_weights
+    from spnas_core.settings import Detector
 
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device("CPU")

@@ -12,13 +12,13 @@ from safetensors.numpy import save_file
 from spnas_core import arch as architecture
 from spnas_core import checkpoint, start, training
 from spnas_core import job as jobs
-from spnas_core.config import Detector, Recipe, Reignite
 from spnas_core.errors import UserError
 from spnas_core.job import Data, ReigniteJob, TrainJob, Weights
 from spnas_core.models.blocks import Conv, Norm
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import TrainStep, get_weights
 from spnas_core.progress import Desk
+from spnas_core.settings import Detector, Recipe, Reignite
 from spnas_core.store import Store
 
 pytestmark = pytest.mark.training

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spnas_core import job as jobs
-from spnas_core.config import Detector, Recipe
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.names import check_name, check_path
+from spnas_core.settings import Detector, Recipe
 from spnas_core.storage import Storage
 from spnas_core.store import Store
 

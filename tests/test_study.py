@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli import app
 from spnas_core.arch import parse
-from spnas_core.config import Recipe, Reignite, Run, Serial
+from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.housekeeping import garbage
 from spnas_core.inventory import take_inventory
@@ -32,6 +32,7 @@ from spnas_core.job import Data
 from spnas_core.plan import Plan
 from spnas_core.runs import announce
 from spnas_core.search import propose_serial
+from spnas_core.settings import Recipe, Reignite, Serial
 from spnas_core.store import Store
 from spnas_core.studies import Study, find_entries, open_study, publish_entries, publish_report
 from spnas_core.study import (

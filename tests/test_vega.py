@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from flows import presets
 from flows.cli import app
-from spnas_core.config import Recipe, Run
+from spnas_core.config import Run
 from spnas_core.errors import UserError
+from spnas_core.settings import Recipe
 from spnas_core.vega import import_vega
 
 run = CliRunner()

@@ -14,13 +14,13 @@ import pytest
 from spnas_core import job as jobs
 from spnas_core import memory, runner
 from spnas_core.claims import Lease
-from spnas_core.config import Detector, Recipe
 from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
+from spnas_core.order import Order, environment, out_of_memory
 from spnas_core.runner import JobBug, run_job
+from spnas_core.settings import Detector, Recipe
 from spnas_core.storage import Storage
 from spnas_core.store import Store
-from spnas_core.worker import Order, environment, out_of_memory
 
 
 def job(data: Path, **recipe: Any) -> TrainJob:

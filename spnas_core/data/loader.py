@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spnas_core.config import Recipe
 from spnas_core.data import files, images
 from spnas_core.data.augment import keep_largest, place
 from spnas_core.data.coco import Sample, Split
 from spnas_core.data.pipeline import ImageCache, Plan, stream
+from spnas_core.settings import Recipe
 
 logger = logging.getLogger("spnas_core")
 

@@ -11,12 +11,12 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from spnas_core.config import Detector
 from spnas_core.cost import CASCADE_STAGES
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 from spnas_core.models.pooling import RegionPooling
 from spnas_core.models.roi import MIN_SIZE, WEIGHTS, BoxPredictor, RegionLosses, RegionSample, Selection
+from spnas_core.settings import Detector
 
 STAGES = CASCADE_STAGES
 IOUS = (0.5, 0.6, 0.7)  # least IoU of a positive region; the first is that of `RegionSample`

@@ -7,10 +7,10 @@ from mindspore import Tensor, nn, ops
 
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
-from spnas_core.config import Detector
 from spnas_core.models import primitives as p
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.ranks import rank
+from spnas_core.settings import Detector
 
 
 class Classifier(nn.Cell):

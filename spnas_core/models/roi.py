@@ -11,11 +11,11 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
-from spnas_core.config import Detector
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 from spnas_core.models.pooling import BINS, RegionPooling
 from spnas_core.models.ranks import RankSum
+from spnas_core.settings import Detector
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 FOREGROUND, POSITIVE_SHARE, MIN_SIZE = 0.5, 0.25, 1e-2

@@ -12,10 +12,10 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from spnas_core.anchors import Grid, place_anchors
-from spnas_core.config import Detector
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 from spnas_core.models.ranks import RankSum
+from spnas_core.settings import Detector
 
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 FOREGROUND, BACKGROUND, POSITIVE_SHARE, MIN_SIZE = 0.7, 0.3, 0.5, 1e-3
