@@ -10,15 +10,15 @@ import numpy as np
 
 from flows.spnas import search, short_training
 from spnas_core.job import Job, TrainJob, digest
+from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import Stage, Trial, ranked, winner
-from spnas_core.manifest import Manifest
 from spnas_core.plan import Plan, short, trained
-from spnas_core.progress import log_line
 from spnas_core.search import Proposal, propose_parallel
 from spnas_core.settings import Recipe
 from spnas_core.stages import enter
-from spnas_core.studies import Study
-from spnas_core.study import METHODS, Method, Outcome, deal, epochs_of, lasting, propose_children, search_epochs
+from spnas_core.store.manifest import Manifest
+from spnas_core.study.arms import METHODS, Method, Outcome, deal, epochs_of, lasting, propose_children, search_epochs
+from spnas_core.study.studies import Study
 from tasks.candidates import train_candidates
 from tasks.jobs import Site, completed, run_jobs
 

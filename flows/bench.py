@@ -26,11 +26,11 @@ from PIL import Image
 
 from flows import presets
 from spnas_core import arch as architecture
-from spnas_core import evaluate, runner, start
 from spnas_core.data import coco, images
 from spnas_core.data.demo import DIGITS, make_demo
 from spnas_core.data.loader import steps_per_epoch
 from spnas_core.job import Data, TrainJob
+from spnas_core.jobs import evaluate, runner, start
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep
 from spnas_core.settings import Detector, Recipe

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows import check_cli, model_cli, store_cli, study_cli, vega_cli
+from flows.commands import check as check_cli
+from flows.commands import model_cli, store_cli, study_cli, vega_cli
 from flows.options import AsJson, DataUrl, Overrides, Preset, StoreUrl
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
@@ -135,7 +136,7 @@ def arch(
 def _continue(name: str, store: str, data: str | None, rounds: int, as_json: bool) -> None:
     """Do the run `name` of a store, with so many more serial rounds."""
     from spnas_core.runs import read_run
-    from spnas_core.store import Store
+    from spnas_core.store.artifacts import Store
 
     record = read_run(Store(store), name)
     serial = record.settings.serial

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from spnas_core.progress import duration, share
+from spnas_core.jobs.progress import duration, share
 
 
 class _Lines(logging.Handler):

@@ -9,11 +9,11 @@ from prefect import flow
 from pydantic import PositiveFloat, PositiveInt
 
 from flows.parameters import StoreUrl
-from spnas_core import runner
-from spnas_core.claims import Lease
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.job import Job, digest
-from spnas_core.manifest import Manifest
+from spnas_core.jobs import runner
+from spnas_core.store.claims import Lease
+from spnas_core.store.manifest import Manifest
 from tasks import page, pool
 from tasks.devices import VARIABLE, devices_here, free_devices
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from flows.display import shown
-from spnas_core import runner
 from spnas_core.config import Run
+from spnas_core.jobs import runner
 from spnas_core.plan import open_plan
 from spnas_core.report import publish_run
 from spnas_core.stages import read_stage
-from spnas_core.store import Store
-from spnas_core.studies import Kind, find_entries, open_study, publish_report
+from spnas_core.store.artifacts import Store
+from spnas_core.study.studies import Kind, find_entries, open_study, publish_report
 
 T = TypeVar("T")
 QUIET = {

@@ -19,12 +19,12 @@ from flows.parameters import DataUrl, Preset, StoreUrl
 from spnas_core.config import STAGE_NAMES, Run
 from spnas_core.data import coco, files
 from spnas_core.errors import MissingArtifactError, UserError
+from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import winner
 from spnas_core.plan import has_test
-from spnas_core.progress import log_line
 from spnas_core.settings import Settings
 from spnas_core.stages import KEYS, read_stage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 SEARCH = "spnas/full"
 

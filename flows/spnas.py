@@ -16,15 +16,15 @@ from flows.parameters import DataUrl, Preset, RunName, StoreUrl
 from spnas_core.config import Run, StageName
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
+from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import Trial, best, ranked, reignitions, volumes, winner
-from spnas_core.manifest import Manifest
 from spnas_core.plan import Plan, Split, open_plan, short, trained
-from spnas_core.progress import log_line
 from spnas_core.report import publish_run
 from spnas_core.runs import announce_run
 from spnas_core.search import Proposal, propose_parallel, propose_serial
 from spnas_core.settings import Recipe
 from spnas_core.stages import Result, Stage, enter, newest_round, publish_stage, scores_of
+from spnas_core.store.manifest import Manifest
 from tasks.candidates import measure, train_candidates
 from tasks.jobs import Site, completed, run_jobs
 from tasks.page import show_result

@@ -13,11 +13,11 @@ from flows.baselines import compare, final_training, from_scratch
 from flows.spnas import fine_tune, short_training
 from spnas_core.config import Run
 from spnas_core.ledger import ranked
-from spnas_core.manifest import Manifest
 from spnas_core.plan import Plan, short
 from spnas_core.search import Proposal
-from spnas_core.studies import Kind, Study, find_entries, open_study, publish_entries, publish_report
-from spnas_core.study import Arrival, Forecast, arrival, lasting, propose_children
+from spnas_core.store.manifest import Manifest
+from spnas_core.study.arms import Arrival, Forecast, arrival, lasting, propose_children
+from spnas_core.study.studies import Kind, Study, find_entries, open_study, publish_entries, publish_report
 from tasks.candidates import train_candidates
 from tasks.jobs import Site, completed
 from tasks.stages import run_stage

@@ -11,19 +11,20 @@ from mindspore import nn
 from safetensors.numpy import save
 
 from spnas_core import arch as architecture
-from spnas_core import evaluate, transfer
+from spnas_core import transfer
 from spnas_core.arch import Arch
-from spnas_core.checkpoint import FILE, open_checkpoint, our_weights, read_checkpoint
 from spnas_core.data import coco, files
 from spnas_core.errors import UserError
-from spnas_core.model_folder import MODEL, read_model
+from spnas_core.jobs import evaluate
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
 from spnas_core.settings import Detector
-from spnas_core.storage import Storage
-from spnas_core.torchvision_names import from_torchvision, infer_arch, to_torchvision
+from spnas_core.store.storage import Storage
 from spnas_core.transfer import Audit
+from spnas_core.weights.checkpoint import FILE, open_checkpoint, our_weights, read_checkpoint
+from spnas_core.weights.model_folder import MODEL, read_model
+from spnas_core.weights.torchvision_names import from_torchvision, infer_arch, to_torchvision
 
 Arrays = dict[str, npt.NDArray[Any]]
 COCO_LABELS = 90  # of torchvision's released detectors: the ids of COCO's categories

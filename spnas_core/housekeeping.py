@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from spnas_core.errors import UserError
 from spnas_core.inventory import KINDS, Inventory
 from spnas_core.names import PARTIAL
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 
 def needs(inventory: Inventory) -> dict[str, list[str]]:

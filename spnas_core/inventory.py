@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from spnas_core.errors import UserError
-from spnas_core.manifest import Manifest
 from spnas_core.stages import FILE, KEYS, Stage
-from spnas_core.storage import MANIFEST
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
+from spnas_core.store.storage import MANIFEST
 
 KINDS = ("train", "reignite", "evaluate", "benchmark", "stage", "study")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spnas_core.arch import Arch, parse
-from spnas_core.checkpoint import open_checkpoint
 from spnas_core.config import STAGE_NAMES, Run, StageName
 from spnas_core.cost import Cost
 from spnas_core.data import coco, crops
@@ -18,8 +17,9 @@ from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, Reig
 from spnas_core.ledger import Trial
 from spnas_core.search import candidate_cost
 from spnas_core.settings import Detector, Recipe
-from spnas_core.storage import sha256_file
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import sha256_file
+from spnas_core.weights.checkpoint import open_checkpoint
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 Split = Literal["val", "test"]

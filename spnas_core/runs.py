@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.job import Data
+from spnas_core.jobs.progress import log_line
 from spnas_core.names import check_name
 from spnas_core.plan import Plan
-from spnas_core.progress import log_line
 from spnas_core.settings import Settings
 from spnas_core.stages import KEYS
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 FILE = "run.json"
 _SHOWN = 3  # differences in the line on another run of the same name

@@ -17,10 +17,10 @@ from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
 from spnas_core.ledger import Stage as TrialStage
 from spnas_core.ledger import Trial, pareto_front
-from spnas_core.manifest import Manifest
 from spnas_core.plan import Plan
 from spnas_core.settings import Settings
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
 
 FILE = "stage.json"
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages

@@ -6,9 +6,9 @@ from spnas_core import metrics
 from spnas_core.config import MEASURED
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob
+from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import Stage, Trial, survivors
 from spnas_core.plan import Plan, short
-from spnas_core.progress import log_line
 from spnas_core.search import over_budget
 from spnas_core.settings import Budget, Detector, Halving
 from spnas_core.stages import enter

@@ -14,13 +14,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from spnas_core import job as jobs
-from spnas_core import runner
-from spnas_core.claims import Lease
 from spnas_core.config import Retries, Run, StageName
 from spnas_core.errors import JobError, Stopped, UserError
 from spnas_core.job import Job
-from spnas_core.manifest import Manifest
-from spnas_core.store import Store
+from spnas_core.jobs import runner
+from spnas_core.store.artifacts import Store
+from spnas_core.store.claims import Lease
+from spnas_core.store.manifest import Manifest
 from tasks import page, pool
 from tasks.results import artifact_key, result_storage
 

@@ -20,9 +20,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from spnas_core.jobs.progress import line, log_progress, share
 from spnas_core.ledger import Ledger
 from spnas_core.plan import Plan
-from spnas_core.progress import line, log_progress, share
 from spnas_core.report import markdown, pareto_png, table_of
 from spnas_core.stages import Stage
 

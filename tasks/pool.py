@@ -18,14 +18,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed, Failed
 
 from spnas_core import job as jobs
-from spnas_core import runner
-from spnas_core.claims import Claim, Lease
 from spnas_core.config import Run
 from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
 from spnas_core.job import Job
-from spnas_core.manifest import Manifest
-from spnas_core.progress import log_line
-from spnas_core.store import Store
+from spnas_core.jobs import runner
+from spnas_core.jobs.progress import log_line
+from spnas_core.store.artifacts import Store
+from spnas_core.store.claims import Claim, Lease
+from spnas_core.store.manifest import Manifest
 
 DEPLOYMENT = "spnas-job/run"
 GOING_ON = ("SCHEDULED", "PENDING", "RUNNING")

@@ -9,8 +9,8 @@ from prefect import tags, task
 from prefect.cache_policies import CacheKeyFnPolicy
 
 from spnas_core.config import STAGE_NAMES, StageName
+from spnas_core.jobs.progress import log_line
 from spnas_core.plan import Plan
-from spnas_core.progress import log_line
 from spnas_core.stages import Stage, publish_stage, read_stage
 from tasks.jobs import Site
 from tasks.page import show_stage

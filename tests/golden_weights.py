@@ -9,7 +9,7 @@ from weight_rule import Floats, torchvision_weights
 from spnas_core.arch import parse
 from spnas_core.data import images
 from spnas_core.settings import Detector
-from spnas_core.torchvision_names import to_spnas
+from spnas_core.weights.torchvision_names import to_spnas
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "fasterrcnn_resnet50_fpn.npz"
 ARCH = parse("r_111-2111-211111-211")

@@ -90,7 +90,7 @@ def kill(pid: int) -> None:
 
 def jobs_below(pid: int) -> list[psutil.Process]:
     """Jobs that the runs of a worker have started."""
-    return [one for one in family(pid) if "spnas_core.worker" in words(one)]
+    return [one for one in family(pid) if "spnas_core.jobs.worker" in words(one)]
 
 
 def words(process: psutil.Process) -> list[str]:

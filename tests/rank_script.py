@@ -12,12 +12,12 @@ import numpy as np
 from mindspore import Tensor, nn
 from safetensors.numpy import save_file
 
-from spnas_core import training
 from spnas_core.errors import JobError
+from spnas_core.jobs import training
+from spnas_core.jobs.progress import Desk
 from spnas_core.models import ranks
 from spnas_core.models.blocks import Conv, ConvNorm, Norm
 from spnas_core.models.step import TrainStep, get_weights
-from spnas_core.progress import Desk
 
 STEPS, EPOCHS, BATCH = 3, 4, 6
 

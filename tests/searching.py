@@ -27,7 +27,7 @@ class Journal(logging.Handler):
 if __name__ == "__main__":
     settings, data, store, log = sys.argv[1:]
     journal = Journal(Path(log))
-    progress = logging.getLogger("spnas_core.progress")
+    progress = logging.getLogger("spnas_core.jobs.progress")
     progress.addHandler(journal)
     progress.setLevel(logging.DEBUG)
     search(presets.load(settings), data, store)

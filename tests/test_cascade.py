@@ -11,15 +11,16 @@ import pytest
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core import evaluate, search
+from spnas_core import search
 from spnas_core.data import coco
 from spnas_core.job import Data, EvaluateJob, TrainJob, Weights
+from spnas_core.jobs import evaluate
+from spnas_core.jobs.predict import predict
+from spnas_core.jobs.runner import run_job
 from spnas_core.models.cascade import CascadeHead
 from spnas_core.models.detector import FasterRCNN
-from spnas_core.predict import predict
-from spnas_core.runner import run_job
 from spnas_core.settings import Detector, Recipe
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 pytestmark = pytest.mark.training
 Floats = npt.NDArray[np.float32]

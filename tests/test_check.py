@@ -13,8 +13,8 @@ from checked import read, write
 from PIL import Image
 
 from flows import presets
-from spnas_core import check
-from spnas_core.findings import KINDS
+from spnas_core.check import dataset as check
+from spnas_core.data.findings import KINDS
 
 BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
 ANCHORS = {"unreached", "better-anchors"}  # measures of the clean data too

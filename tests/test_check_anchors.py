@@ -6,7 +6,7 @@ import pytest
 
 from spnas_core import arch as architecture
 from spnas_core.anchors import anchor_grid, place_anchors
-from spnas_core.check_anchors import best_iou, fit, judge_anchors, to_input
+from spnas_core.check.anchors import best_iou, fit, judge_anchors, to_input
 from spnas_core.settings import Detector
 
 ARCH = architecture.parse("b_11-21-21-21")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from flows import presets
 from flows.cli import app
-from spnas_core import check
+from spnas_core.check import dataset as check
 from spnas_core.data import coco, voc, yolo
 from spnas_core.errors import UserError
 

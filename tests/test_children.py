@@ -6,7 +6,8 @@ import pytest
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core import morphism, start
+from spnas_core import morphism
+from spnas_core.jobs import start
 from spnas_core.lineage import lineage
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights

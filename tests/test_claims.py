@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from spnas_core import claims
-from spnas_core.claims import Claim, Lease
 from spnas_core.errors import JobError
-from spnas_core.storage import Storage
-from spnas_core.store import Store
+from spnas_core.store import claims
+from spnas_core.store.artifacts import Store
+from spnas_core.store.claims import Claim, Lease
+from spnas_core.store.storage import Storage
 
 KEY = "a" * 64
 SHORT = Lease(seconds=1.0, heartbeat=0.1, poll=0.02)
 WORKER = f"""
 import os, sys, tempfile, threading, time
 from pathlib import Path
-from spnas_core import claims
-from spnas_core.claims import Lease
-from spnas_core.store import Store
+from spnas_core.store import claims
+from spnas_core.store.claims import Lease
+from spnas_core.store.artifacts import Store
 url, log, seconds, lease, machine = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
 if machine:
     claims._machine = lambda: {{"boot": machine, "processes": "its own"}}

@@ -17,18 +17,18 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from flows.cli import app
-from spnas_core import evaluate
 from spnas_core.arch import Arch, blocks, parse
-from spnas_core.checkpoint import open_checkpoint, our_weights, read_checkpoint
 from spnas_core.errors import UserError
 from spnas_core.job import Data, TrainJob
+from spnas_core.jobs import evaluate
+from spnas_core.jobs.runner import run_job
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
-from spnas_core.runner import run_job
 from spnas_core.settings import Detector, Recipe
-from spnas_core.store import Store
-from spnas_core.torchvision_names import infer_arch, to_torchvision
+from spnas_core.store.artifacts import Store
+from spnas_core.weights.checkpoint import open_checkpoint, our_weights, read_checkpoint
+from spnas_core.weights.torchvision_names import infer_arch, to_torchvision
 
 PEER = os.environ.get("SPNAS_TORCHVISION_PYTHON")
 BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"

@@ -11,14 +11,14 @@ from faulty import FaultyFileSystem, errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spnas_core import retries
-from spnas_core.claims import Lease
 from spnas_core.data import coco, crops, files
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
-from spnas_core.manifest import Manifest
-from spnas_core.retries import passes
-from spnas_core.storage import Storage
-from spnas_core.store import Store
+from spnas_core.store import retries
+from spnas_core.store.artifacts import Store
+from spnas_core.store.claims import Lease
+from spnas_core.store.manifest import Manifest
+from spnas_core.store.retries import passes
+from spnas_core.store.storage import Storage
 
 KEYS = ["a" * 64, "b" * 64]
 AT_ONCE = (0.0,) * 7
@@ -216,8 +216,8 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(url: str, tmp_path: Pa
     if url:
         monkeypatch.setattr(FaultyFileSystem, "full", True)
     else:
-        monkeypatch.setattr("spnas_core.storage.shutil.copyfile", full)
-        monkeypatch.setattr("spnas_core.storage.os.fsync", full)
+        monkeypatch.setattr("spnas_core.store.storage.shutil.copyfile", full)
+        monkeypatch.setattr("spnas_core.store.storage.os.fsync", full)
     with pytest.raises(StoreError, match=r"expected space for it, got: no space left"):
         publish(store, KEYS[0], tmp_path)
     with pytest.raises(StoreError, match=r"expected space for it, got: no space left"):

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli import app
 from flows.spnas import serial_search, spnas
-from spnas_core import runner
 from spnas_core.config import Retries
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
+from spnas_core.jobs import runner
 from spnas_core.ledger import Trial
 from spnas_core.plan import STAGE_NAMES, Plan, open_plan
 from spnas_core.settings import Budget
@@ -170,7 +170,7 @@ def test_a_killed_candidate_is_a_typed_failed_trial(finished_copy: Plan, tiny_da
     (folder / "stage" / plan.keys["serial"] / "manifest.json").unlink()
     site = Site(plan.store.url)
     killer = _Killer("serial r1 c1 ")
-    logger = logging.getLogger("spnas_core.progress")
+    logger = logging.getLogger("spnas_core.jobs.progress")
     logger.addHandler(killer)
     logger.setLevel(logging.DEBUG)
 
@@ -210,7 +210,7 @@ def test_an_interrupted_run_ends_its_job_and_begins_no_other(prefect_server: str
     jobs = [
         plan.train("b_1111-2111", plan.settings.detector, plan.settings.fine_tune).model_copy(update={"seed": seed}) for seed in (1, 2, 3)
     ]
-    handler, logger = _Interrupter(), logging.getLogger("spnas_core.progress")
+    handler, logger = _Interrupter(), logging.getLogger("spnas_core.jobs.progress")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
 

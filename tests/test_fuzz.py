@@ -19,15 +19,15 @@ from pydantic import ValidationError
 from flows import presets
 from spnas_core import job as jobs
 from spnas_core.arch import parse
-from spnas_core.claims import Lease
 from spnas_core.config import Run
 from spnas_core.data import coco
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
-from spnas_core.manifest import Manifest
 from spnas_core.settings import Detector, Recipe
 from spnas_core.stages import FILE, read_stage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.claims import Lease
+from spnas_core.store.manifest import Manifest
 
 JOB = TrainJob(arch="b_11-21-21-21", detector=Detector(), recipe=Recipe(), data=Data(url="file:///somewhere", fingerprint="f" * 8))
 KEY = jobs.digest(JOB)
@@ -202,7 +202,7 @@ test_annotations, test_many_annotations = short_and_long(_annotations, texts(COC
 
 
 def test_an_order_that_is_wrong_is_refused(tmp_path: Path) -> None:
-    from spnas_core.order import Order
+    from spnas_core.jobs.order import Order
 
     for text in (b"[" * 100_000, b'{"job": {"kind": "train"}}', b"\xff", b'{"job": ' * 9000):
         with pytest.raises(ValidationError):

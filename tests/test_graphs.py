@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from spnas_core import graphs
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
+from spnas_core.jobs import graphs
 from spnas_core.settings import Detector, Recipe, Reignite
 
 PARENT = Weights(kind="train", digest="0" * 64, arch="b_1111-1111")

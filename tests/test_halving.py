@@ -14,13 +14,13 @@ from spnas_core import job as jobs
 from spnas_core.config import Run
 from spnas_core.errors import JobError, Reason
 from spnas_core.job import Data, TrainJob
+from spnas_core.jobs.runner import run_job
 from spnas_core.ledger import Trial, best, survivors
-from spnas_core.manifest import Manifest
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan
-from spnas_core.runner import run_job
 from spnas_core.settings import Detector, Halving, Parallel, Recipe, Serial
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
 from tasks import candidates
 from tasks.jobs import Site
 

@@ -15,8 +15,8 @@ from spnas_core.ledger import Trial
 from spnas_core.plan import STAGE_NAMES
 from spnas_core.settings import Detector, Recipe, Reignite
 from spnas_core.stages import FILE, Result, Stage
-from spnas_core.storage import Storage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import Storage
 
 ARCH = "b_11-21-21-21"
 COMMON: dict[str, Any] = {"arch": ARCH, "detector": Detector(), "data": Data(url="file:///somewhere", fingerprint="f" * 8)}

@@ -11,15 +11,15 @@ from spnas_core import job as jobs
 from spnas_core.config import Run
 from spnas_core.errors import JobError
 from spnas_core.job import BenchmarkJob, Data, Job
+from spnas_core.jobs.runner import run_job
 from spnas_core.ledger import Trial, best, pareto_front
-from spnas_core.manifest import Manifest
 from spnas_core.metrics import STATS
 from spnas_core.plan import STAGE_NAMES, Plan
-from spnas_core.runner import run_job
 from spnas_core.search import over_budget
 from spnas_core.settings import Budget, Detector, Serial
 from spnas_core.stages import Stage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
 from tasks import candidates
 from tasks.jobs import Site
 

@@ -11,16 +11,17 @@ import pytest
 from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
-from spnas_core import morphism, start, training
+from spnas_core import morphism
 from spnas_core.anchors import Grid, place_anchors
 from spnas_core.data import coco, loader
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
+from spnas_core.jobs import start, training
+from spnas_core.jobs.progress import Desk
 from spnas_core.models import boxes as box_ops
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.progress import Desk
 from spnas_core.settings import Detector, Recipe
 from spnas_core.transfer import STATISTICS
 

@@ -10,14 +10,14 @@ import pytest
 from test_search import cost_of, ledger_after
 
 from spnas_core import arch as architecture
-from spnas_core import train
 from spnas_core.job import Data, TrainJob
+from spnas_core.jobs import train
+from spnas_core.jobs.progress import Desk
 from spnas_core.lineage import lineage
 from spnas_core.models.step import TrainStep
-from spnas_core.progress import Desk
 from spnas_core.search import candidate_cost, propose_serial
 from spnas_core.settings import Detector, Recipe
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 HELD_BY = {
     "every candidate was the same network: its architecture landed in ignored arguments": [

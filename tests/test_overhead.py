@@ -12,11 +12,11 @@ from flows.spnas import serial_search
 from spnas_core.arch import parse
 from spnas_core.job import TrainJob
 from spnas_core.ledger import Trial
-from spnas_core.manifest import Manifest
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, open_plan, trained
 from spnas_core.search import propose_serial
 from spnas_core.stages import Stage, enter
+from spnas_core.store.manifest import Manifest
 from tasks.jobs import Site
 from tasks.stages import run_stage
 

@@ -15,12 +15,13 @@ import pytest
 from golden_weights import ARCH, CLASSES, GOLDEN, SETTINGS, network_input, spnas_weights
 from mindspore import Tensor, nn, ops
 
-from spnas_core import start, transfer
+from spnas_core import transfer
 from spnas_core.job import Data, TrainJob
+from spnas_core.jobs import start
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import set_weights
 from spnas_core.settings import Recipe
-from spnas_core.torchvision_names import to_spnas
+from spnas_core.weights.torchvision_names import to_spnas
 
 pytestmark = pytest.mark.training
 PEER = os.environ.get("SPNAS_TORCHVISION_PYTHON")

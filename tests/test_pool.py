@@ -14,9 +14,9 @@ from s3_server import download, files_with_key, upload
 
 from flows import presets
 from flows.spnas import serial_search, spnas
-from spnas_core import runner
 from spnas_core.config import Run
 from spnas_core.errors import JobError, MissingArtifactError, Stopped, StoreError, UserError
+from spnas_core.jobs import runner
 from spnas_core.plan import Plan, open_plan
 from spnas_core.stages import Stage, enter, read_stage
 from tasks import pool

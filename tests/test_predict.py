@@ -11,16 +11,17 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from spnas_core import arch as architecture
-from spnas_core import evaluate, metrics
-from spnas_core.checkpoint import FILE
+from spnas_core import metrics
 from spnas_core.data import coco
 from spnas_core.errors import UserError
-from spnas_core.model_folder import MODEL
+from spnas_core.jobs import evaluate
+from spnas_core.jobs.predict import predict
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
-from spnas_core.predict import predict
 from spnas_core.settings import Detector
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.weights.checkpoint import FILE
+from spnas_core.weights.model_folder import MODEL
 
 pytestmark = pytest.mark.training
 SETTINGS = Detector(

@@ -19,16 +19,16 @@ import rank_script
 from conftest import write_data
 from safetensors.numpy import load_file, save_file
 
-from spnas_core import cluster, training
 from spnas_core.config import Run
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import Data, EvaluateJob, Job, ReigniteJob, TrainJob, Weights
-from spnas_core.manifest import Manifest
+from spnas_core.jobs import cluster, training
+from spnas_core.jobs.progress import Desk
+from spnas_core.jobs.runner import JobBug, run_job
 from spnas_core.models.step import get_weights
-from spnas_core.progress import Desk
-from spnas_core.runner import JobBug, run_job
 from spnas_core.settings import Detector, Recipe, Reignite
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from spnas_core.job import RECIPE_VERSION, Data, ReigniteJob, TrainJob
-from spnas_core.runner import run_job
+from spnas_core.jobs.runner import run_job
 from spnas_core.settings import Detector, Recipe, Reignite
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 pytestmark = pytest.mark.training
 SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}

@@ -30,7 +30,7 @@ class Started(logging.Handler):
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Any:
-    handler, logger = Started(), logging.getLogger("spnas_core.progress")
+    handler, logger = Started(), logging.getLogger("spnas_core.jobs.progress")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     yield handler.labels

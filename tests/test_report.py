@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from spnas_core import job as jobs
 from spnas_core.config import Run
 from spnas_core.job import Data, TrainJob, Weights
+from spnas_core.jobs.progress import duration, line
 from spnas_core.ledger import Trial
 from spnas_core.metrics import STATS
 from spnas_core.plan import STAGE_NAMES, Plan, short, trained
-from spnas_core.progress import duration, line
 from spnas_core.report import markdown, pareto_png, plain, publish_run, report_md, rows, table_of, trials_csv
 from spnas_core.rounds import rounds
 from spnas_core.stages import Result, Stage, enter
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 
 def metrics(ap: float, macs: int = 10**9) -> dict[str, Any]:

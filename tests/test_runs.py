@@ -18,7 +18,7 @@ from spnas_core.ledger import Trial
 from spnas_core.plan import Plan
 from spnas_core.runs import announce_run, read_run
 from spnas_core.stages import Stage, newest_round, publish_stage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 LEFT = {"report.md": b"# Run", "trials.csv": b"1,2", "model/model.json": b"{}", "model/weights.safetensors": b"w" * 1000}
 

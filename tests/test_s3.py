@@ -20,15 +20,15 @@ from s3_server import KEYS, S3Server
 
 from flows import presets
 from flows.spnas import spnas
-from spnas_core import runner
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.housekeeping import garbage, verify
 from spnas_core.inventory import take_inventory
 from spnas_core.job import Data, TrainJob
-from spnas_core.runner import run_job
+from spnas_core.jobs import runner
+from spnas_core.jobs.runner import run_job
 from spnas_core.settings import Detector, Recipe
-from spnas_core.storage import Storage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import Storage
 
 pytestmark = pytest.mark.training
 KEY = "a" * 64

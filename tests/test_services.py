@@ -21,7 +21,7 @@ from flows import services
 from spnas_core.errors import UserError
 from spnas_core.plan import Plan
 from spnas_core.stages import read_stage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
 
 STAGES = ("fine_tune", "serial", "reignite", "parallel", "full_train")
 

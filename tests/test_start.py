@@ -10,16 +10,17 @@ from mindspore import Tensor, nn
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import checkpoint, start, training
 from spnas_core import job as jobs
 from spnas_core.errors import UserError
 from spnas_core.job import Data, ReigniteJob, TrainJob, Weights
+from spnas_core.jobs import start, training
+from spnas_core.jobs.progress import Desk
 from spnas_core.models.blocks import Conv, Norm
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import TrainStep, get_weights
-from spnas_core.progress import Desk
 from spnas_core.settings import Detector, Recipe, Reignite
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.weights import checkpoint
 
 pytestmark = pytest.mark.training
 PARENT, CHILD = "b_1111-1111_0-0", "b_11111-11111_0-0"

@@ -12,8 +12,8 @@ from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.names import check_name, check_path
 from spnas_core.settings import Detector, Recipe
-from spnas_core.storage import Storage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import Storage
 
 
 def job(seed: int = 0) -> TrainJob:

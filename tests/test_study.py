@@ -33,9 +33,8 @@ from spnas_core.plan import Plan
 from spnas_core.runs import announce
 from spnas_core.search import propose_serial
 from spnas_core.settings import Recipe, Reignite, Serial
-from spnas_core.store import Store
-from spnas_core.studies import Study, find_entries, open_study, publish_entries, publish_report
-from spnas_core.study import (
+from spnas_core.store.artifacts import Store
+from spnas_core.study.arms import (
     METHODS,
     Arrival,
     Forecast,
@@ -48,7 +47,8 @@ from spnas_core.study import (
     propose_children,
     search_epochs,
 )
-from spnas_core.study_report import entries_csv, report_arrivals, report_forecasts, report_outcomes
+from spnas_core.study.report import entries_csv, report_arrivals, report_forecasts, report_outcomes
+from spnas_core.study.studies import Study, find_entries, open_study, publish_entries, publish_report
 
 RUN = Run(arch="b_11-21-21-21", detector=SMALL, seed=3, serial=Serial(candidates=4))
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spnas_core.errors import UserError
-from spnas_core.torch_file import LEGACY_START, is_torch_file, read_torch
+from spnas_core.weights.torch_file import LEGACY_START, is_torch_file, read_torch
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 golden = pytest.mark.skipif(not GOLDEN.exists(), reason=f"no golden values at {GOLDEN}")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch_files import EMPTY, call, dictionary, save, state, storage, tensor, value, write_legacy, write_zip
 
 from spnas_core.errors import UserError
-from spnas_core.torch_file import read_torch
+from spnas_core.weights.torch_file import read_torch
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 SOME = {
@@ -279,5 +279,5 @@ def test_any_opcodes_give_one_line(code: list[bytes], tmp_path_factory: pytest.T
 
 
 def test_reading_loads_no_pickle_machinery_of_others() -> None:
-    script = "import sys, spnas_core.torch_file\nprint([m for m in ('torch', 'mindspore', 'torchvision') if m in sys.modules])"
+    script = "import sys, spnas_core.weights.torch_file\nprint([m for m in ('torch', 'mindspore', 'torchvision') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -4,7 +4,7 @@ import pytest
 
 from spnas_core.arch import parse
 from spnas_core.errors import UserError
-from spnas_core.torchvision_names import to_spnas, to_torchvision
+from spnas_core.weights.torchvision_names import to_spnas, to_torchvision
 
 NET = parse("r_111-2111-211111-211")
 PAIRS = {

@@ -10,12 +10,13 @@ import pytest
 from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
-from spnas_core import morphism, start, training, transfer
+from spnas_core import morphism, transfer
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
+from spnas_core.jobs import start, training
+from spnas_core.jobs.progress import Desk
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.progress import Desk
 from spnas_core.schedule import learning_rate
 from spnas_core.settings import Detector, Recipe
 from spnas_core.transfer import STATISTICS

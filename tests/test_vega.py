@@ -14,7 +14,7 @@ from flows.cli import app
 from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.settings import Recipe
-from spnas_core.vega import import_vega
+from spnas_core.vega.pipeline import import_vega
 
 run = CliRunner()
 

@@ -12,9 +12,9 @@ from flows.spnas import spnas
 from spnas_core.arch import parse
 from spnas_core.ledger import reignitions
 from spnas_core.lineage import lineage
-from spnas_core.manifest import Manifest
 from spnas_core.plan import STAGE_NAMES, Plan, open_plan
 from spnas_core.stages import Stage, read_stage
+from spnas_core.store.manifest import Manifest
 
 pytestmark = [pytest.mark.training, pytest.mark.long]
 SETTINGS = (

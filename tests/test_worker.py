@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from spnas_core import job as jobs
-from spnas_core import memory, runner
-from spnas_core.claims import Lease
 from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
-from spnas_core.order import Order, environment, out_of_memory
-from spnas_core.runner import JobBug, run_job
+from spnas_core.jobs import memory, runner
+from spnas_core.jobs.order import Order, environment, out_of_memory
+from spnas_core.jobs.runner import JobBug, run_job
 from spnas_core.settings import Detector, Recipe
-from spnas_core.storage import Storage
-from spnas_core.store import Store
+from spnas_core.store.artifacts import Store
+from spnas_core.store.claims import Lease
+from spnas_core.store.storage import Storage
 
 
 def job(data: Path, **recipe: Any) -> TrainJob:
@@ -122,7 +122,7 @@ def test_a_worker_dies_with_the_flow(tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from spnas_core.job import TrainJob
-from spnas_core.runner import run_job
+from spnas_core.jobs.runner import run_job
 def stop(event):
     os.kill(event["pid"], signal.SIGSTOP)
     print(event["pid"], flush=True)
@@ -140,7 +140,7 @@ run_job(TrainJob.model_validate_json({job(tmp_path).model_dump_json()!r}), {str(
 def test_a_worker_whose_parent_is_gone_does_nothing(tmp_path: Path) -> None:
     order = Order(job=job(tmp_path), store=str(tmp_path / "store"), parent=999_999_999)
     (tmp_path / "job.json").write_text(order.model_dump_json())
-    done = subprocess.run([sys.executable, "-m", "spnas_core.worker", str(tmp_path / "job.json")], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "spnas_core.jobs.worker", str(tmp_path / "job.json")], capture_output=True, timeout=60)
     assert done.returncode
     assert not done.stdout
 
@@ -152,7 +152,7 @@ def test_a_users_mistake_in_a_job_is_one_in_the_caller(tmp_path: Path) -> None:
 
 def test_a_wrong_job_file_is_a_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"job": {"kind": "train"}, "store": "x"}')
-    done = subprocess.run([sys.executable, "-m", "spnas_core.worker", str(tmp_path / "job.json")], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "spnas_core.jobs.worker", str(tmp_path / "job.json")], capture_output=True, timeout=60)
     assert done.returncode == 2
     last = json.loads(done.stdout.splitlines()[-1])
     assert (last["event"], last["reason"]) == ("failed", "bad_input")
@@ -316,9 +316,9 @@ def test_of_eight_that_ask_for_one_training_one_trains(tiny_data: Path, tmp_path
     script = f"""
 import os
 from pathlib import Path
-from spnas_core.claims import Lease
+from spnas_core.store.claims import Lease
 from spnas_core.job import TrainJob
-from spnas_core.runner import run_job
+from spnas_core.jobs.runner import run_job
 def tell(event):
     if event["event"] == "compile":
         with Path({str(log)!r}).open("a") as file:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spnas_core.torch_file import LEGACY_START
+from spnas_core.weights.torch_file import LEGACY_START
 
 TYPES = {"f8": "Double", "f4": "Float", "f2": "Half", "i8": "Long", "i4": "Int", "i2": "Short", "i1": "Char", "u1": "Byte", "b1": "Bool"}
 EMPTY = b"ccollections\nOrderedDict\n)R"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from spnas_core.data import annotations, files, images
 from spnas_core.errors import UserError
-from spnas_core.storage import sha256_file
+from spnas_core.store.storage import sha256_file
 
 logger = logging.getLogger("spnas_core")
 

@@ -20,7 +20,7 @@ from spnas_core.data.coco import Split
 from spnas_core.data.loader import ALL, epoch_order
 from spnas_core.data.pipeline import ImageCache, Plan, stream
 from spnas_core.errors import UserError
-from spnas_core.storage import sha256_file
+from spnas_core.store.storage import sha256_file
 
 CONTEXT = 1.25  # side of a crop in longer sides of its box
 MIN_SIDE = 4.0  # px

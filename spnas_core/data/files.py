@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from spnas_core import listing
 from spnas_core.errors import UserError
 from spnas_core.names import check_url
-from spnas_core.retries import insist
+from spnas_core.store import listing
+from spnas_core.store.retries import insist
 
 Answer = TypeVar("Answer")
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from spnas_core.errors import UserError
-from spnas_core.retries import insist, passes
+from spnas_core.store.retries import insist, passes
 
 Pixels = npt.NDArray[np.uint8]
 Found = TypeVar("Found")

@@ -12,10 +12,10 @@ import posixpath
 from typing import Any
 
 from spnas_core.data import coco, files, voc, yolo
+from spnas_core.data.findings import Finding, found
 from spnas_core.data.looks import Looks
 from spnas_core.data.source import SUFFIXES, Layout, Source
 from spnas_core.errors import UserError
-from spnas_core.findings import Finding, found
 
 BEFORE, AFTER = "instances_", ".json"
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from spnas_core.findings import Finding
+from spnas_core.data.findings import Finding
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # of image files
 Name = Literal["COCO", "Pascal VOC", "YOLO"]

@@ -15,10 +15,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from spnas_core.data import files
+from spnas_core.data.findings import Finding, found
 from spnas_core.data.images import Look
 from spnas_core.data.looks import Looks
 from spnas_core.data.source import SUFFIXES, Layout, Source, marked
-from spnas_core.findings import Finding, found
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

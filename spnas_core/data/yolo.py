@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from spnas_core.data import files
+from spnas_core.data.findings import found
 from spnas_core.data.images import Look
 from spnas_core.data.looks import Looks
 from spnas_core.data.source import SUFFIXES, Layout, Source, marked
-from spnas_core.findings import found
 
 USUAL = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}  # folders that others call so
 LARGEST = 1.5  # what is larger is no part of an image, but px

@@ -1,0 +1,1 @@
+"""The commands of `spnas`, by what they are about."""

@@ -1,0 +1,101 @@
+"""The commands on models, `spnas eval|predict|convert`."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from flows.options import AsJson, DataUrl
+
+app = typer.Typer()
+
+
+@app.command(
+    "eval",
+    help="Score a model on a split, with pycocotools.\n\nExample: spnas eval demo/store/runs/demo/model --data demo/data --split test",
+)
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")],
+    data: DataUrl,
+    split: Annotated[str, typer.Option("--split", help="Name of the split.")] = "val",
+    as_json: AsJson = False,
+) -> None:
+    """Score a model."""
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log lines, errors only
+    from spnas_core.jobs.evaluate import score_model
+
+    scores: dict[str, Any] = score_model(model, data, split)
+    if as_json:
+        typer.echo(json.dumps(scores))
+        return
+    for name, value in scores.items():
+        if name.startswith(("AP", "AR")):
+            typer.echo(f"{name:10s} {100 * value:6.1f}" if value >= 0 else f"{name:10s}      -")
+    for name, one in scores.get("per_class", {}).items():
+        typer.echo(f"{name}: AP {100 * one['AP']:.1f}, AP50 {100 * one['AP50']:.1f}")
+
+
+@app.command(
+    help="Find objects in images: pictures with boxes, and JSON.\n\nExample: spnas predict demo/store/runs/demo/model photo.jpg --out found"
+)
+def predict(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and detections.json.")] = Path("predictions"),
+    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Least score of a box.")] = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Find objects in images."""
+    os.environ.setdefault("GLOG_v", "3")
+    from spnas_core.jobs.predict import predict as find
+
+    found = find(model, images, out, threshold)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(f"{len(found)} images, written to {out}")
+
+
+@app.command(
+    help="Convert torchvision's weights to a model folder, or a model folder's weights to torchvision's names, bit for bit.\n\n"
+    "CHECKPOINT: a .pth or .safetensors file of Faster R-CNN with FPN, ResNet or ResNeXt; or, with --to torchvision, a model folder. "
+    "PyTorch is not needed, and nothing in a .pth file is run.\n\n"
+    "Example: spnas convert fasterrcnn_resnet50_fpn_coco.pth --out coco-model"
+)
+def convert(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="File or model folder: a path or any fsspec URL.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for what is made: a path or any fsspec URL.")],
+    arch: Annotated[str | None, typer.Option("--arch", help="Architecture; without it, what the names and shapes say.")] = None,
+    to: Annotated[Literal["spnas", "torchvision"], typer.Option("--to", help="Whose names the weights get.")] = "spnas",
+    norm_epsilon: Annotated[
+        float | None, typer.Option("--norm-epsilon", min=0, help="Of batch norm; default 0.0 for 90 labels and frozen norms, else 1e-5.")
+    ] = None,
+    categories: Annotated[str | None, typer.Option("--categories", help="COCO annotation file that names the labels.")] = None,
+    coverage: Annotated[float, typer.Option("--coverage", min=0, max=1, help="Least share of the parameters that must be found.")] = 0.9,
+    as_json: AsJson = False,
+) -> None:
+    """Convert weights."""
+    os.environ.setdefault("GLOG_v", "3")
+    from spnas_core import convert as conversion
+
+    made = conversion.convert(checkpoint, arch, to, norm_epsilon, categories, coverage)
+    conversion.publish(made, out)
+    audit, epsilon = made.audit, made.norm_epsilon
+    if as_json:
+        facts = {"arch": str(made.arch), "files": sorted(made.files), "norm_epsilon": epsilon, "counters": made.counters}
+        typer.echo(json.dumps({**facts, "audit": audit.model}))
+        return
+    typer.echo(f"architecture  {made.arch}")
+    typer.echo(f"copied        {len(audit.copied)} tensors, {audit.copied_params:,} parameters, {audit.share:.1%} of the net's")
+    typer.echo(f"new           {len(audit.new)} tensors, {audit.new_params:,} parameters{_named(audit.new)}")
+    typer.echo(f"dropped       {len(audit.dropped)} tensors, {audit.dropped_params:,} parameters{_named(audit.dropped)}")
+    typer.echo(f"left out      {made.counters} counters of batches")
+    if epsilon is not None:
+        typer.echo(f"norm epsilon  {epsilon:g}")
+    typer.echo(f"written to    {out}: {', '.join(sorted(made.files))}")
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return f": {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""

@@ -1,0 +1,95 @@
+"""Box sizes against the anchors: which boxes no anchor reaches, and a scale and ratios that fit better.
+
+Shapes: n = boxes. Boxes here are xyxy, px of the network input. An anchor reaches a box at IoU 0.5, where it lies on its grid: of the
+anchors of one level and ratio the one that is nearest in x and in y overlaps a box most, so no others are looked at.
+
+The better set has as many ratios as the settings, since these cost time. For each scale of a row of them, the ratios are found by k-means
+under the distance 1 - IoU of boxes and anchors around one centre (Redmon and Farhadi, YOLO9000, CVPR 2017, section 2, "Dimension
+Clusters"), but that all levels share the ratios: a ratio moves to the mean, in log, of the boxes that are nearest to it on any level.
+Of all scales the one is taken that leaves the fewest boxes unreached, on the grid.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from spnas_core.anchors import Grid, anchor_grid, anchor_shapes, steps
+from spnas_core.arch import Arch
+from spnas_core.data.findings import Finding
+from spnas_core.settings import Detector
+
+REACH = 0.5  # IoU
+GAIN = 0.01  # share of boxes that a better set must reach more
+SCALES = tuple(2.0 ** (n / 4) for n in range(-8, 5))  # of the settings' own, to try
+ROUNDS = 12  # of k-means
+SAMPLE = 5000  # boxes to find ratios for
+
+Floats = npt.NDArray[np.float64]
+
+
+def judge_anchors(split: str, boxes: Floats, sizes: Floats, arch: Arch, settings: Detector) -> list[Finding]:
+    """Judge boxes (n, 4), xywh px of images of `sizes` (n, 2: width, height), against the anchors of a detector."""
+    if not len(boxes):
+        return []
+    scaled = to_input(boxes, sizes, settings.image_size)
+    missed = best_iou(scaled, anchor_grid(arch, settings), settings.anchor_ratios) < REACH
+    share, at = missed.mean(), "x".join(map(str, settings.image_size))
+    findings = [Finding("unreached", split, int(missed.sum()), f"{share:.1%} of {len(boxes):,}, network input {at} px")]
+    scale, ratios = fit(scaled, arch, settings)
+    better = settings.model_copy(update={"anchor_scale": scale, "anchor_ratios": ratios})
+    left = (best_iou(scaled, anchor_grid(arch, better), ratios) < REACH).mean()
+    if left <= share - GAIN:
+        text = f"--set detector.anchor_scale={scale:g} --set 'detector.anchor_ratios=[{', '.join(f'{r:g}' for r in ratios)}]'"
+        findings.append(Finding("better-anchors", split, 1, f"{text} leaves {left:.1%} unreached"))
+    return findings
+
+
+def to_input(boxes: Floats, sizes: Floats, image_size: tuple[int, int]) -> Floats:
+    """Boxes (n, 4), xywh px of images of `sizes` (n, 2), as xyxy px of the network input into which the images are fitted."""
+    ratio = np.minimum(image_size[1] / sizes[:, :1], image_size[0] / sizes[:, 1:])
+    return np.asarray(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * ratio)
+
+
+def best_iou(boxes: Floats, grid: Grid, ratios: Sequence[float]) -> Floats:
+    """IoU of each box (n, 4) with the anchor that overlaps it most, (n,)."""
+    best = np.zeros(len(boxes))
+    centres, areas = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    for (rows, columns), (down, right), side in zip(grid.sizes, steps(grid), grid.sides, strict=True):
+        place = np.clip(np.round(centres / (right, down)), 0, (columns - 1, rows - 1)) * (right, down)
+        for shape in anchor_shapes(side, tuple(ratios)).astype(np.float64):
+            overlap = np.minimum(boxes[:, 2:], place + shape[2:]) - np.maximum(boxes[:, :2], place + shape[:2])
+            inter = np.maximum(overlap, 0).prod(axis=1)
+            best = np.maximum(best, inter / (areas + (shape[2:] - shape[:2]).prod() - inter))
+    return best
+
+
+def fit(boxes: Floats, arch: Arch, settings: Detector) -> tuple[float, tuple[float, ...]]:
+    """Scale and ratios, rising, that leave the fewest of the boxes (n, 4; at most 5,000 of them are looked at) unreached."""
+    some = boxes[:: -(-len(boxes) // SAMPLE)]
+    shapes = np.maximum(some[:, 2:] - some[:, :2], 1e-3)
+    found = []
+    for factor in SCALES:
+        scale = float(f"{settings.anchor_scale * factor:.3g}")
+        grid = anchor_grid(arch, settings.model_copy(update={"anchor_scale": scale}))
+        ratios = _cluster(shapes, np.array(grid.sides), len(settings.anchor_ratios))
+        ious = best_iou(some, grid, ratios)
+        found.append(((ious >= REACH).mean(), ious.mean(), scale, ratios))
+    _, _, scale, ratios = max(found)
+    return scale, ratios
+
+
+def _cluster(shapes: Floats, sides: Floats, count: int) -> tuple[float, ...]:
+    """Find `count` ratios of height to width for boxes of `shapes` (n, 2: width, height) and square anchors of `sides`."""
+    logs = np.log(shapes[:, 1] / shapes[:, 0])
+    centres = np.quantile(logs, (np.arange(count) + 0.5) / count)
+    for _ in range(ROUNDS):
+        root = np.exp(centres / 2)
+        width, height = (sides[:, None] / root).ravel(), (sides[:, None] * root).ravel()  # of every level and ratio
+        inter = np.minimum(shapes[:, :1], width) * np.minimum(shapes[:, 1:], height)
+        iou = inter / (shapes.prod(axis=1)[:, None] + width * height - inter)
+        nearest = iou.argmax(axis=1) % count
+        members = np.bincount(nearest, minlength=count)
+        moved = np.bincount(nearest, logs, minlength=count) / np.maximum(members, 1)
+        centres = np.where(members > 0, moved, centres)
+    return tuple(float(f"{ratio:.2g}") for ratio in np.sort(np.exp(centres)))

@@ -1,0 +1,126 @@
+"""Judgements over the annotations of one split, and of all splits together; no file is read here."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from spnas_core.check.boxes import Entries, Floats, judge_boxes, name_of, repeats
+from spnas_core.data import annotations
+from spnas_core.data.findings import Finding, found
+from spnas_core.data.source import Source
+
+RARE = 0.01  # of the boxes of the commonest category
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One split after all judgements: what is sound in it, and what was found."""
+
+    split: str
+    images: Entries  # well-formed, each id once
+    categories: dict[int, str]
+    boxes: Floats  # (m, 4) of those boxes that are inside, as far as they are, and neither crowds nor twice there
+    sizes: Floats  # (m, 2) width and height of their images
+    document: dict[str, Any]  # what is sound, as a COCO document
+    counts: Counter[str]  # annotations, faulty ones too, by the name of their category
+    empty: int  # images without any
+    findings: tuple[Finding, ...] = field(default=())
+
+
+def judge(source: Source, max_boxes: int) -> Judged:
+    """Judge the annotations of one split; `max_boxes` is how many of an image a training takes."""
+    split, findings = source.split, list(source.findings)
+    if source.document is None:  # it could not be read
+        nothing = np.zeros((0, 4))
+        empty_document = {key: list[Any]() for key in annotations.FIELDS}
+        return Judged(split, [], {}, nothing, nothing[:, :2], empty_document, Counter(), 0, tuple(findings))
+    images, kinds, marks = _sound_lists(split, source.document, findings)
+    findings += found("repeated-image", split, _again([image["file_name"] for image in images]))
+    by_id = {image["id"]: image for image in images}
+    categories = {kind["id"]: str(kind["name"]) for kind in kinds}
+    known = _known_marks(split, marks, by_id, categories, findings)
+    named = _named_images(source.document)
+    empty = [image["file_name"] for image in images if image["id"] not in named and image["file_name"] not in source.half_read]
+    if images and len(empty) == len(images):
+        findings += found("no-boxes", split, [f"{len(images)} images"])
+    else:
+        findings += found("image-without-boxes", split, empty)
+    per_image = Counter(mark["image_id"] for mark in known)
+    many = [f"{by_id[image_id]['file_name']} has {count:,}" for image_id, count in per_image.items() if count > max_boxes]
+    findings += found("too-many-boxes", split, many)
+    boxes = judge_boxes(split, known, by_id)
+    findings += boxes.findings
+    taken = [mark for mark, good in zip(known, boxes.taken, strict=True) if good]
+    clean = {"images": images, "categories": kinds, "annotations": taken}
+    counts = Counter(categories[mark["category_id"]] for mark in known)
+    return Judged(
+        split, images, categories, boxes.clipped[boxes.learnt], boxes.sizes[boxes.learnt], clean, counts, len(empty), tuple(findings)
+    )
+
+
+def judge_together(splits: Sequence[Judged]) -> list[Finding]:
+    """Judge what only all splits together show: which there are, their categories and the balance of these."""
+    there = [one.split for one in splits]
+    findings = found("missing-split", "data", [f"{name}; there are {', '.join(there)}" for name in ("train", "val") if name not in there])
+    first, *others = [one for one in splits if one.categories] or splits[:1]
+    for other in others:
+        if other.categories != first.categories:
+            differ = sorted(str(one) for one in set(other.categories.items()) ^ set(first.categories.items()))
+            findings += found("different-categories", other.split, [f"unlike {first.split}: {', '.join(differ[:3])}"])
+    total: Counter[str] = sum((one.counts for one in splits), Counter())
+    names = list(dict.fromkeys(name for one in splits for name in one.categories.values()))
+    train = next((one for one in splits if one.split == "train"), None)
+    if total:
+        findings += found("unused-category", "data", [name for name in names if not total[name]])
+    if train and train.counts:
+        findings += found("unlearnt-category", "train", [name for name in names if total[name] and not train.counts[name]])
+        most, commonest = max((count, name) for name, count in train.counts.items())
+        rare = [f"{name}: {count} of {most:,} of {commonest}" for name, count in train.counts.items() if count < RARE * most]
+        findings += found("rare-category", "train", rare)
+    return findings
+
+
+def _sound_lists(split: str, document: Any, findings: list[Finding]) -> tuple[Entries, Entries, Entries]:
+    """Well-formed images, categories and annotations; of two images or categories of one id the first."""
+    sound: dict[str, Entries] = {}
+    for key in annotations.FIELDS:
+        listed = document.get(key) if isinstance(document, dict) else None
+        if not isinstance(listed, list):
+            findings += found("malformed", split, [f"expected a list under {key!r}"])
+            listed = []
+        faults = [annotations.fault(entry, key) for entry in listed]
+        findings += found("malformed", split, [f"{key}[{number}]{text}" for number, text in enumerate(faults) if text])
+        sound[key] = [entry for entry, text in zip(listed, faults, strict=True) if not text]
+    images, kinds, marks = sound["images"], sound["categories"], sound["annotations"]
+    findings += found("image-id", split, _again([image["id"] for image in images]))
+    for key in ("id", "name"):
+        findings += found("category-twice", split, _again([kind[key] for kind in kinds]))
+        kinds = list({kind["id"]: kind for kind in reversed(kinds)}.values())[::-1]
+    findings += found("annotation-id", split, _again([json.dumps(mark["id"]) for mark in marks if "id" in mark]))
+    return list({image["id"]: image for image in reversed(images)}.values())[::-1], kinds, marks
+
+
+def _known_marks(split: str, marks: Entries, by_id: Mapping[int, Any], categories: Mapping[int, str], findings: list[Finding]) -> Entries:
+    """Annotations whose image and category are there."""
+    homeless = [f"{name_of(mark)}, image id {mark['image_id']}" for mark in marks if mark["image_id"] not in by_id]
+    findings += found("dangling-image", split, homeless)
+    at_home = [mark for mark in marks if mark["image_id"] in by_id]
+    strange = [f"{name_of(mark)}, category id {mark['category_id']}" for mark in at_home if mark["category_id"] not in categories]
+    findings += found("undefined-category", split, strange)
+    return [mark for mark in at_home if mark["category_id"] in categories]
+
+
+def _named_images(document: Any) -> set[int]:
+    """Ids of the images that some annotation names, be it malformed."""
+    marks = document.get("annotations") if isinstance(document, dict) else None
+    named = [mark.get("image_id") for mark in marks if isinstance(mark, dict)] if isinstance(marks, list) else []
+    return {image_id for image_id in named if isinstance(image_id, int)}
+
+
+def _again(values: Sequence[Any]) -> list[str]:
+    """Each value that is there twice or more, once for each time after the first."""
+    return [str(values[number]) for number in np.flatnonzero(repeats(values))]

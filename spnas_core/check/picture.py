@@ -1,0 +1,79 @@
+"""One picture of sample images of a data set with their boxes, to see at a glance whether these sit where they should."""
+
+import io
+import posixpath
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from spnas_core.check.annotations import Judged
+from spnas_core.check.dataset import Report
+from spnas_core.data import files, images
+from spnas_core.errors import UserError
+
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075")
+TILE = 320  # px, the longer side of a sample
+LINE = 14  # px, a line of text
+COLUMNS, SAMPLES = 4, 12
+GAP = 4  # px between samples
+
+
+def save_samples(report: Report, url: str) -> None:
+    """Draw samples into an image file, a path or any fsspec URL whose ending says the format; UserError."""
+    ending = posixpath.splitext(url)[1].lower()
+    if ending not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"--picture: expected a file name that ends in .png, .jpg or .webp, got {url!r}")
+    stream = io.BytesIO()
+    draw_samples(report).save(stream, Image.registered_extensions()[ending])
+    system, path = files.open_url(url)
+    try:
+        system.makedirs(posixpath.dirname(path), exist_ok=True)
+        system.pipe_file(path, stream.getvalue())
+    except OSError as error:
+        raise UserError(f"--picture: expected a place for a file, got {url}: {error}") from error
+
+
+def draw_samples(report: Report) -> Image.Image:
+    """Draw up to 12 images with boxes, evenly from all splits; UserError where no image has any."""
+    places = {(source.split, name): url for source in report.layout.sources for name, url in source.files.items()}
+    tiles = []
+    for judged in report.splits:
+        marks: dict[int, list[dict[str, Any]]] = {}
+        for mark in judged.document["annotations"]:
+            marks.setdefault(mark["image_id"], []).append(mark)
+        there = [image for image in judged.images if image["id"] in marks and places.get((judged.split, image["file_name"]))]
+        share = -(-SAMPLES // len(report.splits))
+        for image in there[:: max(1, len(there) // share)][:share]:
+            try:
+                tiles.append(_tile(judged, image, marks[image["id"]], str(places[judged.split, image["file_name"]])))
+            except UserError:  # a broken image is among the findings already
+                continue
+    if not tiles:
+        raise UserError(f"--picture: expected images with boxes in {report.layout.url}, got none")
+    return _sheet(tiles[:SAMPLES])
+
+
+def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], url: str) -> Image.Image:
+    picture = Image.fromarray(images.decode(files.local_file(url), url))
+    scale = TILE / max(picture.size)
+    tile = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), reducing_gap=3.0)
+    pen = ImageDraw.Draw(tile)
+    order = list(judged.categories)
+    for mark in marks:
+        x, y, w, h = (value * scale for value in mark["bbox"])
+        colour = COLOURS[order.index(mark["category_id"]) % len(COLOURS)]
+        pen.rectangle((x, y, max(x, x + w), max(y, y + h)), outline=colour, width=2)
+        pen.text((x + 3, y + 1), judged.categories[mark["category_id"]], fill=colour)
+    framed = Image.new("RGB", (TILE, tile.height + LINE), "white")
+    framed.paste(tile, (0, LINE))
+    ImageDraw.Draw(framed).text((1, 0), f"{judged.split}: {image['file_name']}", fill="black")
+    return framed
+
+
+def _sheet(tiles: list[Image.Image]) -> Image.Image:
+    columns = min(COLUMNS, len(tiles))
+    wide, high = TILE + GAP, max(tile.height for tile in tiles) + GAP
+    sheet = Image.new("RGB", (columns * wide, -(-len(tiles) // columns) * high), "white")
+    for number, tile in enumerate(tiles):
+        sheet.paste(tile, (number % columns * wide, number // columns * high))
+    return sheet

@@ -1,0 +1,54 @@
+"""Measure what inference of one architecture costs on the device at hand: time and memory, of one image, with new weights."""
+
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from spnas_core import arch as architecture
+from spnas_core.job import BenchmarkJob
+from spnas_core.jobs.progress import Desk
+from spnas_core.models.detector import FasterRCNN
+
+WARM_UP = 3
+LEAST, MOST = 10, 100  # images
+SECONDS = 5.0  # after which no image is begun but the least number
+
+
+def run(job: BenchmarkJob, desk: Desk) -> dict[str, Any]:
+    """Do the job and return the median time of one image, ms, and the peak of memory, MB: of the device, on the CPU of the process.
+
+    All shapes are static, so neither weights nor image matter; the memory of the process has that of the graph compiler in it.
+    """
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(0)
+    height, width = job.detector.image_size
+    net = FasterRCNN(architecture.parse(job.arch), job.detector, job.classes).set_train(False)
+    image = Tensor(np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32))
+    size = Tensor(np.array([[height, width]], np.float32))
+    desk.report({"event": "compile"})
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        for output in net(image, size):
+            output.asnumpy()
+        return time.perf_counter() - begun
+
+    for _ in range(WARM_UP):
+        seconds()
+    times: list[float] = []
+    while len(times) < LEAST or (len(times) < MOST and sum(times) < SECONDS):
+        times.append(seconds())
+    return {"latency_ms": 1e3 * statistics.median(times), "memory_mb": peak_memory(job.device_target) / 1e6, "images": len(times)}
+
+
+def peak_memory(device_target: str) -> int:
+    """Bytes: the most that was allocated on the device, or, on the CPU, that was resident."""
+    if device_target != "CPU":
+        return int(ms.runtime.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

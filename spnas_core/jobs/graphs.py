@@ -1,0 +1,101 @@
+"""Compiled graphs, kept from one job for the next one like it on this machine.
+
+MindSpore can keep the graphs that a process compiles in a folder, but it numbers them in the order of compiling and does not look what they
+are: a folder must serve jobs that compile the same graphs in the same order, and nothing else. So its name is a digest of all that may
+shape a graph: the job but for what only numbers depend on, this program's source, the versions, the device.
+Source: https://www.mindspore.cn, environment variables MS_COMPILER_CACHE_ENABLE and MS_COMPILER_CACHE_PATH.
+"""
+
+import contextlib
+import hashlib
+import shutil
+import uuid
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from spnas_core.data.files import cache_folder
+from spnas_core.job import Job, canonical_json
+from spnas_core.store.manifest import versions
+
+KEPT = 32  # folders; the ones used last stay
+NUMBERS_ONLY: dict[str, Any] = {
+    "seed": True,
+    "checkpoint": True,
+    "checkpoint_sha256": True,
+    "checkpoint_coverage": True,
+    "split": True,
+    "stop": True,
+    "resume": True,
+    "data": {"url"},
+    "recipe": {
+        "epochs",
+        "lr",
+        "warmup_steps",
+        "schedule",
+        "milestones",
+        "flip",
+        "scales",
+        "eval_epochs",
+        "data",
+        "mixup",
+        "label_smoothing",
+    },
+    "weights": {"__all__": {"digest"}},
+}  # parts of a job that no graph depends on
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """Environment variables that make MindSpore keep its graphs in `folder`; read when a process compiles its first graph."""
+    return {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(folder)}
+
+
+def key(job: Job, ranks: int = 1) -> str:
+    """Name of the folder with the graphs of jobs like this one, on so many devices."""
+    document = job.model_dump(mode="json", exclude=NUMBERS_ONLY)
+    all_new = not getattr(job, "weights", ()) and not getattr(
+        job, "checkpoint", None
+    )  # what is new is trained, also where norms and stages are frozen
+    parts = {"job": document, "all_new": all_new, "ranks": ranks, "source": _source(), "versions": versions()}
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def borrow(name: str, folder: Path) -> None:
+    """Copy the graphs kept under `name`, if there are any, to the new `folder`, where the job may do with them what it likes."""
+    kept = cache_folder() / "graphs" / name
+    with contextlib.suppress(FileNotFoundError):  # none are kept, or another process removes them at this moment
+        shutil.copytree(kept, folder)
+        kept.touch()
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def keep(name: str, folder: Path) -> None:
+    """Keep the graphs in `folder` under `name`, unless as many are kept already, and drop those not used for the longest time."""
+    place = cache_folder() / "graphs"
+    place.mkdir(parents=True, exist_ok=True)
+    if _count(folder) > _count(place / name):
+        partial, old = (place / f".{uuid.uuid4().hex}" for _ in range(2))
+        shutil.copytree(folder, partial)
+        with contextlib.suppress(OSError):  # nothing is there, or another job moves it at this moment
+            (place / name).rename(old)
+        with contextlib.suppress(OSError):  # another job was first
+            partial.rename(place / name)
+        for rest in (partial, old):
+            shutil.rmtree(rest, ignore_errors=True)
+    used = sorted((path for path in place.iterdir() if not path.name.startswith(".")), key=lambda path: path.stat().st_mtime)
+    for unused in used[:-KEPT]:
+        shutil.rmtree(unused, ignore_errors=True)
+
+
+def _count(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+@cache
+def _source() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Train a backbone as a classifier, to wake up blocks that the search has only patched together (SP-NAS, section 3.2)."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+from safetensors.numpy import save_file
+
+from spnas_core import arch as architecture
+from spnas_core.data import coco, crops
+from spnas_core.data.loader import steps_per_epoch
+from spnas_core.data.pipeline import ImageCache
+from spnas_core.job import ReigniteJob
+from spnas_core.jobs import start
+from spnas_core.jobs.progress import Desk
+from spnas_core.jobs.training import Arrays, run_epochs
+from spnas_core.models.classifier import Classifier
+from spnas_core.models.ranks import gather, rank
+from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.schedule import learning_rate
+from spnas_core.settings import Recipe
+from spnas_core.store.artifacts import Store
+from spnas_core.weights import checkpoint
+
+
+def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
+    """Training and validation images: a folder per class where the settings name one, else crops of the detection set."""
+    size, url = job.recipe.image_size, job.recipe.data
+    if url:
+        train = crops.open_folder(url, "train", size)
+        return train, crops.open_folder(url, "val", size, train.class_names)
+    splits = (coco.open_split(job.data.url, split, job.data.strict) for split in (job.data.train, job.data.val))
+    first, second = (crops.open_crops(split, size) for split in splits)
+    return first, second
+
+
+def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
+    """Do the job; leaves the backbone's weights and the history in `out` and returns top-1 accuracy on the validation images."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(job.seed)
+    recipe = job.recipe
+    train, val = open_sets(job)
+    classes = len(train.class_names)
+    net = Classifier(architecture.parse(job.arch), job.detector, classes)
+    set_weights(net, start.start_backbone(job, store, get_weights(net)))
+    step = TrainStep(net, recipe.momentum, start.decays(net, recipe.weight_decay, True), None)
+    cache, share = ImageCache(), rank().share
+    steps = steps_per_epoch(len(train.items), recipe.batch)
+    schedule = Recipe(lr=recipe.lr, schedule=recipe.schedule, milestones=recipe.milestones, warmup_steps=min(50, steps))
+
+    def batches(epoch: int, first: int) -> Iterator[Arrays]:
+        def draws(number: int) -> np.random.Generator:
+            return np.random.default_rng((job.seed, epoch * steps + number))
+
+        def wanted(number: int) -> Iterable[int]:
+            own = np.arange(recipe.batch)[share]
+            return np.union1d(own, crops.draw_mixup(recipe.batch, recipe.mixup, draws(number))[1][share]) if recipe.mixup else own
+
+        stream = crops.train_crops(train, recipe.batch, job.seed, epoch, first, cache, wanted=wanted)
+        for number, batch in enumerate(stream, start=first):
+            target = np.eye(classes, dtype=np.float32)[batch.labels]
+            target = target * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
+            images, target = crops.mixup(batch.images, target.astype(np.float32), recipe.mixup, draws(number))
+            yield images[share], target[share]
+
+    def rate(number: int) -> float:
+        return learning_rate(schedule, number, recipe.epochs * steps)
+
+    history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, lambda _: {})
+    accuracy = top1(net, val, recipe.batch, cache)
+    if not rank().first:
+        return {}
+    history[-1]["top1"] = accuracy
+    save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / checkpoint.FILE)
+    (out / "history.json").write_text(json.dumps(history))
+    return {"top1": history[-1]["top1"], "seconds": history[-1]["seconds"], "epochs": recipe.epochs}
+
+
+def top1(net: Classifier, val: crops.Crops, batch: int, cache: ImageCache) -> float:
+    """Share of the validation images whose best class is the right one."""
+    net.set_train(False)
+    stream = crops.eval_crops(val, batch, cache, share=rank().share)
+    right = sum(int((net(Tensor(found.images)).asnumpy().argmax(1) == found.labels).sum()) for found in stream)
+    return float(sum(gather(right)) / len(val.items))

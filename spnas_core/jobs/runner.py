@@ -1,0 +1,214 @@
+"""Start a job as a process (`spnas_core.jobs.worker`), follow it, and say with a type how it ended."""
+
+import contextlib
+import contextvars
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, get_args
+
+from spnas_core import job as jobs
+from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
+from spnas_core.jobs import memory
+from spnas_core.jobs.order import BAD_INPUT, Order, environment, out_of_memory
+from spnas_core.store.artifacts import Store
+from spnas_core.store.claims import Lease
+from spnas_core.store.manifest import Manifest
+
+LOG_LINES = 15
+GRACE = 10.0  # s that a job has for its last checkpoint when its run ends
+POLL = 0.25  # s between two looks at a worker and its limits
+Progress = Callable[[dict[str, Any]], None]
+_running: set[subprocess.Popen[bytes]] = set()
+_waiting: set[threading.Event] = set()
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class JobBug(RuntimeError):  # noqa: N818 - it is no failure of a candidate: it stops the search
+    """A job ended with an exception that nobody foresaw, or without its artifact."""
+
+
+def run_job(
+    job: jobs.Job,
+    store_url: str,
+    devices: AbstractContextManager[tuple[int, ...]] = contextlib.nullcontext((0,)),  # noqa: B008 - it can be entered again
+    threads: int = 1,
+    timeout: float | None = None,
+    on_progress: Progress | None = None,
+    checkpoint_seconds: float = 60.0,
+    memory_gb: float | None = None,
+    lease: Lease = Lease(),  # noqa: B008 - it is immutable
+) -> Manifest:
+    """Do `job`, in a process for each of its devices, and return its artifact's manifest; one that is there is not done again.
+
+    Where another process has claimed the job, it is waited for: event ``wait``. `devices` is entered after that, and gives the only ones
+    that the job sees; `timeout`, in seconds, begins then. `memory_gb` is a limit of the host memory, in GB, that the job's processes have
+    at any time; one looks every `POLL` seconds.
+    JobError: a typed failure of the job, with the last lines of its log; Stopped where `stop_all` ended it. UserError: the job's input is
+    wrong. StoreError: no answer of the store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's
+    processes too.
+    """
+    if memory_gb is not None:
+        memory.check_limits()
+    store, kind, digest = Store(store_url), job.kind, jobs.digest(job)
+    tell = on_progress or (lambda _: None)
+    with store.claim(kind, digest, lease) as claim, _stoppable() as stopped:
+        if found := claim.acquire(lambda: store.find(kind, digest), stopped, lambda: tell({"event": "wait"})):
+            tell({"event": "done"})
+            return found
+        with devices as held:
+            order = Order.model_validate(
+                {
+                    "job": job.model_dump(),
+                    "store": store.url,
+                    "devices": held,
+                    "threads": threads,
+                    "checkpoint_seconds": checkpoint_seconds,
+                    "parent": os.getpid(),
+                }
+            )
+            return _work(order, store, timeout, memory_gb, tell, claim.lost)
+
+
+def _work(
+    order: Order, store: Store, timeout: float | None, memory_gb: float | None, on_progress: Progress, lost: threading.Event
+) -> Manifest:
+    """Run the worker and say how it ended, by its artifact's manifest or an exception."""
+    kind, digest = order.job.kind, jobs.digest(order.job)
+    with tempfile.TemporaryDirectory(prefix="spnas-job-") as scratch:
+        path, log = Path(scratch) / "job.json", Path(scratch) / "log.txt"
+        path.write_text(order.model_dump_json())
+        try:
+            status, last, stopped = _follow(path, log, order, timeout, memory_gb, on_progress, lost)
+        finally:
+            with contextlib.suppress(StoreError):  # how the job ended is more than its log
+                store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
+        if status:
+            raise _failure(status, last, stopped, log.read_text(errors="replace"))
+    manifest = store.find(kind, digest)
+    if manifest is None:
+        raise JobBug(f"{kind}/{digest}: the worker said that it was done, but its artifact is not in {store.url}")
+    return manifest
+
+
+def stop_all(grace: float = 0.0) -> None:
+    """End the processes of all jobs that this process runs, and its waiting for those of others.
+
+    Those that save a checkpoint within `grace` seconds may do so.
+    """
+    for stopped in list(_waiting):
+        stopped.set()
+    running = list(_running)
+    end = time.monotonic() + grace
+    if grace:
+        for process in running:
+            process.terminate()
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, end - time.monotonic()))
+        _kill_group(process)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """Give an event that `stop_all` sets; a job that fails after that has been stopped."""
+    stopped = threading.Event()
+    _waiting.add(stopped)
+    try:
+        yield stopped
+    except JobError as error:
+        if stopped.is_set():
+            raise Stopped(error.message) from error
+        raise
+    finally:
+        _waiting.discard(stopped)
+
+
+def _follow(
+    path: Path,
+    log: Path,
+    order: Order,
+    timeout: float | None,
+    memory_gb: float | None,
+    on_progress: Progress,
+    lost: threading.Event,
+) -> tuple[int, dict[str, Any], JobError | None]:
+    """Run the worker to its end, or until it has to be stopped: exit status, last line, and why it was stopped."""
+    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    variables = {**os.environ, **environment(order), "PYTHONPATH": os.pathsep.join(p for p in paths if p), "TMPDIR": str(path.parent)}
+    command = [sys.executable, "-m", "spnas_core.jobs.worker", str(path)]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=variables, cwd=path.parent, start_new_session=True
+        )
+    last: dict[str, Any] = {}
+
+    def read() -> None:
+        nonlocal last
+        with process.stdout or contextlib.nullcontext(()) as lines:
+            for line in lines:
+                with contextlib.suppress(json.JSONDecodeError):  # the torn last line of a worker that was killed
+                    event = json.loads(line)
+                    last = last if last.get("event") == "failed" else event  # the first rank may report after another has failed
+                    on_progress(event)
+
+    def overstepped() -> JobError | None:
+        """Say which limit the job is over."""
+        if lost.is_set():
+            return JobError("killed", "another process took the job over, since this one's heartbeats had not reached the store")
+        if timeout is not None and time.monotonic() > begun + timeout:
+            return JobError("timeout", f"expected an end within {timeout:.0f} s")
+        if memory_gb is not None and (used := memory.exceeds(process.pid, memory_gb * 1e9)):
+            return JobError("out_of_memory", f"expected its processes to need at most memory_gb = {memory_gb:g}, got {used / 1e9:.2f} GB")
+        return None
+
+    reader = threading.Thread(target=contextvars.copy_context().run, args=(read,), name="spnas-progress")
+    begun, stopped = time.monotonic(), None
+    _running.add(process)
+    try:
+        reader.start()
+        while process.poll() is None and not (stopped := overstepped()):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL)
+    finally:
+        _kill_group(process)  # also what the worker left behind, which would hold its end of the pipe
+        status = process.wait()
+        reader.join()
+        _running.discard(process)
+    return status, last, stopped
+
+
+def _failure(status: int, last: dict[str, Any], stopped: JobError | None, log: str) -> Exception:
+    """Say with an exception how a worker ended, by itself or `stopped`."""
+    lines = log.strip().splitlines()[-LOG_LINES:]
+    tail = "; last lines of its log:\n" + "\n".join(lines) if lines else ""
+    reason, message = str(last.get("reason", "")), str(last.get("message", ""))
+    if stopped:
+        return JobError(stopped.reason, stopped.message + tail)
+    if status == BAD_INPUT and last.get("event") == "failed":
+        return UserError(message)
+    if reason == "missing_artifact":
+        return MissingArtifactError(message)
+    if reason == "store":
+        return StoreError(message)
+    if last.get("event") == "failed" and reason in get_args(Reason):
+        return JobError(reason, message + tail)  # type: ignore[arg-type]
+    if status > 0:
+        return JobBug(f"the worker ended with status {status}{tail}")
+    kind: Reason = "killed" if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT) else "crashed"
+    if out_of_memory(tail):
+        kind = "out_of_memory"
+    return JobError(kind, f"it died of {signal.Signals(-status).name}{tail}")
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,111 @@
+"""Train one detector: from inherited weights or from scratch, then score it on the val split.
+
+A rung of successive halving is the same training, stopped after fewer epochs: its artifact also holds the state of the training, from which
+the next rung goes on. So no step is done twice, and the last rung leaves what a training without rungs leaves.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+from safetensors.numpy import save_file
+
+from spnas_core import arch as architecture
+from spnas_core import cost, metrics, search
+from spnas_core.data import coco, loader
+from spnas_core.data.pipeline import ImageCache
+from spnas_core.errors import MissingArtifactError
+from spnas_core.job import TrainJob
+from spnas_core.jobs import evaluate, start
+from spnas_core.jobs.progress import Desk
+from spnas_core.jobs.training import CHECKPOINT, Arrays, run_epochs, save_checkpoint
+from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.ranks import gather, rank
+from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.schedule import learning_rate
+from spnas_core.store.artifacts import Store
+from spnas_core.weights import checkpoint
+
+LOSS_SCALE = 1024.0  # of float16 trainings
+log = logging.getLogger(__name__)
+
+
+def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
+    """Do the job; leaves weights, model, audit, history and detections (and at a rung its state) in `out` and returns the metrics.
+
+    On several devices each rank takes its share of every batch and its noise; the first one does all that is left.
+    UserError for faulty data or weights that do not fit, JobError ``diverged`` or ``killed``.
+    """
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(job.seed)
+    recipe, settings = job.recipe, job.detector
+    train_split = coco.open_split(job.data.url, job.data.train, job.data.strict)
+    val_split = coco.open_split(job.data.url, job.data.val, job.data.strict)
+    arch = architecture.parse(job.arch)
+    net = FasterRCNN(arch, settings, len(train_split.categories), recipe.mixed_precision)
+    weights, audit = start.start_detector(job, store, get_weights(net))
+    set_weights(net, weights)
+    start.choose_trained(net, job, audit)
+    decays = start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
+    step = TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
+    cache, share = ImageCache(), rank().share
+    steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
+
+    def batches(epoch: int, first: int) -> Iterator[Arrays]:
+        parts = (settings.image_size, recipe, settings.max_boxes, job.seed, epoch, first, cache)
+        stream = loader.train_batches(train_split, *parts, share=share)
+        for number, batch in enumerate(stream, start=epoch * steps + first):
+            noise = (one[share] for one in draw_noise(net, recipe.batch, settings.max_boxes, job.seed, number))
+            yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
+
+    def score(epoch: int) -> dict[str, Any]:
+        if not recipe.eval_epochs or (epoch + 1) % recipe.eval_epochs or epoch + 1 == recipe.epochs:
+            return {}
+        detections = evaluate.detect(net, val_split, settings, cache)
+        if not rank().first:
+            return {}
+        scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
+        return {name: scores.stats[name] for name in ("AP", "AP50")}
+
+    def rate(number: int) -> float:
+        return learning_rate(recipe, number, recipe.epochs * steps)
+
+    epochs = job.stop or recipe.epochs
+    if rank().first:
+        take_state(job, store, desk.resume)
+    gather(None)  # the others find it there
+    history = run_epochs(step, batches, rate, epochs, steps, desk, score)
+    detections = evaluate.detect(net, val_split, settings, cache)
+    if not rank().first:
+        return {}
+    if job.stop:
+        save_checkpoint(step, history, [], out / CHECKPOINT)
+    scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
+    history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
+    save_file(get_weights(net), out / checkpoint.FILE)
+    documents = {
+        "model": evaluate.model_document(job.arch, settings, train_split.categories),
+        "audit": audit.model,
+        "history": history,
+        "detections": detections,
+    }
+    for name, document in documents.items():
+        (out / f"{name}.json").write_text(json.dumps(document))
+    whole = search.candidate_cost(arch, settings, len(train_split.categories))
+    body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
+    counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
+    return {**scores.document(), **counts, "seconds": history[-1]["seconds"], "epochs": epochs, "inherited": audit.share}
+
+
+def take_state(job: TrainJob, store: Store, folder: Path) -> None:
+    """Put the state of the rung that `job` goes on from into `folder`, unless a checkpoint of its own lies there."""
+    if job.resume is None or (folder / CHECKPOINT).exists():
+        return
+    try:
+        shutil.copyfile(store.fetch("train", job.resume, CHECKPOINT), folder / CHECKPOINT)
+    except MissingArtifactError as error:
+        log.warning("the training begins anew, without its earlier rung: %s", error)

@@ -1,0 +1,122 @@
+"""The loop that detectors and classifiers share: epochs of steps, losses checked, progress reported, a checkpoint now and then.
+
+A training that goes on from its checkpoint ends with the weights of one that ran through: batches, noise and learning rate are
+functions of (seed, step), and the checkpoint holds weights, statistics of norms, momenta and the step.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+from mindspore import Tensor
+from safetensors.numpy import save_file
+
+from spnas_core.errors import JobError
+from spnas_core.jobs.progress import Desk
+from spnas_core.models.ranks import gather, rank
+from spnas_core.models.step import TrainStep, get_weights, set_weights
+
+Arrays = tuple[npt.NDArray[Any], ...]
+Losses = npt.NDArray[np.float32]
+CHECKPOINT = "checkpoint.safetensors"
+REPORT_SECONDS = 2.0
+
+
+def run_epochs(
+    step: TrainStep,
+    batches: Callable[[int, int], Iterable[Arrays]],
+    rate: Callable[[int], float],
+    epochs: int,
+    steps: int,
+    desk: Desk,
+    score: Callable[[int], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Train `epochs` of `steps` batches, from the checkpoint of `desk` where there is one; returns one record per epoch.
+
+    `batches(epoch, first)` gives the net's inputs from step `first` of an epoch on, `rate(step)` the learning rate, `score(epoch)` what to
+    add to the epoch's record. JobError ``diverged`` at the first loss that is not finite, or after an epoch that leaves a weight or a
+    statistic so; ``killed`` when the worker was told to stop.
+    """
+    history, losses = load_checkpoint(step, desk.resume / CHECKPOINT)
+    begun = saved = told = time.monotonic()
+    before = len(history) * steps + len(losses)
+    spent = history[-1]["seconds"] if history else 0.0
+    desk.report({"event": "resume", "done": before} if before else {"event": "compile"})
+
+    def left(done: int) -> float:
+        return round((time.monotonic() - begun) / max(1, done - before) * (epochs * steps - done), 1)
+
+    def pause() -> None:
+        nonlocal saved
+        stopped = any(gather(desk.stop.is_set()))  # all at the same step, whoever was told first
+        if rank().first and (stopped or time.monotonic() - saved > desk.interval):
+            save_checkpoint(step, history, losses, desk.resume / CHECKPOINT)
+            desk.report({"event": "checkpoint", "done": len(history) * steps + len(losses)})
+            saved = time.monotonic()
+        if stopped:
+            gather(None)  # none ends before the checkpoint is there
+            raise JobError("killed", f"stopped from outside after step {len(history) * steps + len(losses)} of {epochs * steps}")
+
+    for epoch in range(len(history), epochs):
+        step.set_train()
+        for done, batch in enumerate(batches(epoch, len(losses)), start=epoch * steps + len(losses) + 1):
+            losses.append(step(Tensor(np.float32(rate(done - 1))), *map(Tensor, batch)).asnumpy())
+            if not np.isfinite(losses[-1]).all():
+                raise JobError("diverged", f"loss {losses[-1].tolist()} at step {done} of {epochs * steps}")
+            if time.monotonic() - told > REPORT_SECONDS:
+                told = time.monotonic()
+                progress = {"epoch": epoch + 1, "epochs": epochs, "step": len(losses), "steps": steps}
+                desk.report({"event": "step", **progress, "loss": float(losses[-1].sum()), "seconds_left": left(done)})
+            if len(losses) < steps:
+                pause()
+        check_state(step, f"after epoch {epoch + 1} of {epochs}")
+        mean = np.mean(losses, axis=0)
+        record = {"epoch": epoch + 1, "loss": float(mean.sum()), "losses": [round(float(loss), 5) for loss in mean], **score(epoch)}
+        record["seconds"] = round(spent + time.monotonic() - begun, 2)
+        history.append(record)
+        losses.clear()
+        if epoch + 1 < epochs:
+            pause()
+        shown: dict[str, Any] = {name: record[name] for name in ("loss", "AP", "AP50", "top1") if name in record}
+        desk.report({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **shown, "seconds_left": left((epoch + 1) * steps)})
+    return history
+
+
+def check_state(step: TrainStep, when: str) -> None:
+    """Refuse weights, statistics and momenta that are not finite: a ReLU on the CPU makes zeros of NaN, so losses need not show it.
+
+    RuntimeError where they are not the same, bit for bit, on all ranks: from there on each would train a net of its own.
+    """
+    together, digest = rank().of > 1, hashlib.sha256()
+    for parameter in step.get_parameters():
+        values = parameter.asnumpy()
+        if not np.isfinite(values).all():
+            raise JobError("diverged", f"{parameter.name} is not finite {when}")
+        if together:
+            digest.update(values.tobytes())
+    if len(found := set(gather(digest.hexdigest()))) > 1:
+        raise RuntimeError(f"expected all ranks to have the same weights {when}, got {len(found)} kinds")
+
+
+def save_checkpoint(step: TrainStep, history: list[dict[str, Any]], losses: list[Losses], path: Path) -> None:
+    """Write weights, momenta, history and the losses of the epoch that is not at its end to one file, complete or not at all."""
+    temporary = path.with_suffix(".partial")
+    texts = {"history": history, "losses": [one.tolist() for one in losses]}
+    save_file(get_weights(step), temporary, {name: json.dumps(value) for name, value in texts.items()})
+    temporary.replace(path)
+
+
+def load_checkpoint(step: TrainStep, path: Path) -> tuple[list[dict[str, Any]], list[Losses]]:
+    """Put a checkpoint back where there is one; returns its history and losses, else empty lists."""
+    if not path.exists():
+        return [], []
+    with safetensors.safe_open(path, "numpy") as file:
+        set_weights(step, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - it is no mapping
+        texts = file.metadata()
+    return json.loads(texts["history"]), [np.array(one, np.float32) for one in json.loads(texts["losses"])]

@@ -1,0 +1,223 @@
+"""One job in a process of its own: ``python -m spnas_core.jobs.worker JOB.json``.
+
+The file holds an `Order`. Standard output is one JSON object per line: the job's progress and, last, {"event": "done"} or
+{"event": "failed", "reason", "message"}; all else goes to standard error. At SIGTERM a training saves a checkpoint and ends as ``killed``.
+Exit status: 0 done, 2 a user's mistake, 3 a typed failure; anything else is a bug (1, with its traceback) or a death.
+On several devices this process starts itself again as the ranks of a `cluster`, looks after the store, and ends as the first that fails.
+"""
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, TextIO
+
+from pydantic import ValidationError
+
+from spnas_core import job as jobs
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
+from spnas_core.jobs import cluster, graphs
+from spnas_core.jobs.order import BAD_INPUT, DONE, FAILED, Order, environment, out_of_memory
+from spnas_core.jobs.progress import Desk, line
+from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
+from spnas_core.store.retries import first_line, is_full
+
+OUT, RESUME, GRAPHS, METRICS = "out", "resume", "graphs", "metrics.json"  # of the folder that the processes of a job share
+Report = Callable[[dict[str, Any]], None]
+log = logging.getLogger(__name__)
+
+
+def die_with(parent: int | None) -> None:
+    """Have the kernel kill this process when the thread that started it ends (Linux); leave at once if it has ended already."""
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(FAILED)
+
+
+def prepare_device(order: Order) -> None:
+    """Point MindSpore to its device, one of those that `environment` leaves visible, and its threads; join the other ranks."""
+    import mindspore
+
+    from spnas_core.models import ranks
+
+    mindspore.set_device(order.job.device_target, 0 if order.job.device_target == "CPU" else cluster.role()[1])
+    if order.job.device_target == "CPU":
+        mindspore.device_context.cpu.op_tuning.threads_num(order.threads)
+    if order.ranks > 1:
+        ranks.join()
+
+
+def run(job: jobs.Job, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
+    """Do a job of any kind; the imports load MindSpore."""
+    if isinstance(job, jobs.TrainJob):
+        from spnas_core.jobs import train
+
+        return train.run(job, store, out, desk)
+    if isinstance(job, jobs.ReigniteJob):
+        from spnas_core.jobs import reignite
+
+        return reignite.run(job, store, out, desk)
+    if isinstance(job, jobs.BenchmarkJob):
+        from spnas_core.jobs import benchmark
+
+        return benchmark.run(job, desk)
+    from spnas_core.jobs import evaluate
+
+    return evaluate.run(job, store, out, desk)
+
+
+def perform(order: Order, report: Report, lines: TextIO, stop: threading.Event) -> Manifest:
+    """Do the job, from its checkpoint where it has one, and publish its artifact; a finished one is only looked up.
+
+    When `stop` is set, the job saves a checkpoint and ends as ``killed``. `lines` is standard output.
+    """
+    store, job = Store(order.store), order.job
+    kind, digest = job.kind, jobs.digest(job)
+    if found := store.find(kind, digest):
+        return found
+    begun, checkpoints = time.monotonic(), store.checkpoints(kind, digest)
+    with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
+        folder = Path(scratch)
+        (folder / OUT).mkdir()
+        graphs.borrow(graphs.key(job, order.ranks), folder / GRAPHS)
+        checkpoints.load(folder / RESUME)
+        if order.ranks == 1:
+            metrics = compute(order, folder, report, stop)
+        else:
+            share = {"parent": os.getpid(), "threads": max(1, order.threads // order.ranks)}
+            (folder / "job.json").write_text(order.model_copy(update=share).model_dump_json())
+            cluster.run_ranks([sys.executable, "-m", "spnas_core.jobs.worker", str(folder / "job.json")], order.ranks, lines, stop)
+            metrics = json.loads((folder / METRICS).read_text())
+        graphs.keep(graphs.key(job, order.ranks), folder / GRAPHS)
+        manifest = store.publish(job, folder / OUT, metrics, time.monotonic() - begun)
+    checkpoints.drop()
+    return manifest
+
+
+def compute(order: Order, folder: Path, report: Report, stop: threading.Event) -> dict[str, Any]:
+    """Do the job in this process, alone or as a rank; files are left in `folder`, and checkpoints in the store too."""
+    store, resume = Store(order.store), folder / RESUME
+    checkpoints = store.checkpoints(order.job.kind, jobs.digest(order.job))
+    os.environ.update(graphs.variables(folder / GRAPHS))
+
+    def on_progress(event: dict[str, Any]) -> None:
+        if event["event"] == "checkpoint":
+            graphs.keep(graphs.key(order.job, order.ranks), folder / GRAPHS)
+            try:
+                checkpoints.save(resume)
+            except StoreError as error:
+                log.warning("no checkpoint was saved: %s", error)
+                return
+        report(event)
+
+    prepare_device(order)
+    return run(order.job, store, folder / OUT, Desk(on_progress, resume, order.checkpoint_seconds, stop))
+
+
+def main(path: str) -> int:
+    """Work on the job of the file `path`, or on its part of it, as a rank; the exit status says how it ended, negative for a signal."""
+    lines = _own_stdout()
+    role, rank = cluster.role()
+    label = f"rank {rank}" if rank else Path(path).stem
+
+    def report(event: dict[str, Any]) -> None:
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line(label, event)}\n")  # first: the log tells how far it came
+        lines.write(json.dumps(event) + "\n")
+        lines.flush()
+
+    def fail(status: int, reason: str, message: str) -> int:
+        report({"event": "failed", "reason": reason, "message": message})
+        return status
+
+    try:
+        order = Order.model_validate_json(Path(path).read_bytes())
+        die_with(order.parent)
+        os.environ.update(environment(order))
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
+        if role:
+            _take_part(order, Path(path).parent, role, rank, report, stop)
+            return DONE
+        report({"event": "start", "pid": os.getpid()})
+        manifest = perform(order, report, lines, stop)
+    except ValidationError as error:
+        return fail(BAD_INPUT, "bad_input", f"job {path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}")
+    except UserError as error:
+        return fail(BAD_INPUT, "bad_input", str(error))
+    except MissingArtifactError as error:
+        return fail(FAILED, "missing_artifact", str(error))
+    except JobError as error:
+        return fail(FAILED, error.reason, error.message)
+    except cluster.RankError as error:
+        return error.status  # a rank that failed by itself has said why
+    except OSError as error:
+        if isinstance(error, StoreError) or is_full(error):
+            return fail(FAILED, "store", first_line(error))
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or out_of_memory(str(error)):
+            return fail(FAILED, "out_of_memory", (str(error).splitlines() or ["MemoryError"])[0])
+        raise
+    report({"event": "done", "seconds": manifest.seconds})
+    return DONE
+
+
+def _take_part(order: Order, folder: Path, role: str, rank: int, report: Report, stop: threading.Event) -> None:
+    """Do the job as one of a cluster; only the first rank reports, and leaves the metrics."""
+    from spnas_core.models import ranks
+
+    if role == "MS_SCHED":
+        ranks.join()
+        return
+    metrics = compute(order, folder, (lambda _: None) if rank else report, stop)
+    if rank == 0:
+        (folder / METRICS).write_text(json.dumps(metrics))
+    ranks.gather(None)  # MindSpore may count one that leaves early as lost
+
+
+def _own_stdout() -> TextIO:
+    """Keep standard output for progress alone: what else is written there, also by C++ code, goes to standard error."""
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return lines
+
+
+def leave(status: int) -> NoReturn:
+    """Exit with `status`, or, where it is negative, die of that signal.
+
+    A rank leaves at once: what MindSpore does at its exit may wait for the other ranks, and was seen to crash after all work was done.
+    """
+    if status < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no other handler
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    if cluster.role()[0]:
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def leave_with_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    """End a rank by an exception that nobody foresaw."""
+    sys.__excepthook__(kind, error, trace)
+    leave(1)
+
+
+if __name__ == "__main__":
+    if cluster.role()[0]:
+        sys.excepthook = leave_with_traceback
+    leave(main(sys.argv[1]))

@@ -1,0 +1,155 @@
+"""Artifacts of jobs in object storage, checked on every read.
+
+    KIND/DIGEST/manifest.json + files     complete if and only if the manifest is there (it is written last)
+    checkpoints/KIND/DIGEST/NUMBER/       the same, of a job that still runs (checkpoints.py)
+    claims/KIND/DIGEST/NUMBER             which process computes it (claims.py)
+    runs/NAME/, logs/KIND/                what a person reads
+    watch/NAME.json                       on which data a search was started (flows/research.py)
+    aside/KIND/DIGEST.N                   what was found corrupt or half-written
+
+These modules alone touch the store.
+"""
+
+import logging
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from spnas_core import job as jobs
+from spnas_core.errors import MissingArtifactError, UserError
+from spnas_core.names import check_name, check_path, is_path
+from spnas_core.store.checkpoints import Checkpoints
+from spnas_core.store.claims import Claim, Lease
+from spnas_core.store.manifest import Manifest, files_of, read_manifest, versions
+from spnas_core.store.retries import DELAYS, first_line
+from spnas_core.store.storage import MANIFEST, READS, Storage, sha256_file
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """The artifacts under one fsspec URL (or a path of a local folder)."""
+
+    def __init__(self, url: str, cache: Path | None = None, delays: tuple[float, ...] = DELAYS) -> None:
+        self._storage = Storage(url, delays)
+        self.url = self._storage.url
+        self.local = self._storage.local
+        self._cache = cache or Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas") / "files"
+
+    def writable(self) -> None:
+        """Write, read and delete a file; UserError where the store cannot do so."""
+        storage, probe, content = Storage(self.url, self._storage.delays[:3]), f"probe-{uuid.uuid4().hex}", b"spnas"
+        try:
+            storage.write(probe, content)
+            if storage.read(probe) != content:
+                raise UserError(f"store {self.url!r}: expected to read back what was written")
+            storage.remove(probe)
+        except UserError:
+            raise
+        except Exception as error:  # every driver has its own errors; here all of them mean the same
+            raise UserError(f"store {self.url!r}: expected a place that can be written, got: {first_line(error)}") from error
+
+    def find(self, kind: str, digest: str) -> Manifest | None:
+        """Manifest of a complete artifact whose files are all there in their sizes, else None; a corrupt one is set aside."""
+        folder = _folder(kind, digest)
+        manifest = read_manifest(self._storage, folder)
+        if isinstance(manifest, Manifest) and (manifest.kind, manifest.digest) != (kind, digest):
+            manifest = f"it is the manifest of {manifest.kind}/{manifest.digest}"
+        if isinstance(manifest, str):
+            self._set_aside(folder, manifest)
+            return None
+        return manifest
+
+    def publish(self, job: jobs.Job, folder: Path, metrics: dict[str, Any], seconds: float) -> Manifest:
+        """Make the files of `folder` the artifact of `job`; where it is complete already, that one stays and is returned."""
+        return self.publish_record(job.kind, jobs.digest(job), job.model_dump(mode="json"), folder, metrics, seconds)
+
+    def publish_record(
+        self, kind: str, digest: str, document: dict[str, Any], folder: Path, metrics: dict[str, Any], seconds: float
+    ) -> Manifest:
+        """As `publish`, for an artifact that no job made: `document` says what determines it."""
+        if found := self.find(kind, digest):
+            return found
+        target = _folder(kind, digest)
+        if self._storage.sizes(target):
+            if found := self.find(kind, digest):  # it came to be between the two looks
+                return found
+            self._set_aside(target, "it is half-written (no manifest)")
+        manifest = Manifest(
+            kind=kind, digest=digest, job=document, files=files_of(folder), metrics=metrics, versions=versions(), seconds=round(seconds, 3)
+        )
+        text = jobs.canonical_json(manifest.model_dump(mode="json")).encode()
+        if not self._storage.put_folder(target, folder, list(manifest.files), text) and (first := self.find(kind, digest)):
+            return first
+        return manifest
+
+    def fetch(self, kind: str, digest: str, name: str) -> Path:
+        """One verified file of an artifact: its place in a local store, else a cached copy; MissingArtifactError.
+
+        A file whose sha256 is not the manifest's takes the whole artifact aside: it will be computed anew.
+        """
+        manifest = self.find(kind, digest)
+        if manifest is None or name not in manifest.files:
+            raise MissingArtifactError(f"store {self.url!r}: expected {name!r} in {kind}/{digest}, found none")
+        folder, expected = _folder(kind, digest), manifest.files[name].sha256
+        if self.local is not None:
+            path = self.local / folder / check_name(name)
+            whole = sha256_file(path) == expected
+        else:
+            path = self._cache / expected / name
+            whole = (path.exists() and sha256_file(path) == expected) or self._storage.get_file(f"{folder}/{name}", path, expected)
+        if not whole:
+            self._set_aside(folder, f"{name} has another sha256")
+            raise MissingArtifactError(f"{kind}/{digest} was corrupt and is set aside; start the run again to compute it anew")
+        return path
+
+    def read(self, path: str) -> bytes:
+        """Content of a file below `runs/`, `watch/` or `logs/`; FileNotFoundError."""
+        return self._storage.read(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file below `runs/`, `watch/` or `logs/`, whole or not at all."""
+        self._storage.write(path, content)
+
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Size of every file of the store, or below `folder`, by its path in there; what has a name that no store gives is left out."""
+        return {path: size for path, size in self._storage.files(folder).items() if is_path(path)}
+
+    def manifest(self, folder: str) -> Manifest | str | None:
+        """Manifest of the folder of an artifact or a checkpoint; None without one; a text that says what is wrong. Nothing is set aside."""
+        return read_manifest(self._storage, folder)
+
+    def is_whole(self, path: str, sha256: str) -> bool:
+        """Whether the bytes of a file have that sha256."""
+        return any(self._storage.sha256(path) == sha256 for _ in range(READS))
+
+    def remove(self, path: str) -> None:
+        """Delete a file, or a folder with all in it, an artifact's manifest first."""
+        self._storage.remove(f"{path}/{MANIFEST}")
+        self._storage.remove(path)
+
+    def set_aside(self, kind: str, digest: str, reason: str) -> None:
+        """Take an artifact aside, and drop what its job has left half-done, so that it is computed anew."""
+        if self._storage.sizes(_folder(kind, digest)):
+            self._set_aside(_folder(kind, digest), reason)
+        self.checkpoints(kind, digest).drop()
+
+    def checkpoints(self, kind: str, digest: str) -> Checkpoints:
+        """Checkpoints of a job that has not ended."""
+        return Checkpoints(self._storage, f"checkpoints/{_folder(kind, digest)}", kind, digest)
+
+    def claim(self, kind: str, digest: str, lease: Lease = Lease()) -> Claim:  # noqa: B008 - it is immutable
+        """Claim on an artifact, which keeps other processes from computing it at the same time."""
+        return Claim(self._storage, f"claims/{_folder(kind, digest)}", lease)
+
+    def _set_aside(self, folder: str, reason: str) -> None:
+        number = 0
+        while self._storage.sizes(target := f"aside/{folder}.{number}"):
+            number += 1
+        log.warning("artifact %s is set aside as %s: %s", folder, target, reason)
+        self._storage.move(folder, target)
+
+
+def _folder(kind: str, digest: str) -> str:
+    return check_path(f"{kind}/{digest}")

@@ -1,0 +1,51 @@
+"""Checkpoints of a job that has not ended: numbered folders in the store, each with a manifest; the newest one that is whole wins."""
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+from spnas_core.store.manifest import Manifest, files_of, read_manifest, versions
+from spnas_core.store.storage import Storage
+
+log = logging.getLogger(__name__)
+KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one job, in `place` of the store."""
+
+    def __init__(self, storage: Storage, place: str, kind: str, digest: str) -> None:
+        self._storage, self._place, self._kind, self._digest = storage, place, kind, digest
+
+    def save(self, folder: Path) -> None:
+        """Keep the files of `folder` as the newest checkpoint; all but the newest few are removed."""
+        numbers = self._storage.folders(self._place)
+        files, now = files_of(folder), round(time.time(), 3)
+        manifest = Manifest(kind=self._kind, digest=self._digest, job={}, files=files, metrics={}, versions=versions(), seconds=now)
+        number = f"{int(numbers[-1]) + 1 if numbers else 0:06d}"
+        self._storage.put_folder(f"{self._place}/{number}", folder, list(files), manifest.model_dump_json().encode())
+        for old in [*numbers, number][:-KEPT]:
+            self._storage.remove(f"{self._place}/{old}")
+
+    def load(self, folder: Path) -> bool:
+        """Copy the newest checkpoint that is whole into `folder`; False where there is none."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in reversed(self._storage.folders(self._place)):
+            place = f"{self._place}/{number}"
+            manifest = read_manifest(self._storage, place)
+            if not isinstance(manifest, Manifest):
+                log.warning("checkpoint %s is passed over: %s", place, manifest or "it is half-written")
+                continue
+            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                files = manifest.files.items()
+                if all(self._storage.get_file(f"{place}/{name}", Path(scratch) / name, file.sha256) for name, file in files):
+                    for name in manifest.files:
+                        (Path(scratch) / name).replace(folder / name)
+                    return True
+            log.warning("checkpoint %s is passed over: a file has another sha256", place)
+        return False
+
+    def drop(self) -> None:
+        """Remove all of them: the job has ended."""
+        self._storage.remove(self._place)

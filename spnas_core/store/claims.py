@@ -1,0 +1,190 @@
+"""Claims: of the processes that want the same artifact, one computes it and the others wait.
+
+    claims/KIND/DIGEST/000001      who computes it, and how often it has said so since; the highest number holds the claim
+
+A claim is taken by creating the next number, which only one can do, and kept by rewriting that file now and then. Waiters judge by their
+own clock: a file that has not changed for a lease is free, whatever any other clock says. One whose process is known to be dead, since
+it ran on this machine, or that was given back, is free at once. A holder that finds a higher number has lost the claim.
+
+What this promises depends on how the store creates: a local folder (O_EXCL) and S3 (If-None-Match) let one create and refuse the others.
+Where the driver can only look first and write then (memory://, for one), two that look at the same moment may both compute, until the
+next heartbeat of one of them. Artifacts are safe in any case: the first to be published stays.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from spnas_core.errors import JobError
+from spnas_core.store.storage import Storage
+
+log = logging.getLogger(__name__)
+Found = TypeVar("Found")
+_NUMBER = re.compile(r"\d{6}|[1-9]\d{6,}", re.ASCII)
+
+
+class Lease(NamedTuple):
+    """Times of a claim, in seconds; all processes of a store should have the same."""
+
+    seconds: float = 60.0  # a claim that has not changed for so long is free
+    heartbeat: float = 10.0
+    poll: float = 1.0  # between two looks of a waiter
+
+    @classmethod
+    def of(cls, seconds: float) -> "Lease":
+        """Lease of that length, with heartbeats to match."""
+        return cls(seconds, seconds / 6, min(1.0, seconds / 60))
+
+
+class Claim:
+    """The claim of this process on one artifact, as a context that gives it back; `folder` is where its files lie.
+
+    `lost` is set when another process has taken it over: what this one computes is then of no use.
+    """
+
+    def __init__(self, storage: Storage, folder: str, lease: Lease) -> None:
+        self.lost = threading.Event()
+        self._storage, self._folder, self._lease = storage, folder, lease
+        self._token = uuid.uuid4().hex
+        self._number = 0  # of the claim that is held
+        self._ended = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="spnas-heartbeat", daemon=True)
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._release(done=error is None)
+
+    def acquire(self, done: Callable[[], Found | None], stopped: threading.Event, on_wait: Callable[[], None]) -> Found | None:
+        """Take the claim, or wait for it: what `done` finds of another's work, else None, and the claim is held from then on.
+
+        `on_wait` is called once, where there is something to wait for. JobError ``killed`` as soon as `stopped` is set.
+        """
+        seen, since, looked, waited = (-1, b""), 0.0, 0.0, False
+        while not stopped.is_set():
+            if (found := done()) is not None:
+                return found
+            number, content = newest = self.newest()
+            now = time.monotonic()
+            if newest != seen or now - looked > self._lease.seconds / 2:  # a store that is away for us may be so for the holder
+                seen, since = newest, now
+            looked = now
+            if number == 0 or _is_over(content) or now - since >= self._lease.seconds:
+                if self._take(number + 1):
+                    return done()  # again: it may have been published between the two looks
+            elif not waited:
+                on_wait()
+                waited = True
+            stopped.wait(self._lease.poll)
+        raise JobError("killed", "it was stopped while it waited for another process that does the same")
+
+    def newest(self) -> tuple[int, bytes]:
+        """Return number and content of the claim that counts, whoever holds it; 0 and nothing where there is none."""
+        while numbers := self._numbers():
+            try:
+                return numbers[-1], self._storage.read(self._path(numbers[-1]))
+            except FileNotFoundError:  # it was taken over between the two looks
+                self._ended.wait(self._lease.poll)
+        return 0, b""
+
+    def _numbers(self) -> list[int]:
+        names = [name for name in self._storage.sizes(self._folder) if _NUMBER.fullmatch(name)]
+        return sorted(int(name) for name in names)
+
+    def _path(self, number: int) -> str:
+        return f"{self._folder}/{number:06d}"
+
+    def _take(self, number: int) -> bool:
+        if not self._storage.create(self._path(number), self._content(0)):
+            return False
+        self._number = number
+        self._beating.start()
+        for old in self._numbers():
+            if old < number:
+                self._storage.remove(self._path(old))
+        return True
+
+    def _content(self, beats: int) -> bytes:
+        return json.dumps({"token": self._token, "beats": beats, **whoami()}).encode()
+
+    def _beat(self) -> None:
+        beats, path = 0, self._path(self._number)
+        while not self._ended.wait(self._lease.heartbeat):
+            try:
+                number, content = self.newest()
+                if number != self._number or self._token.encode() not in content:
+                    log.warning("%s was taken over by another process", path)
+                    self.lost.set()
+                    return
+                beats += 1
+                self._storage.write(path, self._content(beats))
+            except OSError as error:  # a store that is away for a while: the next heartbeat tells
+                log.warning("no heartbeat of %s: %s", path, error)
+
+    def _release(self, done: bool) -> None:
+        """Give the claim back, if it is held; where the work is `done`, nobody needs its files any more."""
+        if not self._number:
+            return
+        self._ended.set()
+        if self._beating.ident:
+            self._beating.join()
+        if self.lost.is_set():
+            return
+        try:
+            if done:
+                self._storage.remove(self._folder)
+            else:
+                self._storage.write(self._path(self._number), json.dumps({"released": True}).encode())
+        except OSError as error:  # the lease will free it
+            log.warning("%s could not be given back: %s", self._folder, error)
+
+
+def whoami() -> dict[str, Any]:
+    """Name this process so that others on its machine can tell whether it still lives; empty where the system does not say (no Linux)."""
+    with contextlib.suppress(OSError):
+        return {**_machine(), "pid": os.getpid(), "begun": _begun(os.getpid())}
+    return {}
+
+
+def _is_over(content: bytes) -> bool:
+    """Whether a claim was given back, or is that of a process of this machine which is dead."""
+    try:
+        holder = json.loads(content)
+        if holder.get("released"):
+            return True
+        return {**holder, **_machine()} == holder and not _lives(int(holder["pid"]), holder["begun"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):  # half-written or foreign: only the lease tells
+        return False
+
+
+def _machine() -> dict[str, str]:
+    """Since when this machine runs, and which of its process tables is ours (containers have their own)."""
+    return {"boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(), "processes": str(Path("/proc/self/ns/pid").readlink())}
+
+
+def _lives(pid: int, begun: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's, whose state may be hidden
+        return True
+    return _begun(pid) == begun
+
+
+def _begun(pid: int) -> str | None:
+    """When a process began, in clock ticks since the boot; None for one that has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in ("Z", "X") else fields[18]

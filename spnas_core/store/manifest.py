@@ -1,0 +1,75 @@
+"""What an artifact's manifest says: the job, its files with size and sha256, what it measured, and with which versions."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from spnas_core.errors import UserError
+from spnas_core.names import check_name
+from spnas_core.settings import Settings
+from spnas_core.store.storage import MANIFEST, READS, Storage, sha256_file
+
+
+class File(Settings):
+    """What one file of an artifact must be."""
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Manifest(Settings):
+    """What a job left in the store: the job, its files, what it measured."""
+
+    kind: str
+    digest: str
+    job: dict[str, Any]
+    files: dict[str, File]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    seconds: float
+
+
+def versions() -> dict[str, str]:
+    """Versions of what determines a result."""
+    found = {"python": platform.python_version()}
+    for name in ("spnas", "mindspore", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def files_of(folder: Path) -> dict[str, File]:
+    """Every file of a local folder; UserError for links, folders and names that the store refuses."""
+    found: dict[str, File] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file() or path.name == MANIFEST:
+            raise UserError(f"artifact from {folder}: expected plain files, got {path.name!r}")
+        found[check_name(path.name)] = File(size=path.stat().st_size, sha256=sha256_file(path))
+    return found
+
+
+def read_manifest(storage: Storage, folder: str) -> Manifest | str | None:
+    """Manifest of a folder whose files are there in their sizes; None without a manifest; a text that says what is wrong."""
+    for _ in range(READS):
+        if not isinstance(found := _read_once(storage, folder), str):
+            break
+    return found
+
+
+def _read_once(storage: Storage, folder: str) -> Manifest | str | None:
+    try:
+        manifest = Manifest.model_validate_json(storage.read(f"{folder}/{MANIFEST}"))
+        for name in manifest.files:
+            check_name(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValidationError, UserError) as error:
+        return f"its manifest is wrong: {str(error).splitlines()[0]}"
+    there = storage.sizes(folder)
+    wrong = [name for name, file in manifest.files.items() if there.get(name) != file.size]
+    return f"{wrong[0]} is missing or has another size" if wrong else manifest

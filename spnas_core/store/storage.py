@@ -1,0 +1,197 @@
+"""Files under one fsspec URL: writes that are whole or not there, folders whose manifest comes last, errors that pass tried again.
+
+`store.py`, `checkpoints.py` and `claims.py` give these files their meaning; nothing else uses this module.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from spnas_core.errors import UserError
+from spnas_core.names import check_name, check_path, check_url
+from spnas_core.store import listing
+from spnas_core.store.retries import DELAYS, retried
+
+MANIFEST = "manifest.json"
+READS = 3  # of a file that is not what its manifest says: a read may be torn
+
+
+def sha256_file(path: Path) -> str:
+    """Sha256 (hex) of a local file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Storage:
+    """One place under a URL: local folder or object store. What fails in passing is tried again after each of `delays`, in seconds."""
+
+    def __init__(self, url: str, delays: tuple[float, ...] = DELAYS) -> None:
+        self.delays = delays
+        if "://" not in check_url(url):
+            url = "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - no symlink is resolved, as in a URL
+        self.url = url.rstrip("/")
+        try:
+            self._fs: Any
+            self._fs, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"store {url!r}: expected a URL of a kind that fsspec knows, got: {error}") from error
+        self._root = str(root).rstrip("/")
+        self.local = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
+
+    @retried
+    def read(self, path: str) -> bytes:
+        """Content of one file; FileNotFoundError."""
+        return bytes(self._fs.cat_file(self._full(path)))
+
+    @retried
+    def write(self, path: str, content: bytes) -> None:
+        """Write one file, whole or not at all."""
+        if self.local is None:
+            self._fs.pipe_file(self._full(path), content)
+            return
+        target = self._place(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @retried
+    def create(self, path: str, content: bytes) -> bool:
+        """Write one file that is not there yet; whether it came to be (False: another process was first; how sure that is: claims.py)."""
+        if self.local is not None:
+            target = self._place(path)
+            while True:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    with target.open("xb") as file:
+                        file.write(content)
+                    return True
+                except FileExistsError:
+                    return False
+                except FileNotFoundError:  # its folder was removed between the two steps
+                    continue
+        try:
+            self._fs.pipe_file(self._full(path), content, mode="create")
+        except OSError as error:  # drivers have several for "it is there", and the answer to a write that came through may have been lost
+            with contextlib.suppress(FileNotFoundError):
+                return self.read(path) == content
+            if isinstance(error, FileExistsError) or "PreconditionFailed" in str(error.__cause__):  # it was there for a moment
+                return False
+            raise
+        return True
+
+    @retried
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Sizes of the plain files right in `folder`, links and folders left out; empty where there is no such folder."""
+        path = self._full(folder)
+        try:
+            found = {str(e["name"]): e for e in self._fs.ls(path, detail=True) if e["type"] == "file" and not e.get("islink")}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {name.rsplit("/", 1)[-1]: int(e["size"]) for name, e in found.items() if name.rstrip("/") != path}  # S3 may list itself
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders right in `folder` that have files, sorted; partial ones (a leading dot) left out."""
+        names = {path.split("/", 1)[0] for path in self.files(folder) if "/" in path}
+        return sorted(name for name in names if not name.startswith("."))
+
+    @retried
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Size of every file below `folder` (or the URL), by its path in there; links are left out."""
+        root = self._full(folder) if folder else self._root
+        if self.local is not None:
+            return listing.find_local(root)
+        return {path[len(root) :].lstrip("/"): size for path, size in listing.find(self._fs, root).items()}
+
+    @retried
+    def sha256(self, path: str) -> str:
+        """Sha256 (hex) of one file, read in pieces; FileNotFoundError."""
+        with self._fs.open(self._full(path), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def put_folder(self, folder: str, source: Path, names: list[str], manifest: bytes) -> bool:
+        """Copy the files `names` of `source` and, last, the manifest; whether it came to be (False: another process was first)."""
+        if self.local is not None:
+            return self._put_local(self._place(folder), source, names, manifest)
+        for name in names:
+            self._do("put_file", str(source / name), self._full(f"{folder}/{name}"))
+        self.write(f"{folder}/{MANIFEST}", manifest)
+        return True
+
+    @retried
+    def _put_local(self, target: Path, source: Path, names: list[str], manifest: bytes) -> bool:
+        partial = target.with_name(f".{uuid.uuid4().hex}.partial")
+        try:
+            partial.mkdir(parents=True)
+            for name in names:
+                shutil.copyfile(source / check_name(name), partial / name, follow_symlinks=False)
+            (partial / MANIFEST).write_bytes(manifest)
+            partial.rename(target)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            if (target / MANIFEST).exists():
+                return False
+            raise
+        return True
+
+    def get_file(self, path: str, target: Path, sha256: str) -> bool:
+        """Copy one file to the local `target` if its bytes have that sha256; whether they have."""
+        return any(self._get_file(path, target, sha256) for _ in range(READS))
+
+    @retried
+    def _get_file(self, path: str, target: Path, sha256: str) -> bool:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{uuid.uuid4().hex}.partial")
+        try:
+            self._fs.get_file(self._full(path), str(partial))
+            if same := sha256_file(partial) == sha256:
+                partial.replace(target)
+            return same
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def move(self, folder: str, target: str) -> None:
+        """Rename a folder of plain files (copy and delete where the store cannot)."""
+        if self.local is not None:
+            place = self._place(target)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._place(folder).rename(place)
+            return
+        for name in self.sizes(folder):
+            self._do("cp_file", self._full(f"{folder}/{name}"), self._full(f"{target}/{name}"))
+        self.remove(folder)
+
+    @retried
+    def _do(self, action: str, source: str, target: str) -> None:
+        getattr(self._fs, action)(source, target)
+
+    @retried
+    def remove(self, path: str) -> None:
+        """Delete a file or a folder with all in it, if it is there."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._fs.rm(self._full(path), recursive=True)
+
+    def _full(self, path: str) -> str:
+        return str(self._place(path)) if self.local is not None else f"{self._root}/{check_path(path)}"
+
+    def _place(self, path: str) -> Path:
+        """Return the local place of `path`; UserError where a link leads elsewhere."""
+        place = self.local or Path()
+        for part in check_path(path).split("/"):
+            place /= part
+            if place.is_symlink():
+                raise UserError(f"store {self.url}: expected no symbolic links in it, got {place}")
+        return place

@@ -1,0 +1,66 @@
+"""Pictures of studies, as PNG; AP in per cent."""
+
+import io
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from spnas_core.study.arms import METHODS, Arrival, Forecast, Method, Outcome
+
+
+def _png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
+    """Draw one pair of axes, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    axes = FigureCanvasAgg(figure).figure.add_subplot()
+    draw(axes)
+    axes.grid(alpha=0.3)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def draw_outcomes(by_method: dict[Method, list[Outcome]]) -> bytes:
+    """Draw every method's AP on the test split, a line per seed."""
+
+    def draw(axes: Any) -> None:
+        places = range(len(by_method))
+        for number, seed in enumerate(one.seed for one in by_method["spnas"]):
+            axes.plot(places, [100 * ones[number].test["AP"] for ones in by_method.values()], "o-", alpha=0.5, label=f"seed {seed}")
+        means = [100 * fmean(one.test["AP"] for one in ones) for ones in by_method.values()]
+        axes.plot(places, means, "x", color="black", markersize=9, markeredgewidth=2, label="mean")
+        axes.set_xticks(list(places), [METHODS[method].replace(", ", ",\n").replace(" from", "\nfrom") for method in by_method])
+        axes.set(ylabel="AP on test after the final training, %", xlim=(-0.5, len(by_method) - 0.5))
+        axes.legend()
+
+    return _png(draw, (7, 4.5))
+
+
+def draw_forecasts(nets: Sequence[Forecast], tau: float) -> bytes:
+    """Draw the long score against the short one."""
+
+    def draw(axes: Any) -> None:
+        axes.plot([100 * net.short for net in nets], [100 * net.long for net in nets], "o")
+        axes.set(xlabel="AP on val after the short training, %", ylabel="AP on val after the full training, %", title=f"tau = {tau:.2f}")
+
+    return _png(draw, (5, 4.5))
+
+
+def draw_arrivals(children: Sequence[Arrival]) -> bytes:
+    """Draw the epochs that each child needed, inherited and from scratch."""
+
+    def draw(axes: Any) -> None:
+        places = np.arange(len(children))
+        axes.bar(places - 0.2, [child.inherited_epochs for child in children], 0.4, label="inherited")
+        axes.bar(places + 0.2, [child.scratch_epochs for child in children], 0.4, label="from scratch")
+        for place, child in zip(places, children, strict=True):
+            axes.annotate("" if child.reached else "not reached", (place + 0.2, child.scratch_epochs), ha="center", va="bottom")
+        axes.set_xticks(places, [f"AP50 {100 * child.target:.1f}" for child in children])
+        axes.set(ylabel="epochs until that AP50 on val")
+        axes.legend()
+
+    return _png(draw, (7, 4.5))

@@ -1,0 +1,112 @@
+"""A study in the store: what determines it, its record (an artifact of kind `study`), and the report that follows from that."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from spnas_core.config import Run
+from spnas_core.errors import UserError
+from spnas_core.job import canonical_json
+from spnas_core.plan import Plan, open_plan
+from spnas_core.runs import announce
+from spnas_core.study.arms import Arrival, Entry, Forecast, Outcome
+from spnas_core.study.report import Report, entries_csv, report_arrivals, report_forecasts, report_outcomes
+
+STUDY_VERSION = 1  # raise it when a study comes to do something else with the same settings
+FILE = "entries.json"
+Kind = Literal["baselines", "proxy", "inheritance"]
+ENTRIES: dict[Kind, TypeAdapter[Any]] = {
+    "baselines": TypeAdapter(tuple[Outcome, ...]),
+    "proxy": TypeAdapter(tuple[Forecast, ...]),
+    "inheritance": TypeAdapter(tuple[Arrival, ...]),
+}
+REPORTS: dict[Kind, Callable[[Any], Report]] = {
+    "baselines": report_outcomes,
+    "proxy": report_forecasts,
+    "inheritance": report_arrivals,
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of one run with the seeds of `plans`, on `count` nets where it does not take those of a search."""
+
+    kind: Kind
+    plans: tuple[Plan, ...]
+    count: int = 0
+
+    @property
+    def key(self) -> str:
+        """Digest of all that determines the record."""
+        runs = [plan.keys["full_train"] for plan in self.plans]
+        parts = {"study": self.kind, "runs": runs, "count": self.count, "version": STUDY_VERSION}
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Its name in the store, the folder of its report below `runs/`."""
+        return f"{self.plans[0].settings.name}-{self.kind}"
+
+
+def open_study(kind: Kind, settings: Run, data_url: str, store_url: str, seeds: int = 1, count: int = 0) -> Study:
+    """Open the data and the store for a study with `seeds` seeds, from that of `settings` on. UserError for what cannot be compared."""
+    if settings.checkpoint:
+        raise UserError(f"study: expected settings without a checkpoint, since nets are trained from scratch, got {settings.checkpoint!r}")
+    first = open_plan(settings, data_url, store_url)
+    if kind == "baselines" and first.test is None:
+        raise UserError(f"{data_url}: expected a test split, on which the methods are compared, got none")
+    later = (settings.model_copy(update={"seed": settings.seed + number}) for number in range(1, seeds))
+    study = Study(kind, (first, *(replace(first, settings=one) for one in later)), count)
+    announce(first.store, study.name, {kind: study.key})
+    return study
+
+
+def find_entries(study: Study) -> tuple[Entry, ...] | None:
+    """Record of a finished study, else None."""
+    store = study.plans[0].store
+    if store.find("study", study.key) is None:
+        return None
+    entries: tuple[Entry, ...] = ENTRIES[study.kind].validate_json(store.fetch("study", study.key, FILE).read_bytes())
+    return entries
+
+
+def publish_entries(study: Study, entries: Sequence[Entry], seconds: float) -> None:
+    """Leave the record of a finished study in the store."""
+    names = dict.fromkeys(tuple(name.split("/")) for entry in entries for name in entry.artifacts)
+    document = {
+        "kind": "study",
+        "name": study.kind,
+        "settings": study.plans[0].settings.model_dump(mode="json"),
+        "seeds": [plan.settings.seed for plan in study.plans],
+        "weights": [{"kind": kind, "digest": digest} for kind, digest in names],
+    }
+    with tempfile.TemporaryDirectory(prefix="spnas-study-") as scratch:
+        (Path(scratch) / FILE).write_bytes(ENTRIES[study.kind].dump_json(tuple(entries)))
+        study.plans[0].store.publish_record("study", study.key, document, Path(scratch), {"entries": len(entries)}, seconds)
+
+
+def publish_report(study: Study, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Write `report.md`, `.csv`, `.json` and `.png` of a finished study below `runs/NAME-KIND/`, and return what `report.json` holds."""
+    store, report = study.plans[0].store, REPORTS[study.kind](entries)
+    summary = {
+        "study": study.kind,
+        "folder": f"{store.url}/runs/{study.name}",
+        **report.computed,
+        "entries": [entry.model_dump(mode="json") for entry in entries],
+        "text": report.plain(),
+    }
+    files = {
+        "md": report.markdown().encode(),
+        "csv": entries_csv(entries).encode(),
+        "json": json.dumps(summary, indent=1, allow_nan=False).encode(),
+        "png": report.picture,
+    }
+    for ending, content in files.items():
+        store.write(f"runs/{study.name}/report.{ending}", content)
+    return summary

@@ -1,0 +1,1 @@
+"""Vega's pipeline files, read as presets."""

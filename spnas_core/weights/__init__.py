@@ -1,0 +1,1 @@
+"""Files of weights: what torchvision and this program save, read without executing anything."""

@@ -1,0 +1,89 @@
+"""A model folder: `model.json` and `weights.safetensors`, left by a run, a training or a conversion, and checked when it is opened."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from spnas_core.data import files
+from spnas_core.errors import UserError
+from spnas_core.settings import ArchText, Detector, Settings
+from spnas_core.store.manifest import Manifest
+from spnas_core.store.storage import MANIFEST, sha256_file
+from spnas_core.weights.checkpoint import FILE
+
+MODEL = "model.json"
+
+
+class Label(Settings):
+    """What one label of the net means: a category's id in the annotations, and its name."""
+
+    label: PositiveInt
+    id: int
+    name: str
+
+
+class Model(Settings):
+    """What `model.json` must say; a model card may say more."""
+
+    model_config = ConfigDict(extra="allow")
+    arch: ArchText
+    detector: Detector
+    classes: tuple[Label, ...] = Field(min_length=1)
+    weights_sha256: str | None = None
+
+    @field_validator("classes")
+    @classmethod
+    def _are_counted(cls, classes: tuple[Label, ...]) -> tuple[Label, ...]:
+        if [one.label for one in classes] != list(range(1, len(classes) + 1)) or len({one.id for one in classes}) < len(classes):
+            raise ValueError("expected labels 1, 2, ... in this order, each of another id")
+        return classes
+
+
+def read_model(url: str) -> Model:
+    """Read the `model.json` at `url`; UserError, one line, where it is none."""
+    try:
+        return Model.model_validate_json(files.local_file(url).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or MODEL
+        raise UserError(f"{url}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def open_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float32]]]:
+    """Read the model folder at a path or URL: what it is, and its weights by name.
+
+    UserError, one line, where it is no model folder, or where a file is not what a manifest beside it or `model.json` itself says.
+    """
+    system, root = files.open_url(model)
+    where, there = files.full_url(system, root), files.list_folder(system, root)
+    if missing := {MODEL, FILE} - there.keys():
+        raise UserError(f"model {model}: expected a folder with {MODEL} and {FILE}, got none with {min(missing)}")
+    paths = {name: files.local_file(f"{where}/{name}") for name in (MODEL, FILE)}
+    if MANIFEST in there:
+        manifest = _read_manifest(f"{where}/{MANIFEST}")
+        for name, path in paths.items():
+            _check_sha256(path, f"{where}/{name}", manifest.files[name].sha256 if name in manifest.files else None, MANIFEST)
+    found = read_model(f"{where}/{MODEL}")
+    if found.weights_sha256:
+        _check_sha256(paths[FILE], f"{where}/{FILE}", found.weights_sha256, MODEL)
+    try:
+        return found, load_file(paths[FILE])
+    except SafetensorError as error:
+        raise UserError(f"{where}/{FILE}: expected a .safetensors file, got: {error}") from error
+
+
+def _read_manifest(url: str) -> Manifest:
+    try:
+        return Manifest.model_validate_json(files.local_file(url).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{url}: expected the manifest of an artifact, got: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _check_sha256(path: Path, url: str, expected: str | None, by: str) -> None:
+    if (got := sha256_file(path)) != expected:
+        raise UserError(f"{url}: expected the sha256 that {by} says, {expected or 'none'}, got {got}")

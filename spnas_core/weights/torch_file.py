@@ -1,0 +1,158 @@
+"""Checkpoints of torch.save, the zip format and the one before torch 1.6, read without torch and without running anything of theirs.
+
+    zip      NAME/data.pkl (the object), NAME/data/KEY (bytes of a storage), NAME/byteorder
+    legacy   pickles of a magic number, a version, the system, the object and the keys; then for each key its count (int64) and its bytes
+
+Source: torch `serialization.py`, `_save` and `_legacy_save`.
+"""
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spnas_core.errors import UserError
+from spnas_core.weights import torch_pickle
+from spnas_core.weights.torch_values import Storage, StoredTensor
+
+Arrays = dict[str, npt.NDArray[Any]]
+ZIP_START = b"PK\x03\x04"
+LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # the pickled magic number
+NESTED = ("model", "state_dict")
+_DAMAGES = (EOFError, OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether the file begins as one of `torch.save`."""
+    with path.open("rb") as file:
+        return file.read(len(LEGACY_START)).startswith((ZIP_START, LEGACY_START))
+
+
+def read_torch(path: Path, name: str) -> Arrays:
+    """Tensors of a state dict by name, also of one nested under ``model`` or ``state_dict``; half and bfloat16 become float32.
+
+    Arrays are read-only and may share memory where the tensors did. UserError, by the file's `name`, for a file that is cut off or is
+    none, for a tensor outside of its storage, and for a pickle that names anything but tensors and plain containers.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read_zip(file) if file.read(len(ZIP_START)) == ZIP_START else _read_legacy(file)
+    except UserError as error:
+        raise UserError(f"checkpoint {name}: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise UserError(f"checkpoint {name}: expected a whole file of torch.save, got one that is cut off or damaged: {error}") from error
+    except _DAMAGES as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"checkpoint {name}: expected a whole file of torch.save, got: {reason[:200]}") from error
+
+
+def _read_zip(file: IO[bytes]) -> Arrays:
+    with zipfile.ZipFile(file) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise ValueError(f"a zip with {len(pickles)} files NAME/data.pkl, expected one")
+        top = pickles[0].removesuffix("data.pkl")
+
+        def read(name: str) -> bytes:
+            if entries[name].compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name!r}, which is compressed")
+            return archive.read(name)
+
+        order = ">" if f"{top}byteorder" in entries and read(f"{top}byteorder") == b"big" else "<"
+        value, _ = torch_pickle.load(io.BytesIO(read(pickles[0])))
+
+        def fetch(storage: Storage) -> bytes:
+            return read(f"{top}data/{storage.key}")
+
+        return _arrays(_state(value), fetch, order, _length(file))
+
+
+def _read_legacy(file: IO[bytes]) -> Arrays:
+    file.seek(0)
+    stream = io.BytesIO(file.read())
+    if stream.read(len(LEGACY_START)) != LEGACY_START:
+        raise ValueError("a file that does not begin as one")
+    for _ in ("version", "system"):
+        torch_pickle.load(stream)
+    value, storages = torch_pickle.load(stream)
+    keys, _ = torch_pickle.load(stream)
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
+        raise ValueError("keys of storages that no tensor has")
+    places = {}
+    for key in keys:
+        (count,) = struct.unpack("<q", stream.read(8))
+        if count != storages[key].elements:
+            raise ValueError(f"storage {key!r} of {count} elements, expected {storages[key].elements}")
+        places[key] = stream.tell()
+        stream.seek(count * _size(storages[key].dtype), os.SEEK_CUR)
+
+    def fetch(storage: Storage) -> bytes:
+        stream.seek(places[storage.key])
+        return stream.read(storage.elements * _size(storage.dtype))
+
+    return _arrays(_state(value), fetch, "<", _length(file))
+
+
+def _state(value: Any) -> dict[str, StoredTensor]:
+    """Return the state dict that `value` is or holds."""
+    found = value
+    for key in NESTED:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"expected a dictionary of tensors, got {type(found).__name__}, empty or none")
+    for key, tensor in found.items():
+        if not isinstance(key, str) or not isinstance(tensor, StoredTensor):
+            raise UserError(f"expected tensors by name, got {key!r:.100}: {type(tensor).__name__}")
+    return found
+
+
+def _arrays(tensors: dict[str, StoredTensor], fetch: Callable[[Storage], bytes], order: str, length: int) -> Arrays:
+    """Make each tensor a view of its storage, which is read once; together they may not be longer than the file's `length` in bytes."""
+    memory: dict[str, npt.NDArray[Any]] = {}
+    left = length
+    for tensor in tensors.values():
+        storage = tensor.storage
+        if storage.key in memory or not storage.elements:
+            continue
+        expected = storage.elements * _size(storage.dtype)
+        left -= expected
+        if left < 0:
+            raise ValueError(f"storages longer than the file, which has {length} bytes")
+        raw = fetch(storage)
+        if len(raw) != expected:
+            raise ValueError(f"storage {storage.key!r} of {len(raw)} bytes, expected {expected}")
+        memory[storage.key] = decode(raw, storage.dtype, order)
+    return {name: _view(tensor, memory.get(tensor.storage.key)) for name, tensor in tensors.items()}
+
+
+def _view(tensor: StoredTensor, memory: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    if memory is None or 0 in tensor.shape:
+        return np.empty(tensor.shape, decode(b"", tensor.storage.dtype, "<").dtype)
+    size = memory.itemsize
+    strides = tuple(stride * size for stride in tensor.strides)
+    return np.ndarray(tensor.shape, memory.dtype, memory, tensor.offset * size, strides)
+
+
+def decode(raw: bytes, dtype: str, order: str) -> npt.NDArray[Any]:
+    """Elements in the machine's own byte order; bfloat16 is the upper half of a float32."""
+    if dtype == "bf16":
+        return (np.frombuffer(raw, f"{order}u2").astype(np.uint32) << 16).view(np.float32)
+    array = np.frombuffer(raw, order + dtype)
+    return array.astype(np.float32 if dtype == "f2" else array.dtype.newbyteorder("="), copy=False)
+
+
+def _size(dtype: str) -> int:
+    return 2 if dtype == "bf16" else np.dtype(dtype).itemsize
+
+
+def _length(file: IO[bytes]) -> int:
+    return file.seek(0, os.SEEK_END)
