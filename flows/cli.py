@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import check as check_cli
-from flows.commands import model_cli, store_cli, study_cli, vega_cli
+from flows.commands import check, model, store, study, vega
 from flows.options import AsJson, DataUrl, Overrides, Preset, StoreUrl
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
@@ -159,11 +158,11 @@ def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
     typer.echo(f"Report, trials and model: {summary['folder']}")
 
 
-app.add_typer(check_cli.app)
-app.add_typer(vega_cli.app)
-app.add_typer(model_cli.app)  # eval, predict, convert
-app.add_typer(store_cli.app, name="store")
-app.add_typer(study_cli.app, name="study")
+app.add_typer(check.app)
+app.add_typer(vega.app)
+app.add_typer(model.app)  # eval, predict, convert
+app.add_typer(store.app, name="store")
+app.add_typer(study.app, name="study")
 
 if __name__ == "__main__":
     app()

@@ -143,8 +143,8 @@ def finished_copy(finished: tuple[Any, dict[str, Any]], tmp_path: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a bucket of a real S3 server, whose address and keys are in the environment."""
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real S3 server with one bucket, whose address and keys are in the environment; who kills it starts it again."""
     import s3fs
     from s3_server import KEYS, S3Server
 
@@ -155,9 +155,15 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             server.start()
             s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
-            yield "s3://bucket"
+            yield server
         finally:
             server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_url(s3_server: Any) -> str:
+    """URL of the bucket of that server."""
+    return "s3://bucket"
 
 
 @pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.training)])

@@ -19,10 +19,12 @@ from prefect_client import (
     wait_for,
     words,
 )
+from s3_server import S3Server, upload
 
 from flows import presets, services
 from spnas_core.plan import Plan
-from spnas_core.stages import read_stage
+from spnas_core.stages import Stage, read_stage
+from spnas_core.store.artifacts import Store
 
 pytestmark = [pytest.mark.training, pytest.mark.long]
 
@@ -40,14 +42,31 @@ def cancel(url: str, run: FlowRun) -> None:
     wait_for("cancelled run", lambda: read_run(run.id).state.is_final(), 30)
 
 
-def test_a_failed_stage_that_is_retried_computes_nothing_of_the_others(prefect_up: str, prefect_folder: Path, finished_copy: Plan) -> None:
-    """The job of stage reignite is killed as often as it is tried."""
-    plan = finished_copy
-    before = [read_stage(plan.store, plan.keys[name]) for name in ("reignite", "full_train")]
-    for name in ("reignite", "parallel", "full_train"):
+def lose_reignite(plan: Plan) -> list[Stage]:
+    """Take stage reignite and those after it out of a finished run's store; the trainings of those after it stay. Return what was there."""
+    lost = ("reignite", "parallel", "full_train")
+    before = [read_stage(plan.store, plan.keys[name]) for name in lost]
+    for name in lost:
         plan.store.remove(f"stage/{plan.keys[name]}")
     (weights,) = before[0].reignited.values()
     plan.store.remove(f"reignite/{weights.digest}")
+    return before
+
+
+def retry_to_the_end(url: str, run: FlowRun, store: Store, plan: Plan, before: list[Stage]) -> None:
+    """Retry a failed run: it ends as the run that did not fail, and no job of the first two stages is even asked for."""
+    assert prefect(url, "flow-run", "retry", str(run.id)).returncode == 0
+    wait_for("end", lambda: (state := read_run(run.id).state).is_final() and state.is_completed())
+    assert [read_stage(store, plan.keys[name]) for name in ("reignite", "parallel", "full_train")] == before
+    ended = {(task.name, task.state.name) for task in task_runs_of(run.id)}
+    assert {("fine_tune", "Cached"), ("serial", "Cached")} <= ended
+    assert not {name for name, _ in ended if name.startswith(("fine_tune ", "serial "))}
+
+
+def test_a_failed_stage_that_is_retried_computes_nothing_of_the_others(prefect_up: str, prefect_folder: Path, finished_copy: Plan) -> None:
+    """The job of stage reignite is killed as often as it is tried."""
+    plan = finished_copy
+    before = lose_reignite(plan)
     parameters = ("-p", "settings=smoke", "-p", f"data={plan.data.url}", "-p", f"store={plan.store.url}", "-p", "name=failing")
     assert prefect(prefect_up, "deployment", "run", "spnas/full", *parameters).returncode == 0
     (run,) = wait_for("run", lambda: runs_named("failing on "))
@@ -62,12 +81,28 @@ def test_a_failed_stage_that_is_retried_computes_nothing_of_the_others(prefect_u
     wait_for("end", kill_jobs)
     assert (read_run(run.id).state.name, len(killed)) == ("Failed", 3)
     assert "killed: reignite" in read_run(run.id).state.message
-    assert prefect(prefect_up, "flow-run", "retry", str(run.id)).returncode == 0
-    wait_for("end", lambda: (state := read_run(run.id).state).is_final() and state.is_completed())
-    assert [read_stage(plan.store, plan.keys[name]) for name in ("reignite", "full_train")] == before
-    ended = {(task.name, task.state.name) for task in task_runs_of(run.id)}
-    assert {("fine_tune", "Cached"), ("serial", "Cached")} <= ended
-    assert not {name for name, _ in ended if name.startswith(("fine_tune ", "serial "))}  # no job of theirs was even asked for
+    retry_to_the_end(prefect_up, run, plan.store, plan, before)
+
+
+def test_a_stage_that_failed_while_the_store_was_away_goes_on_when_it_is_back(
+    prefect_up: str, prefect_folder: Path, finished_copy: Plan, s3_server: S3Server, s3_url: str
+) -> None:
+    """The S3 server is killed as soon as the job of stage reignite runs, and started again after the run has given up."""
+    plan = finished_copy
+    before = lose_reignite(plan)
+    store = upload(Path(plan.store.local or ""), s3_url)
+    parameters = ("-p", "settings=smoke", "-p", f"data={plan.data.url}", "-p", f"store={store}", "-p", "name=away")
+    assert prefect(prefect_up, "deployment", "run", "spnas/full", *parameters).returncode == 0
+    (run,) = wait_for("run", lambda: runs_named("away on "))
+    wait_for("job", lambda: jobs_below(worker(prefect_folder).pid))
+    s3_server.kill()
+    try:
+        wait_for("end", lambda: read_run(run.id).state.is_final(), 900)
+    finally:
+        s3_server.start()
+    assert read_run(run.id).state.name == "Failed"
+    assert f"store {store}" in read_run(run.id).state.message
+    retry_to_the_end(prefect_up, run, Store(store), plan, before)
 
 
 @pytest.mark.parametrize("executor", ["local", "work_pool"])
