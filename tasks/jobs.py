@@ -15,7 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from spnas_core import job as jobs
 from spnas_core.config import Retries, Run, StageName
-from spnas_core.errors import JobError, Stopped, UserError
+from spnas_core.errors import JobError, MissingArtifactError, Stopped, UserError
 from spnas_core.job import Job
 from spnas_core.jobs import runner
 from spnas_core.store.artifacts import Store
@@ -78,12 +78,13 @@ def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
     result_serializer="json",
     retry_jitter_factor=0.5,
 )
-def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifest:
-    """Run one job where `site` says, with `threads` CPU threads; `key` is its artifact's KIND/DIGEST."""
+def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> str:
+    """Run one job where `site` says, with `threads` CPU threads; what Prefect keeps is no more than `key`, its artifact's KIND/DIGEST."""
     settings = site.settings
     if settings.executor == "work_pool":
-        return pool.run_job(job, site.store, label, settings, site.stopped)
-    return runner.run_job(
+        pool.run_job(job, site.store, label, settings, site.stopped)
+        return key
+    runner.run_job(
         job,
         site.store,
         devices=site.devices(),
@@ -94,6 +95,7 @@ def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> Manifes
         memory_gb=settings.memory_gb,
         lease=Lease.of(settings.lease_seconds),
     )
+    return key
 
 
 def run_jobs(site: Site, work: Iterable[tuple[str, Job]]) -> list[Ended]:
@@ -104,7 +106,8 @@ def run_jobs(site: Site, work: Iterable[tuple[str, Job]]) -> list[Ended]:
     with ThreadPoolTaskRunner(max_workers=at_once) as runners:
         try:
             futures = [runners.submit(_checked(site, job), _parameters(site, label, job, threads)) for label, job in work]
-            return [_ended(future.result(raise_on_failure=False)) for future in futures]
+            ended = [future.result(raise_on_failure=False) for future in futures]
+            return [_ended(Store(site.store), job, result) for (_, job), result in zip(work, ended, strict=True)]
         except BaseException:
             site.stopped.set()
             runner.stop_all(runner.GRACE)
@@ -134,12 +137,14 @@ def _checked(site: Site, job: Job) -> Any:
     )
 
 
-def _ended(result: Any) -> Ended:
-    if isinstance(result, Manifest | JobError):
+def _ended(store: Store, job: Job, result: Any) -> Ended:
+    if isinstance(result, JobError):
         return result
     if isinstance(result, BaseException):
         raise result
-    raise TypeError(f"job: expected a manifest, got {type(result).__name__}")
+    if found := store.find(job.kind, jobs.digest(job)):
+        return found
+    raise MissingArtifactError(f"store {store.url}: expected {job.kind}/{jobs.digest(job)}, whose job has ended; start the run again")
 
 
 def completed(site: Site, work: Sequence[tuple[str, Job]]) -> list[Manifest]:
