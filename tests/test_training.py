@@ -1,6 +1,8 @@
 """Training steps of a small detector, and trainings that stop and go on."""
 
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from flows import presets
 from spnas_core import arch as architecture
 from spnas_core import morphism, transfer
 from spnas_core.errors import JobError
@@ -210,3 +213,43 @@ def test_decay_spares_norm_and_bias_where_asked() -> None:
     assert set(start.decays(net, 0.5, True)) == {0.5}
     spared = {p.name.rsplit(".", 1)[1] for p, one in zip(net.trainable_params(), start.decays(net, 0.5, False), strict=True) if not one}
     assert spared == {"gamma", "beta", "bias"}
+
+
+@pytest.mark.long
+def test_freezing_what_was_inherited_makes_a_step_faster() -> None:
+    """At the size of the preset `bccd`, in turn on the same cores; the child has one block more, in its last stage."""
+    bccd = presets.load("bccd")
+    parent, child = architecture.parse("b_11-21-21-21"), architecture.parse("b_11-21-21-211")
+    detector = bccd.detector
+    source = {"kind": "train", "digest": "0" * 64, "arch": str(parent)}
+    given = get_weights(FasterRCNN(parent, detector, 3))
+    height, width = detector.image_size
+    rng = np.random.default_rng(0)
+    runs: dict[bool, Callable[[], Any]] = {}
+    for frozen in (False, True):
+        net = FasterRCNN(child, detector, 3)
+        weights, audit = morphism.inherit(parent, child, given, get_weights(net), base_width=detector.base_width)
+        set_weights(net, weights)
+        recipe = bccd.serial.recipe.model_copy(update={"freeze_inherited": frozen})
+        job = TrainJob(arch=str(child), detector=detector, recipe=recipe, data=Data(url="x", fingerprint="y"), weights=(source,))
+        start.choose_trained(net, job, audit)
+        step = TrainStep(net, 0.9, start.decays(net, 0.0, True), 10.0).set_train()
+        count, boxes = recipe.batch, detector.max_boxes
+        inputs = (
+            rng.standard_normal((count, 3, height, width)).astype(np.float32),
+            np.tile(np.float32([height, width]), (count, 1)),
+            np.tile(np.float32([10, 10, 60, 60]), (count, boxes, 1)),
+            np.ones((count, boxes), np.int32),
+            *draw_noise(net, count, boxes, 0, 0),
+        )
+        tensors = [Tensor(one) for one in (np.float32(0.001), *inputs)]
+        runs[frozen] = lambda step=step, tensors=tensors: step(*tensors).asnumpy()
+        runs[frozen]()
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for frozen in (False, True) * 9:
+        begun = time.perf_counter()
+        runs[frozen]()
+        seconds[frozen].append(time.perf_counter() - begun)
+    whole, part = (statistics.median(seconds[frozen]) for frozen in (False, True))
+    print(f"\nstep {whole:.3f} s, with freeze_inherited {part:.3f} s, ratio {part / whole:.2f}")
+    assert part < whole
