@@ -1,6 +1,7 @@
 """Folders of compiled graphs: their names, and which of them stay."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,19 @@ def test_jobs_that_do_not() -> None:
     jobs = [TRAIN, REIGNITE, EVALUATE, *(TRAIN.model_copy(update=change) for change in changes)]
     both = [job.model_copy(update={"device_target": target}) for job in jobs for target in ("CPU", "Ascend")]
     assert len({graphs.key(job) for job in both} | {graphs.key(TRAIN, 2)}) == 2 * len(jobs) + 1
+
+
+def test_a_change_of_any_module_of_the_core_is_another_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(graphs.SOURCE, tmp_path / "spnas_core")
+    monkeypatch.setattr(graphs, "SOURCE", copy)
+    keys = set()
+    for name in ("", "arch.py", "models/backbone.py", "jobs/train.py"):
+        if name:
+            (copy / name).write_text((copy / name).read_text() + "\n")
+        graphs._source.cache_clear()
+        keys.add(graphs.key(TRAIN))
+    graphs._source.cache_clear()
+    assert len(keys) == 4
 
 
 def test_the_graphs_used_last_stay(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

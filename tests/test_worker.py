@@ -336,3 +336,7 @@ print(run_job(one, {str(tmp_path / "store")!r}, on_progress=tell, lease=Lease(60
     assert found.pop(first) == ""
     assert set(found.values()) == {jobs.digest(one)}
     assert len(set(log.read_text().split())) == 2
+
+
+def test_a_worker_is_looked_for_where_this_package_lies() -> None:
+    assert (runner._ROOT / "spnas_core" / "jobs" / "runner.py").samefile(runner.__file__)

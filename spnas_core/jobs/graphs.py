@@ -18,6 +18,7 @@ from spnas_core.data.files import cache_folder
 from spnas_core.job import Job, canonical_json
 from spnas_core.store.manifest import versions
 
+SOURCE = Path(__file__).parents[1]  # all of spnas_core
 KEPT = 32  # folders; the ones used last stay
 NUMBERS_ONLY: dict[str, Any] = {
     "seed": True,
@@ -96,6 +97,6 @@ def _count(folder: Path) -> int:
 @cache
 def _source() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(SOURCE.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

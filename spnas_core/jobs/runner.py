@@ -29,7 +29,7 @@ POLL = 0.25  # s between two looks at a worker and its limits
 Progress = Callable[[dict[str, Any]], None]
 _running: set[subprocess.Popen[bytes]] = set()
 _waiting: set[threading.Event] = set()
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]  # where spnas_core lies
 
 
 class JobBug(RuntimeError):  # noqa: N818 - it is no failure of a candidate: it stops the search
