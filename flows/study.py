@@ -12,6 +12,7 @@ from prefect import flow
 from flows.baselines import compare, final_training, from_scratch
 from flows.spnas import fine_tune, short_training
 from spnas_core.config import Run
+from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import ranked
 from spnas_core.plan import Plan, short
 from spnas_core.search import Proposal
@@ -43,7 +44,10 @@ def forecast(asked: Study, site: Site) -> list[Forecast]:
     (plan,) = asked.plans
     settings = plan.settings
     work = [short_training(plan, settings.serial.recipe, child, {}) for child in _start_and_children(asked, site)]
-    nets = ranked(train_candidates(plan, site, "serial", 1, work, None), settings.objectives)
+    trials = train_candidates(plan, site, "serial", 1, work, None)
+    nets = ranked(trials, settings.objectives)
+    if len(nets) < len(trials):
+        log_line(f"study: {len(trials) - len(nets)} of {len(trials)} nets failed, and are left out")
     jobs = [(f"full_train {short(net.arch)}", final_training(plan, net)) for net in nets]
     return [
         Forecast(arch=net.arch, artifacts=(f"train/{net.digest}", f"train/{long.digest}"), short=net.ap, long=long.metrics["AP"])

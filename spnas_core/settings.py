@@ -81,7 +81,7 @@ class Recipe(Settings):
     flip: bool = Field(True, description="mirror images left to right, at random")
     scales: tuple[PositiveFloat, ...] = Field((1.0,), description="multi-scale: factors of the image inside the network input")
     mixed_precision: bool = Field(False, description="backbone and neck in float16; for Ascend")
-    freeze_inherited: bool = Field(False, description="train only new or moved blocks and the heads")
+    freeze_inherited: bool = Field(False, description="train only new or moved blocks, the neck and the heads")
     eval_epochs: int = Field(0, ge=0, description="evaluate every n epochs as well as at the end; 0: only at the end")
 
 

@@ -363,7 +363,9 @@ def test_children_are_new_and_in_the_space_and_within_the_budget():
     assert len(set(texts)) == len(texts) == 13
     limit = 1.3 * cost_of(parse(run.arch)).params / 1e6
     tight = run.model_copy(update={"budget": Budget(params_m=(None, limit))})
-    for child, parent, _ in propose_serial(ledger, tight, 4, cost_of):
+    found = propose_serial(ledger, tight, 4, cost_of)
+    assert found
+    for child, parent, _ in found:
         check_space(child)
         assert within(cost_of(child), tight.budget)
         assert str(child) not in texts

@@ -380,3 +380,23 @@ def test_the_whole_study_interrupted_again_and_again_ends_as_one_left_alone(
     assert all(parse(one["arch"]) == parse("b_1111-2111") for one in entries if one["method"] == "start")
     trainings = [path for path in (tmp_path / "often" / "train").iterdir() if path.is_dir()]
     assert len(trainings) == len(list((tmp_path / "alone" / "train").iterdir()))
+
+
+@pytest.mark.training
+@pytest.mark.long
+def test_the_proxy_is_measured_on_trainings(tiny_data: Path, tmp_path: Path) -> None:
+    """Eight children, each trained briefly and then, from the weights of that, to its end: the record has their scores."""
+    store = tmp_path / "store"
+    words = ["proxy", tiny_settings(tmp_path, full_train=2), "--data", str(tiny_data), "--store", str(store), "--json"]
+    status, out = Command(words, tmp_path / "log").end()
+    assert status == 0
+    found = json.loads(out)
+    assert len({entry["arch"] for entry in found["entries"]}) == 8
+    for entry in found["entries"]:
+        short, long = (json.loads((store / name / "manifest.json").read_text()) for name in entry["artifacts"])
+        assert (entry["short"], entry["long"]) == (short["metrics"]["AP"], long["metrics"]["AP"])
+        assert entry["arch"] == short["job"]["arch"] == long["job"]["arch"]
+        assert long["job"]["weights"][0]["digest"] == short["digest"]
+        assert long["job"]["recipe"]["epochs"] == 2
+    scores = np.array([(entry["short"], entry["long"]) for entry in found["entries"]])
+    assert found["tau"] == pytest.approx(stats.kendalltau(scores[:, 0], scores[:, 1]).statistic, nan_ok=True)

@@ -186,7 +186,7 @@ def test_what_is_trained() -> None:
 
 
 def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:
-    """With `freeze_inherited`: an inserted block, a moved one and a connection learn, and so do neck and heads; nothing else changes."""
+    """With `freeze_inherited`: an inserted block, a moved one and a connection learn, as do neck and heads; no other parameter changes."""
     parent, child = architecture.parse("b_1111-1111"), architecture.parse("b_111-111111_0-1")  # block 3 is new, 5 had a stride
     net = FasterRCNN(child, SETTINGS, 2)
     weights, audit = morphism.inherit(parent, child, get_weights(FasterRCNN(parent, SETTINGS, 2)), get_weights(net))

@@ -47,7 +47,7 @@ def proxy(
     preset: Preset = "study",
     store: StoreUrl = "spnas-store",
     overrides: Overrides = None,
-    nets: Annotated[int, typer.Option("--nets", min=3, help="How many nets; fewer than 8 say little.")] = 8,
+    nets: Annotated[int, typer.Option("--nets", min=8, help="How many nets; fewer say nothing.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Measure the proxy."""

@@ -80,6 +80,7 @@ def report_outcomes(outcomes: Sequence[Outcome]) -> Report:
         f"Each method trains equally many epochs (their sum is in the table) until it has chosen a net by its val AP; the chosen net "
         f"then goes on by the same final recipe. Means over seeds {', '.join(map(str, seeds))}, ± their standard deviation. The test "
         f"split is seen once, at the end.",
+        *_unequal(by_method),
         table,
         "Mean differences of paired seeds with 95 % confidence intervals (Student's t). It is a tie where the interval contains 0.",
         compared,
@@ -94,6 +95,16 @@ def report_outcomes(outcomes: Sequence[Outcome]) -> Report:
         for name, found in differences.items()
     }
     return Report("Baselines: what the search is worth", parts, {"differences": computed}, draw_outcomes(by_method))
+
+
+def _unequal(by_method: dict[Method, list[Outcome]]) -> list[str]:
+    """Say which seeds did not get equally many epochs of every method, as where the space has no more nets within the budget."""
+    found = []
+    for ones in zip(*by_method.values(), strict=True):
+        if len({one.epochs for one in ones}) > 1:
+            epochs = ", ".join(f"{one.epochs} of {METHODS[one.method]}" for one in ones)
+            found.append(f"Not equal: seed {ones[0].seed} had epochs {epochs}.")
+    return found
 
 
 def report_forecasts(nets: Sequence[Forecast]) -> Report:
@@ -141,8 +152,8 @@ def report_arrivals(children: Sequence[Arrival]) -> Report:
     text = (
         f"Until the first evaluation with the AP50 (val) that the inherited child has at the end of its short training: from scratch it "
         f"takes {median(epochs):.1f} times the epochs and {median(times):.1f} times the minutes (medians of {len(children)} children"
-        f"{f'; {missed} never came there: > is a lower bound' if missed else ''}). Minutes include compiling and the evaluation of "
-        f"every epoch."
+        f"{f'; {missed} never came there: > is a lower bound' if missed else ''}). Minutes include the evaluation of every epoch, and "
+        f"compiling, unless the graphs were kept from an earlier job."
     )
     computed = {"median_ratio_epochs": median(epochs), "median_ratio_minutes": median(times), "never_reached": missed}
     return Report("Inheritance: what it saves", (text, lines), computed, draw_arrivals(children))
