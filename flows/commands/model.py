@@ -10,6 +10,7 @@ import typer
 from flows.options import AsJson, DataUrl
 
 app = typer.Typer()
+ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")]
 
 
 @app.command(
@@ -17,7 +18,7 @@ app = typer.Typer()
     help="Score a model on a split, with pycocotools.\n\nExample: spnas eval demo/store/runs/demo/model --data demo/data --split test",
 )
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")],
+    model: ModelUrl,
     data: DataUrl,
     split: Annotated[str, typer.Option("--split", help="Name of the split.")] = "val",
     as_json: AsJson = False,
@@ -38,12 +39,16 @@ def evaluate(
 
 
 @app.command(
-    help="Find objects in images: pictures with boxes, and JSON.\n\nExample: spnas predict demo/store/runs/demo/model photo.jpg --out found"
+    help="Find objects in images: pictures with boxes, detections.json (a record per image), results.json (COCO results with the images' "
+    "names, numbered from 1).\n\n"
+    "IMAGE: a file, a folder (the images right in it, not those of folders below), a quoted pattern ('photos/**/*.jpg': those below too), "
+    "or the fsspec URL of any of these. Exit status 1: some image is broken; the others are done.\n\n"
+    "Example: spnas predict demo/store/runs/demo/model demo/data/test photo.jpg --out found"
 )
 def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and detections.json.")] = Path("predictions"),
+    model: ModelUrl,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, URLs.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is written.")] = Path("predictions"),
     threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Least score of a box.")] = 0.5,
     as_json: AsJson = False,
 ) -> None:
@@ -52,10 +57,16 @@ def predict(
     from spnas_core.jobs.predict import predict as find
 
     found = find(model, images, out, threshold)
+    broken = [one["error"] for one in found if "error" in one]
     if as_json:
         typer.echo(json.dumps(found))
-        return
-    typer.echo(f"{len(found)} images, written to {out}")
+    else:
+        objects = sum(len(one.get("objects", ())) for one in found)
+        typer.echo(f"{len(found) - len(broken)} of {len(found)} images done, {objects} objects, written to {out}")
+    for error in broken:
+        typer.echo(f"spnas: {error}", err=True)
+    if broken:
+        raise typer.Exit(1)
 
 
 @app.command(
