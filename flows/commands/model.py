@@ -1,4 +1,4 @@
-"""The commands on models, `spnas eval|predict|convert`."""
+"""The commands on models, `spnas eval|predict|export|convert`."""
 
 import json
 import os
@@ -67,6 +67,33 @@ def predict(
         typer.echo(f"spnas: {error}", err=True)
     if broken:
         raise typer.Exit(1)
+
+
+@app.command(
+    help="Take a model home: a folder with the network, model.json (architecture, labels, preprocessing, scores), detect.py, which needs "
+    "nothing of spnas, and README.md.\n\n"
+    "onnx: for onnxruntime, any model (needs `pip install 'spnas[onnx]'`). mindir: for MindSpore, any model, one image at a time. "
+    "torchvision: for PyTorch, to train on too: torchvision's FasterRCNN on this backbone; no cascades, no taps.\n\n"
+    "Example: spnas export demo/store/runs/demo/model --format onnx --out demo-onnx"
+)
+def export(
+    model: ModelUrl,
+    form: Annotated[Literal["mindir", "onnx", "torchvision"], typer.Option("--format", help="What to make of it.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for what is made: a path or any fsspec URL.")],
+    as_json: AsJson = False,
+) -> None:
+    """Export a model."""
+    os.environ.setdefault("GLOG_v", "3")
+    from spnas_core.export import folder
+
+    files = folder.export(model, form)
+    folder.publish(files, out)
+    if as_json:
+        typer.echo(json.dumps({"folder": out, "files": {name: len(content) for name, content in sorted(files.items())}}))
+        return
+    for name, content in sorted(files.items()):
+        typer.echo(f"{len(content):12,} bytes  {name}")
+    typer.echo(f"written to {out}")
 
 
 @app.command(
