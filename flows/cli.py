@@ -160,7 +160,7 @@ def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
 
 app.add_typer(check.app)
 app.add_typer(vega.app)
-app.add_typer(model.app)  # eval, predict, convert
+app.add_typer(model.app)  # eval, predict, export, convert
 app.add_typer(store.app, name="store")
 app.add_typer(study.app, name="study")
 

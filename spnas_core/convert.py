@@ -130,12 +130,17 @@ def _locate(url: str, arch: Arch | None) -> tuple[Path, Arch | None]:
         return open_checkpoint(url), arch
     if MODEL in there:
         card = read_model(f"{folder}/{MODEL}")
-        arch, taps = arch or architecture.parse(card.arch), card.detector.taps
-        if taps and architecture.tapped(arch, taps) != architecture.tapped(arch, None):
-            raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {list(taps)}")
-        if card.detector.cascade:
-            raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
+        arch = arch or architecture.parse(card.arch)
+        check_parts(arch, card.detector, url)
     return open_checkpoint(f"{folder}/{FILE}"), arch
+
+
+def check_parts(arch: Arch, settings: Detector, url: str) -> None:
+    """UserError for a net with a pyramid or a box head that torchvision has not."""
+    if settings.taps and architecture.tapped(arch, settings.taps) != architecture.tapped(arch, None):
+        raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {list(settings.taps)}")
+    if settings.cascade:
+        raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
 
 
 def _categories(url: str | None, labels: int) -> coco.Categories:

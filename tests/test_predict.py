@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
@@ -58,6 +59,46 @@ def test_predict_draws_and_tells_in_pixels_of_the_image(model: Path, tmp_path: P
         assert 0 <= y1 < y2 <= 100.01
 
 
+def test_predict_takes_folders_in_batches_and_tells_of_broken_images(model: Path, tmp_path: Path) -> None:
+    """Eleven images in batches of eight, one file cut off: the others are done, each as it is alone."""
+    rng, photos = np.random.default_rng(0), tmp_path / "photos"
+    photos.mkdir()
+    for number in range(11):
+        shape = (int(rng.integers(20, 150)), int(rng.integers(20, 150)), 3)
+        Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8)).save(photos / f"{number:02d}.png")
+    (photos / "notes.txt").write_text("no image")
+    whole = (photos / "03.png").read_bytes()
+    (photos / "03.png").write_bytes(whole[: len(whole) // 2])
+    Image.open(photos / "05.png").convert("RGB").save(photos / "05.jpg")
+    words = ["predict", str(model), str(photos), str(photos / "*0.png"), "--out", str(tmp_path / "out"), "--threshold", "0.02"]
+    done = CliRunner().invoke(app, words)
+    records = json.loads((tmp_path / "out" / "detections.json").read_text())
+    count = sum(len(one.get("objects", ())) for one in records)
+    assert (done.exit_code, done.stdout) == (1, f"11 of 12 images done, {count} objects, written to {tmp_path / 'out'}\n")
+    assert done.stderr == f"spnas: {records[3]['error']}\n"
+    assert done.stderr.startswith(f"spnas: image {photos / '03.png'}: expected a whole image file, got: ")
+    names = sorted(path.name for path in photos.iterdir() if path.suffix != ".txt")
+    assert [Path(one["image"]).name for one in records] == names
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    expected = {f"{number:02d}.png" for number in range(11)} - {"03.png", "05.png"} | {"05.png.png", "05.jpg.png"}
+    assert written == expected | {"detections.json", "results.json"}
+    places = (11, 0, 4)  # of the last batch and of the first
+    again = predict(str(model), [records[place]["image"] for place in places], tmp_path / "again", 0.02)
+    assert [one["objects"] for one in again] == [records[place]["objects"] for place in places]
+
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(results) == count > 20
+    known = {one.id: one.name for one in evaluate.open_model(str(model))[1].classes}
+    for number, record in enumerate(records, start=1):
+        own = [one for one in results if one["image_id"] == number]
+        assert {one["file_name"] for one in own} <= {record["image"]}
+        for one, thing in zip(own, record.get("objects", ()), strict=True):
+            x, y, width, height = one["bbox"]
+            assert known[one["category_id"]] == thing["label"]
+            assert thing["box"] == pytest.approx([x, y, x + width, y + height], abs=0.006)
+            assert one["score"] == pytest.approx(thing["score"], abs=1e-4)
+
+
 def test_scores_of_a_model_folder_are_those_of_its_net(model: Path, tiny_data: Path) -> None:
     net, _ = evaluate.open_model(str(model))
     split = coco.open_split(str(tiny_data), "val")
@@ -70,6 +111,9 @@ def test_mistakes_are_one_line(model: Path, tiny_data: Path, tmp_path: Path) -> 
         evaluate.open_model(str(tmp_path))
     with pytest.raises(UserError, match="photo"):
         predict(str(model), [str(tmp_path / "photo.jpg")], tmp_path / "out", 0.5)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jpg").touch()
     with pytest.raises(UserError, match="different file names"):
         predict(str(model), [str(tmp_path / "a/x.jpg"), str(tmp_path / "b/x.jpg")], tmp_path / "out", 0.5)
     other = json.loads((tiny_data / "annotations" / "instances_val.json").read_text())

@@ -1,4 +1,4 @@
-"""The commands on models, `spnas eval|predict|convert`."""
+"""The commands on models, `spnas eval|predict|export|convert`."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import typer
 from flows.options import AsJson, DataUrl
 
 app = typer.Typer()
+ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")]
 
 
 @app.command(
@@ -17,7 +18,7 @@ app = typer.Typer()
     help="Score a model on a split, with pycocotools.\n\nExample: spnas eval demo/store/runs/demo/model --data demo/data --split test",
 )
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")],
+    model: ModelUrl,
     data: DataUrl,
     split: Annotated[str, typer.Option("--split", help="Name of the split.")] = "val",
     as_json: AsJson = False,
@@ -38,12 +39,16 @@ def evaluate(
 
 
 @app.command(
-    help="Find objects in images: pictures with boxes, and JSON.\n\nExample: spnas predict demo/store/runs/demo/model photo.jpg --out found"
+    help="Find objects in images: pictures with boxes, detections.json (a record per image), results.json (COCO results with the images' "
+    "names, numbered from 1).\n\n"
+    "IMAGE: a file, a folder (the images right in it, not those of folders below), a quoted pattern ('photos/**/*.jpg': those below too), "
+    "or the fsspec URL of any of these. Exit status 1: some image is broken; the others are done.\n\n"
+    "Example: spnas predict demo/store/runs/demo/model demo/data/test photo.jpg --out found"
 )
 def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and detections.json.")] = Path("predictions"),
+    model: ModelUrl,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, URLs.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is written.")] = Path("predictions"),
     threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Least score of a box.")] = 0.5,
     as_json: AsJson = False,
 ) -> None:
@@ -52,10 +57,43 @@ def predict(
     from spnas_core.jobs.predict import predict as find
 
     found = find(model, images, out, threshold)
+    broken = [one["error"] for one in found if "error" in one]
     if as_json:
         typer.echo(json.dumps(found))
+    else:
+        objects = sum(len(one.get("objects", ())) for one in found)
+        typer.echo(f"{len(found) - len(broken)} of {len(found)} images done, {objects} objects, written to {out}")
+    for error in broken:
+        typer.echo(f"spnas: {error}", err=True)
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command(
+    help="Take a model home: a folder with the network, model.json (architecture, labels, preprocessing, scores), detect.py, which needs "
+    "nothing of spnas, and README.md.\n\n"
+    "onnx: for onnxruntime, any model (needs `pip install 'spnas[onnx]'`). mindir: for MindSpore, any model, one image at a time. "
+    "torchvision: for PyTorch, to train on too: torchvision's FasterRCNN on this backbone; no cascades, no taps.\n\n"
+    "Example: spnas export demo/store/runs/demo/model --format onnx --out demo-onnx"
+)
+def export(
+    model: ModelUrl,
+    form: Annotated[Literal["mindir", "onnx", "torchvision"], typer.Option("--format", help="What to make of it.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for what is made: a path or any fsspec URL.")],
+    as_json: AsJson = False,
+) -> None:
+    """Export a model."""
+    os.environ.setdefault("GLOG_v", "3")
+    from spnas_core.export import folder
+
+    files = folder.export(model, form)
+    folder.publish(files, out)
+    if as_json:
+        typer.echo(json.dumps({"folder": out, "files": {name: len(content) for name, content in sorted(files.items())}}))
         return
-    typer.echo(f"{len(found)} images, written to {out}")
+    for name, content in sorted(files.items()):
+        typer.echo(f"{len(content):12,} bytes  {name}")
+    typer.echo(f"written to {out}")
 
 
 @app.command(

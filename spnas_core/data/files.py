@@ -65,6 +65,24 @@ def list_folder(system: Any, path: str) -> dict[str, dict[str, Any]]:
     return {posixpath.basename(e["name"].rstrip("/")): e for e in entries if e["name"].strip("/") != own}
 
 
+def kind(system: Any, path: str) -> str | None:
+    """``file`` or ``directory``; None where there is nothing."""
+    try:
+        return str(_ask(lambda: system.info(path), full_url(system, path), "read")["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def matching(pattern: str) -> list[str]:
+    """URLs of the files that the URL `pattern` matches; UserError for a pattern that is none."""
+    system, path = open_url(pattern)
+    try:
+        found = _ask(lambda: system.glob(path, detail=True), pattern, "list")
+    except ValueError as error:
+        raise UserError(f"{pattern}: expected a pattern of fsspec, such as {pattern.split('*')[0]}**/*.jpg, got: {error}") from error
+    return [full_url(system, name) for name, entry in found.items() if entry["type"] == "file"]
+
+
 def find(system: Any, path: str) -> dict[str, int]:
     """Size of every file below a folder, by its full path; empty where there is no such folder."""
     return _ask(lambda: listing.find(system, path), full_url(system, path), "list")

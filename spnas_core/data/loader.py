@@ -111,6 +111,15 @@ def empty_batch(batch: int, size: Size, max_boxes: int) -> Batch:
     )
 
 
+def enter(batch: Batch, row: int, pixels: images.Pixels, original: Size, number: int) -> None:
+    """Put image `number`, of height and width `original`, px, into a row of a batch; `pixels` (h, w, 3) are resized already."""
+    h, w = pixels.shape[:2]
+    images.normalise(pixels, (h, w), batch.images[row])
+    batch.image_hw[row] = h, w
+    batch.ids[row] = number
+    batch.scale[row] = w / original[1], h / original[0]
+
+
 def to_results(
     ids: npt.NDArray[np.int64],
     boxes: Floats,
@@ -163,12 +172,7 @@ def _fill_train(
 
 
 def _fill_eval(batch: Batch, row: int, sample: Sample, size: Size, cache: ImageCache | None) -> None:
-    pixels = _stored(sample, size, 1.0, cache)
-    h, w = pixels.shape[:2]
-    images.normalise(pixels, (h, w), batch.images[row])
-    batch.image_hw[row] = h, w
-    batch.ids[row] = sample.image_id
-    batch.scale[row] = w / sample.width, h / sample.height
+    enter(batch, row, _stored(sample, size, 1.0, cache), (sample.height, sample.width), sample.image_id)
 
 
 def _tell_of_crowded(split: Split, max_boxes: int, cache: ImageCache | None) -> None:

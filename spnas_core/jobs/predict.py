@@ -1,47 +1,115 @@
-"""Detections in a person's own images: one JSON record and one picture with boxes per image."""
+"""Detections in a person's own images: a picture with boxes of each, a record of each, and all of them as COCO results."""
 
 import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw
 
-from spnas_core.data import files, images
+from spnas_core.data import files, images, loader
+from spnas_core.data.inputs import find_images
+from spnas_core.data.pipeline import Plan, stream
 from spnas_core.errors import UserError
 from spnas_core.jobs import evaluate
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075")
-RESULTS = "detections.json"
+RECORDS, RESULTS = "detections.json", "results.json"
+THREADS = 2
 
 
-def predict(model: str, names: list[str], out: Path, threshold: float) -> list[dict[str, Any]]:
-    """Detect in the images `names` (paths or URLs) with a model folder; boxes are xyxy in px of the image as it is shown.
+@dataclass
+class Picture:
+    """One image while it is looked at; `number` counts from 1."""
 
-    Writes `detections.json` and a PNG per image into `out`. UserError: no such model or image, two images of one name.
+    number: int
+    name: str
+    pixels: images.Pixels | None = None
+    error: str | None = None
+
+
+def predict(model: str, words: list[str], out: Path, threshold: float) -> list[dict[str, Any]]:
+    """Detect with a model folder in the images that `words` name (see `find_images`).
+
+    Written into the folder `out` are:
+    - a PNG of each image with its boxes;
+    - `detections.json`, the records that are returned: image, picture and objects, boxes xyxy in px of the image as it is shown; or image
+      and error, of an image that is broken;
+    - `results.json`, COCO results with the images' names, numbered from 1.
+
+    UserError: no such model, nothing that is named, two images of one name.
     """
-    targets = {name: out / f"{Path(name).stem}.png" for name in names}
-    if len(set(targets.values())) < len(names):
-        raise UserError(f"images: expected different file names, since each gets a picture in {out}; got {', '.join(names)}")
-    pictures = {name: images.decode(files.local_file(name), name) for name in names}
+    names = find_images(words)
+    targets = _targets(names, out)
     net, card = evaluate.open_model(model)
-    labels = [one.name for one in card.classes]
+    categories = {one.id: one.name for one in card.classes}
     out.mkdir(parents=True, exist_ok=True)
-    found = []
-    for name, picture in pictures.items():
-        padded, hw, scale = images.letterbox(picture, card.detector.image_size)
-        inputs = images.normalise(padded, hw)[None], np.array([hw], np.float32)
-        boxes, scores, classes = (output[0] for output in evaluate.infer(net, card.detector, *inputs))
-        kept = scores >= max(threshold, 1e-6)
-        original = (boxes[kept] / np.tile(np.array(scale, np.float32), 2)).round(2).tolist()
-        objects = [
-            {"label": labels[int(label) - 1], "score": round(float(score), 4), "box": box}
-            for label, score, box in zip(classes[kept], scores[kept], original, strict=True)
-        ]
-        draw(picture, objects, labels).save(targets[name])
-        found.append({"image": name, "picture": str(targets[name]), "objects": objects})
-    (out / RESULTS).write_text(json.dumps(found, indent=1))
-    return found
+    records: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for batch, pictures in _batches(names, card.detector.image_size):
+        found = evaluate.infer(net, card.detector, batch.images, batch.image_hw)
+        found_here = loader.to_results(batch.ids, *found, batch.scale, tuple(categories.items()))
+        kept = [one for one in found_here if one["score"] >= threshold]
+        for picture in pictures:
+            if picture.pixels is None:
+                records.append({"image": picture.name, "error": picture.error})
+                continue
+            own = [one for one in kept if one["image_id"] == picture.number]
+            objects = [_record(one, categories) for one in own]
+            target = targets[picture.name]
+            draw(picture.pixels, objects, list(categories.values())).save(target)
+            records.append({"image": picture.name, "picture": str(target), "objects": objects})
+            results += [{**one, "file_name": picture.name} for one in own]
+    (out / RECORDS).write_text(json.dumps(records, indent=1))
+    (out / RESULTS).write_text(json.dumps(results))
+    return records
+
+
+def _targets(names: list[str], out: Path) -> dict[str, Path]:
+    """Where the picture of each image goes: NAME.png, or NAME.SUFFIX.png where two images have the same NAME."""
+    stems = Counter(Path(name).stem for name in names)
+    targets = {name: out / f"{Path(name).stem if stems[Path(name).stem] == 1 else Path(name).name}.png" for name in names}
+    for target, count in Counter(targets.values()).items():
+        if count > 1:
+            clashing = [name for name in names if targets[name] == target]
+            raise UserError(f"images: expected different file names, since each gets a picture in {out}; got {', '.join(clashing[:3])}")
+    return targets
+
+
+def _batches(names: list[str], size: loader.Size) -> Iterator[tuple[loader.Batch, list[Picture]]]:
+    """All images in batches of one shape, the last filled up with padding images; a broken image is a padding image too."""
+    count = min(evaluate.batch_size(size), len(names))
+
+    def plans() -> Iterator[Plan[tuple[loader.Batch, list[Picture]]]]:
+        for first in range(0, len(names), count):
+            batch = loader.empty_batch(count, size, 0)
+            pictures = [Picture(number, name) for number, name in enumerate(names[first : first + count], start=first + 1)]
+            yield (batch, pictures), [_call(batch, row, picture, size) for row, picture in enumerate(pictures)]
+
+    return stream(plans(), THREADS, ahead=1)  # photographs are large
+
+
+def _call(batch: loader.Batch, row: int, picture: Picture, size: loader.Size) -> Callable[[], None]:
+    def fill() -> None:
+        try:
+            pixels = images.decode(files.local_file(picture.name), picture.name)
+        except UserError as error:
+            picture.error = str(error)
+            return
+        height, width = pixels.shape[:2]
+        resized = images.resize(pixels, *images.fitted_size(height, width, size))
+        loader.enter(batch, row, resized, (height, width), picture.number)
+        picture.pixels = pixels
+
+    return fill
+
+
+def _record(result: dict[str, Any], categories: dict[int, str]) -> dict[str, Any]:
+    x, y, width, height = result["bbox"]
+    box = [round(side, 2) for side in (x, y, x + width, y + height)]
+    return {"label": categories[result["category_id"]], "score": round(result["score"], 4), "box": box}
 
 
 def draw(picture: images.Pixels, objects: list[dict[str, Any]], labels: list[str]) -> Image.Image:

@@ -12,6 +12,7 @@ from spnas_core.models import primitives as p
 from spnas_core.models.ranks import rank
 
 MOMENTUM = 0.1  # of the running statistics
+LEAST_EPSILON = 1e-12  # that MindSpore's norm takes; torchvision's released COCO detectors have 0
 
 
 class Norm(nn.Cell):
@@ -29,7 +30,7 @@ class Norm(nn.Cell):
         self.frozen = frozen
         self.epsilon = epsilon
         self.batch_norm = ops.BatchNorm(is_training=True, epsilon=epsilon, momentum=MOMENTUM)
-        self.constant_norm = ops.BatchNorm(is_training=False, epsilon=epsilon)
+        self.constant_norm = ops.BatchNorm(is_training=False, epsilon=max(epsilon, LEAST_EPSILON))
         self.ranks = rank().of
         if self.ranks > 1:
             self.all_reduce = ops.AllReduce()

@@ -9,6 +9,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
+import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from spnas_core.models import boxes as box_ops
@@ -72,9 +73,8 @@ class Taps(nn.Cell):
 
     def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]) -> None:
         super().__init__()
-        bounds = [1.75 * 2.0**-1e-6 * side for side in sides[1:]]
         cells = np.cumsum([0, *(height * width for height, width in sizes)])
-        self.bounds = Tensor(np.array(bounds, np.float32))  # (L - 1,), least size of a region of levels 2 to L
+        self.bounds = Tensor(least_sizes(sides))
         self.strides = Tensor(np.array(strides, np.float32))
         self.lengths = Tensor(np.array(sizes, np.float32))
         self.starts = Tensor(np.array([(start, width) for start, (_, width) in zip(cells[:-1], sizes, strict=True)], np.int32))
@@ -116,6 +116,11 @@ class Taps(nn.Cell):
     def bprop(self, regions: Tensor, out: Any, dout: Any) -> Any:
         """Count the outputs as constants."""
         return p.constant(regions)
+
+
+def least_sizes(sides: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """Least size of a region of levels 2 to L (L - 1,), px, for the sides of the levels' square anchors; infinity where L is 1."""
+    return np.array([1.75 * 2.0**-1e-6 * side for side in sides[1:]] or [np.inf], np.float32)
 
 
 def part_size(count: int, channels: int, training: bool) -> int:

@@ -1,6 +1,7 @@
 """A model folder: `model.json` and `weights.safetensors`, left by a run, a training or a conversion, and checked when it is opened."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,15 @@ def open_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float32]]]:
         return found, load_file(paths[FILE])
     except SafetensorError as error:
         raise UserError(f"{where}/{FILE}: expected a .safetensors file, got: {error}") from error
+
+
+def read_scores(model: str) -> dict[str, Any]:
+    """Metrics by split that a training's manifest beside the model tells; none where there is no manifest."""
+    system, root = files.open_url(model)
+    if MANIFEST not in files.list_folder(system, root):
+        return {}
+    manifest = _read_manifest(f"{files.full_url(system, root)}/{MANIFEST}")
+    return {manifest.job["data"]["val"]: manifest.metrics} if manifest.kind == "train" else {}
 
 
 def _read_manifest(url: str) -> Manifest:

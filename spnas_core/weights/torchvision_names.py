@@ -7,7 +7,7 @@ bare classifier (``layer1.0.conv1.weight``, ``fc.weight``). Source: torchvision 
 import re
 from collections.abc import Iterable, Mapping
 
-from spnas_core.arch import Arch, blocks, parse
+from spnas_core.arch import Arch, Block, blocks, parse
 from spnas_core.errors import UserError
 
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -89,25 +89,55 @@ def to_torchvision(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     return _complete({name: theirs.get(name) for name in names}, f"names of {arch}, serial, with the 7x7 stem")
 
 
+def to_module(arch: Arch, names: Iterable[str]) -> dict[str, str]:
+    """Name of each of our `names` of a detector in the module that an export ships, `export/shipped/net.py`.
+
+    These are torchvision's, and where it has none, for the 3x3 stem, the copies and their connections, like ours. UserError for a name that
+    the module has no place for, such as those of a cascade.
+    """
+    beyond = {_BODY + theirs: f"backbone.{ours}" for theirs, ours in _beyond(arch).items()}
+    table = {ours: theirs for found in (_table(arch, detector=True), _tensors(beyond)) for theirs, ours in found.items()}
+    return _complete({name: table.get(name) for name in names}, f"names of {arch} with a plain pyramid and one box head")
+
+
 def _table(arch: Arch, detector: bool) -> dict[str, str]:
     """Our name of every tensor that torchvision's net of this architecture may have; convolutions with a bias or without."""
     body = {"conv1": "backbone.stem.conv", "bn1": "backbone.stem.bn"}
     first = {block.stage: block.index for block in reversed(blocks(arch))}
     for block in blocks(arch):
-        theirs, ours = f"layer{block.stage + 1}.{block.index - first[block.stage]}.", f"backbone.blocks.{block.index}."
-        for number in range(1, 3 if arch.block_type.expansion == 1 else 4):
-            body |= {f"{theirs}conv{number}": f"{ours}conv{number}", f"{theirs}bn{number}": f"{ours}bn{number}"}
-        if block.projection:
-            body |= {f"{theirs}downsample.0": f"{ours}shortcut.conv", f"{theirs}downsample.1": f"{ours}shortcut.bn"}
-    if detector:
-        owners = {_BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
-        for level in range(len(arch.stages)):
-            owners |= {f"backbone.fpn.{side}_blocks.{level}.0": f"neck.{side}.{level}" for side in ("inner", "layer")}
-    else:
-        owners = {**body, "fc": "score"}
-    return {
-        f"{theirs}.{kind}": f"{ours}.{own}" for theirs, ours in owners.items() for kind, own in (_NORM if ".bn" in ours else _PLAIN).items()
-    }
+        body |= _layers(arch, block, f"layer{block.stage + 1}.{block.index - first[block.stage]}", f"backbone.blocks.{block.index}")
+    if not detector:
+        return _tensors({**body, "fc": "score"})
+    owners = {_BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
+    for level in range(len(arch.stages)):
+        owners |= {f"backbone.fpn.{side}_blocks.{level}.0": f"neck.{side}.{level}" for side in ("inner", "layer")}
+    return _tensors(owners)
+
+
+def _beyond(arch: Arch) -> dict[str, str]:
+    """Our name of every layer of a backbone that torchvision has no name for."""
+    found = {name: f"stem.{name}" for name in ("conv1", "bn1", "conv2", "bn2")}
+    for stage, count in enumerate(arch.parallel):
+        members = [block for block in blocks(arch) if block.stage == stage]
+        for place in (f"{stage}.{copy}" for copy in range(count)):
+            found |= {f"connect.{place}.0": f"connect.{place}.conv", f"connect.{place}.1": f"connect.{place}.bn"}
+            for position, block in enumerate(members):
+                found |= _layers(arch, block, *(f"copies.{place}.{position}",) * 2)
+    return found
+
+
+def _layers(arch: Arch, block: Block, theirs: str, ours: str) -> dict[str, str]:
+    """Our name of every layer of the block that they call `theirs`."""
+    kinds = [f"{kind}{number}" for number in range(1, 3 if arch.block_type.expansion == 1 else 4) for kind in ("conv", "bn")]
+    found = {f"{theirs}.{kind}": f"{ours}.{kind}" for kind in kinds}
+    if block.projection:
+        found |= {f"{theirs}.downsample.0": f"{ours}.shortcut.conv", f"{theirs}.downsample.1": f"{ours}.shortcut.bn"}
+    return found
+
+
+def _tensors(layers: dict[str, str]) -> dict[str, str]:
+    """Our name of every tensor of the layers; convolutions with a bias or without."""
+    return {f"{theirs}.{k}": f"{ours}.{own}" for theirs, ours in layers.items() for k, own in (_NORM if ".bn" in ours else _PLAIN).items()}
 
 
 def _current(name: str) -> str:

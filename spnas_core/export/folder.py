@@ -1,0 +1,71 @@
+"""The folder that an export writes: the network, `model.json`, the code that detects with it, and a card for whoever finds it."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+from safetensors.numpy import save
+
+from spnas_core import arch as architecture
+from spnas_core import search
+from spnas_core.convert import check_parts
+from spnas_core.errors import UserError
+from spnas_core.export.card import readme
+from spnas_core.jobs import evaluate
+from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.step import get_weights
+from spnas_core.store.storage import Storage
+from spnas_core.weights.checkpoint import FILE
+from spnas_core.weights.model_folder import MODEL, Model, read_scores
+from spnas_core.weights.torchvision_names import to_module
+
+Format = Literal["mindir", "onnx", "torchvision"]
+SHIPPED = Path(__file__).parent / "shipped"
+DETECT, NET, README = "detect.py", "net.py", "README.md"
+
+
+def export(model: str, form: Format) -> dict[str, bytes]:
+    """Files by name of the model folder at `model`, a path or URL, in another form; UserError where that form cannot hold it."""
+    net, found = evaluate.open_model(model)
+    files = {"onnx": _onnx, "mindir": _mindir, "torchvision": _torchvision}[form](net, found, model)
+    categories = tuple((one.id, one.name) for one in found.classes)
+    document = found.model_dump(mode="json") | evaluate.model_document(found.arch, found.detector, categories)
+    document["scores"] = document.get("scores") or read_scores(model)
+    cost = search.candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
+    files |= {MODEL: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
+    return files | {DETECT: (SHIPPED / DETECT).read_bytes()}
+
+
+def publish(files: dict[str, bytes], url: str) -> None:
+    """Write the files to a folder at any fsspec URL."""
+    target = Storage(url)
+    for name, content in files.items():
+        target.write(name, content)
+
+
+def _onnx(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
+    try:
+        from spnas_core.export.onnx_model import onnx_model
+    except ModuleNotFoundError as error:
+        raise UserError(f"--format onnx: expected the package {error.name}, found none: pip install 'spnas[onnx]'") from error
+    return {"model.onnx": onnx_model(found, get_weights(net))}
+
+
+def _mindir(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
+    """One image at a time: MindSpore compiles for fixed shapes."""
+    height, width = found.detector.image_size
+    inputs = np.zeros((1, 3, height, width), np.float32), np.array([[height, width]], np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        ms.export(net, *map(Tensor, inputs), file_name=f"{folder}/model", file_format="MINDIR")
+        return {"model.mindir": Path(folder, "model.mindir").read_bytes()}
+
+
+def _torchvision(net: FasterRCNN, found: Model, model: str) -> dict[str, bytes]:
+    arch, weights = architecture.parse(found.arch), get_weights(net)
+    check_parts(arch, found.detector, model)
+    names = to_module(arch, weights)
+    return {FILE: save({names[name]: array for name, array in weights.items()}), NET: (SHIPPED / NET).read_bytes()}

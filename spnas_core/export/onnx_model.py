@@ -1,0 +1,26 @@
+"""A detector as an ONNX model, from its architecture, its settings and its weights."""
+
+from spnas_core import arch as architecture
+from spnas_core.anchors import anchor_grid
+from spnas_core.export.features import Features
+from spnas_core.export.graph import Graph
+from spnas_core.export.heads import Heads
+from spnas_core.transfer import Weights
+from spnas_core.weights.model_folder import Model
+
+
+def onnx_model(card: Model, weights: Weights) -> bytes:
+    """Content of the model's file; its inputs and outputs are those of `models.detector.FasterRCNN`, by name, for any batch.
+
+    images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D), before soft-NMS where there is one.
+    """
+    arch, settings = architecture.parse(card.arch), card.detector
+    graph = Graph(weights)
+    maps = Features(graph, arch, settings).pyramid("images")
+    heads = Heads(graph, settings, anchor_grid(arch, settings), len(card.classes), maps, "image_hw")
+    boxes, scores, labels = heads.detect(*heads.propose())
+    count = ("batch", "detections")
+    return graph.model(
+        {"images": ("batch", 3, *settings.image_size), "image_hw": ("batch", 2)},
+        {"boxes": (boxes, "float32", (*count, 4)), "scores": (scores, "float32", count), "labels": (labels, "int64", count)},
+    )

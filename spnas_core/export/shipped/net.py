@@ -1,0 +1,150 @@
+"""The network of this folder in PyTorch: torchvision's Faster R-CNN, on a backbone of torchvision's residual blocks.
+
+    from net import build
+
+    model = build("this/folder")  # a torchvision.models.detection.FasterRCNN with its weights, to use or to train on
+
+The backbone is a text, TYPE_SERIAL_PARALLEL. TYPE: b BasicBlock, r Bottleneck, x(32x4d) ResNeXt. SERIAL: one digit per block, 2 doubles the
+channels; `-` ends a stage, and the next begins with stride 2. PARALLEL: how many copies of each stage stand beside it.
+Needs torch, torchvision and safetensors.
+"""
+
+import json
+import re
+from collections import OrderedDict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+
+def build(folder: str | Path) -> FasterRCNN:
+    """Build the network and load its weights; it is in evaluation mode."""
+    card = json.loads((Path(folder) / "model.json").read_text())
+    settings, classes = card["detector"], len(card["classes"])
+    height, width = settings["image_size"]
+    backbone = Backbone(card["arch"], settings)
+    levels = len(backbone.channels)
+    sides = [settings["anchor_scale"] * (4 << level) for level in range(levels + 1)]
+    soft = settings["soft_nms"] is not None  # its candidates are what comes out: none is removed here
+    model = FasterRCNN(
+        backbone,
+        min_size=min(height, width),
+        max_size=max(height, width),
+        rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in sides), (tuple(settings["anchor_ratios"]),) * (levels + 1)),
+        rpn_pre_nms_top_n_test=settings["proposals_test"],
+        rpn_post_nms_top_n_test=settings["proposals_test"],
+        rpn_pre_nms_top_n_train=settings["proposals_train"],
+        rpn_post_nms_top_n_train=settings["proposals_train"],
+        rpn_batch_size_per_image=settings["rpn_batch"],
+        rpn_nms_thresh=settings["rpn_nms"],
+        box_roi_pool=MultiScaleRoIAlign([str(level) for level in range(levels)], 7, 2, canonical_scale=28 * settings["anchor_scale"]),
+        box_head=TwoMLPHead(settings["fpn_channels"] * 49, settings["head_channels"]),
+        box_predictor=FastRCNNPredictor(settings["head_channels"], classes + 1),
+        box_batch_size_per_image=settings["roi_batch"],
+        box_score_thresh=settings["score_threshold"],
+        box_nms_thresh=1.0 if soft else settings["box_nms"],
+        box_detections_per_img=settings["detections"] * (20 if soft else 1),
+    )
+    model.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+    return model.eval()
+
+
+class Backbone(nn.Module):
+    """Stages and pyramid, under the names of torchvision's `BackboneWithFPN`."""
+
+    def __init__(self, arch: str, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.body = Body(arch, settings)
+        self.channels = self.body.channels
+        self.out_channels = settings["fpn_channels"]
+        self.fpn = FeaturePyramidNetwork(self.channels, self.out_channels, LastLevelMaxPool())
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Map images (B, 3, H, W) to the maps (B, C, H_l, W_l) of all levels, the pooled one last."""
+        maps: dict[str, Tensor] = self.fpn(OrderedDict((str(level), y) for level, y in enumerate(self.body(x))))
+        return maps
+
+
+class Body(nn.Module):
+    """Stem and stages, under the names of torchvision's `ResNet`, and the parallel copies of stages."""
+
+    def __init__(self, arch: str, settings: dict[str, Any]) -> None:
+        super().__init__()
+        kind, serial, parallel = arch.split("_")
+        width = settings["base_width"]
+        self.norm = partial(FrozenBatchNorm2d if settings["norm"] == "frozen" else nn.BatchNorm2d, eps=settings["norm_epsilon"])
+        self.block = self.residual(kind)
+        self.small = settings["stem"] == "3x3"
+        first = width // 2 if self.small else width
+        self.conv1 = nn.Conv2d(3, first, 3 if self.small else 7, 2, 1 if self.small else 3, bias=False)
+        self.bn1 = self.norm(first)
+        if self.small:
+            self.conv2, self.bn2 = nn.Conv2d(first, width, 3, 2, 1, bias=False), self.norm(width)
+        self.copies_of = [int(count) for count in parallel.split("-")]
+        self.shared = settings["share_weights"]
+        self.channels: list[int] = []  # of every stage's output
+        self.connect, self.copies = nn.ModuleList(), nn.ModuleList()
+        inputs, planes = width, width
+        for level, (digits, count) in enumerate(zip(serial.split("-"), self.copies_of, strict=True)):
+            make = partial(self.stage, inputs, planes, digits, 2 if level else 1)
+            stage, outputs, planes = make()
+            self.add_module(f"layer{level + 1}", stage)
+            connections = min(count, 1) if self.shared else count
+            self.connect.append(nn.ModuleList(self.projection(outputs, inputs, 1) for _ in range(connections)))
+            self.copies.append(nn.ModuleList() if self.shared else nn.ModuleList(make()[0] for _ in range(count)))
+            self.channels.append(outputs)
+            inputs = outputs
+
+    def residual(self, kind: str) -> Any:
+        """Give the class of the blocks, with groups and base width."""
+        if kind == "b":
+            return BasicBlock
+        groups, base_width = map(int, re.findall(r"\d+", kind)) if kind != "r" else (1, 64)
+        return partial(Bottleneck, groups=groups, base_width=base_width)
+
+    def projection(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
+        """1x1 convolution and norm."""
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), self.norm(outputs))
+
+    def stage(self, inputs: int, planes: int, digits: str, stride: int) -> tuple[nn.Sequential, int, int]:
+        """Make the blocks of one stage; also returns its output channels, and its planes."""
+        blocks = []
+        for digit in digits:
+            planes *= int(digit)
+            outputs = planes * (1 if self.block is BasicBlock else 4)
+            shortcut = self.projection(inputs, outputs, stride) if stride != 1 or inputs != outputs else None
+            blocks.append(self.block(inputs, planes, stride, shortcut, norm_layer=self.norm))
+            inputs, stride = outputs, 1
+        return nn.Sequential(*blocks), inputs, planes
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Give the outputs (B, C_l, H_l, W_l) of the stages. Copies chain from the last to the first and into the stage, by connections."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x))) if self.small else F.max_pool2d(x, 3, 2, 1)
+        outputs: list[Tensor] = []
+        previous: list[Tensor] = []
+        for level, count in enumerate(self.copies_of):
+            stage = self.get_submodule(f"layer{level + 1}")
+            following = self.copies_of[level + 1] if level + 1 < len(self.copies_of) else 0
+            kept: list[Tensor] = []
+            carry: Tensor | float = 0.0
+            for number in reversed(range(count)):
+                z = previous[min(number, len(previous) - 1)] if previous else x
+                z = (stage if self.shared else self.copies[level][number])(z + carry)
+                if number < following:
+                    kept.insert(0, z)
+                carry = F.interpolate(self.connect[level][0 if self.shared else number](z), x.shape[-2:])
+            x = stage(x + carry)
+            outputs.append(x)
+            previous = kept
+        return outputs
