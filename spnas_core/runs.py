@@ -90,7 +90,7 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
     """Say in what two records differ: `serial.rounds 3, now 4`."""
     if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
         return "with other settings"
-    old, new = _flat(before["settings"]), _flat(now["settings"])
+    old, new = flat(before["settings"]), flat(now["settings"])
     found = [f"{key} {old.get(key)}, now {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
     if not isinstance(before.get("data"), dict) or before["data"].get("fingerprint") != now["data"]["fingerprint"]:
         found.append("other data")
@@ -98,9 +98,9 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
     return "; ".join(found[:_SHOWN]) + more or "by another version of the program"
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings by dotted keys."""
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings, or any nested mapping, by dotted keys."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found

@@ -27,6 +27,7 @@ from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.schedule import learning_rate
+from spnas_core.settings import Detector, Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.weights import checkpoint
 
@@ -50,17 +51,12 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     weights, audit = start.start_detector(job, store, get_weights(net))
     set_weights(net, weights)
     start.choose_trained(net, job, audit)
-    decays = start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
-    step = TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
-    cache, share = ImageCache(), rank().share
+    step = make_step(net, recipe)
+    cache = ImageCache()
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 
     def batches(epoch: int, first: int) -> Iterator[Arrays]:
-        parts = (settings.image_size, recipe, settings.max_boxes, job.seed, epoch, first, cache)
-        stream = loader.train_batches(train_split, *parts, share=share)
-        for number, batch in enumerate(stream, start=epoch * steps + first):
-            noise = (one[share] for one in draw_noise(net, recipe.batch, settings.max_boxes, job.seed, number))
-            yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
+        return inputs(net, train_split, settings, recipe, job.seed, epoch, first, cache)
 
     def score(epoch: int) -> dict[str, Any]:
         if not recipe.eval_epochs or (epoch + 1) % recipe.eval_epochs or epoch + 1 == recipe.epochs:
@@ -99,6 +95,23 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
     return {**scores.document(), **counts, "seconds": history[-1]["seconds"], "epochs": epochs, "inherited": audit.share}
+
+
+def make_step(net: FasterRCNN, recipe: Recipe) -> TrainStep:
+    """Step that trains those parameters of `net` which are to be trained."""
+    decays = start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
+    return TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
+
+
+def inputs(
+    net: FasterRCNN, split: coco.Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
+) -> Iterator[Arrays]:
+    """Yield what the steps of an epoch take, from step `first` on: images, sizes, boxes, labels, noise; of a rank its share."""
+    share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)
+    stream = loader.train_batches(split, settings.image_size, recipe, settings.max_boxes, seed, epoch, first, cache, share=share)
+    for number, batch in enumerate(stream, start=epoch * steps + first):
+        noise = (one[share] for one in draw_noise(net, recipe.batch, settings.max_boxes, seed, number))
+        yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
 
 
 def take_state(job: TrainJob, store: Store, folder: Path) -> None:
