@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import check, model, store, study, vega
+from flows.commands import check, doctor, model, plan, status, store, study, vega
 from flows.options import AsJson, DataUrl, Overrides, Preset, StoreUrl
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
@@ -159,6 +159,9 @@ def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
 
 
 app.add_typer(check.app)
+app.add_typer(plan.app)
+app.add_typer(status.app)
+app.add_typer(doctor.app)
 app.add_typer(vega.app)
 app.add_typer(model.app)  # eval, predict, convert
 app.add_typer(store.app, name="store")

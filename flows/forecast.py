@@ -12,7 +12,7 @@ from spnas_core.cost import Cost
 from spnas_core.course import Course, course, what_is_known
 from spnas_core.errors import UserError
 from spnas_core.extremes import extremes
-from spnas_core.forecast import PLAYS, RUN, forecast, speed_of
+from spnas_core.forecast import PLAYS, RUN, Measured, forecast, speed_of
 from spnas_core.job import Job, MeasureJob, TrainJob
 from spnas_core.jobs import graphs
 from spnas_core.jobs.progress import log_line
@@ -56,15 +56,15 @@ def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
         "data": plan.counts.model_dump(),
         "settings": _differing(settings),
         "nets": {name: _net(plan, *one, speed) for name, one in nets.items()},
-        "measured": [{"arch": arch, "batch": batch, **metrics, "outside": outside} for arch, _, batch, metrics, outside in measurements],
+        "measured": [{"arch": one.arch, "batch": one.batch, **one.metrics, "outside": one.outside} for one in measurements],
         "stages": {name: {**share.__dict__, "finished": finished[name]} for name, share in stages.items()},
         "total": total,
         "notes": _notes(plan, speed),
     }
 
 
-def measure(plan: Plan, first: Course) -> list[tuple[str, Detector, int, dict[str, Any], float]]:
-    """Measure the start net and the net of most MACs of a course; arguments for `speed_of`."""
+def measure(plan: Plan, first: Course) -> list[Measured]:
+    """Measure the start net and the net of most MACs of a course."""
     settings = plan.settings
     jobs = [step.job for step in first.steps if isinstance(step.job, TrainJob)]
     largest = max(jobs, key=lambda job: plan.cost_of(parse(job.arch), job.detector).macs)
@@ -72,7 +72,7 @@ def measure(plan: Plan, first: Course) -> list[tuple[str, Detector, int, dict[st
     return [_measure(plan, arch, detector, recipe) for arch, (detector, recipe) in nets.items()]
 
 
-def _measure(plan: Plan, arch: str, detector: Detector, recipe: Recipe) -> tuple[str, Detector, int, dict[str, Any], float]:
+def _measure(plan: Plan, arch: str, detector: Detector, recipe: Recipe) -> Measured:
     settings = plan.settings
     share = recipe.model_copy(update={"batch": recipe.batch // settings.devices_per_job})
     job = MeasureJob(arch=arch, detector=detector, recipe=share, data=plan.data, device_target=settings.device_target)
@@ -83,7 +83,7 @@ def _measure(plan: Plan, arch: str, detector: Detector, recipe: Recipe) -> tuple
         device = contextlib.nullcontext(settings.devices[:1])
         found = run_job(job, store, devices=device, threads=threads, timeout=settings.timeout(job.kind), memory_gb=settings.memory_gb)
         outside = time.monotonic() - begun - float(found.metrics["inside"])
-    return arch, detector, share.batch, found.metrics, outside
+    return Measured(arch, detector, share.batch, found.metrics, outside)
 
 
 def is_kept(plan: Plan, job: Job) -> bool:

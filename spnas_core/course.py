@@ -5,7 +5,7 @@ the flow's decisions (flows/spnas.py) are made here again, without doing anythin
 not there yet from one that is made up. What is asked for before the first made-up result is sure, the rest one way that the run may go.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from spnas_core.arch import parse
 from spnas_core.config import MEASURED, StageName
 from spnas_core.errors import JobError
-from spnas_core.job import Job, TrainJob, Weights, digest
+from spnas_core.job import Job, ReigniteJob, TrainJob, Weights, digest
 from spnas_core.ledger import Stage, Trial, best, reignitions, survivors
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, Split, chosen_net, short
@@ -57,8 +57,11 @@ class Course:
         return tuple(step for group in self.groups for step in group)
 
 
-def what_is_known(plan: Plan) -> Known:
-    """Look results up in the store of a plan: a failure where the record of a finished round has it, else the artifact, once for each."""
+def what_is_known(plan: Plan, held: dict[str, Ended] | None = None) -> Known:
+    """Look results up in the store of a plan: a failure where the record of a finished round has it, else the artifact, once for each.
+
+    What is found is kept in `held` too, where it is not looked for again.
+    """
     failures: dict[str, JobError] = {}
     _, newest = newest_round(plan, Record(name="fine_tune", key="", ledger=()))
     if isinstance(plan.store.manifest(f"stage/{plan.keys['parallel']}"), Manifest):
@@ -66,13 +69,15 @@ def what_is_known(plan: Plan) -> Known:
     for trial in newest.ledger:
         if trial.failure:
             failures[trial.digest] = JobError(trial.failure, "")  # type: ignore[arg-type]
-    seen: dict[str, Ended | None] = {}
+    seen: dict[str, Ended | None] = dict(held or {})
 
     def known(job: Job) -> Ended | None:
         key = digest(job)
         if key not in seen:
             found = failures.get(key) or plan.store.manifest(f"{job.kind}/{key}")
-            seen[key] = None if isinstance(found, str) else found
+            seen[key] = ended = None if isinstance(found, str) else found
+            if held is not None and ended:
+                held[key] = ended
         return seen[key]
 
     return known
@@ -160,12 +165,13 @@ class _Player:
 
     def measure(self, stage: StageName, number: int, nets: Sequence[Trial | TrainJob]) -> list[dict[str, float]]:
         """Measure nets one by one, where the settings ask for it."""
-        plan, found = self.plan, []
+        plan = self.plan
+        found: list[dict[str, float]] = []
         for net in nets if plan.settings.measures else ():
             detector = net.detector if isinstance(net, TrainJob) else net.detector(plan.settings.detector)
             (ended,) = self.run(stage, number, [(f"benchmark {short(net.arch)}", plan.benchmark(net.arch, detector))])
             found.append({} if isinstance(ended, JobError) else {name: float(ended.metrics[name]) for name in MEASURED})
-        return found or [{} for _ in nets]
+        return found if plan.settings.measures else [{} for _ in nets]
 
     def candidates(self, stage: Stage, number: int, settings: Candidates, work: Sequence[tuple[TrainJob, Trial]]) -> None:
         """Train a round as tasks/candidates.py does, and enter how its trials ended."""
@@ -209,5 +215,6 @@ def _inside(limit: tuple[float | None, float | None]) -> float:
 
 
 def _epochs(job: Job) -> int:
-    recipe: Mapping[str, Any] | Any = getattr(job, "recipe", None)
-    return int(getattr(job, "stop", None) or recipe.epochs) if recipe else 0
+    if isinstance(job, TrainJob):
+        return job.stop or job.recipe.epochs
+    return job.recipe.epochs if isinstance(job, ReigniteJob) else 0

@@ -6,7 +6,7 @@ better grows larger ones. What the store holds already takes no time.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from spnas_core.arch import Arch, parse
 from spnas_core.config import STAGE_NAMES, StageName
@@ -18,7 +18,7 @@ from spnas_core.job import EvaluateJob, Job, ReigniteJob, TrainJob
 from spnas_core.plan import Plan
 from spnas_core.search import candidate_cost
 from spnas_core.settings import Detector
-from spnas_core.speed import WARM, Line, Speed, fit, makespan
+from spnas_core.speed import WARM, Speed, fit, makespan
 
 PLAYS = 8
 RUN = 12.0  # s of a run beside its jobs: Prefect's server starts, the report is written
@@ -41,6 +41,16 @@ class Share:
     bytes: float
 
 
+class Measured(NamedTuple):
+    """What jobs/measure.py has measured of one net in steps of `batch` images, and the seconds outside of that job."""
+
+    arch: str
+    detector: Detector
+    batch: int
+    metrics: dict[str, float]
+    outside: float
+
+
 def forecast(plan: Plan, courses: Sequence[Course], speed: Speed | None, kept: Kept) -> dict[StageName, Share]:
     """Forecast each stage, over all `courses`; `kept` tells whether the graphs of a job are compiled. No seconds without `speed`."""
     found = {}
@@ -49,6 +59,8 @@ def forecast(plan: Plan, courses: Sequence[Course], speed: Speed | None, kept: K
         groups = [[group for group in one.groups if group[0].stage == name] for one in courses]
         steps = [[step for group in those for step in group] for those in groups]
         times = [sum(clock.group(group) for group in those) for clock, those in zip(clocks, groups, strict=False)]
+        if all(step.ended is not None for those in steps for step in those):
+            times = [0.0]
         found[name] = Share(
             jobs=_mean(map(len, steps)),
             held=min(sum(step.ended is not None for step in those) for those in steps),
@@ -90,7 +102,7 @@ def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: floa
     """Seconds of a job that trains `epochs`; `compiling` is the share of its compiling that is left."""
     counts, arch = plan.counts, parse(job.arch)
     devices = plan.settings.devices_per_job
-    images = _image_gmacs(plan, arch, job.detector)
+    images = image_gmacs(plan, arch, job.detector)
 
     def evaluation(count: int) -> float:
         return compiling * speed.eval_compile.at(graph_blocks(arch)) + count * (speed.image.at(images) + speed.decode) / devices
@@ -137,21 +149,20 @@ def graph_blocks(arch: Arch) -> int:
     return sum(len(stage) * (1 + copies) for stage, copies in zip(arch.stages, arch.parallel, strict=True))
 
 
-def _image_gmacs(plan: Plan, arch: Arch, detector: Detector) -> float:
+def image_gmacs(plan: Plan, arch: Arch, detector: Detector) -> float:
+    """GMACs of one image in a detector."""
     return candidate_cost(arch, detector, plan.classes).macs / 1e9
 
 
-def speed_of(plan: Plan, measured: Sequence[tuple[str, Detector, int, dict[str, Any], float]]) -> Speed:
-    """Fit lines through what was measured of nets: architecture, detector, batch, metrics of jobs/measure.py, seconds outside of it."""
-    points = []
-    for text, detector, batch, metrics, outside in measured:
-        arch = parse(text)
-        points.append((graph_blocks(arch), batch, _image_gmacs(plan, arch, detector), metrics, outside))
-    lines: dict[str, Line] = {
-        "train_compile": fit((blocks, m["train_compile"]) for blocks, _, _, m, _ in points),
-        "step": fit((batch * gmacs, m["step"]) for _, batch, gmacs, m, _ in points),
-        "eval_compile": fit((blocks, m["eval_compile"]) for blocks, _, _, m, _ in points),
-        "image": fit((gmacs, m["image"]) for _, _, gmacs, m, _ in points),
-        "memory_mb": fit((batch * gmacs, m["memory_mb"]) for _, batch, gmacs, m, _ in points),
-    }
-    return Speed(start=_mean(p[-1] for p in points), decode=_mean(p[3]["decode"] for p in points), **lines)
+def speed_of(plan: Plan, measured: Sequence[Measured]) -> Speed:
+    """Fit lines through what was measured of some nets."""
+    points = [(one, graph_blocks(parse(one.arch)), image_gmacs(plan, parse(one.arch), one.detector)) for one in measured]
+    return Speed(
+        start=_mean(one.outside + one.metrics["prepare"] for one in measured),
+        train_compile=fit((blocks, one.metrics["train_compile"]) for one, blocks, _ in points),
+        step=fit((one.batch * gmacs, one.metrics["step"]) for one, _, gmacs in points),
+        eval_compile=fit((blocks, one.metrics["eval_compile"]) for one, blocks, _ in points),
+        image=fit((gmacs, one.metrics["image"]) for one, _, gmacs in points),
+        decode=_mean(one.metrics["decode"] for one in measured),
+        memory_mb=fit((one.batch * gmacs, one.metrics["memory_mb"]) for one, _, gmacs in points),
+    )

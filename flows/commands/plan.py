@@ -46,7 +46,7 @@ def plan(
 
 def _print(bill: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from spnas_core.jobs.progress import duration
 
@@ -57,9 +57,9 @@ def _print(bill: dict[str, Any]) -> None:
     console.print("\nSettings that differ from the defaults:")
     for key, (value, _) in bill["settings"].items():
         console.print(f"  {key} = {json.dumps(value)}", markup=False)
-    nets = Table("net", "architecture", box=None, pad_edge=False)
+    nets = Table("net", Column("architecture", overflow="fold"), box=None, pad_edge=False)
     for name in ("parameters", "GMACs", "memory of a training"):
-        nets.add_column(name, justify="right")
+        nets.add_column(name, justify="right", no_wrap=True)
     for name, one in bill["nets"].items():
         memory = f"{one['memory_mb'] / 1e3:.1f} GB" if one["memory_mb"] else "-"
         nets.add_row(name, one["arch"], f"{one['params'] / 1e6:.2f} M", f"{one['macs'] / 1e9:.2f}", memory)
@@ -73,8 +73,8 @@ def _print(bill: dict[str, Any]) -> None:
         console.print(f"    evaluation  {one['image']:.4f} s an image, after {one['eval_compile']:.1f} s of compiling")
         console.print(f"    reading     {one['decode']:.4f} s an image, two threads together")
     table = Table("stage", box=None, pad_edge=False)
-    for name in ("trainings and other jobs", "in the store", "epochs", "time", "from", "to", "storage"):
-        table.add_column(name, justify="right")
+    for name in ("jobs", "in the store", "epochs", "time", "from", "to", "storage"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, row in {**bill["stages"], "all": bill["total"]}.items():
         times = [duration(row[key]) if row[key] is not None else "-" for key in ("seconds", "least", "most")]
         state = "finished" if row.get("finished") else str(row["held"])

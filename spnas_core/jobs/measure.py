@@ -28,11 +28,11 @@ WARM_UP, LEAST, MOST, SECONDS = 1, 3, 60, 4.0  # steps, or batches of the evalua
 
 
 def run(job: MeasureJob, desk: Desk) -> dict[str, Any]:
-    """Do the job and return its metrics, in seconds and MB.
+    """Do the job and return its metrics, in seconds and MB; JobError ``diverged`` where a loss is not finite.
 
-    `decode`: of one image that is read and resized; `train_compile`, `step`; `eval_compile`, `image`: of an evaluation; `memory_mb`: the
-    peak of the training (of the device; on the CPU of the process, the graph compiler's included); `inside`: all that it took in here.
-    JobError ``diverged`` where a loss is not finite.
+    `prepare`: until data and net are there; `decode`: of one image that is read and resized; `train_compile`, `step`; `eval_compile`,
+    `image`: of an evaluation; `memory_mb`: the peak of the training (of the device; on the CPU of the process, the graph compiler's
+    included); `inside`: all that it took in here.
     """
     begun = time.perf_counter()
     os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
@@ -45,10 +45,10 @@ def run(job: MeasureJob, desk: Desk) -> dict[str, Any]:
     start.freeze(net, arch, settings)
     step = train.make_step(net, recipe)
 
-    clock = time.perf_counter()
+    ready = time.perf_counter()
     stream = train.inputs(net, split, settings, recipe, 0, 0, 0, ImageCache(0))
     batches = list(itertools.islice(stream, max(1, DECODED // recipe.batch)))
-    decode = (time.perf_counter() - clock) / (len(batches) * recipe.batch)
+    decode = (time.perf_counter() - ready) / (len(batches) * recipe.batch)
     desk.report({"event": "compile"})
 
     def one_step(number: int) -> None:
@@ -69,6 +69,7 @@ def run(job: MeasureJob, desk: Desk) -> dict[str, Any]:
 
     eval_compile, batch_seconds, _ = clocked(one_batch)
     return {
+        "prepare": ready - begun,
         "decode": decode,
         "train_compile": train_compile,
         "step": step_seconds,

@@ -29,6 +29,7 @@ from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.schedule import learning_rate
 from spnas_core.settings import Detector, Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.timing import Stopwatch
 from spnas_core.weights import checkpoint
 
 LOSS_SCALE = 1024.0  # of float16 trainings
@@ -75,13 +76,18 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
         take_state(job, store, desk.resume)
     gather(None)  # the others find it there
     history = run_epochs(step, batches, rate, epochs, steps, desk, score)
-    detections = evaluate.detect(net, val_split, settings, cache)
-    if not rank().first:
-        return {}
+    desk.report({"event": "evaluate"})
+    watch = Stopwatch(history[-1]["timing"])
+    with watch.during("evaluation"):
+        detections = evaluate.detect(net, val_split, settings, cache)
+        if not rank().first:
+            return {}
+        scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
     if job.stop:
         save_checkpoint(step, history, [], out / CHECKPOINT)
-    scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
-    history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
+    found = {name: scores.stats[name] for name in ("AP", "AP50")}
+    history[-1] |= {**found, "timing": watch.seconds}
+    desk.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **found, "timing": watch.seconds})
     save_file(get_weights(net), out / checkpoint.FILE)
     documents = {
         "model": evaluate.model_document(job.arch, settings, train_split.categories),
@@ -94,7 +100,8 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     whole = search.candidate_cost(arch, settings, len(train_split.categories))
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
-    return {**scores.document(), **counts, "seconds": history[-1]["seconds"], "epochs": epochs, "inherited": audit.share}
+    took = {"seconds": history[-1]["seconds"], "timing": history[-1]["timing"]}
+    return {**scores.document(), **counts, **took, "epochs": epochs, "inherited": audit.share}
 
 
 def make_step(net: FasterRCNN, recipe: Recipe) -> TrainStep:
