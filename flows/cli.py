@@ -146,13 +146,13 @@ def _continue(name: str, store: str, data: str | None, rounds: int, as_json: boo
 def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
     """Do a run, or look up one that is finished, and print its table."""
     from flows.local import search
-    from spnas_core.report import plain, table_of
+    from spnas_core.report import plain, plain_timing, table_of
 
     summary = search(settings, data, store)
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    typer.echo(f"\n{plain(table_of(summary))}\n")
+    typer.echo(f"\n{plain(table_of(summary))}\n\n{plain_timing(summary['timing'])}\n")
     for note in summary["notes"]:
         typer.echo(note)
     typer.echo(f"Report, trials and model: {summary['folder']}")

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from spnas_core import timing
 from spnas_core.arch import parse
-from spnas_core.config import MEASURED, StageName
+from spnas_core.config import MEASURED, STAGE_NAMES, StageName
 from spnas_core.errors import JobError
 from spnas_core.job import Job, ReigniteJob, TrainJob, Weights, digest
 from spnas_core.ledger import Stage, Trial, best, reignitions, survivors
@@ -86,6 +87,16 @@ def what_is_known(plan: Plan, held: dict[str, Ended] | None = None) -> Known:
 def course(plan: Plan, known: Known, play: int = 0) -> Course:
     """Give the course of a run; `play` draws what is made up: the larger a net, the better it scores, but for some noise."""
     return _Player(plan, known, play).course()
+
+
+def where_time_went(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
+    """Seconds of the ended jobs, by stage and phase."""
+    found: dict[str, dict[str, float]] = {}
+    for name in STAGE_NAMES:
+        ended = [step.ended for step in steps if step.stage == name and isinstance(step.ended, Manifest)]
+        if ended:
+            found[name] = timing.total(timing.parts(one.kind, one.seconds, one.metrics) for one in ended)
+    return found
 
 
 class _Player:

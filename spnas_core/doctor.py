@@ -79,7 +79,7 @@ def _spoils(finding: Finding, facts: Mapping[str, Any]) -> bool:
 
 
 def causes_in_run(store: Store, steps: Sequence[Step], truth: Mapping[str, Any] | None) -> list[Cause]:
-    """Causes in a run: in its ended trainings, and in the scores of its start net; `truth` is the val split now, a COCO document, if any."""
+    """Causes in the ended trainings of a run, each once; `truth` is the val split as it is now, a COCO document, if it can be had."""
     found: list[Cause] = []
     for step in steps:
         if not isinstance(step.job, TrainJob) or step.ended is None:

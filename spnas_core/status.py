@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from spnas_core import timing
 from spnas_core.arch import parse
-from spnas_core.config import STAGE_NAMES
-from spnas_core.course import Course, Ended, Known, Step, course, what_is_known
+from spnas_core.course import Course, Ended, Known, Step, course, what_is_known, where_time_went
 from spnas_core.data.loader import steps_per_epoch
-from spnas_core.errors import JobError
+from spnas_core.errors import JobError, UserError
 from spnas_core.forecast import graph_blocks, image_gmacs, job_seconds
 from spnas_core.job import Job, TrainJob, digest
 from spnas_core.jobs import trail
@@ -50,18 +48,18 @@ class Status:
     """
 
     name: str
-    state: Literal["finished", "running", "failed", "not running"]
-    stage: str
-    round: int
-    rounds: int
-    done: int
-    total: int
-    jobs: tuple[JobStatus, ...]
-    best: dict[str, Any] | None
-    failures: tuple[str, ...]
-    spent: float
-    left: float | None
-    timing: dict[str, dict[str, float]]
+    state: Literal["finished", "running", "failed", "not running", "unknown"]
+    stage: str = ""
+    round: int = 0
+    rounds: int = 0
+    done: int = 0
+    total: int = 0
+    jobs: tuple[JobStatus, ...] = ()
+    best: dict[str, Any] | None = None
+    failures: tuple[str, ...] = ()
+    spent: float = 0.0
+    left: float | None = None
+    timing: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """All of it for JSON."""
@@ -93,8 +91,8 @@ class Watcher:
             (step for step in sure if isinstance(step.ended, JobError) and not step.label.startswith(("serial", "parallel"))), None
         )
         finished = plan.store.manifest(f"stage/{plan.keys['full_train']}") is not None
-        heard = any(one.state == "running" or (one.progress and one.silent < plan.settings.lease_seconds) for one in jobs)
         ended = [step for step in sure if step.ended is not None]
+        heard = any(one.state == "running" for one in jobs) or self._silent(jobs, ended, now) < plan.settings.lease_seconds
         speed = _speed(plan, ended)
         return Status(
             name=plan.settings.name,
@@ -111,6 +109,12 @@ class Watcher:
             left=0.0 if finished else sum(_left(plan, one, speed, jobs) for one in courses) / len(courses) if speed else None,
             timing=where_time_went(ended),
         )
+
+    def _silent(self, jobs: Sequence[JobStatus], ended: Sequence[Step], now: float) -> float:
+        """Seconds since some job of the run was last heard of."""
+        last = [one.progress["at"] for one in jobs if "at" in one.progress]
+        last += [trail.read(self.plan.store, step.job.kind, digest(step.job)).get("at", 0.0) for step in ended[-1:]]
+        return now - max(last, default=0.0)
 
     def _known(self, stored: Known) -> Known:
         """Look results up; of a job that failed and that no process goes on with, its failure too."""
@@ -142,18 +146,15 @@ class Watcher:
 
 
 def all_runs(store: Store) -> list[Status]:
-    """Status of every run of a store, by name."""
-    return [Watcher(store, name).look() for name in names_of_runs(store)]
+    """Status of every run of a store, by name; one whose record this version cannot read is ``unknown``, and says why."""
 
+    def look(name: str) -> Status:
+        try:
+            return Watcher(store, name).look()
+        except UserError as error:
+            return Status(name, "unknown", failures=(str(error),))
 
-def where_time_went(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
-    """Seconds of the ended jobs, by stage and phase."""
-    found: dict[str, dict[str, float]] = {}
-    for name in STAGE_NAMES:
-        ended = [step.ended for step in steps if step.stage == name and isinstance(step.ended, Manifest)]
-        if ended:
-            found[name] = timing.total(timing.parts(one.kind, one.seconds, one.metrics) for one in ended)
-    return found
+    return [look(name) for name in names_of_runs(store)]
 
 
 def _best(plan: Plan, found: Course) -> dict[str, Any] | None:

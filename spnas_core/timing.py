@@ -61,3 +61,13 @@ def total(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for phase, seconds in one.items():
             found[phase] += seconds
     return found
+
+
+def table(stages: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
+    """Rows of text, in seconds: a title, a row for each stage, and their sum."""
+    parts = (*PHASES, "other")
+    rows = [*stages.items(), ("all", total(stages.values()))]
+    return [
+        ("seconds of jobs", *parts, "sum"),
+        *((name, *(f"{row[part]:.0f}" for part in parts), f"{sum(row.values()):.0f}") for name, row in rows),
+    ]

@@ -38,6 +38,8 @@ def status(
             typer.echo(json.dumps([one.document() for one in found]))
         else:
             console.print(_runs(found) if found else f"no run in {place.url}")
+            for line in (line for one in found if one.state == "unknown" for line in one.failures):
+                console.print(line, markup=False, soft_wrap=True)
         return
     watcher = Watcher(place, run)
     now = watcher.look()
@@ -69,11 +71,11 @@ def _runs(found: list[Any]) -> Any:
 def _page(now: Any) -> Any:
     """All about one run."""
     from rich.console import Group
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
+    from spnas_core import timing
     from spnas_core.jobs.progress import duration
-    from spnas_core.timing import PHASES
 
     lines = [Text(f"{now.name}: {now.state}, {_stage(now)}, {now.done} of {now.total} jobs", "bold")]
     lines.append(Text(f"time of the jobs so far {duration(now.spent)}, left {_left(now)}"))
@@ -86,11 +88,10 @@ def _page(now: Any) -> Any:
     jobs = Table("job", "state", "progress", box=None, pad_edge=False, show_header=False)
     for one in now.jobs:
         jobs.add_row(one.label, one.state, _progress(one) if one.state == "running" else "")
-    table = Table("seconds of jobs", box=None, pad_edge=False)
-    for name in (*PHASES, "other"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for stage, row in now.timing.items():
-        table.add_row(stage, *(f"{row[name]:.0f}" for name in (*PHASES, "other")))
+    title, *rows = timing.table(now.timing)
+    table = Table(title[0], *(Column(name, justify="right", no_wrap=True) for name in title[1:]), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
     return Group(*lines, *([Text(), jobs] if now.jobs else []), *([Text(), table] if now.timing else []))
 
 
