@@ -48,7 +48,7 @@ def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
         total |= {key: total[key] + RUN for key in ("seconds", "least", "most")}
     small, large = extremes(settings, plan.cost_of)
     start = parse(settings.arch)
-    nets = {"start net": (start, settings.detector, plan.cost_of(start, settings.detector)), "smallest": small, "largest": large}
+    nets = {"start net": (start, settings.detector, plan.cost_of(start, settings.detector)), "fewest MACs": small, "most MACs": large}
     finished = {name: plan.store.manifest(f"stage/{key}") is not None for name, key in plan.keys.items()}
     return {
         "name": settings.name,

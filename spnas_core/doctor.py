@@ -75,7 +75,7 @@ def _spoils(finding: Finding, facts: Mapping[str, Any]) -> bool:
     """Whether a finding is about most of its split."""
     if finding.kind in WHOLE:
         return True
-    return finding.count > MOST * max(1, facts.get("images" if finding.kind in OF_IMAGES else "boxes", 1))
+    return bool(finding.count > MOST * max(1, facts.get("images" if finding.kind in OF_IMAGES else "boxes", 1)))
 
 
 def causes_in_run(store: Store, steps: Sequence[Step], truth: Mapping[str, Any] | None) -> list[Cause]:

@@ -16,7 +16,8 @@ from spnas_core.course import course
 from spnas_core.errors import JobError, UserError
 from spnas_core.extremes import extremes
 from spnas_core.forecast import RUN, Measured, forecast, speed_of
-from spnas_core.job import Data, TrainJob
+from spnas_core.job import Data, MeasureJob, TrainJob
+from spnas_core.jobs.runner import run_job
 from spnas_core.plan import Counts, Plan
 from spnas_core.speed import fit, makespan
 from spnas_core.store.artifacts import Store
@@ -148,6 +149,17 @@ def test_failed_candidates_have_no_children() -> None:
 
 
 @pytest.mark.training
+def test_a_few_steps_are_measured(tiny_data: Path, tmp_path: Path) -> None:
+    settings, data = presets.load("smoke"), Data(url=str(tiny_data), fingerprint="f")
+    job = MeasureJob(arch=settings.arch, detector=settings.detector, recipe=settings.fine_tune, data=data)
+    found = run_job(job, str(tmp_path)).metrics
+    assert 0 < found["step"] < found["train_compile"] < 120
+    assert 0 < found["image"] < found["eval_compile"] < 120
+    assert 0 < found["decode"] < found["prepare"] + found["decode"] < found["inside"]
+    assert 50 < found["memory_mb"] < 10_000
+
+
+@pytest.mark.long
 def test_a_plan_measures_this_device(tiny_data: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     result = run.invoke(app, ["plan", "smoke", "--data", str(tiny_data), "--store", str(store), "--json"])

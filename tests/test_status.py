@@ -1,41 +1,19 @@
 """Watching a run: what its jobs leave while they go on, where their time goes, and what TensorBoard makes of it."""
 
-import json
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
+from curves import curves
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows import presets
 from spnas_core.errors import JobError
-from spnas_core.job import Job, TrainJob, digest
-from spnas_core.jobs import runner, trail
-from spnas_core.plan import open_plan
+from spnas_core.job import Data, TrainJob, digest
+from spnas_core.jobs import trail
+from spnas_core.settings import Detector, Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.timing import PHASES, Stopwatch, parts, total
-
-READER = """
-import json, sys
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-found = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0}).Reload()
-print(json.dumps({tag: [(point.step, point.value) for point in found.Scalars(tag)] for tag in found.Tags()["scalars"]}))
-"""
-
-
-def curves(store: Store, job: Job) -> dict[str, list[tuple[int, float]]]:
-    """Points of a job's curves by their names, as TensorBoard itself reads them."""
-    (folder,) = {
-        path.rsplit("/", 1)[0]
-        for path in store.files("logs")
-        if path.startswith(f"{job.kind}/") and digest(job) in path and "events" in path
-    }
-    done = subprocess.run([sys.executable, "-c", READER, str(store.local / "logs" / folder)], capture_output=True, text=True, check=True)
-    return {tag: [tuple(point) for point in points] for tag, points in json.loads(done.stdout).items()}
 
 
 @given(st.lists(st.dictionaries(st.sampled_from((*PHASES, "other")), st.floats(0, 1e6))))
@@ -60,9 +38,6 @@ def test_a_stopwatch_goes_on_and_hears_nothing_of_what_is_done_with_an_item() ->
 
 
 def job_of(tmp_path: Path, arch: str = "x(32x4d)_1111-1111") -> tuple[Store, TrainJob]:
-    from spnas_core.job import Data
-    from spnas_core.settings import Detector, Recipe
-
     store = Store(str(tmp_path / "store"))
     return store, TrainJob(arch=arch, detector=Detector(base_width=64), recipe=Recipe(epochs=2), data=Data(url="x", fingerprint="f"))
 
@@ -110,31 +85,3 @@ def test_a_store_that_is_full_does_not_disturb_a_job(tmp_path: Path, monkeypatch
     )
     told({"event": "start"})
     told.close()
-
-
-@pytest.mark.training
-def test_a_training_that_was_stopped_goes_on_in_its_curves(tiny_data: Path, tmp_path: Path) -> None:
-    """By real processes: its epochs are there once each, and so is the time of every phase."""
-    settings = presets.load("smoke", ["fine_tune.epochs=40", "checkpoint_seconds=0.3"])
-    plan = open_plan(settings, str(tiny_data), str(tmp_path / "store"))
-    job = plan.train(settings.arch, settings.detector, settings.fine_tune)
-    told: list[dict[str, Any]] = []
-
-    def stop(event: dict[str, Any]) -> None:
-        told.append(event)
-        if event["event"] == "epoch" and event["epoch"] == 15:
-            threading.Thread(target=runner.stop_all, args=(runner.GRACE,)).start()
-
-    with pytest.raises(JobError, match="killed"):
-        runner.run_job(job, plan.store.url, on_progress=stop, checkpoint_seconds=0.3)
-    state = trail.read(plan.store, "train", digest(job))
-    assert (state["event"], state["reason"]) == ("failed", "killed")
-    ended = runner.run_job(job, plan.store.url, on_progress=told.append, checkpoint_seconds=0.3)
-    assert any(event["event"] == "resume" and event["done"] >= 30 for event in told)
-    found = curves(plan.store, job)
-    assert [step for step, _ in found["epoch/loss"]] == [2 * epoch for epoch in range(1, 41)]
-    timing = ended.metrics["timing"]
-    assert set(timing) == set(PHASES)
-    assert all(seconds > 0 for seconds in timing.values())
-    assert timing["compile"] > timing["steps"] / 80
-    assert trail.read(plan.store, "train", digest(job))["event"] == "done"

@@ -1,6 +1,7 @@
 """The command `spnas plan`: what is wrong with a run, all at once, or what it will cost, before anything runs."""
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -50,7 +51,7 @@ def _print(bill: dict[str, Any]) -> None:
 
     from spnas_core.jobs.progress import duration
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     counts = bill["data"]
     images = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "val", "test"))
     console.print(f"{bill['name']}: images {images}; {counts['boxes']:,} boxes to learn; store {bill['store']}", markup=False)

@@ -1,6 +1,7 @@
 """The command `spnas status`: how far runs are, from their store alone."""
 
 import json
+import sys
 import time
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ def status(
     from spnas_core.store.artifacts import Store
 
     place = Store(store)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     if run is None:
         found = all_runs(place)
         if as_json:
