@@ -17,10 +17,10 @@ from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
 from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import Trial, best, reignitions, volumes
-from spnas_core.plan import Plan, Split, chosen_net, open_plan, short
+from spnas_core.plan import Plan, Split, open_plan, short
 from spnas_core.report import publish_run
 from spnas_core.runs import announce_run
-from spnas_core.search import propose_parallel, propose_serial
+from spnas_core.search import chosen_net, propose_parallel, propose_serial
 from spnas_core.stages import Result, Stage, enter, newest_round, publish_stage, scores_of
 from spnas_core.store.manifest import Manifest
 from tasks.candidates import measure, train_candidates

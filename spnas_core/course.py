@@ -19,8 +19,8 @@ from spnas_core.errors import JobError
 from spnas_core.job import Job, ReigniteJob, TrainJob, Weights, digest
 from spnas_core.ledger import Stage, Trial, best, reignitions, survivors
 from spnas_core.metrics import STATS
-from spnas_core.plan import Plan, Split, chosen_net, short
-from spnas_core.search import over_budget, propose_parallel, propose_serial
+from spnas_core.plan import Plan, Split, short
+from spnas_core.search import chosen_net, over_budget, propose_parallel, propose_serial
 from spnas_core.settings import Candidates
 from spnas_core.stages import Stage as Record
 from spnas_core.stages import enter, newest_round, read_stage

@@ -15,7 +15,7 @@ from spnas_core.data.demo import make_demo
 from spnas_core.data.files import cache_folder, join, list_folder, open_url
 from spnas_core.errors import UserError
 from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
-from spnas_core.ledger import Ledger, Trial, ranked, winner
+from spnas_core.ledger import Trial
 from spnas_core.search import Proposal, candidate_cost
 from spnas_core.settings import Detector, Recipe, Settings
 from spnas_core.store.artifacts import Store
@@ -126,21 +126,6 @@ class Plan:
 def trained(trial: Trial) -> Weights:
     """Weights that the training of `trial` left."""
     return Weights(kind="train", digest=trial.digest, arch=trial.arch)
-
-
-def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:
-    """Choose the net that is trained to the end, as in the paper the best parallel one, and say so where another was ahead."""
-    objectives, score = settings.objectives, settings.objectives[0]
-    first, candidates = winner(ledger, objectives), [trial for trial in ledger if trial.stage == "parallel"]
-    stage = "start" if first.stage == "fine_tune" else first.stage
-    if not ranked(candidates, objectives):
-        return first, [f"No parallel net was trained with success: the final net is the best of all, the {stage} net {first.arch}."]
-    chosen = winner(candidates, objectives)
-    if first.value(score) <= chosen.value(score):
-        return chosen, []
-    ahead = f"After the short trainings the {stage} net {first.arch} was ahead of the best parallel net"
-    figures = f"{score} {100 * first.value(score):.1f} against {100 * chosen.value(score):.1f}"
-    return chosen, [f"{ahead} ({figures}); as in the paper, the parallel net is the final one."]
 
 
 class _Tries:
