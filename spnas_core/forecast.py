@@ -68,7 +68,7 @@ def forecast(plan: Plan, courses: Sequence[Course], speed: Speed | None, kept: K
             seconds=_mean(times) if times else None,
             least=min(times, default=None),
             most=max(times, default=None),
-            bytes=_mean(sum(job_bytes(plan, step.job) for step in those if step.ended is None) for those in steps),
+            bytes=_mean(sum(_step_bytes(plan, step) for step in those if step.ended is None) for those in steps),
         )
     return found
 
@@ -125,6 +125,11 @@ def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: floa
     if isinstance(job, EvaluateJob):
         return speed.start + evaluation(counts.test if job.split == "test" else counts.val)
     return speed.start + speed.eval_compile.at(graph_blocks(arch)) + 5.0  # a benchmark takes images for so long
+
+
+def _step_bytes(plan: Plan, step: Step) -> float:
+    """Bytes of a step; the run's folder has the final net once more."""
+    return job_bytes(plan, step.job) * (2 if step.label.startswith("full_train final") else 1)
 
 
 def job_bytes(plan: Plan, job: Job) -> float:

@@ -1,6 +1,8 @@
 """Why the AP is 0: each cause is made on purpose and named, and none is where nothing is wrong."""
 
+import contextlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli import app
 from spnas_core.errors import JobError
-from spnas_core.jobs import trail
+from spnas_core.jobs import runner, trail
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, open_plan
 from spnas_core.runs import announce_run
@@ -197,3 +199,44 @@ def test_a_training_that_diverged_is_named(data: Path) -> None:
     told.close(JobError("diverged", "loss [nan] at step 3 of 9"))
     assert doctor("ill", "--store", plan.store.url) == [("learning rate", "fine_tune b_1111-2111")]
     assert "loss [nan] at step 3 of 9, at lr 0.01" in CliRunner().invoke(app, ["doctor", "ill", "--store", plan.store.url]).stdout
+
+
+def move_boxes(document: Any) -> None:
+    """Give every image the boxes of the next one."""
+    ids = [image["id"] for image in document["images"]]
+    following = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+    for mark in document["annotations"]:
+        mark["image_id"] = following[mark["image_id"]]
+
+
+def turn_categories(document: Any) -> None:
+    ids = [kind["id"] for kind in document["categories"]]
+    following = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+    for mark in document["annotations"]:
+        mark["category_id"] = following[mark["category_id"]]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("how", "overrides", "names"),
+    [
+        (None, [], []),
+        (turn_categories, [], ["class mapping"]),
+        (move_boxes, [], ["wrong split"]),
+        (None, ["fine_tune.lr=1e-9", "fine_tune.epochs=3"], ["learning rate"]),
+        (None, ["fine_tune.lr=1e9"], ["learning rate"]),
+    ],
+)
+def test_real_trainings(how: Callable[[Any], None] | None, overrides: list[str], names: list[str], demo_data: Path, tmp_path: Path) -> None:
+    """The start net of the demo, trained for real on data or with settings that are as they should be, or are not."""
+    data = shutil.copytree(demo_data, tmp_path / "data")
+    if how:
+        change(data, "val", how)
+    settings = presets.load("demo", ["name=ill", *overrides])
+    plan = open_plan(settings, str(data), str(tmp_path / "store"))
+    announce_run(plan)
+    job = plan.train(settings.arch, settings.detector, settings.fine_tune)
+    with contextlib.suppress(JobError):
+        found = runner.run_job(job, plan.store.url, threads=settings.threads).metrics
+        print(how, overrides, found["AP"], found["AP50"])
+    assert [name for name, _ in doctor("ill", "--store", plan.store.url)] == names
