@@ -24,11 +24,11 @@ from spnas_core.store.manifest import Manifest
 
 Name = Literal["class mapping", "boxes format", "anchors", "learning rate", "frozen norms", "empty targets", "wrong split"]
 MOST = 0.5  # share of a split that must be spoilt
-WELL = 0.05  # AP50 from which on a net has learnt
+WELL = 0.2  # AP50 from which on nothing ails a net; one whose categories are mixed up may come to 0.15
 FELL, ROSE = 0.97, 1.2  # of the first epoch's loss: what the last one is above where nothing is learnt, and where it runs away
-LEARNT = 0.7  # of the first epoch's loss: what the last one is below where the train split is learnt
+LEARNT = 0.6  # of the first epoch's loss: what the last one is below where the train split is learnt
 MATCH, FEW = 0.5, 5  # IoU of a detection and a box that belong together; pairs of a category that say something
-FOUND, LOST = 0.3, 0.05  # shares of the boxes that a net finds, whatever it calls them: it does, it does not
+FOUND, LOST = 0.3, 0.15  # shares of the boxes that a net finds, whatever it calls them: it does; it only hits some by chance
 KINDS: dict[str, Name] = {
     "different-categories": "class mapping",
     "undefined-category": "class mapping",

@@ -237,6 +237,6 @@ def test_real_trainings(how: Callable[[Any], None] | None, overrides: list[str],
     announce_run(plan)
     job = plan.train(settings.arch, settings.detector, settings.fine_tune)
     with contextlib.suppress(JobError):
-        found = runner.run_job(job, plan.store.url, threads=settings.threads).metrics
+        found = runner.run_job(job, plan.store.url).metrics
         print(how, overrides, found["AP"], found["AP50"])
     assert [name for name, _ in doctor("ill", "--store", plan.store.url)] == names

@@ -72,7 +72,7 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
         return learning_rate(schedule, number, recipe.epochs * steps)
 
     history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, lambda _: {})
-    watch = Stopwatch(history[-1]["timing"])
+    watch = Stopwatch(history[-1].get("timing"))
     with watch.during("evaluation"):
         accuracy = top1(net, val, recipe.batch, cache)
     if not rank().first:

@@ -11,7 +11,6 @@ import json
 import time
 from typing import Any
 
-from spnas_core.errors import StoreError
 from spnas_core.job import Job, digest
 from spnas_core.jobs.curves import Curves
 from spnas_core.store.artifacts import Store
@@ -24,7 +23,7 @@ def read(store: Store, kind: str, key: str) -> dict[str, Any]:
     """Progress of a job as it was last written; empty where there is none."""
     try:
         found = json.loads(store.read(f"logs/{kind}/{key}.json"))
-    except (FileNotFoundError, ValueError, StoreError):
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -35,7 +34,8 @@ class Trail:
     def __init__(self, store: Store, job: Job) -> None:
         kind, key = job.kind, digest(job)
         self._store, self._begun, self._written = Store(store.url, delays=()), time.time(), 0.0
-        attempt = read(self._store, kind, key).get("attempt", 0) + 1
+        before = read(self._store, kind, key).get("attempt")
+        attempt = before + 1 if isinstance(before, int) else 1
         self._state: dict[str, Any] = {"arch": job.arch, "attempt": attempt, "begun": round(self._begun, 3)}
         self._path = f"logs/{kind}/{key}.json"
         letters = job.arch.replace("(", "").replace(")", "")  # which no name in a store has
@@ -49,18 +49,20 @@ class Trail:
         self._state |= {**event, "at": round(time.time(), 3)}
         if kind == "resume":
             self._first = event["done"]
-        if kind in ("step", "epoch", "scored"):
-            self._draw(event)
         waits = min(SLOWEST, max(INTERVAL, 0.02 * (time.time() - self._begun)))
-        if kind in ("start", "compile", "resume") or time.time() - self._written > waits:
-            self._write()
+        with contextlib.suppress(OSError):  # whatever is wrong with the trail is not wrong with the job
+            if kind in ("step", "epoch", "scored"):
+                self._draw(event)
+            if kind in ("start", "compile", "resume") or time.time() - self._written > waits:
+                self._write()
 
     def close(self, error: Exception | None = None) -> None:
         """Leave the last state: how the attempt ended, by its `error` where it failed."""
         if error:
             reason, lines = getattr(error, "reason", type(error).__name__), str(error).splitlines()
             self._state |= {"event": "failed", "reason": reason, "message": lines[0] if lines else "", "at": round(time.time(), 3)}
-        self._write()
+        with contextlib.suppress(OSError):
+            self._write()
         if self._curves:
             self._curves.close()
 
@@ -69,14 +71,14 @@ class Trail:
         single = event["event"] == "step"
         step = (event["epoch"] - single) * event["steps"] + (event["step"] if single else 0)
         values = {f"{'step' if single else 'epoch'}/{name}": event[name] for name in SCORES if name in event}
-        values |= {f"seconds/{phase}": seconds for phase, seconds in event.get("timing", {}).items()}
+        if event["event"] == "epoch":
+            values |= {f"seconds/{phase}": seconds for phase, seconds in event["timing"].items()}
         if self._curves is None:
             self._curves = Curves(self._first)
         self._curves.draw(step, values)
 
     def _write(self) -> None:
         self._written = time.time()
-        with contextlib.suppress(StoreError, OSError):  # whatever is wrong with the trail is not wrong with the job
-            self._store.write(self._path, json.dumps(self._state).encode())
-            if self._curves:
-                self._store.write(self._drawing, self._curves.content())
+        self._store.write(self._path, json.dumps(self._state).encode())
+        if self._curves:
+            self._store.write(self._drawing, self._curves.content())

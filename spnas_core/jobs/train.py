@@ -77,7 +77,7 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     gather(None)  # the others find it there
     history = run_epochs(step, batches, rate, epochs, steps, desk, score)
     desk.report({"event": "evaluate"})
-    watch = Stopwatch(history[-1]["timing"])
+    watch = Stopwatch(history[-1].get("timing"))
     with watch.during("evaluation"):
         detections = evaluate.detect(net, val_split, settings, cache)
         if not rank().first:
