@@ -297,7 +297,7 @@ def test_a_training_that_gets_sigterm_goes_on_from_its_checkpoint(tiny_data: Pat
     assert drawn["epoch/AP"] == [(80, pytest.approx(again.metrics["AP"], abs=1e-6))]
     for made in (whole, again):
         timing = made.metrics["timing"]
-        assert list(timing) == list(PHASES)
+        assert set(timing) == set(PHASES)
         assert all(seconds > 0 for seconds in timing.values())
         assert timing["compile"] > timing["steps"] / 80
         assert made is again or sum(timing.values()) < made.seconds
