@@ -197,5 +197,6 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     assert len(lines) == len(words)
     for word in words:
         assert sum(word in line for line in lines) == 1, (word, lines)
-    asked = json.loads(run.invoke(app, ["plan", "demo", "--data", str(tmp_path), "--set", "devices_per_job=3", "--json"]).stdout)
+    args = ["plan", "demo", "--data", str(tmp_path), "--store", str(tmp_path / "store"), "--set", "devices_per_job=3"]
+    asked = json.loads(run.invoke(app, [*args, "--json"]).stdout)
     assert any("devices" in line for line in asked["mistakes"])
