@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.spnas import search, short_training
+from flows.spnas import search
 from spnas_core.job import Job, TrainJob, digest
 from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import Stage, Trial, ranked, winner
@@ -82,7 +82,7 @@ def random_search(spnas: Searched, site: Site) -> Searched:
     ledger, number, jobs = list(spnas.ledger[:1]), 0, [start_training(plan, settings.fine_tune)]
 
     def train(stage: Stage, place: int, children: Sequence[Proposal], recipes: Sequence[Recipe]) -> None:
-        work = [short_training(plan, recipe, child, {}) for child, recipe in zip(children, recipes, strict=False)]
+        work = [plan.short_training(recipe, child, {}) for child, recipe in zip(children, recipes, strict=False)]
         ledger.extend(train_candidates(plan, site, stage, place, work, None))
         jobs.extend(job for job, _ in work)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import check, model, store, study, vega
+from flows.commands import check, doctor, model, plan, status, store, study, vega
 from flows.options import AsJson, DataUrl, Overrides, Preset, StoreUrl
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
@@ -146,19 +146,22 @@ def _continue(name: str, store: str, data: str | None, rounds: int, as_json: boo
 def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
     """Do a run, or look up one that is finished, and print its table."""
     from flows.local import search
-    from spnas_core.report import plain, table_of
+    from spnas_core.report import plain, plain_timing, table_of
 
     summary = search(settings, data, store)
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    typer.echo(f"\n{plain(table_of(summary))}\n")
+    typer.echo(f"\n{plain(table_of(summary))}\n\n{plain_timing(summary['timing'])}\n")
     for note in summary["notes"]:
         typer.echo(note)
     typer.echo(f"Report, trials and model: {summary['folder']}")
 
 
 app.add_typer(check.app)
+app.add_typer(plan.app)
+app.add_typer(status.app)
+app.add_typer(doctor.app)
 app.add_typer(vega.app)
 app.add_typer(model.app)  # eval, predict, export, convert
 app.add_typer(store.app, name="store")

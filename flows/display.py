@@ -47,6 +47,8 @@ class _Bars(logging.Handler):
 def _detail(event: dict[str, Any]) -> str:
     if event.get("event") == "compile":
         return "compiles"
+    if event.get("event") == "evaluate":
+        return "evaluates"
     if event.get("event") == "wait":
         return "waits for another process that does the same"
     parts = [f"epoch {event['epoch']}/{event.get('epochs', '?')}"] if "epoch" in event else []

@@ -4,7 +4,6 @@ Every training is a job in a process of its own, every stage leaves an artifact,
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +16,11 @@ from spnas_core.config import Run, StageName
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
 from spnas_core.jobs.progress import log_line
-from spnas_core.ledger import Trial, best, ranked, reignitions, volumes, winner
-from spnas_core.plan import Plan, Split, open_plan, short, trained
+from spnas_core.ledger import Trial, best, reignitions, volumes
+from spnas_core.plan import Plan, Split, open_plan, short
 from spnas_core.report import publish_run
 from spnas_core.runs import announce_run
-from spnas_core.search import Proposal, propose_parallel, propose_serial
-from spnas_core.settings import Recipe
+from spnas_core.search import chosen_net, propose_parallel, propose_serial
 from spnas_core.stages import Result, Stage, enter, newest_round, publish_stage, scores_of
 from spnas_core.store.manifest import Manifest
 from tasks.candidates import measure, train_candidates
@@ -90,7 +88,7 @@ def serial_search(plan: Plan, site: Site, start: Stage) -> Stage:
             log_line(f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
             now = _reignite(plan, site, now, [reignited[number - 1]])
         children = propose_serial(now.parents(run.reignite.stem), run, number, plan.cost_of)
-        jobs = [short_training(plan, settings.recipe, child, now.reignited) for child in children]
+        jobs = [plan.short_training(settings.recipe, child, now.reignited) for child in children]
         trials = train_candidates(plan, site, "serial", number, jobs, settings.halving)
         now, until = _enter_round(plan, now, trials), plan.after(number)
         now = now.model_copy(update={"name": "serial", "key": until.keys["serial"]})
@@ -109,20 +107,16 @@ def parallel_search(plan: Plan, site: Site, reignited: Stage) -> Stage:
     settings = plan.settings.parallel
     parents = best(reignited.parents(plan.settings.reignite.stem), settings.parents, plan.settings.objectives)
     children = propose_parallel(parents, plan.settings, plan.cost_of, ledger=reignited.ledger)
-    jobs = [short_training(plan, settings.recipe, child, reignited.reignited) for child in children]
+    jobs = [plan.short_training(settings.recipe, child, reignited.reignited) for child in children]
     now = _enter_round(plan, reignited, train_candidates(plan, site, "parallel", 1, jobs, settings.halving))
     return now.model_copy(update={"name": "parallel", "key": plan.keys["parallel"]})
 
 
 def full_train(plan: Plan, site: Site, parallel: Stage) -> Stage:
     """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
-    chosen, notes = _chosen(plan, parallel)
-    nets = {"final": chosen, "start": parallel.ledger[0]}
-    jobs = {
-        name: plan.train(net.arch, net.detector(plan.settings.detector), plan.settings.full_train, (trained(net),))
-        for name, net in nets.items()
-    }
-    ended = dict(zip(nets, run_jobs(site, [(f"full_train {name} {short(job.arch)}", job) for name, job in jobs.items()]), strict=True))
+    chosen, notes = chosen_net(parallel.ledger, plan.settings)
+    jobs = plan.full_trainings(chosen, parallel.ledger[0])
+    ended = dict(zip(jobs, run_jobs(site, [(f"full_train {name} {short(job.arch)}", job) for name, job in jobs.items()]), strict=True))
     if isinstance(failure := ended["final"], JobError):
         raise failure
     if isinstance(failure := ended["start"], JobError):
@@ -164,28 +158,6 @@ def _reignite(plan: Plan, site: Site, now: Stage, trials: list[Trial]) -> Stage:
         top1[trial.digest] = manifest.metrics["top1"]
         log_line(f"{label}: top-1 {100 * top1[trial.digest]:.1f} %")
     return now.model_copy(update={"reignited": weights, "top1": top1})
-
-
-def _chosen(plan: Plan, parallel: Stage) -> tuple[Trial, list[str]]:
-    """Choose the net that is trained to the end, as in the paper the best parallel one, and say so where another was ahead."""
-    objectives, score = plan.settings.objectives, plan.settings.objectives[0]
-    first, candidates = winner(parallel.ledger, objectives), [trial for trial in parallel.ledger if trial.stage == "parallel"]
-    stage = "start" if first.stage == "fine_tune" else first.stage
-    if not ranked(candidates, objectives):
-        return first, [f"No parallel net was trained with success: the final net is the best of all, the {stage} net {first.arch}."]
-    chosen = winner(candidates, objectives)
-    if first.value(score) <= chosen.value(score):
-        return chosen, []
-    ahead = f"After the short trainings the {stage} net {first.arch} was ahead of the best parallel net"
-    figures = f"{score} {100 * first.value(score):.1f} against {100 * chosen.value(score):.1f}"
-    return chosen, [f"{ahead} ({figures}); as in the paper, the parallel net is the final one."]
-
-
-def short_training(plan: Plan, recipe: Recipe, child: Proposal, reignited: Mapping[str, Weights]) -> tuple[TrainJob, Trial]:
-    """Train a child from its parent's detector and, where that was reignited, the new backbone in it; returns the job and the parent."""
-    parent = child.parent
-    weights = (trained(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
-    return plan.train(str(child.arch), child.detector, recipe, weights), parent
 
 
 def _score(plan: Plan, site: Site, jobs: dict[str, TrainJob], manifests: dict[str, Manifest]) -> dict[str, Result]:

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 
 from flows.baselines import compare, final_training, from_scratch
-from flows.spnas import fine_tune, short_training
+from flows.spnas import fine_tune
 from spnas_core.config import Run
 from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import ranked
@@ -43,7 +43,7 @@ def forecast(asked: Study, site: Site) -> list[Forecast]:
     """Train children of the start net briefly, as in the search, and each to its end."""
     (plan,) = asked.plans
     settings = plan.settings
-    work = [short_training(plan, settings.serial.recipe, child, {}) for child in _start_and_children(asked, site)]
+    work = [plan.short_training(settings.serial.recipe, child, {}) for child in _start_and_children(asked, site)]
     trials = train_candidates(plan, site, "serial", 1, work, None)
     nets = ranked(trials, settings.objectives)
     if len(nets) < len(trials):
@@ -64,7 +64,7 @@ def race(asked: Study, site: Site) -> list[Arrival]:
     (plan,) = asked.plans
     watched = plan.settings.serial.recipe.model_copy(update={"eval_epochs": 1})
     children = _start_and_children(asked, site)
-    jobs = [(f"inherited {short(str(child.arch))}", short_training(plan, watched, child, {})[0]) for child in children]
+    jobs = [(f"inherited {short(str(child.arch))}", plan.short_training(watched, child, {})[0]) for child in children]
     inherited = dict(zip(children, completed(site, jobs), strict=True))
     arrived: dict[Proposal, Arrival] = {}
     for length in (watched.epochs * times for times in LENGTHS):

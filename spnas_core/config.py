@@ -93,7 +93,18 @@ class Run(Settings):
         return tuple(self.devices[first : first + count] for first in range(0, len(self.devices), count))
 
     @model_validator(mode="after")
-    def _shares_without_rest(self) -> "Run":
+    def _all_at_once(self) -> "Run":
+        mistakes = []
+        for check in (self._check_shares, self._check_frozen_norms, self._check_start):
+            try:
+                check()
+            except ValueError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    def _check_shares(self) -> None:
         count, devices = self.devices_per_job, self.devices
         if self.executor == "local" and (len(devices) % count or (count > 1 and len(set(devices)) < len(devices))):
             raise ValueError(f"expected groups of devices_per_job = {count} different devices, got devices {list(devices)}")
@@ -107,7 +118,6 @@ class Run(Settings):
         for name, batch in batches.items():
             if batch % count:
                 raise ValueError(f"expected {name}.batch to be a multiple of devices_per_job = {count}, got {batch}")
-        return self
 
     @property
     def measures(self) -> bool:
@@ -115,14 +125,11 @@ class Run(Settings):
         limits = (limit for name in MEASURED for limit in getattr(self.budget, name))
         return any(name in self.objectives for name in MEASURED) or any(limit is not None for limit in limits)
 
-    @model_validator(mode="after")
-    def _frozen_norms_need_weights(self) -> "Run":
+    def _check_frozen_norms(self) -> None:
         if self.checkpoint is None and (self.detector.norm == "frozen" or self.detector.frozen_stages):
             raise ValueError("expected norm: train and frozen_stages: 0 without a checkpoint, since new weights must all be trained")
-        return self
 
-    @model_validator(mode="after")
-    def _start_in_space(self) -> "Run":
+    def _check_start(self) -> None:
         space, start = self.space, architecture.parse(self.arch)
         architecture.check_space(start, space.min_blocks, space.max_blocks, space.max_stages)
         if space.block_types and start.block_type.text not in space.block_types:
@@ -131,4 +138,3 @@ class Run(Settings):
             architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), self.detector.base_width)
         for taps in (self.detector.taps, *self.parallel.taps):
             architecture.tapped(start, taps)  # children never have fewer stages
-        return self

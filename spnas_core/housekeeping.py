@@ -86,8 +86,9 @@ def _part(path: str) -> tuple[str, str, str]:
         return "/".join(parts[:partial]), "partial", ""
     if top in KINDS and depth == 3:
         return "/".join(parts[:2]), "artifact", "/".join(parts[:2])
-    if top == "logs" and depth == 3:
-        return path, "artifact", "/".join(parts[1:]).removesuffix(".txt")
+    if top == "logs" and depth in (3, 4):  # a log, progress; or a folder of curves (jobs/trail.py)
+        names = parts[2].removesuffix(".txt").removesuffix(".json").split(".")
+        return "/".join(parts[:3]), "artifact", f"{parts[1]}/{names[-1]}"
     if parts[:2] == ["results", "cache"] and depth == 4:
         return path, "artifact", "/".join(parts[2:])
     if top in ("checkpoints", "claims") and depth > 3:

@@ -89,7 +89,18 @@ class BenchmarkJob(Settings):
     threads: PositiveInt
 
 
-Job = Annotated[TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob, Field(discriminator="kind")]
+class MeasureJob(Settings):
+    """Measure how long steps and evaluation of a training take on a device, and how much memory it needs, by a few of them."""
+
+    kind: Literal["measure"] = "measure"
+    arch: ArchText
+    detector: Detector
+    recipe: Recipe
+    data: Data
+    device_target: DeviceTarget = "CPU"
+
+
+Job = Annotated[TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob, Field(discriminator="kind")]
 
 
 def canonical_json(value: Any) -> str:
@@ -97,7 +108,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob) -> str:
+def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob) -> str:
     """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, thresholds.
 
     The kind of device is in it, since each has its own arithmetic; versions of libraries are not, and are in the artifact's manifest.

@@ -1,10 +1,11 @@
 """What one run will do: its settings, its data, and the jobs and stages that follow from them; the keys of all stages are known at once."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from spnas_core.arch import Arch, parse
 from spnas_core.config import STAGE_NAMES, Run, StageName
@@ -15,14 +16,25 @@ from spnas_core.data.files import cache_folder, join, list_folder, open_url
 from spnas_core.errors import UserError
 from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
 from spnas_core.ledger import Trial
-from spnas_core.search import candidate_cost
-from spnas_core.settings import Detector, Recipe
+from spnas_core.search import Proposal, candidate_cost
+from spnas_core.settings import Detector, Recipe, Settings
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
 from spnas_core.weights.checkpoint import open_checkpoint
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 Split = Literal["val", "test"]
+T = TypeVar("T")
+
+
+class Counts(Settings):
+    """Images of the splits, and boxes that are learnt; crops of these, or the reignition's own images."""
+
+    train: int = 0
+    val: int = 0
+    test: int = 0
+    boxes: int = 0
+    crops: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class Plan:
     test: Data | None = None
     checkpoint_sha256: str | None = None
     images: str | None = None
+    counts: Counts = field(default_factory=Counts)
     keys: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +66,20 @@ class Plan:
             }
         common = {"data": self.data, "seed": settings.seed, "device_target": settings.device_target}
         return TrainJob(arch=arch, detector=detector, recipe=recipe, weights=weights, **common, **from_checkpoint)
+
+    def short_training(self, recipe: Recipe, child: Proposal, reignited: Mapping[str, Weights]) -> tuple[TrainJob, Trial]:
+        """Job that trains a child from its parent's detector and, where that was reignited, the new backbone in it; and the parent."""
+        parent = child.parent
+        weights = (trained(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
+        return self.train(str(child.arch), child.detector, recipe, weights), parent
+
+    def full_trainings(self, chosen: Trial, start: Trial) -> dict[str, TrainJob]:
+        """Jobs that train the chosen net, and the start net to compare with, to their ends, going on from their weights."""
+        nets = {"final": chosen, "start": start}
+        return {
+            name: self.train(net.arch, net.detector(self.settings.detector), self.settings.full_train, (trained(net),))
+            for name, net in nets.items()
+        }
 
     def reignite(self, trial: Trial) -> ReigniteJob:
         """Job that trains the backbone of `trial` as a classifier."""
@@ -101,31 +128,67 @@ def trained(trial: Trial) -> Weights:
     return Weights(kind="train", digest=trial.digest, arch=trial.arch)
 
 
+class _Tries:
+    """Several tries, of which each may find mistakes of the user."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+
+    def do(self, work: Callable[[], T]) -> T | None:
+        """Return what `work` returns, or None where it finds a mistake."""
+        try:
+            return work()
+        except UserError as error:
+            self.mistakes += str(error).splitlines()
+            return None
+
+    def end(self) -> None:
+        """Raise UserError with all mistakes, a line each, if there is one."""
+        if self.mistakes:
+            raise UserError("\n".join(self.mistakes))
+
+
 def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
-    """Check the store, open the data (`demo` is made here) and read its fingerprint; UserError for whatever is wrong with either."""
-    store = Store(store_url)
-    store.writable()
+    """Check the store, open the data (`demo` is made here) and read its fingerprint; UserError, a line for each thing that is wrong."""
+    tries = _Tries()
+    store = tries.do(partial(_open_store, store_url))
     if data_url == "demo":
         data_url = str(make_demo(cache_folder() / "demo"))
     elif "://" not in data_url:
         data_url = str(Path(data_url).expanduser().absolute())
-    splits = {name: coco.open_split(data_url, name, settings.strict) for name in ("train", "val")}
-    names = splits["train"].class_names
-    if splits["val"].class_names != names:
-        raise UserError(f"{data_url}: expected the same categories in train and val, got {names} and {splits['val'].class_names}")
-    full, threads = settings.fingerprint == "full", settings.threads
+    found = {name: tries.do(partial(coco.open_split, data_url, name, settings.strict)) for name in ("train", "val")}
+    splits = {name: split for name, split in found.items() if split}
+    if len({split.class_names for split in splits.values()}) > 1:
+        names = [splits[name].class_names for name in ("train", "val")]
+        tries.mistakes.append(f"{data_url}: expected the same categories in train and val, got {names[0]} and {names[1]}")
+    test = tries.do(partial(coco.open_split, data_url, "test")) if splits and has_test(data_url) else None
+    checkpoint = tries.do(partial(open_checkpoint, settings.checkpoint)) if settings.checkpoint else None
+    full, threads, own = settings.fingerprint == "full", settings.threads, settings.reignite.data
+    images = tries.do(partial(crops.fingerprint, own, full)) if own else None
+    tries.end()
+    assert store
     data = Data(url=data_url, fingerprint=coco.fingerprint(list(splits.values()), full, threads), strict=settings.strict)
-    test = None
-    if has_test(data_url):
-        scored = coco.open_split(data_url, "test")
-        test = data.model_copy(update={"fingerprint": coco.fingerprint([scored], full, threads)})
-    sha256 = sha256_file(open_checkpoint(settings.checkpoint)) if settings.checkpoint else None
-    images = crops.fingerprint(settings.reignite.data, full) if settings.reignite.data else None
-    plan = Plan(settings, store, data, len(names), test, sha256, images)
+    scored = data.model_copy(update={"fingerprint": coco.fingerprint([test], full, threads)}) if test else None
+    sha256 = sha256_file(checkpoint) if checkpoint else None
+    counts = _counts(splits["train"], splits["val"], test, own)
+    plan = Plan(settings, store, data, len(splits["train"].class_names), scored, sha256, images, counts)
     if store.find("stage", plan.keys["fine_tune"]) is None:
         for split in splits.values():
-            coco.verify_images(split, settings.threads)
+            tries.do(partial(coco.verify_images, split, settings.threads))
+    tries.end()
     return plan
+
+
+def _open_store(url: str) -> Store:
+    store = Store(url)
+    store.writable()
+    return store
+
+
+def _counts(train: coco.Split, val: coco.Split, test: coco.Split | None, images: str | None) -> Counts:
+    boxes = sum(len(sample.boxes) for sample in train.samples)
+    own = crops.count(images, "train") if images else boxes
+    return Counts(train=len(train.samples), val=len(val.samples), test=len(test.samples) if test else 0, boxes=boxes, crops=own)
 
 
 def stage_keys(plan: Plan) -> dict[str, str]:

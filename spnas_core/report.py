@@ -4,12 +4,15 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from spnas_core import timing
 from spnas_core.config import OBJECTIVES, Objectives
+from spnas_core.course import course, what_is_known, where_time_went
 from spnas_core.ledger import Ledger, Trial, pareto_front, ranked, volumes, winner
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, short
@@ -59,9 +62,18 @@ def markdown(table: list[Row]) -> str:
 
 def plain(table: list[Row]) -> str:
     """Return the table as aligned text."""
-    lines = [COLUMNS, *(row.cells() for row in table)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    padded = ([c.ljust(w) if c in line[:2] else c.rjust(w) for c, w in zip(line, widths, strict=True)] for line in lines)
+    return _aligned([COLUMNS, *(row.cells() for row in table)], 2)
+
+
+def plain_timing(stages: Mapping[str, Mapping[str, float]]) -> str:
+    """Return where the time went, by stage and phase, as aligned text."""
+    return _aligned(timing.table(stages), 1)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]], words: int) -> str:
+    """Align columns, the first `words` to the left, the numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([c.ljust(w) if n < words else c.rjust(w) for n, (c, w) in enumerate(zip(line, widths, strict=True))] for line in lines)
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
@@ -158,6 +170,7 @@ def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
         "rounds": rounds(stage.ledger, plan.settings),
         "reignited": [{"arch": weights.arch, "top1": stage.top1[digest]} for digest, weights in stage.reignited.items()],
         "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in table],
+        "timing": where_time_went(course(plan, what_is_known(plan)).steps),
         "key": stage.key,
     }
     store.write(f"{folder}/summary.json", json.dumps(summary, indent=1).encode())

@@ -17,7 +17,7 @@ from spnas_core.errors import UserError
 from spnas_core.job import Data
 from spnas_core.jobs.progress import log_line
 from spnas_core.names import check_name
-from spnas_core.plan import Plan
+from spnas_core.plan import Counts, Plan
 from spnas_core.settings import Settings
 from spnas_core.stages import KEYS
 from spnas_core.store.artifacts import Store
@@ -27,15 +27,30 @@ _SHOWN = 3  # differences in the line on another run of the same name
 
 
 class Record(Settings):
-    """What a run was begun with."""
+    """What a run was begun with, all that its plan holds."""
 
     settings: Run
     data: Data
+    classes: int = 0
+    test: Data | None = None
+    checkpoint_sha256: str | None = None
+    images: str | None = None
+    counts: Counts = Counts()
+
+
+def plan_of(record: Record, store: Store) -> Plan:
+    """Give the plan of a run again, without a look at its data; UserError for the record of an earlier version, which has less."""
+    name = record.settings.name
+    if not record.classes:
+        raise UserError(f"{store.url}/runs/{name}/{FILE}: expected a record of this version; spnas resume {name} leaves one")
+    facts = (record.data, record.classes, record.test, record.checkpoint_sha256, record.images, record.counts)
+    return Plan(record.settings, store, *facts)
 
 
 def announce_run(plan: Plan) -> None:
     """Leave what `plan` is, before anything runs and again at the end; as `announce` does."""
-    announce(plan.store, plan.settings.name, plan.keys, Record(settings=plan.settings, data=plan.data))
+    facts = {name: getattr(plan, name) for name in Record.model_fields}
+    announce(plan.store, plan.settings.name, plan.keys, Record(**facts))
 
 
 def announce(store: Store, name: str, keys: dict[str, str], record: Record | None = None) -> None:
@@ -57,10 +72,14 @@ def announce(store: Store, name: str, keys: dict[str, str], record: Record | Non
         store.write(f"runs/{name}/{KEYS}", json.dumps(keys, indent=1).encode())
 
 
+def names_of_runs(store: Store) -> list[str]:
+    """Names of the runs of a store, studies left out."""
+    return sorted(path.split("/")[0] for path in store.files("runs") if path.endswith(f"/{FILE}") and path.count("/") == 1)
+
+
 def read_run(store: Store, name: str) -> Record:
     """Read what the run `name` was begun with, its settings under that name; UserError where the store does not know it."""
-    names = sorted({path.split("/")[0] for path in store.files("runs") if path.endswith(f"/{FILE}") and path.count("/") == 1})
-    if name not in names:
+    if name not in (names := names_of_runs(store)):
         raise UserError(f"store {store.url}: expected one of its runs ({', '.join(names) or 'there is none'}), got {name!r}")
     try:
         record = Record.model_validate_json(store.read(f"runs/{check_name(name)}/{FILE}"))
@@ -90,7 +109,7 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
     """Say in what two records differ: `serial.rounds 3, now 4`."""
     if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
         return "with other settings"
-    old, new = _flat(before["settings"]), _flat(now["settings"])
+    old, new = flat(before["settings"]), flat(now["settings"])
     found = [f"{key} {old.get(key)}, now {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
     if not isinstance(before.get("data"), dict) or before["data"].get("fingerprint") != now["data"]["fingerprint"]:
         found.append("other data")
@@ -98,9 +117,9 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
     return "; ".join(found[:_SHOWN]) + more or "by another version of the program"
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings by dotted keys."""
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings, or any nested mapping, by dotted keys."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found

@@ -14,7 +14,7 @@ from spnas_core.arch import Arch, ArchError, parse, tapped
 from spnas_core.config import MEASURED, Run
 from spnas_core.cost import Cost, detector_cost, stage_macs
 from spnas_core.errors import UserError
-from spnas_core.ledger import STAGES, Ledger, Stage, Trial, best, pareto_front, ranked_best, reignitions, stuck, winner
+from spnas_core.ledger import STAGES, Ledger, Stage, Trial, best, pareto_front, ranked, ranked_best, reignitions, stuck, winner
 from spnas_core.mutation import mutate
 from spnas_core.pareto import hypervolume, pareto_rank
 from spnas_core.settings import Budget, Detector, Limit, Taps
@@ -25,6 +25,7 @@ __all__ = [
     "Trial",
     "best",
     "candidate_cost",
+    "chosen_net",
     "hypervolume",
     "over_budget",
     "pareto_front",
@@ -172,3 +173,18 @@ def propose_parallel(
             if len(found) == settings.parallel.candidates:
                 break
     return found
+
+
+def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:
+    """Choose the net that is trained to the end, as in the paper the best parallel one, and say so where another was ahead."""
+    objectives, score = settings.objectives, settings.objectives[0]
+    first, candidates = winner(ledger, objectives), [trial for trial in ledger if trial.stage == "parallel"]
+    stage = "start" if first.stage == "fine_tune" else first.stage
+    if not ranked(candidates, objectives):
+        return first, [f"No parallel net was trained with success: the final net is the best of all, the {stage} net {first.arch}."]
+    chosen = winner(candidates, objectives)
+    if first.value(score) <= chosen.value(score):
+        return chosen, []
+    ahead = f"After the short trainings the {stage} net {first.arch} was ahead of the best parallel net"
+    figures = f"{score} {100 * first.value(score):.1f} against {100 * chosen.value(score):.1f}"
+    return chosen, [f"{ahead} ({figures}); as in the paper, the parallel net is the final one."]

@@ -70,7 +70,7 @@ def enter(
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:
     """Metrics without times, so that a repeated search leaves equal records."""
-    return {name: value for name, value in manifest.metrics.items() if name != "seconds"}
+    return {name: value for name, value in manifest.metrics.items() if name not in ("seconds", "timing")}
 
 
 def publish_stage(plan: Plan, stage: Stage, seconds: float) -> Manifest:

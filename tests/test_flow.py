@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,18 @@ from flows import presets
 from flows.cli import app
 from flows.spnas import serial_search, spnas
 from spnas_core.config import Retries
+from spnas_core.course import course, what_is_known
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
-from spnas_core.jobs import runner
+from spnas_core.forecast import forecast, job_bytes
+from spnas_core.housekeeping import needs
+from spnas_core.inventory import take_inventory
+from spnas_core.job import digest
+from spnas_core.jobs import runner, trail
 from spnas_core.ledger import Trial
 from spnas_core.plan import STAGE_NAMES, Plan, open_plan
 from spnas_core.settings import Budget
 from spnas_core.stages import Stage, read_stage
+from spnas_core.status import Watcher
 from tasks.jobs import Site, is_tried_again, run_jobs
 from tasks.results import artifact_key, result_storage
 from tasks.stages import run_stage
@@ -54,6 +61,80 @@ def test_five_stages_leave_a_ledger_and_a_final_net(finished: tuple[Plan, dict[s
     assert set(final.results["final"].scores) == {"val", "test"}
     assert "The outputs of the final net's pyramid read the merged levels 1, 1." in final.notes
     assert not [t.failure for t in final.ledger if t.failure]
+
+
+def test_the_course_of_a_run_is_what_it_did(finished: tuple[Plan, dict[str, Any]]) -> None:
+    """Every job of the flow is foreseen by its digest, and none besides; then nothing is left to do."""
+    plan, _ = finished
+    found = course(plan, what_is_known(plan))
+    assert all(step.sure and step.ended is not None for step in found.steps)
+    asked = {f"{step.job.kind}/{digest(step.job)}" for step in found.steps}
+    assert asked == {name for name, why in needs(take_inventory(plan.store)).items() if "smoke" in str(why)} - {
+        f"stage/{key}" for key in plan.keys.values()
+    }
+    assert {step.stage for step in found.steps} == set(STAGE_NAMES)
+    shares = forecast(plan, [found], None, lambda _: False)
+    assert all(one.seconds == 0.0 and one.bytes == 0 and one.held == one.jobs for one in shares.values())
+    for step in found.steps:
+        files = plan.store.files(f"{step.job.kind}/{digest(step.job)}")
+        if step.job.kind == "train":  # of nets that small an audit is as large as the weights
+            assert 0.5 < job_bytes(plan, step.job) / sum(files[name] for name in ("weights.safetensors", "detections.json")) < 2
+
+
+def test_the_status_of_a_finished_run(finished: tuple[Plan, dict[str, Any]]) -> None:
+    plan, summary = finished
+    now = Watcher(plan.store, "smoke").look()
+    final = next(row for row in summary["table"] if row["net"] == "final")
+    assert (now.state, now.done, now.left, now.jobs, now.failures) == ("finished", now.total, 0.0, (), ())
+    assert now.best
+    assert (now.best["arch"], now.best["AP"]) == (final["arch"], final["AP"])
+    assert list(now.timing) == list(STAGE_NAMES)
+    assert sum(sum(row.values()) for row in now.timing.values()) == pytest.approx(now.spent, rel=0.01)
+    assert all(now.timing["full_train"][phase] > 0 for phase in ("compile", "data", "steps", "evaluation", "other"))
+    shown = CliRunner().invoke(app, ["status", "smoke", "--store", plan.store.url])
+    assert "smoke: finished" in shown.stdout
+    every = json.loads(CliRunner().invoke(app, ["status", "--store", plan.store.url, "--json"]).stdout)
+    assert ("smoke", "finished") in [(one["name"], one["state"]) for one in every]
+    for job in (step.job for step in Watcher(plan.store, "smoke").steps()):
+        assert trail.read(plan.store, job.kind, digest(job))["event"] == "done"
+        curves = [path for path in plan.store.files("logs") if digest(job) in path and "tfevents" in path]
+        assert bool(curves) == (job.kind in ("train", "reignite"))
+
+
+def test_the_status_of_a_run_that_goes_on(finished_copy: Plan) -> None:
+    """Its last stage is taken away; then it has stopped, goes on, and fails."""
+    store, keys = finished_copy.store, finished_copy.keys
+    last = [step for step in Watcher(store, "smoke").steps() if step.stage == "full_train"]
+    for step in last:
+        store.remove(f"{step.job.kind}/{digest(step.job)}")
+    store.remove(f"stage/{keys['full_train']}")
+    store.remove("logs")  # else it was just heard of
+    watcher = Watcher(store, "smoke")
+    now = watcher.look()
+    assert (now.state, now.stage) == ("not running", "full_train")
+    assert [one.state for one in now.jobs] == ["waiting", "waiting"]
+    assert now.left
+    assert now.best
+    assert now.best["label"].startswith(("fine_tune", "serial", "parallel"))
+    final = last[0].job
+    with store.claim(final.kind, digest(final)) as claim:
+        claim.acquire(lambda: None, threading.Event(), lambda: None)
+        told = trail.Trail(store, final)
+        told({"event": "start", "pid": 1})
+        told({"event": "compile"})
+        told._written = 0.0  # as if some seconds had passed
+        told({"event": "step", "epoch": 1, "epochs": 4, "step": 1, "steps": 2, "loss": 0.75, "seconds_left": 1000.0})
+        now = watcher.look()
+        assert (now.state, now.jobs[0].state, now.jobs[1].state) == ("running", "running", "waiting")
+        assert now.left
+        assert 900 < now.left < 1300
+        shown = CliRunner().invoke(app, ["status", "smoke", "--store", store.url]).stdout
+        assert "epoch 1 of 4, step 1 of 2, loss 0.750" in shown
+        told.close(JobError("out_of_memory", "it needed more\nthan there is"))
+    assert trail.read(store, final.kind, digest(final))["message"] == "out_of_memory: it needed more"
+    now = watcher.look()
+    assert now.failures == (f"{last[0].label}: out_of_memory",)
+    assert now.state in ("failed", "running")  # what was just heard of may go on again
 
 
 def test_children_train_on_what_they_inherit(finished: tuple[Plan, dict[str, Any]]) -> None:

@@ -44,6 +44,12 @@ OTHER = train(10, weights_of(START))
 STRAY = train(11)
 
 
+def traces(job: Any) -> list[str]:
+    """What a job has left in `logs/train/`."""
+    digest = jobs.digest(job)
+    return [f"{digest}.txt", f"{digest}.json", f"b_1.{digest}"]
+
+
 class Filled:
     """A store with the runs `one` and `two`, which share the start net, a training that belongs to none, and rubbish."""
 
@@ -56,6 +62,9 @@ class Filled:
         self.run("two", [START, OTHER], OTHER)
         for path in (f"logs/train/{jobs.digest(FAILED)}.txt", f"logs/train/{jobs.digest(STRAY)}.txt", f"results/cache/{name_of(OTHER)}"):
             self.storage.write(path, b"x")
+        for digest in (jobs.digest(FAILED), jobs.digest(STRAY)):
+            self.storage.write(f"logs/train/{digest}.json", b"{}")
+            self.storage.write(f"logs/train/b_1.{digest}/events.out.tfevents.0000000001.1", b"x")
         for path in (
             f"checkpoints/{name_of(FINAL)}/000001/x",
             f"checkpoints/{name_of(FAILED)}/000001/x",
@@ -93,7 +102,7 @@ def filled(store_url: str, tmp_path: Path) -> Filled:
 
 RUBBISH = {f"aside/{name_of(START)}.0", f"checkpoints/{name_of(FINAL)}"}
 UNKNOWN = {
-    *(name_of(STRAY), f"logs/train/{jobs.digest(STRAY)}.txt", f"train/.{'0' * 32}.partial"),
+    *(name_of(STRAY), *(f"logs/train/{name}" for name in traces(STRAY)), f"train/.{'0' * 32}.partial"),
     *(f"checkpoints/{name_of(FAILED)}", f"claims/{name_of(FAILED)}"),
 }
 

@@ -124,7 +124,7 @@ def test_a_training_that_is_stopped_goes_on_where_it_was(tmp_path: Path, number:
     assert events[-1] == "checkpoint"
     again, resumed = train_line(Desk(lambda _: None, tmp_path / "resume"))
     assert again.tobytes() == whole.tobytes()
-    assert [{**one, "seconds": 0} for one in resumed] == [{**one, "seconds": 0} for one in history]
+    assert [{**one, "seconds": 0, "timing": 0} for one in resumed] == [{**one, "seconds": 0, "timing": 0} for one in history]
 
 
 def test_a_loss_that_is_not_finite_says_where(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from curves import curves
 
 from spnas_core import job as jobs
 from spnas_core.errors import JobError, MissingArtifactError, UserError
@@ -21,6 +22,7 @@ from spnas_core.settings import Detector, Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.storage import Storage
+from spnas_core.timing import PHASES
 
 
 def job(data: Path, **recipe: Any) -> TrainJob:
@@ -290,6 +292,15 @@ def test_a_training_that_gets_sigterm_goes_on_from_its_checkpoint(tiny_data: Pat
     again = run_job(one, str(tmp_path / "cut"), on_progress=lambda event: epochs.append(event["epoch"]) if "epoch" in event else None)
     assert epochs[0] >= 7
     assert again.files["weights.safetensors"] == whole.files["weights.safetensors"]
+    drawn = curves(Store(str(tmp_path / "cut")), one)  # nothing twice, and nothing lost
+    assert [step for step, _ in drawn["epoch/loss"]] == [2 * epoch for epoch in range(1, 41)]
+    assert drawn["epoch/AP"] == [(80, pytest.approx(again.metrics["AP"], abs=1e-6))]
+    for made in (whole, again):
+        timing = made.metrics["timing"]
+        assert set(timing) == set(PHASES)
+        assert all(seconds > 0 for seconds in timing.values())
+        assert timing["compile"] > timing["steps"] / 80
+        assert made is again or sum(timing.values()) < made.seconds
 
 
 @pytest.mark.training

@@ -31,24 +31,59 @@ def names() -> list[str]:
 
 
 def load(preset: str, overrides: Sequence[str] = ()) -> Run:
-    """Read the settings of a preset's name or a YAML file's path; each override is ``dotted.key=value`` with a value in YAML. UserError."""
-    document = _read(preset)
+    """Read the settings of a preset's name or a YAML file's path; each override is ``dotted.key=value`` with a value in YAML.
+
+    UserError with one line per mistake.
+    """
+    settings, mistakes = read(preset, overrides)
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return settings
+
+
+def read(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[str]]:
+    """Read settings as `load` does, and all mistakes in them; what is wrong has its default then."""
+    try:
+        document, mistakes = _read(preset), []
+    except UserError as error:
+        document, mistakes = {}, [str(error)]
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set: expected key=value, got {override!r}")
-        _put(document, key.strip().split("."), _parse(text, f"--set {key}"), key)
-    return check(document, preset)
+        try:
+            _override(document, override)
+        except UserError as error:
+            mistakes.append(str(error))
+    try:
+        return _validated(document), mistakes
+    except ValidationError as error:
+        return _without(document, error), mistakes + describe(error, preset)
 
 
 def check(document: dict[str, Any], where: str) -> Run:
     """Read the settings of a document; UserError with one line per wrong setting."""
-    if isinstance(document.get("arch"), int):  # an architecture of one stage
-        document["arch"] = str(document["arch"])
     try:
-        return Run.model_validate(document)
+        return _validated(document)
     except ValidationError as error:
         raise UserError("\n".join(describe(error, where))) from error
+
+
+def _validated(document: dict[str, Any]) -> Run:
+    if isinstance(document.get("arch"), int):  # an architecture of one stage
+        document["arch"] = str(document["arch"])
+    return Run.model_validate(document)
+
+
+def _without(document: dict[str, Any], error: ValidationError) -> Run:
+    """Read what is right in a document: without the keys that `error` names, or nothing of it where it names none."""
+    for one in error.errors():
+        inner, path = document, list(map(str, one["loc"]))
+        while len(path) > 1 and isinstance(inner.get(path[0]), dict):
+            inner = inner[path.pop(0)]
+        if path:
+            inner.pop(path[0], None)
+    try:
+        return Run.model_validate(document)
+    except ValidationError:
+        return Run()
 
 
 def describe(error: ValidationError, where: str) -> list[str]:
@@ -61,7 +96,7 @@ def describe(error: ValidationError, where: str) -> list[str]:
         if one["type"] == "extra_forbidden":
             lines.append(f"{where}: {key}: expected no such key, got {_SHORT.repr(one['input'])}")
         elif one["type"] == "value_error":
-            lines.append(f"{where}: {key}: {_plain(message)}")
+            lines += [f"{where}: {key}: {_plain(line)}" for line in message.splitlines()]
         else:
             lines.append(f"{where}: {key}: expected {message[0].lower()}{message[1:]}{got}")
     return lines
@@ -90,6 +125,14 @@ def _parse(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # the last three: of numbers and nesting without an end
         raise UserError(f"{_plain(where)}: expected YAML, got: {_plain(' '.join(str(error).split()))}") from error
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    """Set one value of a document."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set: expected key=value, got {override!r}")
+    _put(document, key.strip().split("."), _parse(text, f"--set {key}"), key)
 
 
 def _put(document: dict[str, Any], path: list[str], value: Any, key: str) -> None:

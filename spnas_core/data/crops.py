@@ -90,6 +90,12 @@ def open_folder(url: str, split: str, size: int, class_names: Sequence[str] | No
     return Crops(size, names, tuple(items))
 
 
+def count(url: str, split: str) -> int:
+    """How many files there are in the folders of classes of a split."""
+    system, root = files.open_url(url)
+    return len(files.find(system, files.join(root, split)))
+
+
 def fingerprint(url: str, full: bool = False) -> str:
     """Sha256 (hex) of the names and sizes of the images for train and val, and if `full` of their contents, wherever the folder lies."""
     system, root = files.open_url(url)

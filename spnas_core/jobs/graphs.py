@@ -61,6 +61,11 @@ def key(job: Job, ranks: int = 1) -> str:
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
+def is_kept(name: str) -> bool:
+    """Whether graphs are kept under `name`."""
+    return (cache_folder() / "graphs" / name).exists()
+
+
 def borrow(name: str, folder: Path) -> None:
     """Copy the graphs kept under `name`, if there are any, to the new `folder`, where the job may do with them what it likes."""
     kept = cache_folder() / "graphs" / name

@@ -21,8 +21,8 @@ class Order(Settings):
 
     @property
     def ranks(self) -> int:
-        """Processes that do the job, one per device; a benchmark is of one device."""
-        return 1 if self.job.kind == "benchmark" else len(self.devices)
+        """Processes that do the job, one per device; what is measured is measured on one."""
+        return 1 if self.job.kind in ("benchmark", "measure") else len(self.devices)
 
 
 def environment(order: Order) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Progress of jobs as log records: one channel for the terminal, Prefect's page and a file; and what a job and its worker tell each other.
 
 A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers, "wait" from the
-runner: {"event": "wait" | "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "done" | "failed", "epoch", "epochs", "loss",
-"AP", "seconds_left", "done" (steps, of a checkpoint), ...}.
+runner: {"event": "wait" | "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "evaluate" | "scored" | "done" | "failed",
+"epoch", "epochs", "loss", "AP", "seconds_left", "done" (steps, of a checkpoint), "timing" (seconds by phase), ...}.
 """
 
 import logging
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+QUIET = ("step", "checkpoint", "resume", "start", "evaluate", "scored")  # events of the debug level
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def duration(seconds: float) -> str:
 
 def log_progress(label: str, event: dict[str, Any]) -> None:
     """Log one event of the job `label`; single steps only at debug level."""
-    level = logging.DEBUG if event.get("event") in ("step", "checkpoint", "resume", "start") else logging.INFO
+    level = logging.DEBUG if event.get("event") in QUIET else logging.INFO
     log.log(level, "%s", line(label, event), extra={"progress": (label, event)})
 
 

@@ -24,6 +24,7 @@ from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.schedule import learning_rate
 from spnas_core.settings import Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.timing import Stopwatch
 from spnas_core.weights import checkpoint
 
 
@@ -71,13 +72,18 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
         return learning_rate(schedule, number, recipe.epochs * steps)
 
     history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, lambda _: {})
-    accuracy = top1(net, val, recipe.batch, cache)
+    watch = Stopwatch(history[-1].get("timing"))
+    with watch.during("evaluation"):
+        accuracy = top1(net, val, recipe.batch, cache)
     if not rank().first:
         return {}
-    history[-1]["top1"] = accuracy
+    history[-1] |= {"top1": accuracy, "timing": watch.seconds}
+    desk.report(
+        {"event": "scored", "epoch": recipe.epochs, "epochs": recipe.epochs, "steps": steps, "top1": accuracy, "timing": watch.seconds}
+    )
     save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / checkpoint.FILE)
     (out / "history.json").write_text(json.dumps(history))
-    return {"top1": history[-1]["top1"], "seconds": history[-1]["seconds"], "epochs": recipe.epochs}
+    return {**{name: history[-1][name] for name in ("top1", "seconds", "timing")}, "epochs": recipe.epochs}
 
 
 def top1(net: Classifier, val: crops.Crops, batch: int, cache: ImageCache) -> float:

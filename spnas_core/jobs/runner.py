@@ -19,6 +19,7 @@ from spnas_core import job as jobs
 from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
 from spnas_core.jobs import memory
 from spnas_core.jobs.order import BAD_INPUT, Order, environment, out_of_memory
+from spnas_core.jobs.trail import Trail
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
@@ -86,13 +87,24 @@ def _work(
     with tempfile.TemporaryDirectory(prefix="spnas-job-") as scratch:
         path, log = Path(scratch) / "job.json", Path(scratch) / "log.txt"
         path.write_text(order.model_dump_json())
+        trail = Trail(store, order.job)
+
+        def tell(event: dict[str, Any]) -> None:
+            trail(event)
+            on_progress(event)
+
         try:
-            status, last, stopped = _follow(path, log, order, timeout, memory_gb, on_progress, lost)
+            status, last, stopped = _follow(path, log, order, timeout, memory_gb, tell, lost)
+        except BaseException:
+            trail.close()
+            raise
         finally:
             with contextlib.suppress(StoreError):  # how the job ended is more than its log
                 store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
-        if status:
-            raise _failure(status, last, stopped, log.read_text(errors="replace"))
+        failure = _failure(status, last, stopped, log.read_text(errors="replace")) if status else None
+        trail.close(failure)
+        if failure:
+            raise failure
     manifest = store.find(kind, digest)
     if manifest is None:
         raise JobBug(f"{kind}/{digest}: the worker said that it was done, but its artifact is not in {store.url}")

@@ -27,7 +27,9 @@ from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.schedule import learning_rate
+from spnas_core.settings import Detector, Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.timing import Stopwatch
 from spnas_core.weights import checkpoint
 
 LOSS_SCALE = 1024.0  # of float16 trainings
@@ -50,17 +52,12 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     weights, audit = start.start_detector(job, store, get_weights(net))
     set_weights(net, weights)
     start.choose_trained(net, job, audit)
-    decays = start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
-    step = TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
-    cache, share = ImageCache(), rank().share
+    step = make_step(net, recipe)
+    cache = ImageCache()
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 
     def batches(epoch: int, first: int) -> Iterator[Arrays]:
-        parts = (settings.image_size, recipe, settings.max_boxes, job.seed, epoch, first, cache)
-        stream = loader.train_batches(train_split, *parts, share=share)
-        for number, batch in enumerate(stream, start=epoch * steps + first):
-            noise = (one[share] for one in draw_noise(net, recipe.batch, settings.max_boxes, job.seed, number))
-            yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
+        return inputs(net, train_split, settings, recipe, job.seed, epoch, first, cache)
 
     def score(epoch: int) -> dict[str, Any]:
         if not recipe.eval_epochs or (epoch + 1) % recipe.eval_epochs or epoch + 1 == recipe.epochs:
@@ -79,13 +76,18 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
         take_state(job, store, desk.resume)
     gather(None)  # the others find it there
     history = run_epochs(step, batches, rate, epochs, steps, desk, score)
-    detections = evaluate.detect(net, val_split, settings, cache)
-    if not rank().first:
-        return {}
+    desk.report({"event": "evaluate"})
+    watch = Stopwatch(history[-1].get("timing"))
+    with watch.during("evaluation"):
+        detections = evaluate.detect(net, val_split, settings, cache)
+        if not rank().first:
+            return {}
+        scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
     if job.stop:
         save_checkpoint(step, history, [], out / CHECKPOINT)
-    scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
-    history[-1] |= {name: scores.stats[name] for name in ("AP", "AP50")}
+    found = {name: scores.stats[name] for name in ("AP", "AP50")}
+    history[-1] |= {**found, "timing": watch.seconds}
+    desk.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **found, "timing": watch.seconds})
     save_file(get_weights(net), out / checkpoint.FILE)
     documents = {
         "model": evaluate.model_document(job.arch, settings, train_split.categories),
@@ -98,7 +100,25 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     whole = search.candidate_cost(arch, settings, len(train_split.categories))
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
-    return {**scores.document(), **counts, "seconds": history[-1]["seconds"], "epochs": epochs, "inherited": audit.share}
+    took = {"seconds": history[-1]["seconds"], "timing": history[-1]["timing"]}
+    return {**scores.document(), **counts, **took, "epochs": epochs, "inherited": audit.share}
+
+
+def make_step(net: FasterRCNN, recipe: Recipe) -> TrainStep:
+    """Step that trains those parameters of `net` which are to be trained."""
+    decays = start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
+    return TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
+
+
+def inputs(
+    net: FasterRCNN, split: coco.Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
+) -> Iterator[Arrays]:
+    """Yield what the steps of an epoch take, from step `first` on: images, sizes, boxes, labels, noise; of a rank its share."""
+    share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)
+    stream = loader.train_batches(split, settings.image_size, recipe, settings.max_boxes, seed, epoch, first, cache, share=share)
+    for number, batch in enumerate(stream, start=epoch * steps + first):
+        noise = (one[share] for one in draw_noise(net, recipe.batch, settings.max_boxes, seed, number))
+        yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
 
 
 def take_state(job: TrainJob, store: Store, folder: Path) -> None:

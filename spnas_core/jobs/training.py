@@ -21,6 +21,7 @@ from spnas_core.errors import JobError
 from spnas_core.jobs.progress import Desk
 from spnas_core.models.ranks import gather, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.timing import Stopwatch
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Losses = npt.NDArray[np.float32]
@@ -47,6 +48,8 @@ def run_epochs(
     begun = saved = told = time.monotonic()
     before = len(history) * steps + len(losses)
     spent = history[-1]["seconds"] if history else 0.0
+    watch = Stopwatch(history[-1].get("timing") if history else None)
+    compiled = False
     desk.report({"event": "resume", "done": before} if before else {"event": "compile"})
 
     def left(done: int) -> float:
@@ -65,8 +68,11 @@ def run_epochs(
 
     for epoch in range(len(history), epochs):
         step.set_train()
-        for done, batch in enumerate(batches(epoch, len(losses)), start=epoch * steps + len(losses) + 1):
-            losses.append(step(Tensor(np.float32(rate(done - 1))), *map(Tensor, batch)).asnumpy())
+        stream = watch.waiting("data", batches(epoch, len(losses)))
+        for done, batch in enumerate(stream, start=epoch * steps + len(losses) + 1):
+            with watch.during("steps" if compiled else "compile"):
+                losses.append(step(Tensor(np.float32(rate(done - 1))), *map(Tensor, batch)).asnumpy())
+            compiled = True
             if not np.isfinite(losses[-1]).all():
                 raise JobError("diverged", f"loss {losses[-1].tolist()} at step {done} of {epochs * steps}")
             if time.monotonic() - told > REPORT_SECONDS:
@@ -77,14 +83,17 @@ def run_epochs(
                 pause()
         check_state(step, f"after epoch {epoch + 1} of {epochs}")
         mean = np.mean(losses, axis=0)
-        record = {"epoch": epoch + 1, "loss": float(mean.sum()), "losses": [round(float(loss), 5) for loss in mean], **score(epoch)}
-        record["seconds"] = round(spent + time.monotonic() - begun, 2)
+        record = {"epoch": epoch + 1, "loss": float(mean.sum()), "losses": [round(float(loss), 5) for loss in mean]}
+        with watch.during("evaluation"):
+            record |= score(epoch)
+        record |= {"seconds": round(spent + time.monotonic() - begun, 2), "timing": watch.seconds}
         history.append(record)
         losses.clear()
         if epoch + 1 < epochs:
             pause()
         shown: dict[str, Any] = {name: record[name] for name in ("loss", "AP", "AP50", "top1") if name in record}
-        desk.report({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **shown, "seconds_left": left((epoch + 1) * steps)})
+        shown |= {"steps": steps, "timing": watch.seconds, "seconds_left": left((epoch + 1) * steps)}
+        desk.report({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **shown})
     return history
 
 

@@ -75,6 +75,10 @@ def run(job: jobs.Job, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
         from spnas_core.jobs import benchmark
 
         return benchmark.run(job, desk)
+    if isinstance(job, jobs.MeasureJob):
+        from spnas_core.jobs import measure
+
+        return measure.run(job, desk)
     from spnas_core.jobs import evaluate
 
     return evaluate.run(job, store, out, desk)

@@ -3,7 +3,7 @@
     KIND/DIGEST/manifest.json + files     complete if and only if the manifest is there (it is written last)
     checkpoints/KIND/DIGEST/NUMBER/       the same, of a job that still runs (checkpoints.py)
     claims/KIND/DIGEST/NUMBER             which process computes it (claims.py)
-    runs/NAME/, logs/KIND/                what a person reads
+    runs/NAME/, logs/KIND/                what a person reads; the progress and the curves of jobs (jobs/trail.py)
     watch/NAME.json                       on which data a search was started (flows/research.py)
     aside/KIND/DIGEST.N                   what was found corrupt or half-written
 

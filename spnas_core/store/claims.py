@@ -78,7 +78,7 @@ class Claim:
             if newest != seen or now - looked > self._lease.seconds / 2:  # a store that is away for us may be so for the holder
                 seen, since = newest, now
             looked = now
-            if number == 0 or _is_over(content) or now - since >= self._lease.seconds:
+            if number == 0 or is_over(content) or now - since >= self._lease.seconds:
                 if self._take(number + 1):
                     return done()  # again: it may have been published between the two looks
             elif not waited:
@@ -155,7 +155,7 @@ def whoami() -> dict[str, Any]:
     return {}
 
 
-def _is_over(content: bytes) -> bool:
+def is_over(content: bytes) -> bool:
     """Whether a claim was given back, or is that of a process of this machine which is dead."""
     try:
         holder = json.loads(content)

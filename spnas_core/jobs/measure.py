@@ -1,0 +1,93 @@
+"""Measure a training by a few real steps and an evaluation by a few real images, on the device at hand, with new weights.
+
+Graphs are compiled here, whatever is kept of them, so that the seconds of compiling are those of a net that was never trained before.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from spnas_core import arch as architecture
+from spnas_core.data import coco, loader
+from spnas_core.data.pipeline import ImageCache
+from spnas_core.errors import JobError
+from spnas_core.job import MeasureJob
+from spnas_core.jobs import evaluate, start, train
+from spnas_core.jobs.benchmark import peak_memory
+from spnas_core.jobs.progress import Desk
+from spnas_core.models.detector import FasterRCNN
+
+DECODED = 32  # images, of one training batch at least
+WARM_UP, LEAST, MOST, SECONDS = 1, 3, 60, 4.0  # steps, or batches of the evaluation; after so many seconds none but the least is begun
+
+
+def run(job: MeasureJob, desk: Desk) -> dict[str, Any]:
+    """Do the job and return its metrics, in seconds and MB; JobError ``diverged`` where a loss is not finite.
+
+    `prepare`: until data and net are there; `decode`: of one image that is read and resized; `train_compile`, `step`; `eval_compile`,
+    `image`: of an evaluation; `memory_mb`: the peak of the training (of the device; on the CPU of the process, the graph compiler's
+    included); `inside`: all that it took in here.
+    """
+    begun = time.perf_counter()
+    os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(0)
+    settings, recipe = job.detector, job.recipe
+    split, val = (coco.open_split(job.data.url, name, job.data.strict) for name in (job.data.train, job.data.val))
+    arch = architecture.parse(job.arch)
+    net = FasterRCNN(arch, settings, len(split.categories), recipe.mixed_precision)
+    start.freeze(net, arch, settings)
+    step = train.make_step(net, recipe)
+
+    ready = time.perf_counter()
+    stream = train.inputs(net, split, settings, recipe, 0, 0, 0, ImageCache(0))
+    batches = list(itertools.islice(stream, max(1, DECODED // recipe.batch)))
+    decode = (time.perf_counter() - ready) / (len(batches) * recipe.batch)
+    desk.report({"event": "compile"})
+
+    def one_step(number: int) -> None:
+        losses = step(Tensor(np.float32(1e-4)), *map(Tensor, batches[number % len(batches)])).asnumpy()
+        if not np.isfinite(losses).all():
+            raise JobError("diverged", f"loss {losses.tolist()} at step {number + 1} of a measurement")
+
+    step.set_train()
+    train_compile, step_seconds, steps = clocked(one_step)
+    memory = peak_memory(job.device_target)
+    net.set_train(False)
+    size = evaluate.batch_size(settings.image_size)
+    images = list(itertools.islice(loader.eval_batches(val, settings.image_size, size), 4))
+
+    def one_batch(number: int) -> None:
+        batch = images[number % len(images)]
+        evaluate.infer(net, settings, batch.images, batch.image_hw)
+
+    eval_compile, batch_seconds, _ = clocked(one_batch)
+    return {
+        "prepare": ready - begun,
+        "decode": decode,
+        "train_compile": train_compile,
+        "step": step_seconds,
+        "steps": steps,
+        "eval_compile": eval_compile,
+        "image": batch_seconds / size,
+        "memory_mb": memory / 1e6,
+        "inside": time.perf_counter() - begun,
+    }
+
+
+def clocked(work: Callable[[int], None]) -> tuple[float, float, int]:
+    """Seconds by which the first call of `work` is longer than the later ones; seconds of one of these, their mean, and how many."""
+    times: list[float] = []
+    while len(times) < 1 + WARM_UP + LEAST or (len(times) < MOST and sum(times[1:]) < SECONDS):
+        clock = time.perf_counter()
+        work(len(times))
+        times.append(time.perf_counter() - clock)
+    later = times[1 + WARM_UP :]
+    mean = sum(later) / len(later)
+    return max(0.0, times[0] - mean), mean, len(later)
