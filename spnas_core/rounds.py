@@ -23,7 +23,10 @@ def rounds(ledger: Ledger, settings: Run) -> list[dict[str, Any]]:
 
 def rounds_md(ledger: Ledger, settings: Run) -> str:
     """Return the rounds as a Markdown table."""
-    title = f"Hyper-volume of {', '.join(settings.objectives)} after each round, as a share of the box from the highest costs of all trials to AP 1 (in the log: of the trials until then):"
+    title = (
+        f"Hyper-volume of {', '.join(settings.objectives)} after each round, as a share of the box from the highest costs of all trials "
+        "to AP 1 (in the log: of the trials until then):"
+    )
     cells = [one | {"hypervolume": f"{one['hypervolume']:.4f}", "reignited": one["reignited"] or ""} for one in rounds(ledger, settings)]
     lines = [_COLUMNS, ("---", *["---:"] * 5, "---"), *(one.values() for one in cells)]
     return f"{title}\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
