@@ -27,6 +27,7 @@ from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
 from spnas_core.settings import Detector, Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import sha256_file
 from spnas_core.weights.checkpoint import open_checkpoint, our_weights, read_checkpoint
 from spnas_core.weights.torchvision_names import infer_arch, to_torchvision
 
@@ -202,6 +203,7 @@ def train_from(checkpoint: str, data: Path, folder: Path, coverage: float = 0.1)
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
         data=Data(url=str(data), fingerprint="f"),
         checkpoint=checkpoint,
+        checkpoint_sha256=sha256_file(Path(checkpoint)),
         checkpoint_coverage=coverage,
     )
     store = Store(str(folder / "store"))
@@ -261,12 +263,14 @@ def test_an_epoch_on_photographs_from_a_converted_detector(tmp_path: Path) -> No
     with np.load(GOLDEN) as file:
         names, shapes = file["names"].tolist(), file["shapes"].tolist()
     settings = Detector(image_size=(256, 320), norm="frozen", frozen_stages=2, proposals_train=300, roi_batch=128, max_boxes=32)
+    checkpoint = write(tmp_path, torchvision_weights(names, shapes))
     job = TrainJob(
         arch="111-2111-211111-211",
         detector=settings,
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
         data=Data(url=str(BCCD), fingerprint="f"),
-        checkpoint=write(tmp_path, torchvision_weights(names, shapes)),
+        checkpoint=checkpoint,
+        checkpoint_sha256=sha256_file(Path(checkpoint)),
         checkpoint_coverage=0.9,
     )
     store = Store(str(tmp_path / "store"))

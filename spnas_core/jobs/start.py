@@ -46,7 +46,7 @@ def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, 
 
 def _start_from_file(job: TrainJob, url: str, fresh: Arrays) -> tuple[Arrays, Audit]:
     path = checkpoint.open_checkpoint(url)
-    if job.checkpoint_sha256 and sha256_file(path) != job.checkpoint_sha256:
+    if sha256_file(path) != job.checkpoint_sha256:
         raise UserError(f"checkpoint {url}: expected the file with sha256 {job.checkpoint_sha256}, got another")
     given = checkpoint.our_weights(architecture.parse(job.arch), checkpoint.read_checkpoint(path, url), url)
     weights, audit = transfer.adopt(fresh, given)
