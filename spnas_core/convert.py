@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -23,12 +22,10 @@ from spnas_core.settings import Detector
 from spnas_core.store.storage import Storage
 from spnas_core.transfer import Audit
 from spnas_core.weights.checkpoint import FILE, open_checkpoint, our_weights, read_checkpoint
-from spnas_core.weights.model_folder import MODEL, read_model
-from spnas_core.weights.torchvision_names import from_torchvision, infer_arch, to_torchvision
+from spnas_core.weights.model_folder import MODEL, norm_epsilon, read_model
+from spnas_core.weights.torchvision_names import COCO_LABELS, from_torchvision, infer_arch, to_torchvision
 
 Arrays = dict[str, npt.NDArray[Any]]
-COCO_LABELS = 90  # of torchvision's released detectors: the ids of COCO's categories
-TRAINED_EPSILON = 1e-5  # torchvision's, of norms that it trained
 THEIR_FILE = "torchvision.safetensors"
 
 
@@ -51,22 +48,19 @@ def convert(
 ) -> Converted:
     """Convert the checkpoint at `url`, a file or a model folder; `to` is ``spnas`` or ``torchvision``.
 
-    `arch` is inferred from torchvision's tensors, or read beside this program's, where it is not given. `epsilon` is that of the norms:
-    by default 0.0 for a detector with the 90 labels of COCO and frozen norms (those that were trained have counted their batches), as
-    torchvision sets it for its released weights, else 1e-5. `categories` is
-    the URL of a COCO annotation file that names the labels. UserError where less than `coverage` of the net's parameters are found.
+    `arch` is inferred from torchvision's tensors, or read beside this program's, where it is not given. So is `epsilon`, that of the norms
+    (see `norm_epsilon`); it is 1e-5 where nothing says it. `categories` is the URL of a COCO annotation file that names the labels.
+    UserError where less than `coverage` of the net's parameters are found.
     """
-    path, known = _locate(url, architecture.parse(arch) if arch else None)
-    arrays = read_checkpoint(path, url)
+    file, known = _locate(url, architecture.parse(arch) if arch else None)
+    arrays = read_checkpoint(open_checkpoint(file), url)
     if known is None:
         if not from_torchvision(arrays):
             raise UserError(f"checkpoint {url}: expected --arch, since no {MODEL} beside the file says the architecture")
         known = infer_arch({name: array.shape for name, array in arrays.items()})
     ours = our_weights(known, arrays, url)
     counters = len(arrays) - len(ours)
-    if epsilon is None and counters:
-        epsilon = TRAINED_EPSILON
-    settings = read_settings(ours, url, epsilon)
+    settings = read_settings(ours, url, norm_epsilon(file, arrays) if epsilon is None else epsilon)
     net = _build(known, settings, ours)
     weights, audit = transfer.adopt(get_weights(net), ours)
     if audit.share < coverage:
@@ -100,8 +94,6 @@ def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> D
     sizes: dict[str, Any] = {"stem": stem, "base_width": side(f"backbone.stem.{'conv2' if stem == '3x3' else 'conv'}.weight", 0)}
     if _is_detector(weights):
         sizes |= {"fpn_channels": side("neck.inner.0.weight", 0), "head_channels": side("head.fc1.weight", 0)}
-        if epsilon is None:
-            epsilon = 0.0 if side("head.score.weight", 0) == COCO_LABELS + 1 else None
         sizes |= {"norm": "frozen", "frozen_stages": 2}
     if epsilon is not None:
         sizes["norm_epsilon"] = epsilon
@@ -119,20 +111,20 @@ def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
     return Classifier(arch, settings, len(weights["score.weight"]) if "score.weight" in weights else 1)
 
 
-def _locate(url: str, arch: Arch | None) -> tuple[Path, Arch | None]:
-    """Path of the weights, and the architecture that stands beside them where it is not given.
+def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
+    """URL of the file of weights, and the architecture that stands beside them where it is not given.
 
     UserError for a net with a pyramid or a box head that torchvision has not.
     """
     system, root = files.open_url(url)
     folder = files.full_url(system, root)
     if FILE not in (there := files.list_folder(system, root)):
-        return open_checkpoint(url), arch
+        return url, arch
     if MODEL in there:
         card = read_model(f"{folder}/{MODEL}")
         arch = arch or architecture.parse(card.arch)
         check_parts(arch, card.detector, url)
-    return open_checkpoint(f"{folder}/{FILE}"), arch
+    return f"{folder}/{FILE}", arch
 
 
 def check_parts(arch: Arch, settings: Detector, url: str) -> None:

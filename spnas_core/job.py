@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from spnas_core.config import DeviceTarget
 from spnas_core.settings import ArchText, Detector, Recipe, Reignite, Settings
@@ -20,6 +20,11 @@ class Data(Settings):
     train: str = "train"
     val: str = "val"
     strict: bool = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What counts in digests: not where it lies, nor whether faulty boxes are refused, since no result depends on that."""
+        return self.model_dump(mode="json", exclude={"url"}) | {"strict": False}
 
 
 class Weights(Settings):
@@ -51,6 +56,12 @@ class TrainJob(Settings):
     )
     device_target: DeviceTarget = "CPU"
 
+    @model_validator(mode="after")
+    def _checkpoint_of_known_content(self) -> "TrainJob":
+        if (self.checkpoint is None) != (self.checkpoint_sha256 is None):
+            raise ValueError("expected checkpoint and checkpoint_sha256 together, since only the latter is in the digest")
+        return self
+
 
 class ReigniteJob(Settings):
     """Train a backbone as a classifier, starting from the backbone of a detector's weights."""
@@ -64,6 +75,12 @@ class ReigniteJob(Settings):
     weights: tuple[Weights, ...] = ()
     seed: int = 0
     device_target: DeviceTarget = "CPU"
+
+    @model_validator(mode="after")
+    def _images_of_known_content(self) -> "ReigniteJob":
+        if (self.recipe.data is None) != (self.images is None):
+            raise ValueError("expected recipe.data and images, its fingerprint, together, since only the latter is in the digest")
+        return self
 
 
 class EvaluateJob(Settings):
@@ -109,12 +126,13 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob) -> str:
-    """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, thresholds.
+    """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, what is refused.
 
     The kind of device is in it, since each has its own arithmetic; versions of libraries are not, and are in the artifact's manifest.
     """
     document = job.model_dump(mode="json")
-    document.get("data", {}).pop("url", None)
+    if not isinstance(job, BenchmarkJob):
+        document["data"] = job.data.identity
     for name in ("checkpoint", "checkpoint_coverage", "resume"):
         document.pop(name, None)
     if "recipe" in document:

@@ -161,7 +161,7 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     if len({split.class_names for split in splits.values()}) > 1:
         names = [splits[name].class_names for name in ("train", "val")]
         tries.mistakes.append(f"{data_url}: expected the same categories in train and val, got {names[0]} and {names[1]}")
-    test = tries.do(partial(coco.open_split, data_url, "test")) if splits and has_test(data_url) else None
+    test = tries.do(partial(coco.open_split, data_url, "test", settings.strict)) if splits and has_test(data_url) else None
     checkpoint = tries.do(partial(open_checkpoint, settings.checkpoint)) if settings.checkpoint else None
     full, threads, own = settings.fingerprint == "full", settings.threads, settings.reignite.data
     images = tries.do(partial(crops.fingerprint, own, full)) if own else None
@@ -195,7 +195,6 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     """Digest of each stage: of all that determines what it leaves, and of nothing else."""
     settings = plan.settings
     whole = settings.model_dump(mode="json")
-    data = plan.data.model_dump(mode="json", exclude={"url"})
     device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
     reignite = {**whole["reignite"], "data": plan.images}
     parts: dict[StageName, dict[str, Any]] = {
@@ -206,7 +205,7 @@ def stage_keys(plan: Plan) -> dict[str, str]:
         "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},
     }
     keys: dict[str, str] = {}
-    before = canonical_json({"data": data, "device": settings.device_target, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
+    before = canonical_json({"data": plan.data.identity, "device": settings.device_target, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
     for name in STAGE_NAMES:
         before = hashlib.sha256(canonical_json({"stage": name, "settings": parts[name], "before": before}).encode()).hexdigest()
         keys[name] = before

@@ -164,7 +164,7 @@ def test_data_and_stores_that_are_not_there(tmp_path: Path, tiny_data: Path) -> 
 
 def break_data(folder: Path, fault: str) -> None:
     """Make one thing wrong with a data set."""
-    path = folder / "annotations" / "instances_train.json"
+    path = folder / "annotations" / f"instances_{'test' if fault.endswith('of test') else 'train'}.json"
     document: dict[str, Any] = json.loads(path.read_text())
     if fault == "missing image":
         document["images"][0]["file_name"] = "nowhere.png"
@@ -175,16 +175,16 @@ def break_data(folder: Path, fault: str) -> None:
         document["annotations"][0]["category_id"] = 99
     elif fault == "no images":
         document["images"], document["annotations"] = [], []
-    elif fault == "faulty box":
+    elif fault.startswith("faulty box"):
         document["annotations"][0]["bbox"] = [0, 0, 0, 5]
     path.write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize("fault", ["missing image", "truncated image", "unknown category", "no images", "faulty box"])
+@pytest.mark.parametrize("fault", ["missing image", "truncated image", "unknown category", "no images", "faulty box", "faulty box of test"])
 def test_faulty_data_is_one_line_before_anything_runs(fault: str, tmp_path: Path) -> None:
     from conftest import write_data
 
-    data = write_data(tmp_path / "data", {"train": 4, "val": 2})
+    data = write_data(tmp_path / "data", {"train": 4, "val": 2, "test": 1})
     break_data(data, fault)
     text = mistake("run", "smoke", "--data", str(data), "--store", str(tmp_path / "store"), "--set", "strict=true")
     assert "\n" not in text

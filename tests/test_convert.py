@@ -1,32 +1,38 @@
 """Torchvision's weights as ours and back, and trainings that start from them."""
 
+import hashlib
 import json
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mindspore as ms
 import numpy as np
 import pytest
+import torch_files
 from golden_weights import GOLDEN, torchvision_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
+from flows import presets
 from flows.cli import app
 from spnas_core.arch import Arch, blocks, parse
 from spnas_core.errors import UserError
-from spnas_core.job import Data, TrainJob
-from spnas_core.jobs import evaluate
+from spnas_core.job import Data, TrainJob, Weights, digest
+from spnas_core.jobs import evaluate, start
 from spnas_core.jobs.runner import run_job
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
+from spnas_core.plan import Plan, open_plan
 from spnas_core.settings import Detector, Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import sha256_file
+from spnas_core.transfer import Audit
 from spnas_core.weights.checkpoint import open_checkpoint, our_weights, read_checkpoint
 from spnas_core.weights.torchvision_names import infer_arch, to_torchvision
 
@@ -152,8 +158,19 @@ def test_a_classifier_there_and_back(classifier: Arrays, tmp_path: Path) -> None
     assert equal(load_file(tmp_path / "back" / "torchvision.safetensors"), classifier)
 
 
+def damaged_and_hostile(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files of torch.save that are cut off, and that would run a command; the shared ones too, where they are."""
+    cut, evil = folder / "cut_off.pth", folder / "evil.pth"
+    cut.write_bytes(torch_files.save(cut, {"conv1.weight": np.ones(64, np.float32)}).read_bytes()[:-40])
+    torch_files.write_zip(evil, torch_files.call("posix.system", torch_files.value("touch EXECUTED")), {})
+    shared = [GOLDEN.with_name("truncated.pth"), GOLDEN.with_name("evil.pth")]
+    return [cut, *filter(Path.exists, shared[:1])], [evil, *filter(Path.exists, shared[1:])]
+
+
 @pytest.mark.training
-def test_what_is_refused(detector: Arrays, tmp_path: Path) -> None:
+def test_what_is_refused(detector: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    damaged, hostile = damaged_and_hostile(tmp_path)
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 and no more")
     names = {"categories": [{"id": 5, "name": "five"}]}
@@ -162,6 +179,9 @@ def test_what_is_refused(detector: Arrays, tmp_path: Path) -> None:
     half = tmp_path / "half"
     half.mkdir()
     part = write(half, {name: array for name, array in detector.items() if not name.startswith("roi_heads.")})
+    no_proposals = tmp_path / "no_proposals"
+    no_proposals.mkdir()
+    most = write(no_proposals, {name: array for name, array in detector.items() if not name.startswith("rpn.")})
     tapped = tmp_path / "tapped"
     tapped.mkdir()
     (tapped / "weights.safetensors").write_bytes(Path(whole).read_bytes())
@@ -179,11 +199,15 @@ def test_what_is_refused(detector: Arrays, tmp_path: Path) -> None:
         ([whole, "--categories", tmp_path / "names.json"], "expected ids of categories from 1 to 4, the labels of the checkpoint, got 5"),
         ([whole, "--categories", tmp_path / "text.pth"], "expected a COCO annotation file with categories"),
         ([part], "expected a tensor head.fc1.weight, found none"),
+        ([most, "--coverage", "1"], "expected at least 100% of the net's parameters (--coverage), got 9"),
+        *(([path], "expected a whole file of torch.save, got one that is cut off or damaged") for path in damaged),
+        *(([path], "it wants to call posix.system") for path in hostile),
     ):
         status, _, error = spnas("convert", *words, "--out", tmp_path / "out")
         assert (status, error.count("\n")) == (2, 1), error
         assert message in error
     assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("EXECUTED"))
 
 
 def test_a_file_without_a_place_in_the_architecture(tmp_path: Path) -> None:
@@ -202,6 +226,7 @@ def train_from(checkpoint: str, data: Path, folder: Path, coverage: float = 0.1)
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
         data=Data(url=str(data), fingerprint="f"),
         checkpoint=checkpoint,
+        checkpoint_sha256=sha256_file(Path(checkpoint)),
         checkpoint_coverage=coverage,
     )
     store = Store(str(folder / "store"))
@@ -230,10 +255,49 @@ def test_half_precision_becomes_float32(tmp_path: Path) -> None:
 @pytest.mark.training
 @pytest.mark.parametrize(("extra", "epsilon"), [({}, 0.0), ({"backbone.body.bn1.num_batches_tracked": np.array(7)}, 1e-5)])
 def test_the_epsilon_of_frozen_norms_and_of_trained_ones(extra: Arrays, epsilon: float, tmp_path: Path) -> None:
+    """A conversion takes that of the file; a training insists on it, from the file or what the conversion left, if norms are frozen."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    net = random_weights(FasterRCNN(ARCH, Detector(**SMALL), 90))
-    status, text, _ = spnas("convert", write(tmp_path, net | extra), "--out", tmp_path / "model", "--json")
+    net = FasterRCNN(ARCH, Detector(**SMALL), 90)
+    file = write(tmp_path, random_weights(net) | extra)
+    status, text, _ = spnas("convert", file, "--out", tmp_path / "model", "--json")
     assert (status, json.loads(text)["norm_epsilon"]) == (0, epsilon)
+
+    def begin(checkpoint: str, epsilon: float, norm: Literal["frozen", "train"]) -> Audit:
+        settings = Detector(norm=norm, norm_epsilon=epsilon, **SMALL)
+        sha256 = sha256_file(Path(checkpoint))
+        common = {"arch": str(ARCH), "detector": settings, "recipe": Recipe(), "data": Data(url="x", fingerprint="f")}
+        job = TrainJob(checkpoint=checkpoint, checkpoint_sha256=sha256, **common)
+        return start.start_detector(job, Store(str(tmp_path / "store")), get_weights(net))[1]
+
+    for checkpoint in (file, str(tmp_path / "model" / "weights.safetensors")):
+        assert begin(checkpoint, epsilon, "frozen").new == begin(checkpoint, 1e-3, "train").new == ()
+        for other in {0.0, 1e-5, 1e-3} - {epsilon}:
+            with pytest.raises(UserError, match=f"expected detector.norm_epsilon={epsilon}, .*, got {other}"):
+                begin(checkpoint, other, "frozen")
+
+
+def test_a_run_from_a_checkpoint_is_keyed_by_its_content(tiny_data: Path, tmp_path: Path) -> None:
+    """Not by its place: the plan's jobs and stages differ where the bytes do, and only there."""
+
+    def plan_from(folder: str, content: bytes) -> Plan:
+        path = tmp_path / folder / "w.pth"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return open_plan(presets.load("smoke", [f"checkpoint={path}", "checkpoint_coverage=0.5"]), str(tiny_data), str(tmp_path / "store"))
+
+    def first(plan: Plan) -> TrainJob:
+        return plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
+
+    one, moved, other = plan_from("a", b"one"), plan_from("b", b"one"), plan_from("a", b"other")
+    found = first(one).checkpoint, first(one).checkpoint_sha256, first(one).checkpoint_coverage
+    assert found == (str(tmp_path / "a" / "w.pth"), hashlib.sha256(b"one").hexdigest(), 0.5)
+    assert (digest(first(one)), one.keys) == (digest(first(moved)), moved.keys)
+    assert digest(first(one)) != digest(first(other))
+    assert not set(one.keys.values()) & set(other.keys.values())
+    child = one.train(
+        "b_1111-1111", one.settings.detector, one.settings.fine_tune, (Weights(kind="train", digest="a" * 64, arch=str(ARCH)),)
+    )
+    assert (child.checkpoint, child.checkpoint_sha256) == (None, None)
 
 
 @pytest.mark.training
@@ -260,13 +324,16 @@ def test_an_epoch_on_photographs_from_a_converted_detector(tmp_path: Path) -> No
     """ResNet-50-FPN with the weights of the golden rule, one epoch of BCCD: all losses are finite."""
     with np.load(GOLDEN) as file:
         names, shapes = file["names"].tolist(), file["shapes"].tolist()
-    settings = Detector(image_size=(256, 320), norm="frozen", frozen_stages=2, proposals_train=300, roi_batch=128, max_boxes=32)
+    sizes = {"proposals_train": 300, "roi_batch": 128, "max_boxes": 32}
+    settings = Detector(image_size=(256, 320), norm="frozen", norm_epsilon=0.0, frozen_stages=2, **sizes)
+    checkpoint = write(tmp_path, torchvision_weights(names, shapes))
     job = TrainJob(
         arch="111-2111-211111-211",
         detector=settings,
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
         data=Data(url=str(BCCD), fingerprint="f"),
-        checkpoint=write(tmp_path, torchvision_weights(names, shapes)),
+        checkpoint=checkpoint,
+        checkpoint_sha256=sha256_file(Path(checkpoint)),
         checkpoint_coverage=0.9,
     )
     store = Store(str(tmp_path / "store"))

@@ -1,6 +1,7 @@
 """Against torchvision, number for number: what ../shared/golden holds, for weights made by its rule.
 
-Where the environment variable SPNAS_TORCHVISION_PYTHON names the Python of an environment with torchvision, also for a second salt.
+Where the environment variable SPNAS_TORCHVISION_PYTHON names the Python of an environment with torchvision, also for a second salt, with an
+image that is smaller than the network input and the default number of detections.
 """
 
 import os
@@ -20,13 +21,12 @@ from spnas_core.job import Data, TrainJob
 from spnas_core.jobs import start
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import set_weights
-from spnas_core.settings import Recipe
+from spnas_core.settings import Detector, Recipe
 from spnas_core.weights.torchvision_names import to_spnas
 
 pytestmark = pytest.mark.training
 PEER = os.environ.get("SPNAS_TORCHVISION_PYTHON")
 SECOND_SALT = 7
-HW = np.array([SETTINGS.image_size] * 2, np.float32)
 LEVELS = (0, 1, 2, 3, "pool")
 
 
@@ -100,7 +100,19 @@ def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     elif not path.exists():
         pytest.skip(f"no golden values at {path}")
     with np.load(path) as file:
-        return dict(file)
+        return {"sizes": np.array([SETTINGS.image_size] * 2), "detections": np.array(SETTINGS.detections), **file}
+
+
+def settings_of(golden: Mapping[str, np.ndarray]) -> Detector:
+    return SETTINGS.model_copy(update={"detections": int(golden["detections"])})
+
+
+def inputs(golden: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The images as the net's input, zero beyond their sizes, and these."""
+    x = network_input(golden["images"])
+    for image, (height, width) in zip(x, golden["sizes"], strict=True):
+        image[:, height:] = image[:, :, width:] = 0
+    return x, golden["sizes"].astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +124,10 @@ def weights(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def found(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) -> tuple[Any, ...]:
     """Stages, pyramid, RPN head, proposals, pooled features of torchvision's proposals, detections."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    net = FasterRCNN(ARCH, SETTINGS, CLASSES)
+    net = FasterRCNN(ARCH, settings_of(golden), CLASSES)
     set_weights(net, weights)
     regions = np.stack((golden["proposals_0"], golden["proposals_1"]))
-    return numpy(Parts(net).set_train(False)(*map(Tensor, (network_input(golden["images"]), HW, regions))))
+    return numpy(Parts(net).set_train(False)(*map(Tensor, (*inputs(golden), regions))))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +145,7 @@ def trained(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) ->
         boxes[image, :count], labels[image, :count] = golden[f"gt_boxes_{image}"], golden[f"gt_labels_{image}"]
     step = Gradients(net).set_train()
     noise = draw_noise(net, 2, SETTINGS.max_boxes, 0, 0)
-    losses, norms = numpy(step(*map(Tensor, (network_input(golden["images"]), HW, boxes, labels, *noise))))
+    losses, norms = numpy(step(*map(Tensor, (*inputs(golden), boxes, labels, *noise))))
     return losses, {parameter.name: float(norm) for parameter, norm in zip(step.weights, norms, strict=True)}
 
 

@@ -1,4 +1,4 @@
-"""Inference beside torchvision at equal work: the same weights, the same image, as many proposals, in turn on the same cores."""
+"""Inference and training beside torchvision at equal work: the same weights and images, as many proposals, in turn on the same cores."""
 
 import json
 import os
@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golden_weights import ARCH, CLASSES, GOLDEN, network_input, spnas_weights
+from weight_rule import BATCH, LR, TRUTH
 
 PEER = os.environ.get("SPNAS_TORCHVISION_PYTHON")
-SIZE, ROUNDS = (512, 512), 9
+SIZE = (512, 512)
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(PEER is None, reason="SPNAS_TORCHVISION_PYTHON names no environment with torchvision"),
@@ -21,13 +22,14 @@ pytestmark = [
 ]
 
 
-def serve(path: str) -> None:
+def serve(path: str, work: str) -> None:
     """Do what torchvision_speed.py does, with our detector."""
     import mindspore as ms
     from mindspore import Tensor
 
-    from spnas_core.models.detector import FasterRCNN
-    from spnas_core.models.step import set_weights
+    from spnas_core.jobs.start import freeze
+    from spnas_core.models.detector import FasterRCNN, draw_noise
+    from spnas_core.models.step import TrainStep, set_weights
     from spnas_core.settings import Detector
 
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -35,19 +37,29 @@ def serve(path: str) -> None:
     ms.device_context.cpu.op_tuning.threads_num(2)
     with np.load(GOLDEN) as file:
         weights = spnas_weights(file["names"].tolist(), file["shapes"].tolist())
-    net = FasterRCNN(ARCH, Detector(image_size=SIZE, norm="frozen"), CLASSES).set_train(False)
+    settings = Detector(image_size=SIZE, norm="frozen", frozen_stages=2, max_boxes=8)
+    net = FasterRCNN(ARCH, settings, CLASSES)
     set_weights(net, weights)
-    sizes = Tensor(np.array([SIZE], np.float32))
-    image = Tensor(network_input(np.load(path)[None]))
-    valid = net.rpn.propose(*net.rpn(net.neck(net.backbone(image))), sizes)[1].asnumpy()
+    freeze(net, ARCH, settings)
+    sizes = np.array([SIZE] * BATCH, np.float32)
+    images = np.repeat(network_input(np.load(path)[None]), BATCH, 0)
+    single = Tensor(images[:1]), Tensor(sizes[:1])
+    net.set_train(work == "train")
+    valid = net.rpn.propose(*net.rpn(net.neck(net.backbone(single[0]))), single[1])[1].asnumpy()
+    boxes, labels = np.zeros((BATCH, settings.max_boxes, 4), np.float32), np.zeros((BATCH, settings.max_boxes), np.int32)
+    boxes[:, : len(TRUTH)], labels[:, : len(TRUTH)] = TRUTH, np.arange(1, len(TRUTH) + 1)
+    batch = [Tensor(a) for a in (np.float32(LR), images, sizes, boxes, labels, *draw_noise(net, BATCH, settings.max_boxes, 0, 0))]
+    step = TrainStep(net, 0.9, (0.0,) * len(net.trainable_params()), None).set_train() if work == "train" else None
     for _ in sys.stdin:
         begun = time.perf_counter()
-        net(image, sizes)[0].asnumpy()
-        print(json.dumps({"seconds": time.perf_counter() - begun, "proposals": int(valid.sum())}), flush=True)
+        losses = step(*batch).asnumpy() if step else net(*single)[0].asnumpy()
+        seconds = time.perf_counter() - begun
+        assert np.isfinite(losses).all()
+        print(json.dumps({"seconds": seconds, "proposals": int(valid.sum())}), flush=True)
 
 
 class Server:
-    """A process that answers a line with the time of one inference."""
+    """A process that answers a line with the time of one inference or training step."""
 
     def __init__(self, python: str, *arguments: str) -> None:
         self.process = subprocess.Popen([python, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -62,21 +74,23 @@ class Server:
         self.process.communicate(timeout=60)
 
 
-def test_inference_takes_no_longer_than_torchvisions(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("work", "rounds", "proposals", "bound"), [("infer", 9, 1000, 1.0), ("train", 5, 2000, 1.8)])
+def test_times_of_torchvision(work: str, rounds: int, proposals: int, bound: float, tmp_path: Path) -> None:
+    """Inference of one image takes at most torchvision's time, a training step with two at most 1.8 times as long."""
     image = tmp_path / "image.npy"
     np.save(image, np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8))
-    ours = Server(sys.executable, __file__, str(image))
-    theirs = Server(str(PEER), str(Path(__file__).with_name("torchvision_speed.py")), str(image))
+    ours = Server(sys.executable, __file__, str(image), work)
+    theirs = Server(str(PEER), str(Path(__file__).with_name("torchvision_speed.py")), str(image), work)
     try:
-        answers = [(ours.ask(), theirs.ask()) for _ in range(ROUNDS + 1)][1:]
+        answers = [(ours.ask(), theirs.ask()) for _ in range(rounds + 1)][1:]
     finally:
         ours.close()
         theirs.close()
-    assert {one["proposals"] for pair in answers for one in pair} == {1000}
+    assert {one["proposals"] for pair in answers for one in pair} == {proposals}
     mine, peer = (statistics.median(pair[side]["seconds"] for pair in answers) for side in (0, 1))
-    print(f"\nours {mine:.3f} s, torchvision {peer:.3f} s, ratio {mine / peer:.3f}")
-    assert mine <= peer
+    print(f"\n{work}: ours {mine:.3f} s, torchvision {peer:.3f} s, ratio {mine / peer:.3f}")
+    assert mine <= bound * peer
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

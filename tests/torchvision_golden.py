@@ -1,6 +1,7 @@
 """Make golden values as those of ../shared/golden for another salt: ``torchvision_golden.py OUT.npz SALT``, where there is torchvision.
 
-Images and ground truth are drawn at random from the salt too.
+Images and ground truth are drawn at random from the salt too. The second image is narrower, so torchvision pads it, and an image
+has as many detections as by default; `sizes` and `detections` say so.
 """
 
 import sys
@@ -13,13 +14,14 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 from weight_rule import rule
 
-IMAGES, HEIGHT, WIDTH, CLASSES = 2, 256, 320, 91
+HEIGHT, WIDTHS, CLASSES = 256, (320, 288), 91
+DETECTIONS = 100
 
 
 def build(salt: int, **settings: int) -> FasterRCNN:
     """Torchvision's ResNet-50-FPN detector with the weights of the rule."""
     body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3)
-    net = FasterRCNN(body, CLASSES, min_size=HEIGHT, max_size=WIDTH, box_detections_per_img=300, **settings)
+    net = FasterRCNN(body, CLASSES, min_size=HEIGHT, max_size=max(WIDTHS), box_detections_per_img=DETECTIONS, **settings)
     net.load_state_dict({name: torch.from_numpy(rule(name, tuple(old.shape), salt)) for name, old in net.state_dict().items()})
     return net
 
@@ -27,8 +29,8 @@ def build(salt: int, **settings: int) -> FasterRCNN:
 def ground_truth(rng: np.random.Generator) -> list[dict[str, torch.Tensor]]:
     """Five boxes of the first image and eight of the second, at least 16 px wide and high."""
     truth = []
-    for count in (5, 8):
-        corner = rng.random((count, 2)) * (WIDTH - 64, HEIGHT - 64)
+    for count, width in zip((5, 8), WIDTHS, strict=True):
+        corner = rng.random((count, 2)) * (width - 64, HEIGHT - 64)
         boxes = np.concatenate((corner, corner + 16 + rng.random((count, 2)) * 48), 1).astype(np.float32)
         truth.append({"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(rng.integers(1, CLASSES, count))})
     return truth
@@ -75,8 +77,8 @@ def main(out: str, salt: int) -> None:
     """Write the file."""
     torch.manual_seed(0)
     rng = np.random.default_rng(salt)
-    images = rng.integers(0, 256, (IMAGES, HEIGHT, WIDTH, 3)).astype(np.uint8)
-    pictures = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images]
+    images = rng.integers(0, 256, (len(WIDTHS), HEIGHT, max(WIDTHS), 3)).astype(np.uint8)
+    pictures = [torch.from_numpy(image[:, :width]).permute(2, 0, 1).float() / 255 for image, width in zip(images, WIDTHS, strict=True)]
     truth = ground_truth(rng)
     net = build(salt)
     names = list(net.state_dict())
@@ -86,7 +88,8 @@ def main(out: str, salt: int) -> None:
     for image, one in enumerate(truth):
         found |= {f"gt_{name}_{image}": value for name, value in one.items()}
     arrays = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in found.items()}
-    np.savez(out, images=images, names=np.array(names), shapes=np.array(shapes), salt=np.array(salt), **arrays)
+    facts = {"sizes": np.array([(HEIGHT, width) for width in WIDTHS]), "detections": np.array(DETECTIONS), "salt": np.array(salt)}
+    np.savez(out, images=images, names=np.array(names), shapes=np.array(shapes), **facts, **arrays)
 
 
 if __name__ == "__main__":

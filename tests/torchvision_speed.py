@@ -1,6 +1,7 @@
-"""Time torchvision's ResNet-50-FPN with the weights of the rule: ``torchvision_speed.py IMAGE.npy``, where there is torchvision.
+"""Time torchvision's ResNet-50-FPN with the weights of the rule: ``torchvision_speed.py IMAGE.npy infer|train``.
 
-For each line on standard input one inference; its seconds and its number of proposals go to standard output, as JSON.
+For each line on standard input one inference, or one training step with two of the image (frozen norms, stem and first stage); its seconds
+and, of an inference, its number of proposals go to standard output, as JSON.
 """
 
 import json
@@ -12,26 +13,33 @@ import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
-from weight_rule import rule
+from weight_rule import BATCH, LR, TRUTH, rule
 
 
-def main(path: str) -> None:
+def main(path: str, work: str) -> None:
     """Answer until the input ends."""
     torch.set_num_threads(2)
     image = np.load(path)  # (H, W, 3), uint8
-    body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d)
+    body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3)
     net = FasterRCNN(body, 91, min_size=min(image.shape[:2]), max_size=max(image.shape[:2]))
     net.load_state_dict({name: torch.from_numpy(rule(name, tuple(old.shape))) for name, old in net.state_dict().items()})
     proposals: list[int] = []
     net.rpn.register_forward_hook(lambda _module, _inputs, output: proposals.append(len(output[0][0])))
-    picture = [torch.from_numpy(image).permute(2, 0, 1).float() / 255]
-    net.eval()
+    pictures = [torch.from_numpy(image).permute(2, 0, 1).float() / 255] * BATCH
+    truth = [{"boxes": torch.tensor(TRUTH), "labels": torch.arange(1, len(TRUTH) + 1)} for _ in pictures]
+    optimiser = torch.optim.SGD([weight for weight in net.parameters() if weight.requires_grad], LR, 0.9)
+    net.train(work == "train")
     for _ in sys.stdin:
         begun = time.perf_counter()
-        with torch.no_grad():
-            net(picture)
+        if work == "train":
+            optimiser.zero_grad()
+            sum(net(pictures, truth).values()).backward()
+            optimiser.step()
+        else:
+            with torch.no_grad():
+                net(pictures[:1])
         print(json.dumps({"seconds": time.perf_counter() - begun, "proposals": proposals.pop()}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -13,7 +13,7 @@ from spnas_core.settings import Detector
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
 from spnas_core.transfer import STATISTICS, Audit
-from spnas_core.weights import checkpoint
+from spnas_core.weights import checkpoint, model_folder
 from spnas_core.weights.checkpoint import FILE
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -46,9 +46,13 @@ def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, 
 
 def _start_from_file(job: TrainJob, url: str, fresh: Arrays) -> tuple[Arrays, Audit]:
     path = checkpoint.open_checkpoint(url)
-    if job.checkpoint_sha256 and sha256_file(path) != job.checkpoint_sha256:
+    if sha256_file(path) != job.checkpoint_sha256:
         raise UserError(f"checkpoint {url}: expected the file with sha256 {job.checkpoint_sha256}, got another")
-    given = checkpoint.our_weights(architecture.parse(job.arch), checkpoint.read_checkpoint(path, url), url)
+    arrays = checkpoint.read_checkpoint(path, url)
+    epsilon, ours = model_folder.norm_epsilon(url, arrays), job.detector.norm_epsilon
+    if job.detector.norm == "frozen" and epsilon not in (None, ours):
+        raise UserError(f"checkpoint {url}: expected detector.norm_epsilon={epsilon}, with which its norms were trained, got {ours}")
+    given = checkpoint.our_weights(architecture.parse(job.arch), arrays, url)
     weights, audit = transfer.adopt(fresh, given)
     if audit.share < job.checkpoint_coverage:
         least = f"expected at least {job.checkpoint_coverage:.0%} (checkpoint_coverage)"

@@ -1,7 +1,9 @@
 """The box head: which regions it learns from, its losses and its detections.
 
 Shape shorthand: B images, R regions per image, P proposals, M padded ground-truth boxes, D detections, K classes.
-Source: torchvision `models/detection/roi_heads.py`, number for number.
+Source: torchvision `models/detection/roi_heads.py`, number for number, but that only the best `CANDIDATES` boxes per detection enter the
+last NMS. NMS goes from the best box down, so the detections are torchvision's unless fewer than D of these survive; then they may lack the
+rest, the lowest scores.
 """
 
 from typing import Any

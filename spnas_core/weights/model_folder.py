@@ -1,5 +1,6 @@
 """A model folder: `model.json` and `weights.safetensors`, left by a run, a training or a conversion, and checked when it is opened."""
 
+import posixpath
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from spnas_core.settings import ArchText, Detector, Settings
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.storage import MANIFEST, sha256_file
 from spnas_core.weights.checkpoint import FILE
+from spnas_core.weights.torchvision_names import from_torchvision, trained_epsilon
 
 MODEL = "model.json"
 
@@ -52,6 +54,20 @@ def read_model(url: str) -> Model:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or MODEL
         raise UserError(f"{url}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def norm_epsilon(url: str, arrays: dict[str, npt.NDArray[Any]]) -> float | None:
+    """Epsilon that the norms of the checkpoint at `url`, which holds `arrays`, were trained with; None where nothing says it.
+
+    Torchvision's tensors may show it (`trained_epsilon`); for this program's, a `model.json` beside the file says it.
+    """
+    if from_torchvision(arrays):
+        return trained_epsilon({name: array.shape for name, array in arrays.items()})
+    system, path = files.open_url(url)
+    folder, name = posixpath.split(path)
+    if name != FILE or MODEL not in files.list_folder(system, folder):
+        return None
+    return read_model(files.full_url(system, f"{folder}/{MODEL}")).detector.norm_epsilon
 
 
 def open_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float32]]]:

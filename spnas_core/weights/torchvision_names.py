@@ -12,6 +12,9 @@ from spnas_core.errors import UserError
 
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _PLAIN = {"weight": "weight", "bias": "bias"}
+_COUNTER = ".num_batches_tracked"
+_SCORE = "roi_heads.box_predictor.cls_score.weight"
+COCO_LABELS = 90  # of torchvision's released detectors: the ids of COCO's categories
 _BODY = "backbone.body."
 _HEADS = {
     "rpn.head.conv.0.0": "rpn.conv",
@@ -34,6 +37,17 @@ _BLOCK = re.compile(r"layer([1-9]\d*)\.(\d+)\.conv1\.weight")
 def from_torchvision(names: Iterable[str]) -> bool:
     """Whether these are torchvision's names."""
     return any(name.startswith((_BODY, "layer1.")) for name in names)
+
+
+def trained_epsilon(shapes: Mapping[str, tuple[int, ...]]) -> float | None:
+    """Epsilon that the norms of torchvision's weights were trained with; None where the tensors do not say.
+
+    1e-5 where norms were trained, and so have counted their batches; 0.0 for a detector with the 90 labels of COCO whose norms have not,
+    as torchvision sets it for its released weights. Source: `overwrite_eps` of torchvision `models/detection/_utils.py`.
+    """
+    if any(name.endswith(_COUNTER) for name in shapes):
+        return 1e-5
+    return 0.0 if shapes.get(_SCORE, ())[:1] == (COCO_LABELS + 1,) else None
 
 
 def infer_arch(shapes: Mapping[str, tuple[int, ...]]) -> Arch:
@@ -72,7 +86,7 @@ def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
 
     UserError for a name that `arch` has no place for.
     """
-    names = [name for name in names if not name.endswith(".num_batches_tracked")]
+    names = [name for name in names if not name.endswith(_COUNTER)]
     table = _table(arch, detector=any(name.startswith(_BODY) for name in names))
     found = {name: table.get(_current(name)) for name in names}
     return _complete(found, f"names of {arch} in torchvision's spelling")
