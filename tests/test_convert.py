@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from spnas_core.arch import Arch, blocks, parse
+from spnas_core.data import coco
 from spnas_core.errors import UserError
-from spnas_core.job import Data, TrainJob
+from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.runner import run_job
 from spnas_core.models.classifier import Classifier
@@ -200,7 +201,7 @@ def train_from(checkpoint: str, data: Path, folder: Path, coverage: float = 0.1)
         arch=str(ARCH),
         detector=settings,
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
-        data=Data(url=str(data), fingerprint="f"),
+        data=coco.describe(str(data)),
         checkpoint=checkpoint,
         checkpoint_coverage=coverage,
     )
@@ -265,7 +266,7 @@ def test_an_epoch_on_photographs_from_a_converted_detector(tmp_path: Path) -> No
         arch="111-2111-211111-211",
         detector=settings,
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
-        data=Data(url=str(BCCD), fingerprint="f"),
+        data=coco.describe(str(BCCD)),
         checkpoint=write(tmp_path, torchvision_weights(names, shapes)),
         checkpoint_coverage=0.9,
     )

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from spnas_core.job import RECIPE_VERSION, Data, ReigniteJob, TrainJob
+from spnas_core.data import coco
+from spnas_core.job import RECIPE_VERSION, ReigniteJob, TrainJob
 from spnas_core.jobs.runner import run_job
 from spnas_core.settings import Detector, Recipe, Reignite
 from spnas_core.store.artifacts import Store
@@ -39,7 +40,7 @@ RECORDED = {
     ],
 )
 def test_losses_of_a_short_training(kind: str, recipe: Any, tiny_data: Path, tmp_path: Path) -> None:
-    data = Data(url=str(tiny_data), fingerprint="f")
+    data = coco.describe(str(tiny_data))
     job = TrainJob(recipe=recipe, data=data, **COMMON) if kind == "train" else ReigniteJob(recipe=recipe, data=data, **COMMON)
     store = Store(str(tmp_path / "store"))
     history = json.loads(store.fetch(kind, run_job(job, store.url).digest, "history.json").read_text())
