@@ -30,7 +30,7 @@ from spnas_core import arch as architecture
 from spnas_core.data import coco, images
 from spnas_core.data.demo import DIGITS, make_demo
 from spnas_core.data.loader import steps_per_epoch
-from spnas_core.job import Data, TrainJob
+from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate, runner, start
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep
@@ -131,9 +131,7 @@ def measure_jobs(net: Net, step: float, threads: int) -> Measured:
         steps = steps_per_epoch(len(coco.open_split(data, "train").samples), net.recipe.batch)
         recipe = net.recipe.model_copy(update={"epochs": 1})
         for seed, name in enumerate(("job_outside_steps", "job_outside_steps_again")):
-            job = TrainJob(
-                arch=net.arch, detector=net.settings, recipe=recipe, data=Data(url=data, fingerprint="made for this measurement"), seed=seed
-            )
+            job = TrainJob(arch=net.arch, detector=net.settings, recipe=recipe, data=coco.describe(data), seed=seed)
             yield name, once(lambda job=job: runner.run_job(job, f"{folder}/store", threads=threads)) - steps * step
 
 

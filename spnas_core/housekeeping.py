@@ -28,7 +28,8 @@ def needs(inventory: Inventory) -> dict[str, list[str]]:
 def garbage(inventory: Inventory, keep: Collection[str]) -> dict[str, str]:
     """By path of a file or folder that the runs `keep` do not need, the reason; UserError for a run that is not there.
 
-    What no run names may belong to one that has not ended (a round that goes on): it stays as long as such a run is kept, or none is known.
+    What no run names, or only one that is not kept, may also be of use to a run that has not ended (a round that goes on): it stays as long
+    as such a run is kept, or none is known.
     """
     if unknown := sorted(set(keep) - inventory.runs.keys()):
         raise UserError(f"--keep: expected a run of this store ({', '.join(inventory.runs) or 'there is none'}), got {unknown[0]!r}")
@@ -39,12 +40,12 @@ def garbage(inventory: Inventory, keep: Collection[str]) -> dict[str, str]:
         if sort == "aside":
             return "it was set aside"
         if sort == "run":
-            return "" if owner in keep else "a run that is not kept"
+            return "" if owner in keep or f"runs/{owner}" in needed else "a run that is not kept"
         if sort == "work" and inventory.is_whole(owner):
             return "its job has ended"
         if sort == "artifact" and owner in needed:
             return ""
-        if sort == "artifact" and owner in known:
+        if sort == "artifact" and owner in known and not going_on:
             return "only runs that are not kept need it"
         return "" if going_on else "no run needs it"
 

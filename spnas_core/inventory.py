@@ -1,8 +1,10 @@
 """What lies in a store: its files, its artifacts with what they started from, and what each stage of each run names."""
 
+import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -10,7 +12,7 @@ from spnas_core.errors import UserError
 from spnas_core.stages import FILE, KEYS, Stage
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
-from spnas_core.store.storage import MANIFEST
+from spnas_core.store.storage import MANIFEST, full_url
 
 KINDS = ("train", "reignite", "evaluate", "benchmark", "stage", "study")
 
@@ -24,13 +26,7 @@ class Artifact:
     files: int
     manifest: Manifest | None
     fault: str = ""
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Artifacts whose weights it started from."""
-        weights = self.manifest.job.get("weights") if self.manifest else None
-        found = weights if isinstance(weights, list) else []
-        return tuple(f"{one['kind']}/{one['digest']}" for one in found if isinstance(one, dict) and {"kind", "digest"} <= one.keys())
+    sources: tuple[str, ...] = ()  # artifacts whose weights it started from
 
     @property
     def what(self) -> str:
@@ -94,7 +90,17 @@ def _artifact(store: Store, name: str, sizes: dict[str, int]) -> Artifact:
     manifest = found if isinstance(found, Manifest) else None
     if manifest and f"{manifest.kind}/{manifest.digest}" != name:
         fault = f"corrupt: it has the manifest of {manifest.kind}/{manifest.digest}"
-    return Artifact(name, sum(sizes.values()), len(sizes), manifest, fault)
+    return Artifact(name, sum(sizes.values()), len(sizes), manifest, fault, _sources(store, manifest.job) if manifest else ())
+
+
+def _sources(store: Store, job: dict[str, Any]) -> tuple[str, ...]:
+    """Artifacts that a job names: those of its weights, and that (or the run) of its checkpoint, if this lies in the same store."""
+    weights, checkpoint = job.get("weights"), job.get("checkpoint")
+    found = [one for one in weights if isinstance(one, dict)] if isinstance(weights, list) else []
+    names = [f"{one['kind']}/{one['digest']}" for one in found if {"kind", "digest"} <= one.keys()]
+    if isinstance(checkpoint, str) and (place := full_url(checkpoint)).startswith(f"{store.url}/"):
+        names.append("/".join(place.removeprefix(f"{store.url}/").split("/")[:2]))
+    return tuple(names)
 
 
 def _keys(content: bytes) -> dict[str, str]:
@@ -112,11 +118,15 @@ def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) 
         if f"study/{key}" in artifacts:
             found[stage] = frozenset([f"study/{key}"])  # its sources are all that it needs
         name = f"stage/{key}"
-        if name not in artifacts or artifacts[name].fault:
+        manifest = artifacts[name].manifest if name in artifacts and not artifacts[name].fault else None
+        if manifest is None or FILE not in manifest.files:
             continue
         try:
-            record = Stage.model_validate_json(store.read(f"{name}/{FILE}"))
-        except ValidationError:
+            content = store.read(f"{name}/{FILE}")
+            record = Stage.model_validate_json(content)
+        except (ValidationError, FileNotFoundError):
+            continue
+        if hashlib.sha256(content).hexdigest() != manifest.files[FILE].sha256:  # who knows what it named: the stage is not done
             continue
         trained = [trial.digest for trial in record.ledger] + [result.digest for result in record.results.values()]
         reignited = [f"reignite/{weights.digest}" for weights in record.reignited.values()]

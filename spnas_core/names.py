@@ -6,7 +6,10 @@ from spnas_core.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}")
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
-_PASSWORD = re.compile(r"://[^/@:]*:(?!\d+(?:/|$))[^@]*@")  # what follows the colon is no port
+_PASSWORD = re.compile(  # what follows the colon is no port; a bucket has none
+    r"(\b(?:s3a?|gc?s|az|abfss?|adl|oss|oci))?://[^/@:]*:(?(1)|(?!\d{1,5}(?:/|$)))[^@]*@", re.IGNORECASE
+)
+_SECRET = re.compile(r"://[^?]*\?(?:.*&)?[^=&]*(?:token|sig|key|secret|passw|credential)[^=&]*=", re.IGNORECASE | re.DOTALL)
 
 
 def check_name(name: str) -> str:
@@ -30,8 +33,12 @@ def is_path(path: str) -> bool:
 
 
 def check_url(url: str) -> str:
-    """Return `url` if there is no password in it: URLs are written to logs, records and results. UserError."""
+    """Return `url` if there is no password, token or the like in it: URLs are written to logs, records and results. UserError."""
     if found := _PASSWORD.search(url):
-        hidden = f"{url[: found.start()]}://***@{url[found.end() :]}"
+        place = url[found.end() :].rpartition("@")[2].partition("?")[0]
+        hidden = f"{url[: found.start()]}{found[1] or ''}://***@{place}"
         raise UserError(f"URL: expected one without user and password, which belong into the environment, got {hidden!r}")
+    if _SECRET.search(url):
+        hidden = f"{url.partition('?')[0]}?***"
+        raise UserError(f"URL: expected one without a token, key or signature, which belong into the environment, got {hidden!r}")
     return url

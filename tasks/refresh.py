@@ -26,9 +26,9 @@ def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Calla
     path, me = f"runs/{plan.settings.name}/{NOTE}", str(flow_run.id)
     try:
         note = json.loads(plan.store.read(path))
-    except (FileNotFoundError, ValueError):
-        note = {}
-    done = list(note["done"]) if note.get("run") == me else []
+        done = list(map(str, note["done"])) if note["run"] == me else []
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):  # none, or nothing that was written here
+        done = []
 
     def renew(kind: str, digest: str) -> None:
         name = f"{kind}/{digest}"

@@ -13,7 +13,7 @@ from mindspore import Tensor
 from spnas_core import arch as architecture
 from spnas_core import search
 from spnas_core.data import coco
-from spnas_core.job import Data, EvaluateJob, TrainJob, Weights
+from spnas_core.job import EvaluateJob, TrainJob, Weights
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.predict import predict
 from spnas_core.jobs.runner import run_job
@@ -196,7 +196,7 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path) -
     store = Store(str(tmp_path / "store"))
     small = {"image_size": (64, 64), "score_threshold": 0.01, "detections": 6}
     cascade = SETTINGS.model_copy(update={**small, "soft_nms": "gaussian"})
-    common: dict[str, Any] = {"arch": "b_1111-2111", "data": Data(url=str(tiny_data), fingerprint="f")}
+    common: dict[str, Any] = {"arch": "b_1111-2111", "data": coco.describe(str(tiny_data))}
     recipe = Recipe(epochs=1, batch=4, lr=0.01, warmup_steps=0, clip_norm=10.0)
     single = SETTINGS.model_copy(update={**small, "cascade": False})
     parent = run_job(TrainJob(detector=single, recipe=recipe, **common), store.url)

@@ -195,3 +195,41 @@ def test_a_process_that_lives_is_told_from_one_that_died() -> None:
     assert not claims._lives(child.pid, begun)  # a zombie
     child.wait()
     assert not claims._lives(child.pid, begun)
+
+
+def test_a_heartbeat_outlives_any_error_of_the_store(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import NoCredentialsError
+
+    sizes, failed = Storage.sizes, []
+    with Claim(storage, f"claims/train/{KEY}", SHORT) as claim:
+        assert acquire(claim) is None
+
+        def expired(self: Storage, folder: str) -> dict[str, int]:
+            if self is storage and len(failed) < 2:
+                failed.append(1)
+                raise NoCredentialsError
+            return sizes(self, folder)
+
+        monkeypatch.setattr(Storage, "sizes", expired)
+        end = time.monotonic() + 60
+        while len(failed) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        other = Claim(Storage(storage.url), f"claims/train/{KEY}", SHORT)
+        before, beating = other.newest(), time.monotonic() + 60
+        while other.newest() == before and time.monotonic() < beating:
+            time.sleep(0.02)
+        assert other.newest()[0] == before[0]
+        assert other.newest() != before
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_who_lost_the_claim_since_its_last_heartbeat_leaves_that_of_its_successor(storage: Storage, error: type[Exception] | None) -> None:
+    path = f"claims/train/{KEY}"
+    with contextlib.suppress(ZeroDivisionError), Claim(storage, path, Lease(60, 60, 0.02)) as claim:
+        assert acquire(claim) is None
+        assert storage.create(f"{path}/000002", b"another machine")
+        storage.remove(f"{path}/000001")
+        if error:
+            raise error
+    assert storage.sizes(path).keys() == {"000002"}
+    assert storage.read(f"{path}/000002") == b"another machine"

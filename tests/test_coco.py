@@ -275,3 +275,21 @@ def test_many_readers_of_one_remote_file_see_it_whole(tmp_path, monkeypatch):
         assert sizes == [1 << 20] * 8
     finally:
         fsspec.filesystem("memory").rm("/race-test", recursive=True)
+
+
+def test_data_is_that_which_a_job_was_planned_with_or_refused(tmp_path):
+    url = str(tmp_path)
+    for split in ("train", "val"):
+        make(url, split=split)
+    splits = [coco.open_split(url, split) for split in ("train", "val")]
+    planned = [coco.describe(url), coco.describe(url).model_copy(update={"fingerprint": coco.fingerprint(splits, full=True)})]
+    for data in planned:
+        coco.check_fingerprint(splits, data)
+    path = tmp_path / "images" / "0.jpg"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    coco.check_fingerprint(splits, planned[0])
+    for data, found in ((planned[1], splits), (planned[0], splits[:1]), (planned[0], splits[::-1])):
+        with pytest.raises(UserError, match="expected the data that the job was planned with"):
+            coco.check_fingerprint(found, data)

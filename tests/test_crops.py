@@ -15,6 +15,8 @@ from PIL import Image
 from spnas_core.data import coco, crops, images
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
+from spnas_core.job import Data, ReigniteJob
+from spnas_core.settings import Detector, Reignite
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
@@ -227,3 +229,18 @@ def test_fingerprint_follows_the_images_and_not_their_place(tmp_path: Path, full
     assert fingerprint("c", one | {"val/cat/2.png": 5}) != first
     assert fingerprint("d", one | {"train/dog/1.png": 3}) != first
     assert (fingerprint("e", one, b"y") == first) is not full
+
+
+def test_images_of_their_own_that_changed_after_the_job_was_planned_are_refused(tmp_path: Path) -> None:
+    from spnas_core.jobs import reignite
+
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "1.png").write_bytes(b"x" * 3)
+    settings = {"detector": Detector(), "recipe": Reignite(data=str(tmp_path)), "data": Data(url="x", fingerprint="f")}
+    for full in (False, True):
+        one = ReigniteJob(arch="b_11-21-21-21", images=crops.fingerprint(str(tmp_path), full), **settings)
+        assert len(reignite.open_sets(one)[0].items) == 1
+    (tmp_path / "val" / "cat" / "2.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=f"{tmp_path}: expected the images that the job was planned with, got others"):
+        reignite.open_sets(one)

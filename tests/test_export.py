@@ -18,7 +18,7 @@ from spnas_core.data import coco
 from spnas_core.export.folder import export, publish
 from spnas_core.export.onnx_model import onnx_model
 from spnas_core.export.shipped.detect import Detector as Shipped
-from spnas_core.job import Data, TrainJob
+from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.runner import run_job
 from spnas_core.models.detector import FasterRCNN
@@ -87,7 +87,7 @@ def test_the_same_ap_on_photographs(tmp_path: Path) -> None:
         arch="b_11-121-112-121_0-1-0-1",
         detector=settings,
         recipe=Recipe(epochs=6, batch=4, lr=0.03, clip_norm=10.0),
-        data=Data(url=str(BCCD), fingerprint="f"),
+        data=coco.describe(str(BCCD)),
     )
     store = Store(str(tmp_path / "store"))
     manifest = run_job(job, store.url, threads=2)

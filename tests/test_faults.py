@@ -236,6 +236,12 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(url: str, tmp_path: Pa
         "sftp://me:s3cret@host:22/x",
         "simplecache::s3://key:sec:ret@b/x",
         "memory://:pw@x",
+        "s3://key:1234/sec@bucket/x",
+        "simplecache::S3A://key:12@sec@bucket",
+        "sftp://me:123456/sec@host/x",
+        "abfss://key:443/sec@account/x?sec",
+        "s3://key:sec?sec@bucket",
+        "https://key:sec@sec@host/x",
     ],
 )
 def test_a_password_in_a_url_is_refused_and_not_repeated(url: str) -> None:
@@ -245,7 +251,23 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(url: str) -> None:
         assert not [word for word in ("key", "sec", "s3cret", "pw") if word in str(caught.value)]
 
 
-@pytest.mark.parametrize("url", ["memory://a@b/c:d", "memory://host:9000/a@b", "memory://host:9000/", "file:///a:b@c"])
+@pytest.mark.parametrize(
+    "query", ["sas_token=s3cret", "a=b&X-Amz-Signature=s3cret", "sig=s3cret", "AWSAccessKeyId=s3cret", "b=1&client_secret=s3cret"]
+)
+def test_a_secret_in_a_query_is_refused_and_not_repeated(query: str) -> None:
+    for refuse in (Store, files.open_url):
+        with pytest.raises(UserError, match=r"'https://host:9000/x\?\*\*\*'") as caught:
+            refuse(f"https://host:9000/x?{query}")
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("memory://a@b/c:d", "memory://host:9000/a@b", "memory://host:9000/", "file:///a:b@c"),
+        *("memory://b/a?version=3&part=token", "memory://b/a&key=1"),
+    ],
+)
 def test_a_url_without_a_password_is_taken(url: str) -> None:
     Store(url)
 

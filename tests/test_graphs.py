@@ -1,5 +1,6 @@
 """Folders of compiled graphs: their names, and which of them stay."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -94,3 +95,43 @@ def test_a_folder_with_more_graphs_replaces_one_with_fewer(tmp_path: Path, place
         graphs.keep("a", folder)
         assert {path.name: path.read_text() for path in (place / "a").iterdir()} == {str(number): str(count) for number in range(count)}
     assert [path.name for path in place.iterdir()] == ["a"]
+
+
+def test_a_cache_that_fails_costs_no_job(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder that is replaced while it is copied, one that another job drops, a full disk, a home that cannot be written."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "graph").write_text("x")
+    graphs.keep("a", folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def replaced(source: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "half").write_text("x")
+        raise shutil.Error([(str(source / "graph"), str(target / "graph"), "no such file")])
+
+    for name, broken in (
+        ("shutil.copytree", replaced),
+        ("shutil.copytree", fail),
+        ("Path.iterdir", fail),
+        ("Path.rglob", fail),
+        ("Path.mkdir", fail),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"spnas_core.jobs.graphs.{name}", broken)
+            caplog.clear()
+            graphs.keep("b", folder)
+            assert "graphs are not kept" in caplog.text
+            if name == "shutil.copytree":
+                graphs.borrow("a", taken := tmp_path / f"{broken.__name__}")
+                assert list(taken.iterdir()) == []
+                assert "graphs are not taken" in caplog.text
+        assert not [path for path in place.iterdir() if path.name.startswith(".")]
+    monkeypatch.setenv("SPNAS_CACHE", "/dev/null/cache")
+    graphs.keep("c", folder)
+    graphs.borrow("c", tmp_path / "taken")
+    assert list((tmp_path / "taken").iterdir()) == []

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from spnas_core import job as jobs
 from spnas_core.config import Run
+from spnas_core.data import coco
 from spnas_core.errors import JobError, Reason
 from spnas_core.job import Data, TrainJob
 from spnas_core.jobs.runner import run_job
@@ -32,7 +33,8 @@ FAILURES: list[Reason] = ["diverged", "out_of_memory", "timeout", "killed", "cra
 
 def job_of(number: int, url: str = "x") -> TrainJob:
     arch = f"b_{'1' * (4 + number)}-1111"
-    return TrainJob(arch=arch, detector=SMALL, recipe=RECIPE, data=Data(url=url, fingerprint="f"), seed=3)
+    data = Data(url=url, fingerprint="none") if url == "x" else coco.describe(url)
+    return TrainJob(arch=arch, detector=SMALL, recipe=RECIPE, data=data, seed=3)
 
 
 def play(scores: list[list[float | None]], halving: Halving | None) -> tuple[list[Trial], list[list[TrainJob]]]:

@@ -136,8 +136,41 @@ def test_a_run_that_goes_on_keeps_what_may_be_its_own(filled: Filled) -> None:
     filled.run("three", [START], START, finished=False)
     inventory = take_inventory(filled.store)
     assert garbage(inventory, list(inventory.runs)).keys() == RUBBISH
-    assert name_of(OTHER) in garbage(inventory, ["one", "three"])
+    assert garbage(inventory, ["one", "three"]).keys() == RUBBISH | {"runs/two"}  # `three` may have come to OTHER too
     assert garbage(inventory, ["one", "two"]).keys() == RUBBISH | UNKNOWN | {"runs/three", "stage/three-fine_tune"}
+
+
+def test_a_run_keeps_the_older_net_that_its_checkpoint_is_of(filled: Filled) -> None:
+    for number, root in enumerate({filled.store.url, str(filled.store.local or filled.store.url)}):
+        place = {"checkpoint": f"{root}/{name_of(STRAY)}/weights.safetensors", "checkpoint_sha256": "0" * 64}
+        warm = train(20 + number).model_copy(update=place)
+        elsewhere = train(30).model_copy(update={"checkpoint": f"{root}-other/{name_of(START)}/weights.safetensors"})
+        for job in (warm, elsewhere):
+            filled.publish(job)
+        filled.run(f"warm{number}", [warm, elsewhere], warm)
+        inventory = take_inventory(filled.store)
+        assert inventory.artifacts[name_of(warm)].sources == (name_of(STRAY),)
+        assert inventory.artifacts[name_of(elsewhere)].sources == ()
+        removed = garbage(inventory, [f"warm{number}"])
+        assert name_of(STRAY) not in removed
+        assert {name_of(START), name_of(OTHER), "runs/one"} <= removed.keys()
+    model = train(40).model_copy(update={"checkpoint": f"{filled.store.url}/runs/one/model/weights.safetensors"})
+    filled.publish(model)
+    filled.run("model", [model], model)
+    removed = garbage(take_inventory(filled.store), ["model"])
+    assert "runs/one" not in removed
+    assert "runs/two" in removed
+
+
+def test_the_record_of_a_stage_counts_only_as_it_was_written(filled: Filled) -> None:
+    """A flipped digit in a ledger names another training; the one that it named must not be taken for garbage."""
+    path = f"stage/two-full_train/{FILE}"
+    wrong = filled.storage.read(path).replace(jobs.digest(OTHER).encode(), b"0" * 64)
+    for stage in STAGE_NAMES[1:]:
+        filled.storage.write(f"stage/two-{stage}/{FILE}", wrong if stage == "full_train" else b"{}")
+    inventory = take_inventory(filled.store)
+    assert inventory.runs["two"].keys() == {"fine_tune"}
+    assert name_of(OTHER) not in garbage(inventory, ["two"])
 
 
 def test_a_store_without_a_known_run_keeps_everything_whole(filled: Filled) -> None:

@@ -5,11 +5,12 @@ So does one whose store, a real S3 server, is killed too, and started again whil
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +22,57 @@ from s3_server import KEYS, S3Server
 from flows import presets
 from spnas_core.inventory import take_inventory
 from spnas_core.plan import STAGE_NAMES, open_plan
-from spnas_core.stages import read_stage
+from spnas_core.stages import Stage, read_stage
+from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import sha256_file
 
 pytestmark = [pytest.mark.training, pytest.mark.skipif(sys.platform != "linux", reason="workers die with the flow by prctl")]
-SCRIPT = Path(__file__).with_name("searching.py")
+SCRIPT, HOOKS = Path(__file__).with_name("searching.py"), Path(__file__).with_name("hooks")
 STEPS, INTERVAL = 2, 0.3  # of an epoch; seconds between checkpoints
-PATIENCE = 240.0  # seconds without an end after which a search counts as hung
-KINDS = {"start", "compile", "checkpoint", "epoch", "done"}
+PATIENCE = 900.0  # seconds without an end after which a search counts as hung
+KINDS = {"start", "compile", "checkpoint", "epoch", "writing", "done"}
 Event = dict[str, Any]
+Moment = tuple[str, str]  # label and event
 
 
 class Search:
     """One process group that searches, and what its jobs have said so far."""
 
-    def __init__(self, settings: Path, data: Path, store: str, log: Path) -> None:
+    def __init__(self, settings: Path, data: Path, store: str, log: Path, pause: str = "") -> None:
         self.log = log
         words = [sys.executable, SCRIPT, settings, data, store, log]
+        paths = os.pathsep.join([str(HOOKS), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": paths, "SEARCH_LOG": str(log), "SEARCH_PAUSE": pause}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen([str(word) for word in words], start_new_session=True, **quiet)
+        self.process = subprocess.Popen([str(word) for word in words], start_new_session=True, env=environment, **quiet)
 
     def events(self) -> list[Event]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def wait_for(self, label: str, kind: str) -> bool:
-        """Wait until a job has said so; False where the search comes to its end before."""
+    def wait_for(self, moments: Collection[Moment]) -> Moment:
+        """Wait until one of these is there, and return it."""
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if any((event["label"], event["event"]) == (label, kind) for event in self.events()):
-                return True
-            if self.process.poll() is not None:
-                return False
+        while time.monotonic() < end and self.process.poll() is None:
+            if found := next((moment for event in self.events() if (moment := (event["label"], event["event"])) in moments), None):
+                return found
             time.sleep(0.02)
         self.kill()
-        return pytest.fail(f"no {kind} of {label} within {PATIENCE} s: {self.events()[-5:]}")
+        return pytest.fail(f"none of {moments} within {PATIENCE} s: {self.events()[-5:]}")
+
+    def finish(self) -> None:
+        """Wait for its end."""
+        try:
+            assert self.process.wait(PATIENCE) == 0
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"no end within {PATIENCE} s: {self.events()[-5:]}")
+
+    def stage(self, moment: Moment) -> str:
+        """Stage of the moment's job, or of the one that spoke last; that of the final nets' evaluations is full_train."""
+        spoken = [event["label"] for event in self.events() if event["event"] not in ("line", "done")] + [moment[0]]
+        word = next((label.split()[0] for label in reversed(spoken) if " " in label), "")
+        return "full_train" if word == "evaluate" else word
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -75,23 +93,30 @@ def outcome(settings: Path, data: Path, store: str) -> dict[str, Any]:
 
 
 class Redone:
-    """Counts the steps that jobs did again after a kill, and the widest gap between two checkpoints that were saved."""
+    """Counts the steps that each training did again after a kill, and the widest gap between two checkpoints that were saved."""
 
     def __init__(self) -> None:
-        self.resumed = self.steps = self.widest = 0
+        self.steps: list[int] = []  # one number per training that was killed in its middle
+        self.resumed = self.widest = 0
         self._saved: dict[str, int] = {}  # steps at the newest checkpoint of each job
         self._done: dict[str, int] = {}  # steps that it was seen to have done
+        self._ended: set[str] = set()
 
     def follow(self, events: list[Event]) -> None:
         """Read the events of one start of the search, in their order."""
         for event in events:
             label = event["label"]
-            if event["event"] == "epoch":
-                self._done[label] = event["epoch"] * STEPS
-            if event["event"] == "resume":
-                assert event["done"] >= self._saved.get(label, 0)
-                self.steps += max(0, self._done.get(label, 0) - event["done"])
-                self.resumed += 1
+            if event["event"] in ("epoch", "step"):
+                self._done[label] = (event["epoch"] - 1) * STEPS + event.get("step", STEPS)
+            if event["event"] == "done":
+                self._ended.add(label)
+            if event["event"] in ("resume", "compile"):  # "compile": from its first step
+                begun = event.get("done", 0)
+                assert label not in self._ended, f"{label} is done twice"
+                assert begun >= self._saved.get(label, 0), f"{label} starts over in spite of its checkpoint"
+                if label in self._done:
+                    self.steps.append(max(0, self._done[label] - begun))
+                self.resumed += bool(begun)
             if event["event"] == "checkpoint":
                 self.widest = max(self.widest, event["done"] - self._saved.get(label, 0))
                 self._saved[label] = event["done"]
@@ -113,7 +138,7 @@ def undisturbed(settings: Path, tiny_data: Path, tmp_path_factory: pytest.TempPa
     """What a search leaves that nobody kills, and its events."""
     folder = tmp_path_factory.mktemp("undisturbed")
     search = Search(settings, tiny_data, str(folder / "store"), folder / "log")
-    assert search.process.wait(PATIENCE) == 0
+    search.finish()
     return outcome(settings, tiny_data, str(folder / "store")), search.events()
 
 
@@ -136,7 +161,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server
 @pytest.mark.parametrize(
     ("settings", "kills", "deaths", "kinds"),
     [
-        (40, 2, 0, {"checkpoint"}),
+        (40, 2, 0, {"checkpoint", "writing"}),
         pytest.param(100, 3, 2, {"checkpoint"}, marks=pytest.mark.long),
         pytest.param(100, 20, 0, KINDS, marks=pytest.mark.long),
         pytest.param(100, 20, 2, KINDS, marks=pytest.mark.long),
@@ -155,36 +180,86 @@ def test_a_killed_search_ends_as_one_left_alone(
 ) -> None:
     """Kills are spread over all stages: as a job says that it starts, compiles, trains, saves a checkpoint or has ended, or a bit later.
 
+    Every second one is between the files and the manifest of a checkpoint, an artifact or a stage's record, where the search waits for it.
+    A moment that has passed already is made up for by the next one.
     With `deaths`, the store is on S3, and its server is killed so often in between, and back a second later: the search waits for it.
-    Work redone is counted in steps: of each job at most those between two checkpoints, per kill.
+    Work redone is counted in steps: of each training that a kill hits, at most those between two checkpoints.
     """
     expected, events = undisturbed
     server = request.getfixturevalue("server") if deaths else None
     store = "s3://kills/store" if deaths else str(tmp_path / "store")
     rng = np.random.default_rng(kills)
     moments = list(dict.fromkeys((event["label"], event["event"]) for event in events if event["event"] in kinds))
-    chosen = [moments[int(place)] for place in np.linspace(0, len(moments) - 1, kills + deaths + 2)[1:-1]]
-    fatal = set(np.linspace(0, len(chosen) - 1, deaths + 2).astype(int)[1:-1].tolist())  # of the server
-    redone, done, died, number = Redone(), 0, 0, 0
-    while number <= len(chosen):
-        search = Search(settings, tiny_data, store, tmp_path / f"log{number}")
-        while number in fatal and search.wait_for(*chosen[number]):
+    places = [int(place) for place in np.linspace(0, len(moments) - 1, kills + deaths + 2)[1:-1]]
+    for number in range(1, len(places), 2) if "writing" in kinds else ():
+        places[number] = next(place for place in range(places[number], len(moments)) if moments[place][1] == "writing")
+    fatal = set(np.linspace(0, len(places) - 1, deaths + 2).astype(int)[1:-1].tolist())  # of the server
+    redone, search = Redone(), None
+    stages: list[str] = []  # of the kills
+    half: list[str] = []  # what was half-written at a kill
+    for number, place in enumerate(places):
+        if search is None:
+            label, kind = moments[next(places[n] for n in range(number, len(places)) if n not in fatal)]
+            pause = label if kind == "writing" else ""
+            search = Search(settings, tiny_data, store, tmp_path / f"log{number}", pause)
+        moment = search.wait_for(moments[place:])
+        if number in fatal:
             server.kill()
             time.sleep(1.0)
             assert search.process.poll() is None
             server.start()
-            died, number = died + 1, number + 1
-        if number < len(chosen) and search.wait_for(*chosen[number]):
-            time.sleep(float(rng.random()) * 2 * INTERVAL)
-            done += search.process.poll() is None
-            search.kill()
+            continue
+        if moment == (pause, "writing"):
+            half.append(pause)
         else:
-            assert search.process.wait(PATIENCE) == 0
+            time.sleep(float(rng.random()) * 2 * INTERVAL)
+        assert search.process.poll() is None
+        search.kill()
+        stages.append(search.stage(moment))
         redone.follow(search.events())
-        number += 1
-    print(f"{done} kills, {redone.resumed} jobs went on, {redone.steps} steps again, at most {redone.widest} between checkpoints")
-    assert done >= kills - 1
-    assert died == deaths
+        search = None
+    last = Search(settings, tiny_data, store, tmp_path / "log")
+    last.finish()
+    redone.follow(last.events())
+    print(f"{redone.resumed} trainings went on, {redone.steps} steps again, at most {redone.widest} between checkpoints")
+    print(f"kills in {stages}, half-written: {half}")
+    assert len(stages) == kills
     assert redone.resumed
-    assert redone.steps <= redone.resumed * redone.widest
+    assert max(redone.steps) <= redone.widest
+    if kinds == KINDS:
+        assert set(stages) >= set(STAGE_NAMES)
+        assert {label.split("/")[0] for label in half} >= {"checkpoints", "train"}
     assert outcome(settings, tiny_data, store) == expected
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("settings", [40], indirect=True)
+@pytest.mark.parametrize("command", ["resume", "extend"])
+def test_the_commands_take_a_killed_search_on(
+    settings: Path, tiny_data: Path, undisturbed: tuple[dict[str, Any], list[Event]], tmp_path: Path, command: str
+) -> None:
+    """`spnas resume NAME` ends as the search would have; `spnas extend NAME` keeps all of its rounds, and adds one."""
+    expected, events = undisturbed
+    label = next(event["label"] for event in events if event["label"].startswith("serial r1 c1 "))
+    store = str(tmp_path / "store")
+    search = Search(settings, tiny_data, store, tmp_path / "log")
+    search.wait_for([(label, "checkpoint")])
+    search.kill()
+    assert not [event for event in search.events() if (event["label"], event["event"]) == (label, "done")]
+    words = [sys.executable, "-m", "flows.cli", command, "smoke", "--store", store, "--json"]
+    more = ["--rounds", "1"] if command == "extend" else []
+    ended = subprocess.run([*words, *more], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{label}: compile" not in ended.stderr  # it goes on from its checkpoint
+    assert "fine_tune b_1111-2111: compile" not in ended.stderr
+    assert re.search(r"parallel r1 c1 \S+: compile", ended.stderr)
+    if command == "resume":
+        assert outcome(settings, tiny_data, store) == expected
+        return
+    found = read_stage(Store(store), json.loads(ended.stdout)["key"]).ledger
+    before = [one for one in Stage.model_validate_json(expected["stages"]["full_train"]).ledger if one.stage != "parallel"]
+    assert list(found[: len(before)]) == before
+    assert [(one.stage, one.round) for one in found[len(before) :]] == [("serial", 2), ("serial", 2), ("parallel", 1)]
+    for one in before:
+        weights = Store(store).fetch("train", one.digest, "weights.safetensors")
+        assert sha256_file(weights) == expected["files"][f"train/{one.digest}", "weights.safetensors"]

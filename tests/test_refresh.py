@@ -71,6 +71,9 @@ def test_a_retry_keeps_what_the_run_has_computed_anew(tmp_path: Path, tiny_data:
         )
     assert kept == [[False] * 3, [True] * 3, [False] * 3]
     assert renewer(plan, "serial", ()) is None
+    for note in (b"[]", b"null", b'"x"', b"{}", b'{"run": "b"}', b'{"run": "b", "done": 1}', b"{"):
+        store.write(f"runs/{plan.settings.name}/refreshed.json", note)
+        assert renewer(plan, "serial", ("serial",))
 
 
 def test_time_outs_by_kind_and_stages_to_refresh() -> None:

@@ -1,5 +1,8 @@
+import contextlib
 import json
 import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +57,33 @@ def test_the_first_of_two_publishers_stays(store: Store, folder: Path) -> None:
     assert store.publish(job(), folder, {"AP": 0.6}, 2.0) == first
 
 
-def test_many_publishers_at_once_leave_one_whole_artifact(tmp_path: Path, folder: Path) -> None:
-    store = Store(str(tmp_path / "store"))
-    found: list[Any] = []
-    threads = [threading.Thread(target=lambda n=n: found.append(store.publish(job(), folder, {"n": n}, 1.0))) for n in range(8)]
+@pytest.mark.parametrize("place", ["local", pytest.param("s3", marks=pytest.mark.training)])
+def test_many_publishers_at_once_leave_one_whole_artifact(
+    place: str, request: pytest.FixtureRequest, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All have looked, and found nothing, before any of them writes."""
+    url = str(tmp_path / "store") if place == "local" else f"{request.getfixturevalue('s3_url')}/{uuid.uuid4().hex}"
+    found, together, put = [], threading.Barrier(8), Storage.put_folder
+    here = threading.local()
+
+    def put_together(self: Storage, *parts: Any) -> bool:
+        if not hasattr(here, "waited"):
+            here.waited = together.wait(60)
+        return put(self, *parts)
+
+    monkeypatch.setattr(Storage, "put_folder", put_together)
+    threads = [threading.Thread(target=lambda n=n: found.append(Store(url).publish(job(), folder, {"n": n}, 1.0))) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    store = Store(url, tmp_path / "cache")
     there = store.find("train", jobs.digest(job()))
     assert len(found) == 8
     assert all(manifest == there for manifest in found)
-    assert not [p for p in (tmp_path / "store" / "train").iterdir() if p.name.startswith(".")]
+    assert store.fetch("train", jobs.digest(job()), "weights.safetensors").read_bytes() == b"w" * 1000
+    assert {path.split("/")[0] for path in store.files()} == {"train"}
+    assert not [path for path in store.files() if "partial" in path]
 
 
 def test_bytes_that_changed_take_the_artifact_aside(store: Store, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,6 +122,95 @@ def test_a_corrupt_artifact_is_missing_and_set_aside(store: Store, folder: Path,
     assert store.find("train", key) is None
     assert "set aside" in caplog.text
     assert storage.read(f"aside/train/{key}.0/manifest.json")
+
+
+@pytest.mark.parametrize("fault", ["short", "bytes"])
+def test_many_who_find_the_same_corrupt_artifact_set_it_aside_once(tmp_path: Path, folder: Path, fault: str) -> None:
+    """And none of them touches what another has computed anew meanwhile."""
+    store, key, together = Store(str(tmp_path / "store")), jobs.digest(job()), threading.Barrier(8)
+
+    def use(_: int) -> None:
+        together.wait(60)
+        if fault == "short":
+            store.find("train", key)
+        else:
+            with contextlib.suppress(MissingArtifactError):
+                store.fetch("train", key, "weights.safetensors")
+        store.publish(job(), folder, {}, 1.0)
+        store.fetch("train", key, "weights.safetensors")
+
+    for number in range(8):
+        store.publish(job(), folder, {}, 1.0)
+        (tmp_path / "store" / "train" / key / "weights.safetensors").write_bytes(b"x" * (1 if fault == "short" else 1000))
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(use, range(8))) == [None] * 8
+        assert len(list((tmp_path / "store" / "aside" / "train").iterdir())) == number + 1
+
+
+@pytest.mark.parametrize("fault", ["short", "bytes"])
+def test_who_is_late_leaves_what_was_computed_anew(store: Store, folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, late = jobs.digest(job()), Store(store.url, cache=folder.parent / "other")
+    store.publish(job(), folder, {}, 1.0)
+    Storage(store.url).write(f"train/{key}/weights.safetensors", b"x" * (1 if fault == "short" else 1000))
+    sizes = Storage.sizes
+
+    def overtaken(self: Storage, path: str) -> dict[str, int]:
+        if self is late._storage and path.startswith("aside/") and not sizes(self, path):
+            monkeypatch.undo()
+            store.set_aside("train", key, "another has found it")
+            store.publish(job(), folder, {}, 1.0)
+        return sizes(self, path)
+
+    monkeypatch.setattr(Storage, "sizes", overtaken)
+    with pytest.raises(MissingArtifactError):
+        late.fetch("train", key, "weights.safetensors")
+    assert Storage.sizes is sizes
+    assert store.fetch("train", key, "weights.safetensors").read_bytes() == b"w" * 1000
+
+
+def test_what_vanishes_while_it_is_fetched_is_missing(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, find = jobs.digest(job()), Store.find
+    store.publish(job(), folder, {}, 1.0)
+
+    def gone(self: Store, kind: str, digest: str) -> Any:
+        found = find(self, kind, digest)
+        self.remove(f"{kind}/{digest}")
+        return found
+
+    monkeypatch.setattr(Store, "find", gone)
+    with pytest.raises(MissingArtifactError, match="found none"):
+        store.fetch("train", key, "weights.safetensors")
+
+
+def test_a_flipped_digit_in_a_manifest_is_found(store: Store, folder: Path) -> None:
+    key, storage = jobs.digest(job()), Storage(store.url)
+    path = f"train/{key}/manifest.json"
+    store.publish(job(), folder, {"AP": 0.51}, 1.0)
+    text = storage.read(path)
+    for old, new in ((b'"AP":0.51', b'"AP":0.91'), (b'"seed":0', b'"seed":1'), (b'"seconds":1.0', b'"seconds":7.0')):
+        assert old in text
+        storage.write(path, text.replace(old, new))
+        assert store.manifest(f"train/{key}") == "its manifest has another sha256"
+    assert store.find("train", key) is None
+    assert store.publish(job(), folder, {"AP": 0.51}, 1.0) == store.find("train", key)
+
+
+def test_a_manifest_that_was_written_without_a_sha256_of_its_own_is_read(store: Store, folder: Path) -> None:
+    key, storage = jobs.digest(job()), Storage(store.url)
+    made = store.publish(job(), folder, {"AP": 0.51}, 1.0)
+    document = json.loads(storage.read(f"train/{key}/manifest.json"))
+    assert document.pop("sha256")
+    storage.write(f"train/{key}/manifest.json", json.dumps(document).encode())
+    assert store.find("train", key) == made.model_copy(update={"sha256": None})
+    assert store.fetch("train", key, "weights.safetensors").read_bytes() == b"w" * 1000
+
+
+def test_the_first_manifest_of_a_folder_stays(store_url: str, folder: Path) -> None:
+    """Also where both have looked before either wrote."""
+    storage = Storage(store_url)
+    put = [storage.put_folder("train/x", folder, ["history.json"], text) for text in (b"first", b"second")]
+    assert put == [True, False]
+    assert storage.read("train/x/manifest.json") == b"first"
 
 
 def test_a_half_written_artifact_is_missing_and_set_aside_by_the_next_writer(store: Store, folder: Path) -> None:
@@ -189,6 +296,9 @@ def test_the_newest_whole_checkpoint_wins(store: Store, tmp_path: Path, caplog: 
     assert "passed over" in caplog.text
     Storage(store.url).remove(f"checkpoints/train/{key}/000002/manifest.json")
     assert not checkpoints.load(tmp_path / "three")
+    Storage(store.url).write(f"checkpoints/train/{key}/mine/notes.txt", b"x")  # no checkpoint
+    checkpoints.save(tmp_path / "two")
+    assert loaded("four") == "2"
     checkpoints.drop()
     assert Storage(store.url).folders(f"checkpoints/train/{key}") == []
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import pytest
 from curves import curves
 
 from spnas_core import job as jobs
+from spnas_core.data import coco
 from spnas_core.errors import JobError, MissingArtifactError, UserError
-from spnas_core.job import Data, TrainJob
+from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import memory, runner
 from spnas_core.jobs.order import Order, environment, out_of_memory
 from spnas_core.jobs.runner import JobBug, run_job
-from spnas_core.settings import Detector, Recipe
+from spnas_core.settings import Detector, Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.storage import Storage
@@ -29,7 +31,8 @@ def job(data: Path, **recipe: Any) -> TrainJob:
     sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
     detector = Detector(image_size=(64, 64), norm="train", proposals_train=20, proposals_test=10, detections=10, **sizes)
     recipe = {"epochs": 1, "batch": 4, "warmup_steps": 0, **recipe}
-    return TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(**recipe), data=Data(url=str(data), fingerprint="f"))
+    named = coco.describe(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
+    return TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(**recipe), data=named)
 
 
 def on_start(act: Callable[[int], None]) -> Callable[[dict[str, Any]], None]:
@@ -351,3 +354,19 @@ print(run_job(one, {str(tmp_path / "store")!r}, on_progress=tell, lease=Lease(60
 
 def test_a_worker_is_looked_for_where_this_package_lies() -> None:
     assert (runner._ROOT / "spnas_core" / "jobs" / "runner.py").samefile(runner.__file__)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("kind", ["train", "reignite", "evaluate"])
+def test_data_that_changed_after_the_job_was_planned_is_refused(kind: str, tiny_data: Path, tmp_path: Path) -> None:
+    """Else its result would be served later as that of the data as it was."""
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    one, weights = job(data), Weights(kind="train", digest="0" * 64, arch="b_1111-2111")
+    common = {"arch": one.arch, "detector": one.detector, "data": one.data, "weights": (weights,)}
+    others = {"reignite": ReigniteJob(recipe=Reignite(), **common), "evaluate": EvaluateJob(split="val", **common)}
+    path = data / "annotations" / "instances_train.json"
+    path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1))
+    planned = f"expected the data that the job was planned with .fingerprint {one.data.fingerprint[:12]}"
+    with pytest.raises(UserError, match=f"{data} train, val: {planned}"):
+        run_job(others.get(kind, one), str(tmp_path / "store"))
+    assert set(Store(str(tmp_path / "store")).files("train")) == set()

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from spnas_core.data import annotations, files, images
 from spnas_core.errors import UserError
+from spnas_core.job import Data
 from spnas_core.store.storage import sha256_file
 
 logger = logging.getLogger("spnas_core")
@@ -125,6 +126,19 @@ def fingerprint(splits: Sequence[Split], full: bool = False, threads: int = 4) -
     with ThreadPoolExecutor(threads, thread_name_prefix="spnas-fingerprint") as pool:
         parts = [[split.name, split.digest, sorted(pool.map(facts, split.samples))] for split in splits]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def describe(url: str) -> Data:
+    """Name a data set as jobs do, by the fingerprint of its splits train and val."""
+    return Data(url=url, fingerprint=fingerprint([open_split(url, split) for split in ("train", "val")]))
+
+
+def check_fingerprint(splits: Sequence[Split], data: Data) -> None:
+    """Refuse splits that are not those that a job was planned with, in this order: UserError. A full fingerprint needs all images read."""
+    if data.fingerprint != (found := fingerprint(splits)) and data.fingerprint != fingerprint(splits, full=True):
+        names = ", ".join(split.name for split in splits)
+        planned = f"the data that the job was planned with (fingerprint {data.fingerprint[:12]})"
+        raise UserError(f"{data.url} {names}: expected {planned}, got other annotations or images ({found[:12]}); start the run again")
 
 
 def _read(system: Any, root: str, split: str, where: str) -> bytes:

@@ -83,7 +83,11 @@ def model_document(arch: str, settings: Detector, categories: coco.Categories) -
 def run(job: EvaluateJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     """Score weights on a split with pycocotools; leaves the detections in `out` and returns the metrics. A stopped one starts anew."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    split = coco.open_split(job.data.url, job.split, job.data.strict)
+    named = [job.data.train, job.data.val] if job.split in (job.data.train, job.data.val) else [job.split]  # in the data's fingerprint
+    splits = {name: coco.open_split(job.data.url, name, job.data.strict) for name in named}
+    split = splits[job.split]
+    if rank().first:
+        coco.check_fingerprint(list(splits.values()), job.data)
     net = FasterRCNN(architecture.parse(job.arch), job.detector, len(split.categories))
     set_weights(net, start.gather(job.weights, store)[1])
     desk.report({"event": "compile"})

@@ -8,6 +8,7 @@ Source: https://www.mindspore.cn, environment variables MS_COMPILER_CACHE_ENABLE
 
 import contextlib
 import hashlib
+import logging
 import shutil
 import uuid
 from functools import cache
@@ -18,6 +19,7 @@ from spnas_core.data.files import cache_folder
 from spnas_core.job import Job, canonical_json
 from spnas_core.store.manifest import versions
 
+log = logging.getLogger(__name__)
 SOURCE = Path(__file__).parents[1]  # all of spnas_core
 KEPT = 32  # folders; the ones used last stay
 NUMBERS_ONLY: dict[str, Any] = {
@@ -67,29 +69,49 @@ def is_kept(name: str) -> bool:
 
 
 def borrow(name: str, folder: Path) -> None:
-    """Copy the graphs kept under `name`, if there are any, to the new `folder`, where the job may do with them what it likes."""
+    """Copy the graphs kept under `name`, if there are any, to the new `folder`, where the job may do with them what it likes.
+
+    A job can do without: what hinders this is logged.
+    """
     kept = cache_folder() / "graphs" / name
-    with contextlib.suppress(FileNotFoundError):  # none are kept, or another process removes them at this moment
+    try:
         shutil.copytree(kept, folder)
-        kept.touch()
+        with contextlib.suppress(OSError):  # it may be another user's
+            kept.touch()
         return
+    except FileNotFoundError:  # none are kept
+        pass
+    except OSError as error:  # or another process replaces them at this moment
+        log.warning("compiled graphs are not taken from %s: %s", kept, error)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
 
 
 def keep(name: str, folder: Path) -> None:
-    """Keep the graphs in `folder` under `name`, unless as many are kept already, and drop those not used for the longest time."""
+    """Keep the graphs in `folder` under `name`, unless as many are kept already, and drop those not used for the longest time.
+
+    What hinders this (a disk that is full or cannot be written, another process that drops them too) is logged.
+    """
+    try:
+        _keep(name, folder)
+    except OSError as error:
+        log.warning("compiled graphs are not kept in %s: %s", cache_folder() / "graphs", error)
+
+
+def _keep(name: str, folder: Path) -> None:
     place = cache_folder() / "graphs"
     place.mkdir(parents=True, exist_ok=True)
     if _count(folder) > _count(place / name):
         partial, old = (place / f".{uuid.uuid4().hex}" for _ in range(2))
-        shutil.copytree(folder, partial)
-        with contextlib.suppress(OSError):  # nothing is there, or another job moves it at this moment
-            (place / name).rename(old)
-        with contextlib.suppress(OSError):  # another job was first
-            partial.rename(place / name)
-        for rest in (partial, old):
-            shutil.rmtree(rest, ignore_errors=True)
+        try:
+            shutil.copytree(folder, partial)
+            with contextlib.suppress(OSError):  # nothing is there, or another job moves it at this moment
+                (place / name).rename(old)
+            with contextlib.suppress(OSError):  # another job was first
+                partial.rename(place / name)
+        finally:
+            for rest in (partial, old):
+                shutil.rmtree(rest, ignore_errors=True)
     used = sorted((path for path in place.iterdir() if not path.name.startswith(".")), key=lambda path: path.stat().st_mtime)
     for unused in used[:-KEPT]:
         shutil.rmtree(unused, ignore_errors=True)

@@ -14,6 +14,7 @@ from spnas_core import arch as architecture
 from spnas_core.data import coco, crops
 from spnas_core.data.loader import steps_per_epoch
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob
 from spnas_core.jobs import start
 from spnas_core.jobs.progress import Desk
@@ -32,9 +33,13 @@ def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
     """Training and validation images: a folder per class where the settings name one, else crops of the detection set."""
     size, url = job.recipe.image_size, job.recipe.data
     if url:
+        if rank().first and job.images not in (None, found := crops.fingerprint(url)) and job.images != crops.fingerprint(url, full=True):
+            raise UserError(f"{url}: expected the images that the job was planned with, got others ({found[:12]}); start the run again")
         train = crops.open_folder(url, "train", size)
         return train, crops.open_folder(url, "val", size, train.class_names)
-    splits = (coco.open_split(job.data.url, split, job.data.strict) for split in (job.data.train, job.data.val))
+    splits = [coco.open_split(job.data.url, split, job.data.strict) for split in (job.data.train, job.data.val)]
+    if rank().first:
+        coco.check_fingerprint(splits, job.data)
     first, second = (crops.open_crops(split, size) for split in splits)
     return first, second
 

@@ -47,6 +47,8 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     recipe, settings = job.recipe, job.detector
     train_split = coco.open_split(job.data.url, job.data.train, job.data.strict)
     val_split = coco.open_split(job.data.url, job.data.val, job.data.strict)
+    if rank().first:
+        coco.check_fingerprint([train_split, val_split], job.data)
     arch = architecture.parse(job.arch)
     net = FasterRCNN(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = start.start_detector(job, store, get_weights(net))

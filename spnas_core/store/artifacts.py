@@ -10,9 +10,11 @@
 These modules alone touch the store.
 """
 
+import errno
 import logging
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.names import check_name, check_path, is_path
 from spnas_core.store.checkpoints import Checkpoints
 from spnas_core.store.claims import Claim, Lease
-from spnas_core.store.manifest import Manifest, files_of, read_manifest, versions
+from spnas_core.store.manifest import Manifest, files_of, read_manifest, seal, versions
 from spnas_core.store.retries import DELAYS, first_line
 from spnas_core.store.storage import MANIFEST, READS, Storage, sha256_file
 
@@ -52,14 +54,11 @@ class Store:
 
     def find(self, kind: str, digest: str) -> Manifest | None:
         """Manifest of a complete artifact whose files are all there in their sizes, else None; a corrupt one is set aside."""
-        folder = _folder(kind, digest)
-        manifest = read_manifest(self._storage, folder)
-        if isinstance(manifest, Manifest) and (manifest.kind, manifest.digest) != (kind, digest):
-            manifest = f"it is the manifest of {manifest.kind}/{manifest.digest}"
-        if isinstance(manifest, str):
-            self._set_aside(folder, manifest)
+        found = self._look(kind, digest)
+        if isinstance(found, str):
+            self._set_aside(_folder(kind, digest), lambda: self._look(kind, digest))
             return None
-        return manifest
+        return found
 
     def publish(self, job: jobs.Job, folder: Path, metrics: dict[str, Any], seconds: float) -> Manifest:
         """Make the files of `folder` the artifact of `job`; where it is complete already, that one stays and is returned."""
@@ -75,34 +74,44 @@ class Store:
         if self._storage.sizes(target):
             if found := self.find(kind, digest):  # it came to be between the two looks
                 return found
-            self._set_aside(target, "it is half-written (no manifest)")
-        manifest = Manifest(
-            kind=kind, digest=digest, job=document, files=files_of(folder), metrics=metrics, versions=versions(), seconds=round(seconds, 3)
+            self._set_aside(target, lambda: self._look(kind, digest) or "it is half-written (no manifest)")
+        manifest = seal(
+            Manifest(
+                kind=kind,
+                digest=digest,
+                job=document,
+                files=files_of(folder),
+                metrics=metrics,
+                versions=versions(),
+                seconds=round(seconds, 3),
+            )
         )
         text = jobs.canonical_json(manifest.model_dump(mode="json")).encode()
-        if not self._storage.put_folder(target, folder, list(manifest.files), text) and (first := self.find(kind, digest)):
-            return first
-        return manifest
+        if self._storage.put_folder(target, folder, list(manifest.files), text):
+            return manifest
+        return self.publish_record(kind, digest, document, folder, metrics, seconds)  # another was first: what did it leave?
 
     def fetch(self, kind: str, digest: str, name: str) -> Path:
         """One verified file of an artifact: its place in a local store, else a cached copy; MissingArtifactError.
 
         A file whose sha256 is not the manifest's takes the whole artifact aside: it will be computed anew.
         """
+        folder, missing = _folder(kind, digest), f"store {self.url!r}: expected {name!r} in {kind}/{digest}, found none"
         manifest = self.find(kind, digest)
         if manifest is None or name not in manifest.files:
-            raise MissingArtifactError(f"store {self.url!r}: expected {name!r} in {kind}/{digest}, found none")
-        folder, expected = _folder(kind, digest), manifest.files[name].sha256
-        if self.local is not None:
-            path = self.local / folder / check_name(name)
-            whole = sha256_file(path) == expected
-        else:
-            path = self._cache / expected / name
-            whole = (path.exists() and sha256_file(path) == expected) or self._storage.get_file(f"{folder}/{name}", path, expected)
-        if not whole:
-            self._set_aside(folder, f"{name} has another sha256")
-            raise MissingArtifactError(f"{kind}/{digest} was corrupt and is set aside; start the run again to compute it anew")
-        return path
+            raise MissingArtifactError(missing)
+
+        def fault() -> Manifest | str | None:
+            wrong = (now := self._look(kind, digest)) == manifest and not self._whole(folder, name, manifest.files[name].sha256)
+            return f"{name} has another sha256" if wrong else now
+
+        try:
+            if path := self._whole(folder, name, manifest.files[name].sha256):
+                return path
+            self._set_aside(folder, fault)
+        except FileNotFoundError as error:  # another process has set it aside since
+            raise MissingArtifactError(missing) from error
+        raise MissingArtifactError(f"{kind}/{digest} was corrupt and is set aside; start the run again to compute it anew")
 
     def read(self, path: str) -> bytes:
         """Content of a file below `runs/`, `watch/` or `logs/`; FileNotFoundError."""
@@ -132,7 +141,7 @@ class Store:
     def set_aside(self, kind: str, digest: str, reason: str) -> None:
         """Take an artifact aside, and drop what its job has left half-done, so that it is computed anew."""
         if self._storage.sizes(_folder(kind, digest)):
-            self._set_aside(_folder(kind, digest), reason)
+            self._set_aside(_folder(kind, digest), lambda: reason)
         self.checkpoints(kind, digest).drop()
 
     def checkpoints(self, kind: str, digest: str) -> Checkpoints:
@@ -143,12 +152,43 @@ class Store:
         """Claim on an artifact, which keeps other processes from computing it at the same time."""
         return Claim(self._storage, f"claims/{_folder(kind, digest)}", lease)
 
-    def _set_aside(self, folder: str, reason: str) -> None:
+    def _look(self, kind: str, digest: str) -> Manifest | str | None:
+        """Manifest of a complete artifact; None without one; a text that says what is wrong."""
+        found = read_manifest(self._storage, _folder(kind, digest))
+        if isinstance(found, Manifest) and (found.kind, found.digest) != (kind, digest):
+            return f"it is the manifest of {found.kind}/{found.digest}"
+        return found
+
+    def _whole(self, folder: str, name: str, sha256: str) -> Path | None:
+        """Where a file's bytes are, in a local store or the cache, if they have that sha256; FileNotFoundError."""
+        if self.local is not None:
+            path = self.local / folder / check_name(name)
+            return path if sha256_file(path) == sha256 else None
+        path = self._cache / sha256 / name
+        whole = (path.exists() and sha256_file(path) == sha256) or self._storage.get_file(f"{folder}/{name}", path, sha256)
+        return path if whole else None
+
+    def _set_aside(self, folder: str, fault: Callable[[], Manifest | str | None]) -> None:
+        """Move a folder aside if `fault`, asked just before, still gives a text: another process may have done so, and computed it anew."""
         number = 0
-        while self._storage.sizes(target := f"aside/{folder}.{number}"):
-            number += 1
-        log.warning("artifact %s is set aside as %s: %s", folder, target, reason)
-        self._storage.move(folder, target)
+        while True:
+            target = f"aside/{folder}.{number}"
+            if self._storage.sizes(target):
+                number += 1
+                continue
+            if not isinstance(reason := fault(), str):
+                return
+            try:
+                self._storage.move(folder, target)
+            except FileNotFoundError:  # another process was first
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another one has taken that number
+                    raise
+                number += 1
+                continue
+            log.warning("artifact %s is set aside as %s: %s", folder, target, reason)
+            return
 
 
 def _folder(kind: str, digest: str) -> str:

@@ -1,15 +1,17 @@
 """Checkpoints of a job that has not ended: numbered folders in the store, each with a manifest; the newest one that is whole wins."""
 
 import logging
+import re
 import tempfile
 import time
 from pathlib import Path
 
-from spnas_core.store.manifest import Manifest, files_of, read_manifest, versions
+from spnas_core.store.manifest import Manifest, files_of, read_manifest, seal, versions
 from spnas_core.store.storage import Storage
 
 log = logging.getLogger(__name__)
 KEPT = 2
+_NUMBER = re.compile(r"\d{6}", re.ASCII)
 
 
 class Checkpoints:
@@ -20,9 +22,9 @@ class Checkpoints:
 
     def save(self, folder: Path) -> None:
         """Keep the files of `folder` as the newest checkpoint; all but the newest few are removed."""
-        numbers = self._storage.folders(self._place)
+        numbers = self._numbers()
         files, now = files_of(folder), round(time.time(), 3)
-        manifest = Manifest(kind=self._kind, digest=self._digest, job={}, files=files, metrics={}, versions=versions(), seconds=now)
+        manifest = seal(Manifest(kind=self._kind, digest=self._digest, job={}, files=files, metrics={}, versions=versions(), seconds=now))
         number = f"{int(numbers[-1]) + 1 if numbers else 0:06d}"
         self._storage.put_folder(f"{self._place}/{number}", folder, list(files), manifest.model_dump_json().encode())
         for old in [*numbers, number][:-KEPT]:
@@ -31,7 +33,7 @@ class Checkpoints:
     def load(self, folder: Path) -> bool:
         """Copy the newest checkpoint that is whole into `folder`; False where there is none."""
         folder.mkdir(parents=True, exist_ok=True)
-        for number in reversed(self._storage.folders(self._place)):
+        for number in reversed(self._numbers()):
             place = f"{self._place}/{number}"
             manifest = read_manifest(self._storage, place)
             if not isinstance(manifest, Manifest):
@@ -49,3 +51,6 @@ class Checkpoints:
     def drop(self) -> None:
         """Remove all of them: the job has ended."""
         self._storage.remove(self._place)
+
+    def _numbers(self) -> list[str]:
+        return [name for name in self._storage.folders(self._place) if _NUMBER.fullmatch(name)]

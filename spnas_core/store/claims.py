@@ -8,7 +8,9 @@ it ran on this machine, or that was given back, is free at once. A holder that f
 
 What this promises depends on how the store creates: a local folder (O_EXCL) and S3 (If-None-Match) let one create and refuse the others.
 Where the driver can only look first and write then (memory://, for one), two that look at the same moment may both compute, until the
-next heartbeat of one of them. Artifacts are safe in any case: the first to be published stays.
+next heartbeat of one of them. What is served is right in any case. In a local folder the first to be published stays; on S3 the first
+manifest does, but each file is the last that was uploaded: where two upload at once and their files differ (one had lost its claim and did
+not know it yet), the sha256 tells, the artifact is set aside, and it is computed anew.
 """
 
 import contextlib
@@ -120,15 +122,18 @@ class Claim:
         beats, path = 0, self._path(self._number)
         while not self._ended.wait(self._lease.heartbeat):
             try:
-                number, content = self.newest()
-                if number != self._number or self._token.encode() not in content:
+                if not self._is_held():
                     log.warning("%s was taken over by another process", path)
                     self.lost.set()
                     return
                 beats += 1
                 self._storage.write(path, self._content(beats))
-            except OSError as error:  # a store that is away for a while: the next heartbeat tells
+            except Exception as error:  # noqa: BLE001 - a driver may have errors of its own; the next heartbeat tells
                 log.warning("no heartbeat of %s: %s", path, error)
+
+    def _is_held(self) -> bool:
+        number, content = self.newest()
+        return number == self._number and self._token.encode() in content
 
     def _release(self, done: bool) -> None:
         """Give the claim back, if it is held; where the work is `done`, nobody needs its files any more."""
@@ -137,14 +142,14 @@ class Claim:
         self._ended.set()
         if self._beating.ident:
             self._beating.join()
-        if self.lost.is_set():
-            return
         try:
+            if self.lost.is_set() or not self._is_held():  # the last heartbeat may be long ago
+                return
             if done:
                 self._storage.remove(self._folder)
             else:
                 self._storage.write(self._path(self._number), json.dumps({"released": True}).encode())
-        except OSError as error:  # the lease will free it
+        except Exception as error:  # noqa: BLE001 - the lease will free it
             log.warning("%s could not be given back: %s", self._folder, error)
 
 

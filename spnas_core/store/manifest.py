@@ -1,13 +1,15 @@
 """What an artifact's manifest says: the job, its files with size and sha256, what it measured, and with which versions."""
 
+import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from spnas_core.errors import UserError
+from spnas_core.job import canonical_json
 from spnas_core.names import check_name
 from spnas_core.settings import Settings
 from spnas_core.store.storage import MANIFEST, READS, Storage, sha256_file
@@ -30,6 +32,13 @@ class Manifest(Settings):
     metrics: dict[str, Any]
     versions: dict[str, str]
     seconds: float
+    sha256: str | None = Field(None, description="of the canonical JSON of all else in it; older ones have none")
+
+
+def seal(manifest: Manifest) -> Manifest:
+    """Return the manifest with its own sha256: ValueError where a number in it is not finite."""
+    text = canonical_json(manifest.model_dump(mode="json", exclude={"sha256"}))
+    return manifest.model_copy(update={"sha256": hashlib.sha256(text.encode()).hexdigest()})
 
 
 def versions() -> dict[str, str]:
@@ -66,9 +75,11 @@ def _read_once(storage: Storage, folder: str) -> Manifest | str | None:
         manifest = Manifest.model_validate_json(storage.read(f"{folder}/{MANIFEST}"))
         for name in manifest.files:
             check_name(name)
+        if manifest.sha256 is not None and manifest != seal(manifest):
+            return "its manifest has another sha256"
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValidationError, UserError) as error:
+    except ValueError as error:  # also what pydantic and `check_name` raise
         return f"its manifest is wrong: {str(error).splitlines()[0]}"
     there = storage.sizes(folder)
     wrong = [name for name, file in manifest.files.items() if there.get(name) != file.size]

@@ -1,6 +1,6 @@
 """Files under one fsspec URL: writes that are whole or not there, folders whose manifest comes last, errors that pass tried again.
 
-`store.py`, `checkpoints.py` and `claims.py` give these files their meaning; nothing else uses this module.
+`artifacts.py`, `checkpoints.py` and `claims.py` give these files their meaning.
 """
 
 import contextlib
@@ -29,14 +29,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def full_url(url: str) -> str:
+    """URL of a place that may be given by its path."""
+    return url if "://" in url else "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - no symlink is resolved
+
+
 class Storage:
     """One place under a URL: local folder or object store. What fails in passing is tried again after each of `delays`, in seconds."""
 
     def __init__(self, url: str, delays: tuple[float, ...] = DELAYS) -> None:
         self.delays = delays
-        if "://" not in check_url(url):
-            url = "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - no symlink is resolved, as in a URL
-        self.url = url.rstrip("/")
+        self.url = full_url(check_url(url)).rstrip("/")
         try:
             self._fs: Any
             self._fs, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
@@ -128,8 +131,7 @@ class Storage:
             return self._put_local(self._place(folder), source, names, manifest)
         for name in names:
             self._do("put_file", str(source / name), self._full(f"{folder}/{name}"))
-        self.write(f"{folder}/{MANIFEST}", manifest)
-        return True
+        return self.create(f"{folder}/{MANIFEST}", manifest)
 
     @retried
     def _put_local(self, target: Path, source: Path, names: list[str], manifest: bytes) -> bool:
