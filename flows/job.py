@@ -52,7 +52,7 @@ def run_job(
         return runner.run_job(
             job,
             store,
-            devices=free_devices(devices, devices_per_job, stopped),
+            devices=free_devices([devices], devices_per_job, stopped),
             threads=max(1, threads * devices_per_job // len(devices)),
             timeout=timeout_seconds,
             on_progress=page.follow(label),

@@ -16,15 +16,24 @@ from spnas_core.store.artifacts import Store
 from spnas_core.study.studies import Kind, find_entries, open_study, publish_report
 
 T = TypeVar("T")
-QUIET = {
+ALWAYS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_API_REQUEST_TIMEOUT": "300",  # a busy machine starves the server, too
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+EPHEMERAL = {  # nobody looks at such a server
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_API_HOST": "127.0.0.1",
-    "PREFECT_API_REQUEST_TIMEOUT": "300",  # a busy machine starves the server, too
-    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+SERVED = {  # the run's page has its log, as that of a worker's run (prefect.yaml); standard error is for `shown` alone
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "spnas_core",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_LOGGING_HANDLERS_API_LEVEL": "INFO",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # flows/automations.yaml ends runs that are not heard of for 90 s
 }
 
 
@@ -62,10 +71,15 @@ def _study_flow(*words: Any) -> dict[str, Any]:
 
 def with_server(work: Callable[[], T]) -> T:
     """Do `work` that runs a flow; a Prefect server is there, the one of PREFECT_API_URL or an ephemeral one."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    served = PREFECT_API_URL.value() is not None  # also by a profile of Prefect
+    for name, value in (ALWAYS | (SERVED if served else EPHEMERAL)).items():
+        os.environ.setdefault(name, value)
+    refresh_global_settings_context()  # before Prefect sets up its logging
+    if served:
+        return work()
     from flows.server import watch_ephemeral_server
 
     watch_ephemeral_server()

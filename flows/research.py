@@ -12,13 +12,13 @@ from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from flows import presets
 from flows.parameters import DataUrl, Preset, StoreUrl
 from spnas_core.config import STAGE_NAMES, Run
 from spnas_core.data import coco, files
-from spnas_core.errors import MissingArtifactError, UserError
+from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.jobs.progress import log_line
 from spnas_core.ledger import winner
 from spnas_core.plan import has_test
@@ -26,7 +26,7 @@ from spnas_core.settings import Settings
 from spnas_core.stages import KEYS, read_stage
 from spnas_core.store.artifacts import Store
 
-SEARCH = "spnas/full"
+SEARCH, TROUBLE = "spnas/full", "not looked at"
 
 
 class DataSet(Settings):
@@ -67,16 +67,19 @@ def watch(
     watched = [*(DataSet(url=url) for url in (data_sets(prefix) if prefix else [])), *data]
     if not watched:
         raise UserError(f"watch: expected at least one data set, got none under {prefix!r} and none in `data`")
-    found, refused = {}, []
+    found, troubles = {}, []
     for one in watched:
         try:
             found[one.url] = _look(place, one, settings, warm)
-        except UserError as error:
-            found[one.url] = f"refused: {error}"
-            refused.append(str(error))
+        except Exception as error:  # noqa: BLE001 - the trouble of one keeps no other waiting, and is raised in the end
+            what = error if isinstance(error, UserError | StoreError) else " ".join(repr(error).split())
+            found[one.url] = f"{TROUBLE}: {what}"
+            troubles.append(error)
         log_line(f"{one.url}: {found[one.url]}")
-    if refused:
-        raise UserError("\n".join(refused))
+    if len(troubles) > 1:
+        raise ExceptionGroup("\n".join(f"{url}: {text}" for url, text in found.items() if text.startswith(TROUBLE)), troubles)
+    if troubles:
+        raise troubles[0]
     return found
 
 
@@ -102,39 +105,47 @@ def _look(store: Store, one: DataSet, settings: Run | str, warm: bool) -> str:
         seen = None
     if seen and seen.fingerprint == fingerprint:
         return f"unchanged since run {seen.run}"
-    name, source = f"{slug}-{fingerprint[:8]}", None
+    name, origin = f"{slug}-{fingerprint[:8]}", ""
     runs = (seen.run, *seen.before) if seen else ()
     if warm:
-        run, source = _warm(store, run, runs)
-    started = _start(run, one.url, store.url, name)
+        run, origin = _warm(store, run, runs)
+    started = _start(run, one.url, store.url, name, runs.count(name))
     store.write(path, Seen(url=one.url, fingerprint=fingerprint, run=name, before=runs).model_dump_json(indent=1).encode())
-    return f"{'changed' if seen else 'new'}: run {name} is started{f' from the best net of {source}' if source else ''} ({started.id})"
+    return f"{'changed' if seen else 'new'}: run {name} is started{origin} ({started.id})"
 
 
-def _start(run: Run, data: str, store: str, name: str) -> FlowRun:
-    """Start a search, or find the one that was started for the same data before its record was written."""
+def _start(run: Run, data: str, store: str, name: str, before: int) -> FlowRun:
+    """Start a search, or find the one that was started for the same data before its record was written.
+
+    `before` counts the searches on this very data that have a record: data that is again as it was is searched on again.
+    """
+    key = f"{store} {name} {before}" if before else f"{store} {name}"
     parameters = {"settings": run.model_dump(mode="json"), "data": data, "store": store, "name": name}
     try:
-        return run_deployment(
-            SEARCH, parameters=parameters, idempotency_key=f"{store} {name}", tags=["spnas", "watch"], timeout=0, as_subflow=False
-        )
+        return run_deployment(SEARCH, parameters=parameters, idempotency_key=key, tags=["spnas", "watch"], timeout=0, as_subflow=False)
     except ObjectNotFound as error:
         raise UserError(f"watch: expected the deployment {SEARCH} on the Prefect server, found none; make prefect-up") from error
 
 
-def _warm(store: Store, run: Run, names: tuple[str, ...]) -> tuple[Run, str | None]:
-    """Start from the best serial net of the newest of the runs `names` that has one, whose name is given too."""
+def _warm(store: Store, run: Run, names: tuple[str, ...]) -> tuple[Run, str]:
+    """Start from the best serial net of the newest of the runs `names` that has one, and say so; where these settings cannot, say that."""
     for name in names:
         for key in _newest_stages(store, name):
             try:
                 ledger = read_stage(store, key).ledger
+                net = winner([trial for trial in ledger if trial.stage != "parallel"], run.objectives)
+                weights = f"{store.url}/train/{net.digest}/weights.safetensors"
+                changes = {"arch": net.arch, "checkpoint": weights, "detector": net.detector(run.detector)}
+                return Run.model_validate({**run.model_dump(), **changes}), f" from the best net of {name}"
             except MissingArtifactError:
                 continue
-            net = winner([trial for trial in ledger if trial.stage != "parallel"], run.objectives)
-            weights = f"{store.url}/train/{net.digest}/weights.safetensors"
-            changes = {"arch": net.arch, "checkpoint": weights, "detector": net.detector(run.detector)}
-            return Run.model_validate({**run.model_dump(), **changes}), name
-    return run, None
+            except KeyError as error:
+                return run, f" from the start net, since the ledger of {name} has no {error.args[0]}"
+            except ValidationError as error:
+                return run, f" from the start net, since the best of {name} does not fit: {error.errors()[0]['msg']}"
+            except UserError as error:
+                return run, f" from the start net: {error}"
+    return run, ""
 
 
 def _newest_stages(store: Store, name: str) -> list[str]:

@@ -21,7 +21,7 @@ import yaml
 from spnas_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent  # where prefect.yaml lies
-SERVER, FLOWS, JOBS = "server", "spnas", "spnas-devices"  # the two last are work pools
+SERVER, FLOWS, JOBS = PARTS = "server", "spnas", "spnas-devices"  # the two last are work pools
 PATIENCE = 180.0  # s, for the server's answer: it makes its database first
 GRACE = 40.0  # s, for runs that are stopped: their jobs save a checkpoint
 PREFECT = (sys.executable, "-m", "prefect")
@@ -29,15 +29,19 @@ _started: list["subprocess.Popen[bytes]"] = []  # an object that goes away would
 
 
 def up(folder: Path, port: int) -> str:
-    """Start what does not run yet, deploy, and return what to type next; UserError where the port is taken or a part does not start."""
+    """Start what does not run yet, deploy, and return what to type next; UserError where the port is taken or a part does not start.
+
+    Where this fails, it stops again what it started, and nothing else.
+    """
+    before = {name for name in PARTS if running(folder, name)}
     try:
         url = start_server(folder, port)
         deploy(folder, url)
         for pool in (FLOWS, JOBS):
             if not running(folder, pool):
                 start_worker(folder, url, pool)
-    except UserError:
-        down(folder)
+    except BaseException:
+        down(folder, [name for name in PARTS if name not in before])
         raise
     return (
         f"Prefect is up: http://127.0.0.1:{port}, its logs are in {folder}. Next:\n\n"
@@ -52,7 +56,12 @@ def start_server(folder: Path, port: int) -> str:
     """Start the server on the loopback where it does not run, wait until it answers, and return the URL of its API."""
     url = f"http://127.0.0.1:{port}/api"
     folder.mkdir(parents=True, exist_ok=True)
-    if not running(folder, SERVER):
+    if server := running(folder, SERVER):
+        words = server.cmdline()
+        if (there := words[words.index("--port") + 1]) != str(port):
+            other = "make prefect-down stops it; SPNAS_PREFECT=FOLDER is for a second one"
+            raise UserError(f"port {port}: expected {there}, where the server of {folder} runs; {other}")
+    else:
         if _answers(url):
             raise UserError(f"port {port}: expected a free one, but something answers there; another: make prefect-up PREFECT_PORT=4201")
         _start(folder, SERVER, ("server", "start", "--host", "127.0.0.1", "--port", str(port)), url)
@@ -96,16 +105,16 @@ def start_worker(folder: Path, url: str, pool: str) -> None:
     _start(folder, pool, ("worker", "start", "--pool", pool, "--limit", str(limit), "--name", f"{pool} here"), url)
 
 
-def down(folder: Path) -> str:
-    """Stop workers, then the server; runs that go on are stopped first, and their jobs save checkpoints."""
-    workers = [found for pool in (FLOWS, JOBS) if (found := running(folder, pool))]
-    servers = [found for found in [running(folder, SERVER)] if found]
-    _stop([run for worker in workers for run in worker.children(recursive=True)])  # before their workers would kill them
+def down(folder: Path, parts: Sequence[str] = PARTS) -> str:
+    """Stop workers, then the server, those of `parts`; runs that go on are stopped first, and their jobs save checkpoints."""
+    workers = [found for pool in (FLOWS, JOBS) if pool in parts and (found := running(folder, pool))]
+    servers = [found for found in [running(folder, SERVER)] if found and SERVER in parts]
+    _stop([run for worker in workers for run in _below(worker)])  # before their workers would kill them
     for service in (*workers, *servers):
-        _stop([service, *service.children(recursive=True)])
+        _stop([service, *_below(service)])
     for process in _started:
         process.poll()  # it has ended, which its object learns here
-    for name in (FLOWS, JOBS, SERVER):
+    for name in parts:
         (folder / f"{name}.pid").unlink(missing_ok=True)
     return f"Prefect is down: {len(workers)} workers and {len(servers)} server were stopped."
 
@@ -138,6 +147,13 @@ def _start(folder: Path, name: str, command: Sequence[str], url: str) -> None:
         process = subprocess.Popen([*PREFECT, *command], cwd=ROOT, env=variables(folder, url), start_new_session=True, **quiet)
     _started.append(process)
     (folder / f"{name}.pid").write_text(str(process.pid))
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    """Return the processes that one has started, directly or not; none where it has just ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.children(recursive=True)
+    return []
 
 
 def _stop(processes: Sequence[psutil.Process]) -> None:

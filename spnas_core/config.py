@@ -22,7 +22,7 @@ class Retries(Settings):
     """How often a job is started again, by how it failed; it goes on from its last checkpoint."""
 
     killed: int = Field(2, ge=0, le=10, description="by a signal from outside, as the system sends them when memory is short")
-    crashed: int = Field(1, ge=0, le=10, description="it died of a fault of its own, such as SIGSEGV in a library")
+    crashed: int = Field(1, ge=0, le=10, description="it died of a fault of its own, such as SIGSEGV in a library, or lost its device")
     timeout: int = Field(0, ge=0, le=10, description="it was longer at work than timeout_minutes")
     out_of_memory: int = Field(0, ge=0, le=10, description="it needed more than memory_gb, or than the device has")
     diverged: int = Field(0, ge=0, le=10, description="a loss or a weight was not finite; the same happens again")

@@ -30,4 +30,7 @@ class MissingArtifactError(LookupError):
 
 
 class StoreError(OSError):
-    """The store is away (for longer than one waits), full or closed to us; the run can go on from what is in it when it is back."""
+    """The store, or the Prefect server of a work pool, is away for longer than one waits, or the store is full or closed to us.
+
+    The run can go on from what is in the store when it is back.
+    """

@@ -5,7 +5,7 @@ import fcntl
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -27,19 +27,20 @@ def devices_here() -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def free_devices(devices: tuple[int, ...], count: int, stopped: threading.Event, poll: float = 0.5) -> Iterator[tuple[int, ...]]:
-    """Hold `count` of `devices`, as soon as no other process of this host does; Stopped where `stopped` is set before."""
+def free_devices(groups: Sequence[tuple[int, ...]], count: int, stopped: threading.Event, poll: float = 0.5) -> Iterator[tuple[int, ...]]:
+    """Hold `count` devices of one of `groups`, as soon as nobody else on this host does; Stopped where `stopped` is set before."""
     folder = Path(tempfile.gettempdir()) / f"spnas-devices-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     while not stopped.is_set():
-        with contextlib.ExitStack() as held:
-            free: list[int] = []
-            for device in devices:
-                if len(free) < count and _locked(held.enter_context((folder / str(device)).open("w"))):
-                    free.append(device)
-            if len(free) == count:
-                yield tuple(free)
-                return
+        for devices in groups:
+            with contextlib.ExitStack() as held:
+                free: list[int] = []
+                for device in devices:
+                    if len(free) < count and _locked(held.enter_context((folder / str(device)).open("w"))):
+                        free.append(device)
+                if len(free) == count:
+                    yield tuple(free)
+                    return
         stopped.wait(poll)
     raise Stopped("it was stopped while it waited for free devices")
 

@@ -22,6 +22,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
 from tasks import page, pool
+from tasks.devices import free_devices
 from tasks.results import artifact_key, result_storage
 
 Ended = Manifest | JobError
@@ -43,7 +44,7 @@ class Site:
     stopped: threading.Event = field(default_factory=threading.Event, init=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Put every group of devices into the queue of free ones."""
+        """Put every group of the CPU's slots into the queue of free ones."""
         for group in self.settings.device_groups:
             self.free.put(group)
 
@@ -53,7 +54,14 @@ class Site:
 
     @contextlib.contextmanager
     def devices(self) -> Iterator[tuple[int, ...]]:
-        """Hold a free group of devices, as soon as there is one; Stopped where the run was."""
+        """Hold a free group of devices, as soon as there is one; Stopped where the run was.
+
+        Devices are nobody else's on this host, be it another run or a job of the work pool; those of the CPU are mere slots of this run.
+        """
+        if self.settings.device_target != "CPU":
+            with free_devices(self.settings.device_groups, self.settings.devices_per_job, self.stopped) as held:
+                yield held
+            return
         group = self.free.get()
         try:
             if self.stopped.is_set():

@@ -10,6 +10,7 @@ import time
 from typing import Any, get_args
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State
@@ -55,16 +56,19 @@ def error_of(state: State[Any]) -> Exception:
 def run_job(job: Job, store_url: str, label: str, settings: Run, stopped: threading.Event) -> Manifest:
     """Have a worker of the pool do `job`, and return its artifact's manifest; what is there or goes on already is not asked for again.
 
-    JobError, UserError, StoreError, JobBug as the job's process has them; UserError where the server has no such deployment. When
-    `stopped` is set, the run on the pool is cancelled, and this ends with Stopped.
+    JobError, UserError, StoreError, JobBug as the job's process has them; StoreError also where the server does not answer, UserError
+    where it has no such deployment. When `stopped` is set, the run on the pool is cancelled, and this ends with Stopped.
     """
     store, kind, digest = Store(store_url), job.kind, jobs.digest(job)
     if found := store.find(kind, digest):
         return found
     mark = "job-" + hashlib.sha256(f"{store.url} {kind}/{digest}".encode()).hexdigest()[:16]
-    with get_client(sync_client=True) as client:
-        run = _going_on(client, mark) or _begin(job, store.url, label, settings, mark)
-        state = _follow(client, run, label, store.claim(kind, digest), Lease.of(settings.lease_seconds), stopped)
+    try:
+        with get_client(sync_client=True) as client:
+            run = _going_on(client, mark) or _begin(job, store.url, label, settings, mark)
+            state = _follow(client, run, label, store.claim(kind, digest), Lease.of(settings.lease_seconds), stopped)
+    except httpx.TransportError as error:  # Prefect's client has tried again, for a minute
+        raise StoreError(f"Prefect server: expected an answer, got: {error or type(error).__name__}") from error
     if not state.is_completed():
         raise error_of(state)
     if found := store.find(kind, digest):

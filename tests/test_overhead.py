@@ -1,7 +1,8 @@
-"""What a search costs besides its jobs: 200 candidates whose trainings are all in the store."""
+"""What a search costs besides its jobs: of 200 candidates whose trainings are all in the store, and of 10 that are really trained."""
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from flows import presets
 from flows.spnas import serial_search
 from spnas_core.arch import parse
 from spnas_core.job import TrainJob
+from spnas_core.jobs import runner
 from spnas_core.ledger import Trial
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan, open_plan, trained
@@ -20,7 +22,7 @@ from spnas_core.store.manifest import Manifest
 from tasks.jobs import Site
 from tasks.stages import run_stage
 
-CANDIDATES = 200
+CANDIDATES, TRAINED = 200, 10
 
 
 def publish(plan: Plan, job: TrainJob, rng: np.random.Generator, scratch: Path) -> Manifest:
@@ -53,3 +55,37 @@ def test_200_candidates_of_the_store_take_less_than_a_minute(prefect_server: str
     begun = time.monotonic()
     assert search().ledger == ledger
     assert time.monotonic() - begun < 60
+
+
+@pytest.mark.training
+@pytest.mark.long
+def test_a_candidate_that_is_trained_takes_half_a_second_more_than_its_process(
+    prefect_server: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, on an idle machine: the time of a round, without that from the start of each worker to its end."""
+    settings = presets.load("smoke", [f"serial.candidates={TRAINED}", "serial.max_reignite=0", "devices=[0]"])
+    plan = open_plan(settings, str(tiny_data), (tmp_path / "store").as_uri())
+    job = plan.train(settings.arch, settings.detector, settings.fine_tune)
+    start = enter("fine_tune", 0, 0, None, job, runner.run_job(job, plan.store.url))
+    processes, seconds = runner._follow, []
+
+    def timed(*words: Any) -> Any:
+        begun = time.monotonic()
+        try:
+            return processes(*words)
+        finally:
+            seconds.append(time.monotonic() - begun)
+
+    monkeypatch.setattr(runner, "_follow", timed)
+
+    @flow(name="serial-trained")
+    def search() -> tuple[Stage, float]:
+        begun, before = time.monotonic(), Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(start,))
+        return run_stage(plan, Site(plan.store.url, plan.settings), "serial", before, serial_search), time.monotonic() - begun
+
+    found, whole = search()
+    assert [trial.failure for trial in found.ledger] == [None] * (TRAINED + 1)
+    assert len(seconds) == TRAINED
+    each = (whole - sum(seconds)) / TRAINED
+    print(f"{TRAINED} candidates in {whole:.1f} s, their processes {sum(seconds):.1f} s: {each:.3f} s more for each")
+    assert each <= 0.5

@@ -1,30 +1,40 @@
 """Jobs on hosts of a work pool that share with the flow no more than the Prefect server and an S3 store."""
 
+import contextvars
+import os
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from prefect import flow
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Cancelled, Crashed, Failed
-from prefect_client import Host, epochs, runs_named, wait_for
-from s3_server import download, files_with_key, upload
+from prefect_client import Host, epochs, kill, runs_named, wait_for
+from s3_server import download, files_with_key, free_ports, upload
 
-from flows import presets
+from flows import presets, services
 from flows.spnas import serial_search, spnas
-from spnas_core.config import Run
+from spnas_core.config import Retries, Run
 from spnas_core.errors import JobError, MissingArtifactError, Stopped, StoreError, UserError
+from spnas_core.job import BenchmarkJob
 from spnas_core.jobs import runner
 from spnas_core.plan import Plan, open_plan
+from spnas_core.settings import Detector
 from spnas_core.stages import Stage, enter, read_stage
+from spnas_core.store.manifest import Manifest
 from tasks import pool
 from tasks.devices import devices_here, free_devices
-from tasks.jobs import Site
+from tasks.jobs import Site, is_tried_again
 from tasks.stages import run_stage
 
 pytestmark = pytest.mark.training
+JOB = BenchmarkJob(arch="b_1111-2111", detector=Detector(base_width=4), classes=2, device_target="CPU", threads=1)
 
 
 @pytest.fixture
@@ -105,6 +115,53 @@ def test_a_pool_without_its_deployment_is_one_line(prefect_server: str, monkeypa
         pool.run_job(job, finished_copy.store.url, "one", finished_copy.settings, threading.Event())
 
 
+def test_a_server_that_is_not_there_is_tried_again(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_ports(1)[0]}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: url}),
+        pytest.raises(StoreError, match=r"Prefect server: expected an answer, got: .+") as caught,
+    ):
+        pool.run_job(JOB, str(tmp_path), "one", Run(), threading.Event())
+    assert is_tried_again(Retries(), 1, caught.value)
+
+
+@pytest.mark.long
+def test_a_server_that_is_killed_while_a_job_waits_and_comes_back(tmp_path: Path) -> None:
+    """What waits on the pool is found again, and not asked for twice."""
+    folder, port = tmp_path / "prefect", free_ports(1)[0]
+    quick = {PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    try:
+        url = services.start_server(folder, port)
+        services.deploy(folder, url)
+        with temporary_settings({PREFECT_API_URL: url, **quick}), ThreadPoolExecutor(1) as thread:
+
+            def ask(stopped: threading.Event) -> Future[Manifest]:
+                work = (pool.run_job, JOB, str(tmp_path / "store"), "lost and found", Run(lease_seconds=1), stopped)
+                return thread.submit(contextvars.copy_context().run, *work)
+
+            asked = ask(threading.Event())
+            (run,) = wait_for("run", lambda: runs_named("lost and found"))
+            server = services.running(folder, services.SERVER)
+            assert server
+            kill(server.pid)
+            with pytest.raises(StoreError, match="Prefect server: expected an answer"):
+                asked.result(120)
+            services.start_server(folder, port)
+            stopped = threading.Event()
+            again = ask(stopped)
+            time.sleep(2)
+            assert not again.done()
+            stopped.set()
+            with pytest.raises(Stopped):
+                again.result(60)
+            (same,) = runs_named("lost and found")
+            assert same.id == run.id
+            assert same.state
+            assert same.state.name in ("Cancelling", "Cancelled")
+    finally:
+        services.down(folder)
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -131,12 +188,12 @@ def test_what_befalls_a_run_on_a_pool_is_a_killed_job_and_a_bug_stays_one() -> N
 def test_each_device_of_a_host_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     stopped = threading.Event()
-    with free_devices((4, 5, 6), 2, stopped) as first, free_devices((4, 5, 6), 1, stopped) as second:
+    with free_devices([(4, 5, 6)], 2, stopped) as first, free_devices([(4, 5, 6)], 1, stopped) as second:
         assert (first, second) == ((4, 5), (6,))
         threading.Timer(0.1, stopped.set).start()
-        with pytest.raises(Stopped, match="waited for free devices"), free_devices((4, 5, 6), 1, stopped, poll=0.05):
+        with pytest.raises(Stopped, match="waited for free devices"), free_devices([(4, 5, 6)], 1, stopped, poll=0.05):
             pass
-    with free_devices((4, 5, 6), 3, threading.Event()) as again:
+    with free_devices([(4, 5, 6)], 3, threading.Event()) as again:
         assert again == (4, 5, 6)
 
 
@@ -162,3 +219,38 @@ def test_jobs_at_once_and_their_devices() -> None:
     with pytest.raises(Stopped, match="waited for free devices"), site.devices():
         pass
     assert Site("memory://x", Run(executor="work_pool")).at_once(9) == 9
+
+
+HOLD = """
+import sys
+from spnas_core.config import Run
+from tasks.jobs import Site
+with Site("memory://x", Run(device_target="Ascend", devices=(4, 5, 6, 7), devices_per_job=2)).devices() as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_runs_and_a_worker_of_one_host_share_its_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each device is held once, whoever holds it, and by whole groups of a run; slots of the CPU are a run's own."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    slots, stopped = Run(devices=(4, 5, 6, 7), devices_per_job=2), threading.Event()
+    site = Site("memory://x", slots.model_copy(update={"device_target": "Ascend"}))
+    variables, pipe = {**os.environ, "TMPDIR": str(tmp_path)}, subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLD], env=variables, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == "(4, 5)\n"
+        with site.devices() as held, Site("memory://x", slots).devices() as slot:
+            assert (held, slot) == ((6, 7), (4, 5))
+            threading.Timer(0.1, stopped.set).start()
+            with pytest.raises(Stopped), free_devices([(4, 5, 6, 7)], 1, stopped, poll=0.05):  # of a job of the work pool
+                pass
+            threading.Timer(0.1, site.stopped.set).start()
+            with pytest.raises(Stopped, match="waited for free devices"), site.devices():
+                pass
+            site.stopped.clear()
+        process.stdin.close()
+        assert process.wait() == 0
+    with site.devices() as held, site.devices() as second:
+        assert {held, second} == {(4, 5), (6, 7)}

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
+import psutil
 import pytest
 import rank_script
 from conftest import write_data
@@ -82,6 +86,18 @@ def children(parent: int) -> dict[str, int]:
     return found
 
 
+def listeners(parent: int, going: Callable[[], bool]) -> dict[str, set[str]]:
+    """Addresses at which the scheduler and the ranks listen at any moment while they are `going`, by role and number."""
+    found: dict[str, set[str]] = defaultdict(set)
+    while going():
+        for name, pid in children(parent).items():
+            with contextlib.suppress(psutil.Error):
+                opened = psutil.Process(pid).net_connections("inet")
+                found[name] |= {one.laddr.ip for one in opened if one.status == psutil.CONN_LISTEN}
+        time.sleep(0.2)
+    return found
+
+
 def are_gone(pids: list[int], seconds: float = 10) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -127,8 +143,12 @@ def test_two_ranks_do_what_one_process_does(data: Path, tmp_path: Path) -> None:
 def test_ranks_train_one_net(tmp_path: Path) -> None:
     """Equal weights on both, near those of one process, with frozen and with trained norms; a stop that one hears of stops both."""
     command = [sys.executable, str(Path(rank_script.__file__)), str(tmp_path)]
-    with (tmp_path / "log").open("w") as output:
-        cluster.run_ranks(command, 2, output, threading.Event())
+    with (tmp_path / "log").open("w") as output, ThreadPoolExecutor(1) as thread:
+        running = thread.submit(cluster.run_ranks, command, 2, output, threading.Event())
+        listening = listeners(os.getpid(), running.running)
+        running.result()
+    assert listening["MS_SCHED 0"]
+    assert {address for addresses in listening.values() for address in addresses} == {"127.0.0.1"}  # nobody else can join them
     found = [json.loads((tmp_path / f"found{number}.json").read_text()) for number in (0, 1)]
     assert found[0] == found[1]
     assert found[0]["gathered"] == [[0, "ü"], [1, "üüüüüü"]]

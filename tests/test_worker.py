@@ -18,7 +18,7 @@ from spnas_core.data import coco
 from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import memory, runner
-from spnas_core.jobs.order import Order, environment, out_of_memory
+from spnas_core.jobs.order import Order, environment, lost_device, out_of_memory
 from spnas_core.jobs.runner import JobBug, run_job
 from spnas_core.settings import Detector, Recipe, Reignite
 from spnas_core.store.artifacts import Store
@@ -252,6 +252,54 @@ def test_the_environment_names_threads_and_devices(tmp_path: Path) -> None:
 def test_words_of_a_full_memory(text: str) -> None:
     assert out_of_memory(text)
     assert not out_of_memory("all is well")
+
+
+SYNC = "Sync stream failed, stream id: 0\n\n----\n- Ascend Error Message:\n----\nEE9999: Inner Error!\n  "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SYNC + "wait for compute device to finish failed, runtime result = 507010.[FUNC:ReportCallError][FILE:log_inner.cpp][LINE:148]",
+        SYNC + "Device[1] lost heartbeat.[FUNC:SyncTask][FILE:direct_hwts_engine.cc][LINE:407]",
+        SYNC + "rtStreamSynchronize execute failed, reason=[ts lost heartbeat][FUNC:FuncErrorReason]",
+        "[PID: 389] Device_Absent/Abnormal(EL0001): Device not found or invalid.",
+        "[PID: 726962] Inner_Error_Device_Status_Abnormal(E39009): Failed to connect the device.",
+        "Call aclrtSetDevice failed, ret[507033]. Got device count[8] and device id[2]",
+        "Call aclrtDeviceTaskAbort failed, ret code: 107022",
+        "Call aclrtRecordEvent failed, error code is 507899",
+        "UCEError error occurs when execute, error_code=507054.",
+        "AclrtMemcpy failed, error code: 507901",
+    ],
+)
+def test_words_of_a_lost_device(text: str) -> None:
+    assert lost_device(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "For 'MatMul', expected shapes that fit, got (1, 507010) and (507899, 3)",
+        SYNC + "Task execute failed, device_id=3, stream_id=122, task_id=790, runtime result = 507011",  # a fault of the model
+        SYNC + "runtime result = 5070101",
+        "EL00012",
+        "AttributeError: module has no attribute 'get_heartbeat'",
+    ],
+)
+def test_words_of_a_bug(text: str) -> None:
+    assert not lost_device(text)
+
+
+def test_a_job_that_loses_its_device_has_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MindSpore tells of it by a RuntimeError, here as soon as it is loaded; any other one is a bug."""
+    line = "wait for compute device to finish failed, runtime result = 507010."
+    for text, kind in ((SYNC + line, JobError), (SYNC + "runtime result = 507015", JobBug)):
+        (tmp_path / "mindspore.py").write_text(f"raise RuntimeError({text!r})")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        with pytest.raises(kind, match=r"crashed: wait for compute|status 1") as caught:
+            run_job(job(tmp_path), str(tmp_path / "store"))
+        assert type(caught.value) is kind
+        assert getattr(caught.value, "reason", "crashed") == "crashed"
 
 
 @pytest.mark.training

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from spnas_core import job as jobs
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.jobs import cluster, graphs
-from spnas_core.jobs.order import BAD_INPUT, DONE, FAILED, Order, environment, out_of_memory
+from spnas_core.jobs.order import BAD_INPUT, DONE, FAILED, Order, environment, lost_device, out_of_memory
 from spnas_core.jobs.progress import Desk, line
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
@@ -175,6 +175,8 @@ def main(path: str) -> int:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or out_of_memory(str(error)):
             return fail(FAILED, "out_of_memory", (str(error).splitlines() or ["MemoryError"])[0])
+        if lost_device(str(error)):
+            return fail(FAILED, "crashed", next(filter(lost_device, str(error).splitlines())).strip())
         raise
     report({"event": "done", "seconds": manifest.seconds})
     return DONE
