@@ -1,0 +1,208 @@
+"""The report of a run as one HTML file that loads nothing: numbers in, text out."""
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from spnas_core.arch import parse
+from spnas_core.config import MEASURED, STAGE_NAMES
+from spnas_core.job import RECIPE_VERSION
+from spnas_core.jobs.progress import duration
+from spnas_core.ledger import ranked, winner
+from spnas_core.plan import SEARCH_VERSION, short
+from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
+from spnas_core.report.costs import stage_costs
+from spnas_core.report.evidence import Evidence
+from spnas_core.report.family import Entry, entries, tree
+from spnas_core.report.nets import draw, stage_rows
+from spnas_core.report.quality import Quality, class_rows, judge, size_rows
+from spnas_core.report.shots import shoot
+from spnas_core.report.tables import SCORES, rows
+from spnas_core.rounds import rounds
+
+TEMPLATES = Path(__file__).parent / "templates"
+SMALL = 0.55  # scale of a net in the family
+STAGE_TITLES = {"fine_tune": "start net", "serial": "serial search", "reignite": "reignition", "parallel": "parallel search"}
+STAGE_TITLES |= {"full_train": "full training"}
+REASONS = {
+    "diverged": "a loss or a weight was not finite",
+    "out_of_memory": "it needed more memory than there is, or than it may have",
+    "timeout": "it took longer than it may",
+    "killed": "it was stopped from outside",
+    "crashed": "its process died of a fault of its own",
+    "over_budget": "what was measured of it is over the budget; it was not trained",
+}
+
+
+def report_html(evidence: Evidence) -> str:
+    """Return the whole report; equal evidence gives equal text."""
+    plan, stage = evidence.plan, evidence.stage
+    family, table = entries(evidence), rows(stage, plan.settings.objectives)
+    quality = judge(evidence.val, evidence.detections) if evidence.val and evidence.detections is not None else None
+    final, start = (stage.results.get(name) for name in ("final", "start"))
+    costs = stage_costs(evidence)
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    numbers = {
+        "name": plan.settings.name,
+        "finished": evidence.finished,
+        "final": {"metrics": final.scores["val"]} if final else None,
+        "start": {"metrics": start.scores["val"]} if start else None,
+        "tested": bool(final and "test" in final.scores),
+        "last_stage": stage.name,
+        "stage_names": STAGE_TITLES,
+        "stages": list(dict.fromkeys(one.trial.stage for one in family)),
+        "figures": _figures(evidence, family, sum(one.device_seconds for one in costs)),
+        "sections": _sections(evidence.finished),
+        "table": table,
+        "scores": SCORES,
+        "notes": stage.notes,
+        "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
+        "family": family,
+        "tree": tree(family),
+        "drawings": [draw(parse(one.trial.arch), _parent(one), SMALL, links=False) for one in family],
+        "pareto": pareto_chart(family, plan.settings.objectives),
+        "chosen": _chosen(evidence, family),
+        "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in plan.settings.objectives),
+        "measured": [name for name in MEASURED if plan.settings.measures],
+        "units": UNITS,
+        "failed": [one for one in family if one.state == "failed"],
+        "reasons": REASONS,
+        "rounds": rounds(stage.ledger, plan.settings),
+        "reignited": [(weights.arch, stage.top1.get(digest)) for digest, weights in stage.reignited.items()],
+        "nets": _nets(evidence),
+        "curves": curve_charts(evidence, family),
+        "quality": quality,
+        "classes": class_rows(evidence),
+        "sizes": size_rows(evidence),
+        "costs": costs,
+        "device_seconds": sum(one.device_seconds for one in costs),
+        "devices": f"{plan.settings.device_target}, {plan.settings.devices_per_job} for a job",
+        "checkpoint": plan.settings.checkpoint,
+        "facts": _facts(evidence),
+        "commands": _commands(evidence),
+        "settings": yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False),
+        "version": version("spnas"),
+        "store": plan.store.url,
+        "script": Markup(script),  # noqa: S704 - a file of this package
+        "script_hash": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    return _environment().get_template("page.html").render(numbers | _shots(evidence, quality))
+
+
+def _environment() -> jinja2.Environment:
+    """Templates in which every value is escaped, and one that is missing is an error."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters |= {"short_arch": lambda text: short(text, 200), "duration": duration}
+    return found
+
+
+def _sections(finished: bool) -> list[tuple[str, str]]:
+    found = [("result", "Result"), ("search", "Search"), ("family", "Family"), ("trials-title", "Trials"), ("nets", "Nets"), ("curves", "Curves")]
+    found += [("quality", "Quality"), ("pictures", "Pictures")] if finished else []
+    return [*found, ("cost", "Cost"), ("inheritance", "Inheritance"), ("failures", "Failures"), ("again", "Again")]
+
+
+def _figures(evidence: Evidence, family: Sequence[Entry], seconds: float) -> list[tuple[str, str, str]]:
+    """Return the few numbers that say most: title, value, remark."""
+    results, found = evidence.stage.results, list[tuple[str, str, str]]()
+    final, start = (results[name].scores["val"] if name in results else None for name in ("final", "start"))
+    if final:
+        for name in ("AP", "AP50"):
+            more = f"{100 * (final[name] - start[name]):+.1f} to the start net".replace("-", "−") if start else ""
+            found.append((f"{name} on val", f"{100 * final[name]:.1f}", more))
+        for title, name, factor in (("GMACs", "macs", 1e-9), ("parameters", "params", 1e-6)):
+            unit = " M" if name == "params" else ""
+            more = f"{final[name] / start[name]:.2f} times the start net's" if start else ""
+            found.append((title, f"{factor * final[name]:.2f}{unit}", more))
+    failed = sum(one.state == "failed" for one in family)
+    found.append(("trials", str(len(family)), f"{failed} failed"))
+    return [*found, ("time of devices", duration(seconds), "all trainings")]
+
+
+def _parent(entry: Entry) -> Any:
+    return parse(entry.parent.trial.arch) if entry.parent else None
+
+
+def _chosen(evidence: Evidence, family: Sequence[Entry]) -> int | None:
+    """Number of the trial whose net was trained to the end."""
+    final = evidence.stage.results.get("final")
+    return next((one.number for one in family if final and one.trial.arch == final.arch and one.state in ("front", "trained")), None)
+
+
+def _nets(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return the nets to draw: the start net, the best of each search, the final one; each once."""
+    plan, ledger = evidence.plan, evidence.stage.ledger
+    wanted = {"Start net": ledger[0].arch}
+    for stage in ("serial", "parallel"):
+        trials = [trial for trial in ledger if trial.stage == stage]
+        if ranked(trials, plan.settings.objectives):
+            wanted[f"Best {stage} net"] = winner(trials, plan.settings.objectives).arch
+    if "final" in evidence.stage.results:
+        wanted["Final net"] = evidence.stage.results["final"].arch
+    names: dict[str, list[str]] = {}
+    for name, text in wanted.items():
+        names.setdefault(text, []).append(name)
+    start, detector = parse(ledger[0].arch), plan.settings.detector
+    return [
+        {
+            "name": ", ".join(titles[:1] + [title.lower() for title in titles[1:]]),
+            "arch": text,
+            "drawing": draw(parse(text), start, 1.25),
+            "rows": stage_rows(parse(text), detector.image_size, detector.base_width),
+        }
+        for text, titles in names.items()
+    ]
+
+
+def _shots(evidence: Evidence, quality: Quality | None) -> dict[str, Any]:
+    """Return the pictures, or why there are none."""
+    final = evidence.stage.results.get("final")
+    if quality and evidence.val and final:
+        shots = shoot(quality, evidence.val, int(final.digest[:8], 16))
+        return {"shots": shots, "no_pictures": "" if shots else "none of the images could be read."}
+    lost = "the store has no detections of the final net any more."
+    return {"shots": [], "no_pictures": f"the data cannot be read ({evidence.no_data})." if evidence.no_data else lost}
+
+
+def _facts(evidence: Evidence) -> list[tuple[str, str]]:
+    """Return what determines the run, and what shows that another one is the same."""
+    plan, final = evidence.plan, evidence.stage.results.get("final")
+    manifests = [one.manifest for one in (*evidence.trainings.values(), *evidence.reignitions.values()) if one.manifest]
+    versions = sorted({", ".join(f"{name} {text}" for name, text in sorted(one.versions.items())) for one in manifests})
+    settings = plan.settings
+    found = [("data", plan.data.url), ("fingerprint of the data", plan.data.fingerprint), ("seed", str(settings.seed))]
+    found += [("checkpoint", f"{settings.checkpoint}, sha256 {plan.checkpoint_sha256}")] if settings.checkpoint else []
+    found += [("device", f"{settings.device_target}, {settings.threads} threads"), *(("versions", text) for text in versions)]
+    found.append(("meaning of jobs, of stages", f"recipe version {RECIPE_VERSION}, search version {SEARCH_VERSION}"))
+    found += [(f"stage {name}", evidence.keys[name]) for name in STAGE_NAMES if name in evidence.keys]
+    if final and (manifest := evidence.trainings[final.digest].manifest):
+        found += [("final net", f"train/{final.digest}"), ("its weights, sha256", manifest.files["weights.safetensors"].sha256)]
+    return found
+
+
+def _commands(evidence: Evidence) -> list[tuple[str, str]]:
+    """Return the commands that do the run again, and what one can do with it."""
+    plan, name = evidence.plan, evidence.plan.settings.name
+    place = str(plan.store.local or plan.store.url)
+    store, data = shlex.quote(place), shlex.quote(plan.data.url)
+    again = [("go on with this run, or see its table", f"spnas resume {name} --store {store}")]
+    if evidence.finished:
+        folder = shlex.quote(f"{place}/runs/{name}")
+        config = f"{folder}/config.yml" if plan.store.local else "config.yml"
+        split = "test" if plan.test or "test" in evidence.stage.results["final"].scores else "val"
+        again = [
+            ("the same run in another store" + ("" if plan.store.local else f"; config.yml lies in {folder}"),
+             f"spnas run {config} --data {data} --store ANOTHER"),
+            *again,
+            ("score the final net", f"spnas eval {folder}/model --data {data} --split {split}"),
+        ]  # fmt: skip
+    return [*again, ("write this report", f"spnas report {name} --store {store}")]
