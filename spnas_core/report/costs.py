@@ -1,43 +1,48 @@
-"""What the stages of a run cost: trainings, epochs, time; and where it went."""
+"""What the stages of a run cost, and where the time went."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from spnas_core.config import STAGE_NAMES
-from spnas_core.report.evidence import Evidence, Training
+from spnas_core.report.evidence import Evidence
+from spnas_core.store.manifest import Manifest
+from spnas_core.timing import parts, total
 
 
 class StageCost(NamedTuple):
-    """One stage: its trainings, those that failed, epochs, seconds of devices (of them in the epochs), and seconds from begin to end.
+    """One stage: its jobs that ended well, trials that failed, epochs; seconds of devices, also by phase (timing.py).
 
-    The trainings that failed left no time.
+    `wall` is the time from its begin to its end, 0 where the store does not tell. What failed left no time.
     """
 
     name: str
-    trainings: int
+    jobs: int
     failed: int
     epochs: int
-    device_seconds: float
-    epoch_seconds: float
-    seconds: float | None
+    seconds: float
+    phases: Mapping[str, float]
+    wall: float
 
 
 def stage_costs(evidence: Evidence) -> list[StageCost]:
-    """Return the cost of each finished stage; a training that another run had done before counts with the time that it took then."""
+    """Return the cost of each stage; a job that another run had done before counts with the time that it took then."""
     ledger, results = evidence.stage.ledger, evidence.stage.results
-    by_stage = {name: [evidence.trainings[one.digest] for one in ledger if one.stage == name] for name in ("fine_tune", "serial", "parallel")}
-    failed = {name: sum(bool(one.failure) for one in ledger if one.stage == name) for name in by_stage}
-    by_stage |= {"reignite": list(evidence.reignitions.values())}
-    by_stage |= {"full_train": [evidence.trainings[digest] for digest in dict.fromkeys(one.digest for one in results.values())]}
+    digests = {name: [one.digest for one in ledger if one.stage == name] for name in ("fine_tune", "serial", "parallel")}
+    digests["full_train"] = [one.digest for one in results.values()]
+    jobs = {name: [evidence.trainings[digest].manifest for digest in dict.fromkeys(ones)] for name, ones in digests.items()}
+    jobs["reignite"] = [one.manifest for one in evidence.reignitions.values()]
+    jobs["full_train"] += evidence.evaluations
+    done = {name: [one for one in ones if one] for name, ones in jobs.items()}
+    failed = {name: sum(bool(one.failure) for one in ledger if one.stage == name) for name in STAGE_NAMES}
+    found = (_cost(name, done[name], failed[name], evidence) for name in STAGE_NAMES)
+    return [one for one in found if one.jobs or one.failed]
+
+
+def _cost(name: str, done: Sequence[Manifest], failed: int, evidence: Evidence) -> StageCost:
+    # one that went on from a checkpoint or a rung: its epochs count all of its processes, its manifest the last one
+    seconds = [max(one.seconds, float(one.metrics.get("seconds", 0.0))) for one in done]
+    phases = total(parts(one.kind, each, one.metrics) for one, each in zip(done, seconds, strict=True))
     devices = evidence.plan.settings.devices_per_job
-    rows = ((name, by_stage[name], failed.get(name, 0), evidence.seconds.get(name) or None) for name in STAGE_NAMES)
-    return [_cost(name, jobs, bad, seconds, devices) for name, jobs, bad, seconds in rows if jobs]
-
-
-def _cost(name: str, jobs: Sequence[Training], failed: int, seconds: float | None, devices: int) -> StageCost:
-    whole = [one.manifest for one in jobs if one.manifest]
-    inside = [float(one.metrics.get("seconds", 0.0)) for one in whole]
-    # one that went on from a checkpoint or a rung: the epochs count all of its processes, its manifest the last one
-    around = [max(one.seconds, part) for one, part in zip(whole, inside, strict=True)]
-    epochs = sum(int(one.metrics.get("epochs", 0)) for one in whole)
-    return StageCost(name, len(jobs), failed, epochs, devices * sum(around), devices * sum(inside), seconds)
+    epochs = sum(int(one.metrics.get("epochs", 0)) for one in done)
+    by_phase = {phase: devices * each for phase, each in phases.items()}
+    return StageCost(name, len(done), failed, epochs, devices * sum(seconds), by_phase, evidence.seconds.get(name, 0.0))

@@ -13,9 +13,10 @@ from typing import Any
 from spnas_core.config import STAGE_NAMES
 from spnas_core.data import coco
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
-from spnas_core.plan import Plan
-from spnas_core.runs import Record, read_run
-from spnas_core.stages import KEYS, Stage, newest_round, read_stage
+from spnas_core.job import TrainJob, digest
+from spnas_core.plan import Plan, Split
+from spnas_core.runs import Record, plan_of, read_run
+from spnas_core.stages import Stage, newest_round, read_stage
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
@@ -35,17 +36,18 @@ class Training:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run with all that its report needs; `keys` are those of its stages, `stage` is the last that is finished.
+    """A run with all that its report needs; `stage` is the last that is finished.
 
-    `trainings` and `reignitions` by the digest of their artifact. `seconds`: from begin to end of each stage, where the store tells.
-    `detections` of the final net on val, COCO results; `val` is None where the data cannot be read, and `no_data` then says why.
+    `trainings` and `reignitions` by the digest of their artifact, `evaluations` of the nets that were trained to the end. `seconds`: from
+    begin to end of each stage, where the store tells. `detections` of the final net on val, COCO results; `val` is None where the data
+    cannot be read, and `no_data` then says why.
     """
 
     plan: Plan
     stage: Stage
-    keys: dict[str, str]
     trainings: dict[str, Training]
     reignitions: dict[str, Training]
+    evaluations: tuple[Manifest, ...]
     seconds: dict[str, float]
     detections: list[dict[str, Any]] | None = None
     val: coco.Split | None = None
@@ -57,18 +59,17 @@ class Evidence:
         return "final" in self.stage.results
 
 
-def collect(plan: Plan, stage: Stage, keys: dict[str, str] | None = None) -> Evidence:
-    """Read all that the report of `plan`, finished up to `stage`, needs; `keys` of its stages, by default the plan's."""
-    store, known = plan.store, keys or plan.keys
-    digests = [trial.digest for trial in stage.ledger] + [result.digest for result in stage.results.values()]
+def collect(plan: Plan, stage: Stage) -> Evidence:
+    """Read all that the report of `plan`, finished up to `stage`, needs."""
+    store, results = plan.store, stage.results
+    digests = [trial.digest for trial in stage.ledger] + [result.digest for result in results.values()]
     wanted = [("train", digest) for digest in dict.fromkeys(digests)] + [("reignite", w.digest) for w in stage.reignited.values()]
     with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-report") as pool:
         found = dict(zip(wanted, pool.map(lambda one: _training(store, *one), wanted), strict=True))
-    by_kind = {kind: {name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite")}
-    final = stage.results.get("final")
-    detections = _document(store, found["train", final.digest].manifest, "detections.json") if final else None
+    trained, reignited = ({name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite"))
+    detections = _document(store, trained[results["final"].digest].manifest, "detections.json") if "final" in results else None
     val, no_data = _open_val(plan)
-    return Evidence(plan, stage, known, by_kind["train"], by_kind["reignite"], _seconds(plan, known), detections, val, no_data)
+    return Evidence(plan, stage, trained, reignited, _evaluations(plan, stage, trained), _seconds(plan), detections, val, no_data)
 
 
 def reopen(store: Store, name: str, data_url: str | None = None) -> Evidence:
@@ -81,33 +82,21 @@ def reopen(store: Store, name: str, data_url: str | None = None) -> Evidence:
         place = data_url if "://" in data_url else str(Path(data_url).expanduser().absolute())
         record = record.model_copy(update={"data": record.data.model_copy(update={"url": place})})
         _check_data(record)
-    keys = json.loads(store.read(f"runs/{name}/{KEYS}"))
-    done = [one for one in STAGE_NAMES if one in keys and store.find("stage", keys[one])]
+    plan = plan_of(record, store)
+    done = [stage for stage in STAGE_NAMES if store.find("stage", plan.keys[stage])]
     if not done:
         raise UserError(f"run {name!r} of {store.url}: expected at least one finished stage to report, found none")
-    stage = read_stage(store, keys[done[-1]])
-    plan = _plan(store, record, stage)
-    if done[-1] == "fine_tune" and plan.keys["serial"] == keys.get("serial"):
-        stage = newest_round(plan, stage)[1]
-    return collect(plan, stage, keys)
-
-
-def _plan(store: Store, record: Record, stage: Stage) -> Plan:
-    """Plan of the run without its data being there: what its keys depend on is in its artifacts."""
-    start = stage.ledger[0]
-    trained = store.manifest(f"train/{start.digest}")
-    sha256 = trained.job.get("checkpoint_sha256") if isinstance(trained, Manifest) else None
-    backbones = [store.manifest(f"reignite/{weights.digest}") for weights in stage.reignited.values()]
-    images = next((one.job.get("images") for one in backbones if isinstance(one, Manifest)), None)
-    classes = len((start.metrics or {}).get("per_class", {}))
-    return Plan(record.settings, store, record.data, classes, checkpoint_sha256=sha256, images=images)
+    stage = read_stage(store, plan.keys[done[-1]])
+    return collect(plan, newest_round(plan, stage)[1] if done[-1] == "fine_tune" else stage)
 
 
 def _check_data(record: Record) -> None:
     data, settings = record.data, record.settings
     splits = [coco.open_split(data.url, name, data.strict) for name in (data.train, data.val)]
     if (found := coco.fingerprint(splits, settings.fingerprint == "full", settings.threads)) != data.fingerprint:
-        raise UserError(f"--data {data.url}: expected the data of the run (fingerprint {data.fingerprint[:12]}), got other data ({found[:12]})")
+        raise UserError(
+            f"--data {data.url}: expected the data of the run (fingerprint {data.fingerprint[:12]}), got other data ({found[:12]})"
+        )
 
 
 def _open_val(plan: Plan) -> tuple[coco.Split | None, str]:
@@ -136,10 +125,21 @@ def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
     return None
 
 
-def _seconds(plan: Plan, keys: dict[str, str]) -> dict[str, float]:
+def _evaluations(plan: Plan, stage: Stage, trainings: dict[str, Training]) -> tuple[Manifest, ...]:
+    """Find the evaluations that full_train asks for: of the final net on val, and of both on test."""
+    found = []
+    for result in stage.results.values():
+        if manifest := trainings[result.digest].manifest:
+            job = TrainJob.model_validate(manifest.job)
+            splits: tuple[Split, ...] = ("val", "test")
+            scored = [digest(plan.evaluate(job, result.digest, split)) for split in splits if split in result.scores]
+            found += [plan.store.manifest(f"evaluate/{name}") for name in scored]
+    return tuple(one for one in found if isinstance(one, Manifest))
+
+
+def _seconds(plan: Plan) -> dict[str, float]:
     """Seconds of the finished stages; every round of the serial search has a record of its own."""
-    records = {name: [keys[name]] for name in STAGE_NAMES if name in keys}
-    if plan.keys["serial"] == keys.get("serial"):
-        records["serial"] = [plan.after(number).keys["serial"] for number in range(1, plan.settings.serial.rounds + 1)]
-    found = {name: [plan.store.manifest(f"stage/{key}") for key in stage] for name, stage in records.items()}
+    records = {name: [plan.keys[name]] for name in STAGE_NAMES}
+    records["serial"] = [plan.after(number).keys["serial"] for number in range(1, plan.settings.serial.rounds + 1)]
+    found = {name: [plan.store.manifest(f"stage/{key}") for key in keys] for name, keys in records.items()}
     return {name: sum(one.seconds for one in ones if isinstance(one, Manifest)) for name, ones in found.items()}

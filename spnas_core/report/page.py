@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,24 +11,26 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from spnas_core.arch import parse
-from spnas_core.config import MEASURED, STAGE_NAMES
-from spnas_core.job import RECIPE_VERSION
+from spnas_core.arch import Arch, parse
+from spnas_core.config import MEASURED
 from spnas_core.jobs.progress import duration
 from spnas_core.ledger import ranked, winner
-from spnas_core.plan import SEARCH_VERSION, short
+from spnas_core.plan import short
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.evidence import Evidence
 from spnas_core.report.family import Entry, entries, tree
-from spnas_core.report.nets import draw, stage_rows
+from spnas_core.report.nets import Drawing, draw, stage_rows
 from spnas_core.report.quality import Quality, class_rows, judge, size_rows
+from spnas_core.report.reproduction import commands, facts
 from spnas_core.report.shots import shoot
 from spnas_core.report.tables import SCORES, rows
 from spnas_core.rounds import rounds
+from spnas_core.timing import PHASES
 
 TEMPLATES = Path(__file__).parent / "templates"
-SMALL = 0.55  # scale of a net in the family
+SMALL = 0.85  # scale of a net in the family
+WIDE = 430.0  # px, breadth that a net by itself is drawn at, where its bars do not become too small or too broad for it
 STAGE_TITLES = {"fine_tune": "start net", "serial": "serial search", "reignite": "reignition", "parallel": "parallel search"}
 STAGE_TITLES |= {"full_train": "full training"}
 REASONS = {
@@ -59,7 +60,7 @@ def report_html(evidence: Evidence) -> str:
         "last_stage": stage.name,
         "stage_names": STAGE_TITLES,
         "stages": list(dict.fromkeys(one.trial.stage for one in family)),
-        "figures": _figures(evidence, family, sum(one.device_seconds for one in costs)),
+        "figures": _figures(evidence, family, sum(one.seconds for one in costs)),
         "sections": _sections(evidence.finished),
         "table": table,
         "scores": SCORES,
@@ -83,15 +84,16 @@ def report_html(evidence: Evidence) -> str:
         "classes": class_rows(evidence),
         "sizes": size_rows(evidence),
         "costs": costs,
-        "device_seconds": sum(one.device_seconds for one in costs),
+        "device_seconds": sum(one.seconds for one in costs),
+        "phases": (*PHASES, "other"),
         "devices": f"{plan.settings.device_target}, {plan.settings.devices_per_job} for a job",
         "checkpoint": plan.settings.checkpoint,
-        "facts": _facts(evidence),
-        "commands": _commands(evidence),
+        "facts": facts(evidence),
+        "commands": commands(evidence),
         "settings": yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False),
         "version": version("spnas"),
         "store": plan.store.url,
-        "script": Markup(script),  # noqa: S704 - a file of this package
+        "script": Markup(script),
         "script_hash": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return _environment().get_template("page.html").render(numbers | _shots(evidence, quality))
@@ -106,7 +108,14 @@ def _environment() -> jinja2.Environment:
 
 
 def _sections(finished: bool) -> list[tuple[str, str]]:
-    found = [("result", "Result"), ("search", "Search"), ("family", "Family"), ("trials-title", "Trials"), ("nets", "Nets"), ("curves", "Curves")]
+    found = [
+        ("result", "Result"),
+        ("search", "Search"),
+        ("family", "Family"),
+        ("trials-title", "Trials"),
+        ("nets", "Nets"),
+        ("curves", "Curves"),
+    ]
     found += [("quality", "Quality"), ("pictures", "Pictures")] if finished else []
     return [*found, ("cost", "Cost"), ("inheritance", "Inheritance"), ("failures", "Failures"), ("again", "Again")]
 
@@ -125,15 +134,15 @@ def _figures(evidence: Evidence, family: Sequence[Entry], seconds: float) -> lis
             found.append((title, f"{factor * final[name]:.2f}{unit}", more))
     failed = sum(one.state == "failed" for one in family)
     found.append(("trials", str(len(family)), f"{failed} failed"))
-    return [*found, ("time of devices", duration(seconds), "all trainings")]
+    return [*found, ("time of devices", duration(seconds), "all jobs")]
 
 
-def _parent(entry: Entry) -> Any:
+def _parent(entry: Entry) -> Arch | None:
     return parse(entry.parent.trial.arch) if entry.parent else None
 
 
 def _chosen(evidence: Evidence, family: Sequence[Entry]) -> int | None:
-    """Number of the trial whose net was trained to the end."""
+    """Find the number of the trial whose net was trained to the end."""
     final = evidence.stage.results.get("final")
     return next((one.number for one in family if final and one.trial.arch == final.arch and one.state in ("front", "trained")), None)
 
@@ -156,11 +165,15 @@ def _nets(evidence: Evidence) -> list[dict[str, Any]]:
         {
             "name": ", ".join(titles[:1] + [title.lower() for title in titles[1:]]),
             "arch": text,
-            "drawing": draw(parse(text), start, 1.25),
+            "drawing": _large(parse(text), start),
             "rows": stage_rows(parse(text), detector.image_size, detector.base_width),
         }
         for text, titles in names.items()
     ]
+
+
+def _large(arch: Arch, start: Arch) -> Drawing:
+    return draw(arch, start, min(2.2, max(1.0, WIDE / draw(arch, start).width)))
 
 
 def _shots(evidence: Evidence, quality: Quality | None) -> dict[str, Any]:
@@ -171,38 +184,3 @@ def _shots(evidence: Evidence, quality: Quality | None) -> dict[str, Any]:
         return {"shots": shots, "no_pictures": "" if shots else "none of the images could be read."}
     lost = "the store has no detections of the final net any more."
     return {"shots": [], "no_pictures": f"the data cannot be read ({evidence.no_data})." if evidence.no_data else lost}
-
-
-def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    """Return what determines the run, and what shows that another one is the same."""
-    plan, final = evidence.plan, evidence.stage.results.get("final")
-    manifests = [one.manifest for one in (*evidence.trainings.values(), *evidence.reignitions.values()) if one.manifest]
-    versions = sorted({", ".join(f"{name} {text}" for name, text in sorted(one.versions.items())) for one in manifests})
-    settings = plan.settings
-    found = [("data", plan.data.url), ("fingerprint of the data", plan.data.fingerprint), ("seed", str(settings.seed))]
-    found += [("checkpoint", f"{settings.checkpoint}, sha256 {plan.checkpoint_sha256}")] if settings.checkpoint else []
-    found += [("device", f"{settings.device_target}, {settings.threads} threads"), *(("versions", text) for text in versions)]
-    found.append(("meaning of jobs, of stages", f"recipe version {RECIPE_VERSION}, search version {SEARCH_VERSION}"))
-    found += [(f"stage {name}", evidence.keys[name]) for name in STAGE_NAMES if name in evidence.keys]
-    if final and (manifest := evidence.trainings[final.digest].manifest):
-        found += [("final net", f"train/{final.digest}"), ("its weights, sha256", manifest.files["weights.safetensors"].sha256)]
-    return found
-
-
-def _commands(evidence: Evidence) -> list[tuple[str, str]]:
-    """Return the commands that do the run again, and what one can do with it."""
-    plan, name = evidence.plan, evidence.plan.settings.name
-    place = str(plan.store.local or plan.store.url)
-    store, data = shlex.quote(place), shlex.quote(plan.data.url)
-    again = [("go on with this run, or see its table", f"spnas resume {name} --store {store}")]
-    if evidence.finished:
-        folder = shlex.quote(f"{place}/runs/{name}")
-        config = f"{folder}/config.yml" if plan.store.local else "config.yml"
-        split = "test" if plan.test or "test" in evidence.stage.results["final"].scores else "val"
-        again = [
-            ("the same run in another store" + ("" if plan.store.local else f"; config.yml lies in {folder}"),
-             f"spnas run {config} --data {data} --store ANOTHER"),
-            *again,
-            ("score the final net", f"spnas eval {folder}/model --data {data} --split {split}"),
-        ]  # fmt: skip
-    return [*again, ("write this report", f"spnas report {name} --store {store}")]

@@ -7,17 +7,16 @@ from typing import Any
 
 import yaml
 
+from spnas_core.course import course, what_is_known, where_time_went
 from spnas_core.data import files
 from spnas_core.errors import UserError
-
-from spnas_core.course import course, what_is_known, where_time_went
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan
 from spnas_core.report.evidence import collect
 from spnas_core.report.page import report_html
-from spnas_core.report.text import report_md
 from spnas_core.report.picture import pareto_png
 from spnas_core.report.tables import rows, trials_csv
+from spnas_core.report.text import report_md
 from spnas_core.rounds import rounds
 from spnas_core.runs import announce_run
 from spnas_core.stages import Stage

@@ -20,7 +20,11 @@ ERRORS = {  # TIDE (Bolya et al., ECCV 2020), section 2.2
     "Bkg": ("background", "a box where no object is"),
     "Miss": ("missed", "an object that no box overlaps enough"),
 }
-AREAS = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, float("inf")))  # px of the image, COCO's
+AREAS = (  # COCO's, in square px of the original image
+    ("small", "under 32² px", 0.0, 32.0**2),
+    ("medium", "32² to 96² px", 32.0**2, 96.0**2),
+    ("large", "over 96² px", 96.0**2, float("inf")),
+)
 
 
 class Error(NamedTuple):
@@ -28,7 +32,7 @@ class Error(NamedTuple):
 
     name: str
     words: str
-    count: int
+    times: int
     gain: float
 
 
@@ -37,7 +41,7 @@ class Confusion(NamedTuple):
 
     truth: str
     found: str
-    count: int
+    times: int
 
 
 class Fate(NamedTuple):
@@ -86,7 +90,7 @@ def judge(val: Split, detections: list[dict[str, Any]]) -> Quality:
     matrix = tuple(tuple((n, n / (sum(row) or 1)) for n in row) for row in table) if len(names) <= MATRIX else ()
     shown = [one for one in detections if one["score"] >= THRESHOLD]
     right, found, fates = _fates(val, shown)
-    most = tuple(sorted(pairs, key=lambda one: -one.count)[:CONFUSIONS])
+    most = tuple(sorted(pairs, key=lambda one: -one.times)[:CONFUSIONS])
     return Quality(float(tide["ap_base"]), errors, names, matrix, most, fates, tuple(shown), right, found)
 
 
@@ -102,7 +106,7 @@ def _fates(val: Split, shown: list[dict[str, Any]]) -> tuple[frozenset[int], fro
 def class_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """AP and AP50 of each class, of the final net and of the start net by the same recipe, and how many boxes val has of it."""
     marks = _marks(evidence)
-    names = {number: name for number, name in evidence.val.categories} if evidence.val else {}
+    names = dict(evidence.val.categories) if evidence.val else {}
     boxes = Counter(names[mark["category_id"]] for mark in marks)
     final, start = (_scores(evidence, name).get("per_class", {}) for name in ("final", "start"))
     return [{"name": name, "boxes": boxes[name], **_beside(one, start.get(name, {}), ("AP", "AP50"))} for name, one in final.items()]
@@ -112,11 +116,10 @@ def size_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """AP by the size of the object, of both nets, and how many boxes val has of it."""
     marks, final, start = _marks(evidence), _scores(evidence, "final"), _scores(evidence, "start")
     found = []
-    for name, low, high in AREAS:
+    for name, words, low, high in AREAS:
         own, other = ({"AP": scores.get(f"AP_{name}")} for scores in (final, start))
         boxes = sum(low <= mark["area"] < high for mark in marks)
-        limits = f"under {low or high:.0f} px²" if not low else f"{low:.0f} px² and more" if high == float("inf") else f"to {high:.0f} px²"
-        found.append({"name": f"{name}, {limits}", "boxes": boxes, **_beside(own, other, ("AP",))})
+        found.append({"name": f"{name}, {words}", "boxes": boxes, **_beside(own, other, ("AP",))})
     return found
 
 

@@ -79,7 +79,9 @@ def shoot(quality: Quality, val: Split, seed: int) -> list[tuple[str, list[Shot]
     return [(title, shots) for title, shots in found if shots]
 
 
-def _shot(quality: Quality, val: Split, sample: Sample, marks: Sequence[dict[str, Any]], boxes: Sequence[tuple[int, dict[str, Any]]]) -> Shot:
+def _shot(
+    quality: Quality, val: Split, sample: Sample, marks: Sequence[dict[str, Any]], boxes: Sequence[tuple[int, dict[str, Any]]]
+) -> Shot:
     names = dict(val.categories)
     scale = SHOWN / max(sample.width, sample.height)
 

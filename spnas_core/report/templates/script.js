@@ -41,7 +41,10 @@ function sort(button) {
 
 if (form) {
   form.addEventListener("input", filter);
-  form.addEventListener("reset", () => setTimeout(filter));
+  form.querySelector("button").addEventListener("click", () => {
+    form.reset();
+    filter();
+  });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = detail.hidden = false;
   filter();
