@@ -15,11 +15,7 @@ from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.search import candidate_cost
 
-<<<<<<< HEAD
-COMMANDS = ("demo", "run", "settings", "arch", "eval", "predict", "check", "import-vega", "plan", "status", "doctor")
-=======
-COMMANDS = ("demo", "run", "settings", "arch", "eval", "predict", "check", "import-vega", "report")
->>>>>>> 3c50a6d (Look at the report in Chromium, and publish it with every run)
+COMMANDS = ("demo", "run", "settings", "arch", "eval", "predict", "check", "import-vega", "plan", "status", "doctor", "report")
 run = CliRunner()
 
 

@@ -73,7 +73,8 @@ def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = 
     """Axis around `values` with about so many round ticks, of steps 1, 2 or 5 times a power of ten; from 0 on, or of whole numbers only."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = (min(0.0, *finite) if zero else min(finite)), max(finite)
-    span = (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-6 * size else max(size, 1e-6)
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
     step = max(1.0, step) if whole else step
