@@ -26,6 +26,7 @@ from spnas_core.report.reproduction import commands, facts
 from spnas_core.report.shots import shoot
 from spnas_core.report.tables import SCORES, rows
 from spnas_core.rounds import rounds
+from spnas_core.search import chosen_net
 from spnas_core.timing import PHASES
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -61,7 +62,6 @@ def report_html(evidence: Evidence) -> str:
         "stage_names": STAGE_TITLES,
         "stages": list(dict.fromkeys(one.trial.stage for one in family)),
         "figures": _figures(evidence, family, sum(one.seconds for one in costs)),
-        "sections": _sections(evidence.finished),
         "table": table,
         "scores": SCORES,
         "notes": stage.notes,
@@ -107,26 +107,13 @@ def _environment() -> jinja2.Environment:
     return found
 
 
-def _sections(finished: bool) -> list[tuple[str, str]]:
-    found = [
-        ("result", "Result"),
-        ("search", "Search"),
-        ("family", "Family"),
-        ("trials-title", "Trials"),
-        ("nets", "Nets"),
-        ("curves", "Curves"),
-    ]
-    found += [("quality", "Quality"), ("pictures", "Pictures")] if finished else []
-    return [*found, ("cost", "Cost"), ("inheritance", "Inheritance"), ("failures", "Failures"), ("again", "Again")]
-
-
 def _figures(evidence: Evidence, family: Sequence[Entry], seconds: float) -> list[tuple[str, str, str]]:
     """Return the few numbers that say most: title, value, remark."""
     results, found = evidence.stage.results, list[tuple[str, str, str]]()
     final, start = (results[name].scores["val"] if name in results else None for name in ("final", "start"))
     if final:
         for name in ("AP", "AP50"):
-            more = f"{100 * (final[name] - start[name]):+.1f} to the start net".replace("-", "−") if start else ""
+            more = f"{100 * (final[name] - start[name]):+.1f} against the start net".replace("-", "−") if start else ""
             found.append((f"{name} on val", f"{100 * final[name]:.1f}", more))
         for title, name, factor in (("GMACs", "macs", 1e-9), ("parameters", "params", 1e-6)):
             unit = " M" if name == "params" else ""
@@ -143,8 +130,10 @@ def _parent(entry: Entry) -> Arch | None:
 
 def _chosen(evidence: Evidence, family: Sequence[Entry]) -> int | None:
     """Find the number of the trial whose net was trained to the end."""
-    final = evidence.stage.results.get("final")
-    return next((one.number for one in family if final and one.trial.arch == final.arch and one.state in ("front", "trained")), None)
+    if not evidence.finished:
+        return None
+    chosen, _ = chosen_net(evidence.stage.ledger, evidence.plan.settings)
+    return next(one.number for one in family if one.trial.digest == chosen.digest)
 
 
 def _nets(evidence: Evidence) -> list[dict[str, Any]]:
