@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import check, doctor, model, plan, status, store, study, vega
+from flows.commands import check, doctor, model, plan, report, status, store, study, vega
 from flows.options import AsJson, DataUrl, Overrides, Preset, StoreUrl
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
@@ -164,6 +164,7 @@ app.add_typer(status.app)
 app.add_typer(doctor.app)
 app.add_typer(vega.app)
 app.add_typer(model.app)  # eval, predict, export, convert
+app.add_typer(report.app)
 app.add_typer(store.app, name="store")
 app.add_typer(study.app, name="study")
 

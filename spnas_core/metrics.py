@@ -39,7 +39,7 @@ def evaluate(annotations: dict[str, Any], results: list[dict[str, Any]], engine:
     """
     _check(annotations, results)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = _hotcoco(annotations, results) if engine == "hotcoco" else _pycocotools(annotations, results)
+        evaluation = hotcoco_evaluation(annotations, results) if engine == "hotcoco" else _pycocotools(annotations, results)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -72,7 +72,8 @@ def _indexed(annotations: dict[str, Any]) -> Any:
     return data
 
 
-def _hotcoco(annotations: dict[str, Any], results: list[dict[str, Any]]) -> Any:
+def hotcoco_evaluation(annotations: dict[str, Any], results: list[dict[str, Any]]) -> Any:
+    """Set up hotcoco's comparison of results with a COCO document; the n-th result has the id n, from 1 on."""
     truth = hotcoco.COCO(annotations)
     found = truth.loadRes(results) if results else hotcoco.COCO({**annotations, "annotations": []})
     return hotcoco.COCOeval(truth, found, "bbox")

@@ -2,7 +2,7 @@
 
 run.json       its settings and its data
 stages.json    the keys of its stages, by which housekeeping knows what it needs
-the rest       what a person reads at its end (report.py)
+the rest       what a person reads at its end (report/)
 """
 
 import json

@@ -63,7 +63,7 @@ def show_stage(plan: Plan, stage: Stage) -> None:
 def show_result(summary: dict[str, Any]) -> None:
     """Show the final table of a run, and where its files are."""
     name, folder = summary["name"], summary["folder"]
-    files = "\n".join(f"- `{folder}/{file}`" for file in ("report.md", "trials.csv", "pareto.png", "summary.json", "model"))
+    files = "\n".join(f"- `{folder}/{file}`" for file in ("report.html", "report.md", "trials.csv", "pareto.png", "summary.json", "model"))
     with _by_product():
         text = "\n\n".join([f"# Run {name}", markdown(table_of(summary)), *summary["notes"], files])
         create_markdown_artifact(text, key=_key(name, "result"), description=f"The nets of run {name}")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from prefect import flow
+from reported import Page
 from typer.testing import CliRunner
 
 from flows import presets
@@ -154,11 +155,15 @@ def test_children_train_on_what_they_inherit(finished: tuple[Plan, dict[str, Any
 def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]]) -> None:
     plan, summary = finished
     folder = Path(plan.store.local or "") / "runs" / "smoke"
-    files = {"run.json", "stages.json", "config.yml", "report.md", "trials.csv", "pareto.png", "summary.json", "model"}
+    files = {"run.json", "stages.json", "config.yml", "report.html", "report.md", "trials.csv", "pareto.png", "summary.json", "model"}
     assert {p.name for p in folder.iterdir()} == files
     assert json.loads((folder / "stages.json").read_text()) == plan.keys
     assert presets.load(str(folder / "config.yml")) == plan.settings
-    assert len(list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))) == 4
+    rows = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
+    assert len(rows) == 4
+    page = Page((folder / "report.html").read_text())
+    assert page.trials == [{name: row[name] for name in ("digest", "AP", "AP50", "macs", "params")} for row in rows]
+    assert len([uri for uri in page.all("href") if uri.startswith("data:image/jpeg")]) == 3
     report = (folder / "report.md").read_text()
     assert "best parallel" in report
     ((digest, weights),) = stages(plan)[-1].reignited.items()

@@ -102,6 +102,7 @@ def test_a_run_is_published_whole_and_again(plan: Plan, final: Stage) -> None:
     names = {
         "run.json",
         "config.yml",
+        "report.html",
         "report.md",
         "trials.csv",
         "pareto.png",

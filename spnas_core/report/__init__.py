@@ -1,0 +1,8 @@
+"""What a person reads of a run: one table, `report.md`, `trials.csv`, `pareto.png`, and all of it in one HTML file."""
+
+from spnas_core.report.picture import pareto_png
+from spnas_core.report.publish import publish_run
+from spnas_core.report.tables import Row, markdown, plain, plain_timing, rows, table_of, trials_csv
+from spnas_core.report.text import report_md
+
+__all__ = ["Row", "markdown", "pareto_png", "plain", "plain_timing", "publish_run", "report_md", "rows", "table_of", "trials_csv"]

@@ -1,0 +1,160 @@
+"""Where things stand in the charts of a report: axes with round ticks, points and curves, all in per cent of the plot from its top left."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from spnas_core.config import SCORES, Objectives
+from spnas_core.report.evidence import Evidence, Training
+from spnas_core.report.family import Entry
+
+PARTS = ("classes", "boxes", "objectness", "boxes of proposals")  # of a detector's loss, in the order of a history
+UNITS = {
+    "AP": ("AP on val, %", 100.0),
+    "AP50": ("AP50 on val, %", 100.0),
+    "params": ("parameters, millions", 1e-6),
+    "macs": ("GMACs of the detector", 1e-9),
+    "latency_ms": ("latency, ms", 1.0),
+    "memory_mb": ("peak memory, MB", 1.0),
+}
+
+
+class Tick(NamedTuple):
+    """One mark of an axis."""
+
+    text: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear axis from its first to its last tick; `share` of a value in [0, 100], from the lower end."""
+
+    title: str
+    low: float
+    high: float
+    ticks: tuple[Tick, ...]
+
+    def share(self, value: float) -> float:
+        """Per cent of the axis below `value`."""
+        return 100 * (value - self.low) / (self.high - self.low)
+
+
+class Point(NamedTuple):
+    """A trial in the Pareto chart; one that has no score lies on the lower end of the plot."""
+
+    x: float
+    y: float
+    entry: Entry
+
+
+class Curve(NamedTuple):
+    """A line through `points` ("x,y x,y ..."); `entry` is the number of the trial that it is of, if it is of one."""
+
+    name: str
+    kind: str
+    points: str
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Axes and what is between them."""
+
+    x: Axis
+    y: Axis
+    points: tuple[Point, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    title: str = ""
+
+
+def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = False, about: int = 5) -> Axis:
+    """Axis around `values` with about so many round ticks, of steps 1, 2 or 5 times a power of ten; from 0 on, or of whole numbers only."""
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = (min(0.0, *finite) if zero else min(finite)), max(finite)
+    size = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-6 * size else max(size, 1e-6)
+    power = 10.0 ** math.floor(math.log10(span / about))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
+    step = max(1.0, step) if whole else step
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    last = max(last, first + 1)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    ticks = tuple(Tick(f"{n * step:.{digits}f}", 100 * (n - first) / (last - first)) for n in range(first, last + 1))
+    return Axis(title, first * step, last * step, ticks)
+
+
+def pareto_chart(family: Sequence[Entry], objectives: Objectives) -> Chart:
+    """Draw the score that decides against the first cost; the front as steps, where these two are all objectives.
+
+    Trials without these numbers that failed are there by their counted cost, where the cost is one that is counted.
+    """
+    cost = next((name for name in objectives if name not in SCORES), "macs")
+    (x_title, x_factor), (y_title, y_factor) = UNITS[cost], UNITS[objectives[0]]
+    places = [(x_factor * _cost(one, cost), y_factor * one.trial.value(objectives[0]), one) for one in family]
+    places = [(x, y if y >= 0 else math.nan, one) for x, y, one in places if math.isfinite(x)]
+    x_axis, y_axis = axis((x for x, _, _ in places), x_title), axis((y for _, y, _ in places), y_title)
+    points = tuple(Point(x_axis.share(x), 100 - y_axis.share(y) if math.isfinite(y) else 100.0, one) for x, y, one in places)
+    front = sorted(((p.x, p.y) for p in points if p.entry.state == "front"), key=lambda place: place[0])
+    curves = (Curve("Pareto front", "front", _steps(front)),) if front and set(objectives) == {objectives[0], cost} else ()
+    return Chart(x_axis, y_axis, points, curves)
+
+
+def _cost(entry: Entry, name: str) -> float:
+    counted = {"params": entry.cost.params, "macs": entry.cost.macs}
+    return float(counted[name]) if name in counted else entry.trial.value(name)
+
+
+def _steps(front: Sequence[tuple[float, float]]) -> str:
+    """Draw the border of what the front dominates: on to the next cost, then up."""
+    places = [front[0]]
+    for x, y in front[1:]:
+        places += [(x, places[-1][1]), (x, y)]
+    return _line([(front[0][0], 100.0), *places, (100.0, places[-1][1])])
+
+
+def _line(places: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
+
+
+def curve_charts(evidence: Evidence, family: Sequence[Entry]) -> list[Chart]:
+    """Draw losses (and AP where it was measured meanwhile) by epoch: of the full trainings, of all trials, of the reignitions."""
+    results = evidence.stage.results
+    names = {"final": "final net", "start": "start net"}
+    full = [(names[n], n, evidence.trainings[results[n].digest], None) for n in ("start", "final") if n in results]
+    short = [(one.name, one.trial.stage, one.training, one) for one in family]
+    again = [(f"reignition {n}", "final", one, None) for n, one in enumerate(evidence.reignitions.values(), start=1)]
+    charts = [
+        _epochs("Full training: loss", full, lambda record: record["loss"]),
+        _epochs("Full training: AP on val, %", full, lambda record: 100 * record["AP"] if "AP" in record else math.nan),
+        _parts(evidence),
+        _epochs("All trials: loss", short, lambda record: record["loss"]),
+        _epochs("Reignition: loss", again, lambda record: record["loss"]),
+    ]
+    return [chart for chart in charts if chart]
+
+
+def _parts(evidence: Evidence) -> Chart | None:
+    final = evidence.stage.results.get("final")
+    history = evidence.trainings[final.digest].history if final else ()
+    if not history or len(history[0].get("losses", ())) != len(PARTS):
+        return None
+    one = evidence.trainings[final.digest] if final else Training()
+    lines = [(name, f"part{n}", one, None) for n, name in enumerate(PARTS)]
+    return _epochs("Final net: parts of its loss", lines, None)
+
+
+def _epochs(title: str, lines: Sequence[tuple[str, str, Training, Entry | None]], value: Any) -> Chart | None:
+    """Draw a value of each record by its epoch (None: the n-th of the parts); None where no line has two points."""
+    found = []
+    for place, (name, kind, training, entry) in enumerate(lines):
+        each = [(float(r["epoch"]), float(value(r) if value else r["losses"][place])) for r in training.history if "loss" in r]
+        found.append((name, kind, [(x, y) for x, y in each if math.isfinite(y)], entry))
+    found = [one for one in found if len(one[2]) > 1]
+    if not found:
+        return None
+    x = axis((x for _, _, places, _ in found for x, _ in places), "epoch", whole=True)
+    y = axis((y for _, _, places, _ in found for _, y in places), "", zero=True)
+    curves = [Curve(n, kind, _line((x.share(a), 100 - y.share(b)) for a, b in places), entry) for n, kind, places, entry in found]
+    return Chart(x, y, curves=tuple(curves), title=title)

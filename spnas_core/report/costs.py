@@ -1,0 +1,48 @@
+"""What the stages of a run cost, and where the time went."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from spnas_core.config import STAGE_NAMES
+from spnas_core.report.evidence import Evidence
+from spnas_core.store.manifest import Manifest
+from spnas_core.timing import parts, total
+
+
+class StageCost(NamedTuple):
+    """One stage: its jobs that ended well, trials that failed, epochs; seconds of devices, also by phase (timing.py).
+
+    `wall` is the time from its begin to its end, 0 where the store does not tell. What failed left no time.
+    """
+
+    name: str
+    jobs: int
+    failed: int
+    epochs: int
+    seconds: float
+    phases: Mapping[str, float]
+    wall: float
+
+
+def stage_costs(evidence: Evidence) -> list[StageCost]:
+    """Return the cost of each stage; a job that another run had done before counts with the time that it took then."""
+    ledger, results = evidence.stage.ledger, evidence.stage.results
+    digests = {name: [one.digest for one in ledger if one.stage == name] for name in ("fine_tune", "serial", "parallel")}
+    digests["full_train"] = [one.digest for one in results.values()]
+    jobs = {name: [evidence.trainings[digest].manifest for digest in dict.fromkeys(ones)] for name, ones in digests.items()}
+    jobs["reignite"] = [one.manifest for one in evidence.reignitions.values()]
+    jobs["full_train"] += evidence.evaluations
+    done = {name: [one for one in ones if one] for name, ones in jobs.items()}
+    failed = {name: sum(bool(one.failure) for one in ledger if one.stage == name) for name in STAGE_NAMES}
+    found = (_cost(name, done[name], failed[name], evidence) for name in STAGE_NAMES)
+    return [one for one in found if one.jobs or one.failed]
+
+
+def _cost(name: str, done: Sequence[Manifest], failed: int, evidence: Evidence) -> StageCost:
+    # one that went on from a checkpoint or a rung: its epochs count all of its processes, its manifest the last one
+    seconds = [max(one.seconds, float(one.metrics.get("seconds", 0.0))) for one in done]
+    phases = total(parts(one.kind, each, one.metrics) for one, each in zip(done, seconds, strict=True))
+    devices = evidence.plan.settings.devices_per_job
+    epochs = sum(int(one.metrics.get("epochs", 0)) for one in done)
+    by_phase = {phase: devices * each for phase, each in phases.items()}
+    return StageCost(name, len(done), failed, epochs, devices * sum(seconds), by_phase, evidence.seconds.get(name, 0.0))

@@ -1,0 +1,175 @@
+"""The report of a run as one HTML file that loads nothing: numbers in, text out."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from spnas_core.arch import Arch, parse
+from spnas_core.config import MEASURED
+from spnas_core.jobs.progress import duration
+from spnas_core.ledger import ranked, winner
+from spnas_core.plan import short
+from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
+from spnas_core.report.costs import stage_costs
+from spnas_core.report.evidence import Evidence
+from spnas_core.report.family import Entry, entries, tree
+from spnas_core.report.nets import Drawing, draw, stage_rows
+from spnas_core.report.quality import Quality, class_rows, judge, size_rows
+from spnas_core.report.reproduction import commands, facts
+from spnas_core.report.shots import shoot
+from spnas_core.report.tables import SCORES, rows
+from spnas_core.rounds import rounds
+from spnas_core.search import chosen_net
+from spnas_core.timing import PHASES
+
+TEMPLATES = Path(__file__).parent / "templates"
+SMALL = 0.85  # scale of a net in the family
+WIDE = 430.0  # px, breadth that a net by itself is drawn at, where its bars do not become too small or too broad for it
+STAGE_TITLES = {"fine_tune": "start net", "serial": "serial search", "reignite": "reignition", "parallel": "parallel search"}
+STAGE_TITLES |= {"full_train": "full training"}
+REASONS = {
+    "diverged": "a loss or a weight was not finite",
+    "out_of_memory": "it needed more memory than there is, or than it may have",
+    "timeout": "it took longer than it may",
+    "killed": "it was stopped from outside",
+    "crashed": "its process died of a fault of its own",
+    "over_budget": "what was measured of it is over the budget; it was not trained",
+}
+
+
+def report_html(evidence: Evidence) -> str:
+    """Return the whole report; equal evidence gives equal text."""
+    plan, stage = evidence.plan, evidence.stage
+    family, table = entries(evidence), rows(stage, plan.settings.objectives)
+    quality = judge(evidence.val, evidence.detections) if evidence.val and evidence.detections is not None else None
+    final, start = (stage.results.get(name) for name in ("final", "start"))
+    costs = stage_costs(evidence)
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    numbers = {
+        "name": plan.settings.name,
+        "finished": evidence.finished,
+        "final": {"metrics": final.scores["val"]} if final else None,
+        "start": {"metrics": start.scores["val"]} if start else None,
+        "tested": bool(final and "test" in final.scores),
+        "last_stage": stage.name,
+        "stage_names": STAGE_TITLES,
+        "stages": list(dict.fromkeys(one.trial.stage for one in family)),
+        "figures": _figures(evidence, family, sum(one.seconds for one in costs)),
+        "table": table,
+        "scores": SCORES,
+        "notes": stage.notes,
+        "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
+        "family": family,
+        "tree": tree(family),
+        "drawings": [draw(parse(one.trial.arch), _parent(one), SMALL, links=False) for one in family],
+        "pareto": pareto_chart(family, plan.settings.objectives),
+        "chosen": _chosen(evidence, family),
+        "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in plan.settings.objectives),
+        "measured": [name for name in MEASURED if plan.settings.measures],
+        "units": UNITS,
+        "failed": [one for one in family if one.state == "failed"],
+        "reasons": REASONS,
+        "rounds": rounds(stage.ledger, plan.settings),
+        "reignited": [(weights.arch, stage.top1.get(digest)) for digest, weights in stage.reignited.items()],
+        "nets": _nets(evidence),
+        "curves": curve_charts(evidence, family),
+        "quality": quality,
+        "classes": class_rows(evidence),
+        "sizes": size_rows(evidence),
+        "costs": costs,
+        "device_seconds": sum(one.seconds for one in costs),
+        "phases": (*PHASES, "other"),
+        "devices": f"{plan.settings.device_target}, {plan.settings.devices_per_job} for a job",
+        "checkpoint": plan.settings.checkpoint,
+        "facts": facts(evidence),
+        "commands": commands(evidence),
+        "settings": yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False),
+        "version": version("spnas"),
+        "store": plan.store.url,
+        "script": Markup(script),
+        "script_hash": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    return _environment().get_template("page.html").render(numbers | _shots(evidence, quality))
+
+
+def _environment() -> jinja2.Environment:
+    """Templates in which every value is escaped, and one that is missing is an error."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters |= {"short_arch": lambda text: short(text, 200), "duration": duration}
+    return found
+
+
+def _figures(evidence: Evidence, family: Sequence[Entry], seconds: float) -> list[tuple[str, str, str]]:
+    """Return the few numbers that say most: title, value, remark."""
+    results, found = evidence.stage.results, list[tuple[str, str, str]]()
+    final, start = (results[name].scores["val"] if name in results else None for name in ("final", "start"))
+    if final:
+        for name in ("AP", "AP50"):
+            more = f"{100 * (final[name] - start[name]):+.1f} against the start net".replace("-", "−") if start else ""
+            found.append((f"{name} on val", f"{100 * final[name]:.1f}", more))
+        for title, name, factor in (("GMACs", "macs", 1e-9), ("parameters", "params", 1e-6)):
+            unit = " M" if name == "params" else ""
+            more = f"{final[name] / start[name]:.2f} times the start net's" if start else ""
+            found.append((title, f"{factor * final[name]:.2f}{unit}", more))
+    failed = sum(one.state == "failed" for one in family)
+    found.append(("trials", str(len(family)), f"{failed} failed"))
+    return [*found, ("time of devices", duration(seconds), "all jobs")]
+
+
+def _parent(entry: Entry) -> Arch | None:
+    return parse(entry.parent.trial.arch) if entry.parent else None
+
+
+def _chosen(evidence: Evidence, family: Sequence[Entry]) -> int | None:
+    """Find the number of the trial whose net was trained to the end."""
+    if not evidence.finished:
+        return None
+    chosen, _ = chosen_net(evidence.stage.ledger, evidence.plan.settings)
+    return next(one.number for one in family if one.trial.digest == chosen.digest)
+
+
+def _nets(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return the nets to draw: the start net, the best of each search, the final one; each once."""
+    plan, ledger = evidence.plan, evidence.stage.ledger
+    wanted = {"Start net": ledger[0].arch}
+    for stage in ("serial", "parallel"):
+        trials = [trial for trial in ledger if trial.stage == stage]
+        if ranked(trials, plan.settings.objectives):
+            wanted[f"Best {stage} net"] = winner(trials, plan.settings.objectives).arch
+    if "final" in evidence.stage.results:
+        wanted["Final net"] = evidence.stage.results["final"].arch
+    names: dict[str, list[str]] = {}
+    for name, text in wanted.items():
+        names.setdefault(text, []).append(name)
+    start, detector = parse(ledger[0].arch), plan.settings.detector
+    return [
+        {
+            "name": ", ".join(titles[:1] + [title.lower() for title in titles[1:]]),
+            "arch": text,
+            "drawing": _large(parse(text), start),
+            "rows": stage_rows(parse(text), detector.image_size, detector.base_width),
+        }
+        for text, titles in names.items()
+    ]
+
+
+def _large(arch: Arch, start: Arch) -> Drawing:
+    return draw(arch, start, min(2.2, max(1.0, WIDE / draw(arch, start).width)))
+
+
+def _shots(evidence: Evidence, quality: Quality | None) -> dict[str, Any]:
+    """Return the pictures, or why there are none."""
+    final = evidence.stage.results.get("final")
+    if quality and evidence.val and final:
+        shots = shoot(quality, evidence.val, int(final.digest[:8], 16))
+        return {"shots": shots, "no_pictures": "" if shots else "none of the images could be read."}
+    lost = "the store has no detections of the final net any more."
+    return {"shots": [], "no_pictures": f"the data cannot be read ({evidence.no_data})." if evidence.no_data else lost}

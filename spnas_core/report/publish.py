@@ -1,0 +1,67 @@
+"""What a finished run leaves below `runs/NAME/` of the store: reports, `trials.csv`, `pareto.png`, and the final model with its card."""
+
+import hashlib
+import json
+import posixpath
+from typing import Any
+
+import yaml
+
+from spnas_core.course import course, what_is_known, where_time_went
+from spnas_core.data import files
+from spnas_core.errors import UserError
+from spnas_core.metrics import STATS
+from spnas_core.plan import Plan
+from spnas_core.report.evidence import collect
+from spnas_core.report.page import report_html
+from spnas_core.report.picture import pareto_png
+from spnas_core.report.tables import rows, trials_csv
+from spnas_core.report.text import report_md
+from spnas_core.rounds import rounds
+from spnas_core.runs import announce_run
+from spnas_core.stages import Stage
+
+HTML = "report.html"
+
+
+def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
+    """Write what a person wants of a finished run below `runs/NAME/` of the store, and return its summary."""
+    announce_run(plan)
+    store, folder, final = plan.store, f"runs/{plan.settings.name}", stage.results["final"]
+    card = json.loads(store.fetch("train", final.digest, "model.json").read_text())
+    weights = store.fetch("train", final.digest, "weights.safetensors").read_bytes()
+    card |= {"scores": final.scores, "train_artifact": final.digest, "data_fingerprint": plan.data.fingerprint}
+    card |= {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    store.write(f"{folder}/config.yml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False).encode())
+    store.write(f"{folder}/report.md", report_md(plan, stage).encode())
+    store.write(f"{folder}/{HTML}", report_html(collect(plan, stage)).encode())
+    store.write(f"{folder}/trials.csv", trials_csv(stage.ledger, plan.settings.objectives).encode())
+    store.write(f"{folder}/pareto.png", pareto_png(stage.ledger))
+    store.write(f"{folder}/model/weights.safetensors", weights)
+    store.write(f"{folder}/model/model.json", json.dumps(card, indent=1).encode())
+    table = rows(stage, plan.settings.objectives)
+    summary = {
+        "name": plan.settings.name,
+        "folder": f"{store.url}/{folder}",
+        "model": f"{store.url}/{folder}/model",
+        "trials": len(stage.ledger),
+        "failed": sum(1 for trial in stage.ledger if trial.failure),
+        "notes": list(stage.notes),
+        "rounds": rounds(stage.ledger, plan.settings),
+        "reignited": [{"arch": weights.arch, "top1": stage.top1[digest]} for digest, weights in stage.reignited.items()],
+        "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in table],
+        "timing": where_time_went(course(plan, what_is_known(plan)).steps),
+        "key": stage.key,
+    }
+    store.write(f"{folder}/summary.json", json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def save(text: str, url: str) -> None:
+    """Write a text to a path or any fsspec URL; UserError where that is no place for a file."""
+    system, path = files.open_url(url)
+    try:
+        system.makedirs(posixpath.dirname(path), exist_ok=True)
+        system.pipe_file(path, text.encode())
+    except OSError as error:
+        raise UserError(f"--out: expected a place for a file, got {url}: {error}") from error

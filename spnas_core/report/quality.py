@@ -1,0 +1,138 @@
+"""What the final net gets right and wrong on val: kinds of errors, confusions of classes, and how each image fares; by hotcoco."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from spnas_core.data.coco import Split
+from spnas_core.metrics import hotcoco_evaluation
+from spnas_core.report.evidence import Evidence
+
+THRESHOLD = 0.5  # least score of a box that counts in the confusions and the pictures
+MATRIX = 14  # classes of a matrix that one can read
+CONFUSIONS = 8
+ERRORS = {  # TIDE (Bolya et al., ECCV 2020), section 2.2
+    "Cls": ("class", "the right place, another class"),
+    "Loc": ("place", "the right class, but overlapping too little (IoU 0.1 to 0.5)"),
+    "Both": ("class and place", "another class, and overlapping too little"),
+    "Dupe": ("double", "one more box on an object that was found already"),
+    "Bkg": ("background", "a box where no object is"),
+    "Miss": ("missed", "an object that no box overlaps enough"),
+}
+AREAS = (  # COCO's, in square px of the original image
+    ("small", "under 32² px", 0.0, 32.0**2),
+    ("medium", "32² to 96² px", 32.0**2, 96.0**2),
+    ("large", "over 96² px", 96.0**2, float("inf")),
+)
+
+
+class Error(NamedTuple):
+    """One kind of error: how often, and what AP50 would gain without it, a fraction."""
+
+    name: str
+    words: str
+    times: int
+    gain: float
+
+
+class Confusion(NamedTuple):
+    """Objects of one class that were taken for another."""
+
+    truth: str
+    found: str
+    times: int
+
+
+class Fate(NamedTuple):
+    """How the boxes of one image fare: the right ones, the wrong ones, the objects missed, and F1 of these."""
+
+    right: int
+    wrong: int
+    missed: int
+    f1: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """`matrix`: rows of (count, share of the row), the last column what was not found, the last row what is nowhere; empty if too large.
+
+    `right` holds the places in `shown` (the detections of the threshold and more) of those that are right, `found` the ids of the
+    annotations that these are.
+    """
+
+    ap50: float
+    errors: tuple[Error, ...]
+    names: tuple[str, ...]
+    matrix: tuple[tuple[tuple[int, float], ...], ...]
+    confusions: tuple[Confusion, ...]
+    fates: Mapping[int, Fate]
+    shown: tuple[dict[str, Any], ...]
+    right: frozenset[int]
+    found: frozenset[int]
+    threshold: float = THRESHOLD
+
+    @property
+    def worst(self) -> float:
+        """Largest gain of all errors."""
+        return max(error.gain for error in self.errors)
+
+
+def judge(val: Split, detections: list[dict[str, Any]]) -> Quality:
+    """Compare detections (COCO results) with the truth of val at an IoU of 0.5."""
+    evaluation = hotcoco_evaluation(val.annotations, detections)
+    evaluation.evaluate()
+    tide = evaluation.tide_errors(pos_thr=0.5, bg_thr=0.1)
+    errors = tuple(Error(*words, tide["counts"].get(kind, 0), tide["delta_ap"].get(kind, 0.0)) for kind, words in ERRORS.items())
+    counts = evaluation.confusion_matrix(iou_thr=0.5, min_score=THRESHOLD)
+    names, table = tuple(map(str, counts["cat_names"])), counts["matrix"].astype(int).tolist()
+    pairs = [Confusion(names[a], names[b], table[a][b]) for a in range(len(names)) for b in range(len(names)) if a != b and table[a][b]]
+    matrix = tuple(tuple((n, n / (sum(row) or 1)) for n in row) for row in table) if len(names) <= MATRIX else ()
+    shown = [one for one in detections if one["score"] >= THRESHOLD]
+    right, found, fates = _fates(val, shown)
+    most = tuple(sorted(pairs, key=lambda one: -one.times)[:CONFUSIONS])
+    return Quality(float(tide["ap_base"]), errors, names, matrix, most, fates, tuple(shown), right, found)
+
+
+def _fates(val: Split, shown: list[dict[str, Any]]) -> tuple[frozenset[int], frozenset[int], dict[int, Fate]]:
+    evaluation = hotcoco_evaluation(val.annotations, shown)
+    evaluation.evaluate()
+    seen = evaluation.image_diagnostics(iou_thr=0.5)
+    right = frozenset(number - 1 for number, status in seen["dt_status"].items() if status == "tp")
+    found = frozenset(number for number, status in seen["gt_status"].items() if status == "matched")
+    return right, found, {image: Fate(one["tp"], one["fp"], one["fn"], one["f1"]) for image, one in seen["img_summary"].items()}
+
+
+def class_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """AP and AP50 of each class, of the final net and of the start net by the same recipe, and how many boxes val has of it."""
+    marks = _marks(evidence)
+    names = dict(evidence.val.categories) if evidence.val else {}
+    boxes = Counter(names[mark["category_id"]] for mark in marks)
+    final, start = (_scores(evidence, name).get("per_class", {}) for name in ("final", "start"))
+    return [{"name": name, "boxes": boxes[name], **_beside(one, start.get(name, {}), ("AP", "AP50"))} for name, one in final.items()]
+
+
+def size_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """AP by the size of the object, of both nets, and how many boxes val has of it."""
+    marks, final, start = _marks(evidence), _scores(evidence, "final"), _scores(evidence, "start")
+    found = []
+    for name, words, low, high in AREAS:
+        own, other = ({"AP": scores.get(f"AP_{name}")} for scores in (final, start))
+        boxes = sum(low <= mark["area"] < high for mark in marks)
+        found.append({"name": f"{name}, {words}", "boxes": boxes, **_beside(own, other, ("AP",))})
+    return found
+
+
+def _marks(evidence: Evidence) -> list[dict[str, Any]]:
+    return [mark for mark in evidence.val.annotations["annotations"] if not mark.get("iscrowd")] if evidence.val else []
+
+
+def _scores(evidence: Evidence, net: str) -> dict[str, Any]:
+    result = evidence.stage.results.get(net)
+    return result.scores.get("val", {}) if result else {}
+
+
+def _beside(own: Mapping[str, Any], other: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    values = {name: own.get(name) for name in names} | {f"start_{name}": other.get(name) for name in names}
+    a, b = own.get("AP"), other.get("AP")
+    return values | {"change": a - b if a is not None and b is not None and a >= 0 and b >= 0 else None}

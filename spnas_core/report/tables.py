@@ -1,0 +1,90 @@
+"""The numbers of a run as tables: the nets that matter, as Markdown, text or from a summary, and every trial as CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spnas_core import timing
+from spnas_core.config import OBJECTIVES, Objectives
+from spnas_core.ledger import Ledger, pareto_front, ranked, volumes, winner
+from spnas_core.metrics import STATS
+from spnas_core.plan import short
+from spnas_core.stages import Stage
+
+COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
+PLACE = ("stage", "round", "index", "arch", "stem", "taps")
+SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One net of the table; AP and the like in `metrics` are fractions, -1 where undefined."""
+
+    net: str
+    arch: str
+    metrics: dict[str, Any]
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the row as text: millions, GMACs, AP in per cent."""
+        millions, gmacs = f"{self.metrics['params'] / 1e6:.2f} M", f"{self.metrics['macs'] / 1e9:.2f}"
+        scores = (self.metrics.get(name, -1.0) for name in SCORES)
+        return (self.net, short(self.arch, 60), millions, gmacs, *(f"{100 * s:.1f}" if s >= 0 else "-" for s in scores))
+
+
+def rows(stage: Stage, objectives: Objectives = OBJECTIVES) -> list[Row]:
+    """Rows of the table at the end of a run: start net, best serial, best parallel, and the nets that were trained to the end."""
+    groups = {"start net": stage.ledger[:1]}
+    groups |= {f"best {name}": tuple(trial for trial in stage.ledger if trial.stage == name) for name in ("serial", "parallel")}
+    best = {net: winner(trials, objectives) for net, trials in groups.items() if ranked(trials, objectives)}
+    found = [Row(net, trial.arch, trial.metrics or {}) for net, trial in best.items()]
+    for split, ending in (("val", ""), ("test", ", test split")):
+        for name, net in (("start", "start net, full training"), ("final", "final")):
+            result = stage.results.get(name)
+            if result and split in result.scores:
+                found.append(Row(net + ending, result.arch, result.scores[split]))
+    return found
+
+
+def markdown(table: list[Row]) -> str:
+    """Return the table as Markdown."""
+    lines = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2)), *(row.cells() for row in table)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def plain(table: list[Row]) -> str:
+    """Return the table as aligned text."""
+    return _aligned([COLUMNS, *(row.cells() for row in table)], 2)
+
+
+def plain_timing(stages: Mapping[str, Mapping[str, float]]) -> str:
+    """Return where the time went, by stage and phase, as aligned text."""
+    return _aligned(timing.table(stages), 1)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]], words: int) -> str:
+    """Align columns, the first `words` to the left, the numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([c.ljust(w) if n < words else c.rjust(w) for n, (c, w) in enumerate(zip(line, widths, strict=True))] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
+    """Return the ledger as CSV, one trial a line, AP and the like as fractions; `hypervolume` is that after the trial's round."""
+    front, found = {trial.digest for trial in pareto_front(ledger, objectives)}, volumes(ledger, objectives)
+    names = list(dict.fromkeys(("params", "macs", *STATS, *objectives)))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*PLACE, *names, "rung", "pareto", "hypervolume", "failure", "digest", "parent"])
+    for trial in ledger:
+        numbers = [(trial.metrics or {}).get(name, "") for name in names]
+        place = [trial.stage, trial.round, trial.index, trial.arch, trial.stem or "", "-".join(map(str, trial.taps or ()))]
+        ended = [trial.rung or "", int(trial.digest in front), f"{found[trial.stage, trial.round]:.6f}", trial.failure or ""]
+        writer.writerow([*place, *numbers, *ended, trial.digest, trial.parent or ""])
+    return out.getvalue()
+
+
+def table_of(summary: dict[str, Any]) -> list[Row]:
+    """Return the table's rows from a run's summary."""
+    return [Row(entry["net"], entry["arch"], entry) for entry in summary["table"]]

@@ -1,0 +1,36 @@
+"""`report.md`: the report of a finished run as text."""
+
+from spnas_core.ledger import Trial
+from spnas_core.plan import Plan
+from spnas_core.report.tables import markdown, rows
+from spnas_core.rounds import rounds_md
+from spnas_core.stages import Stage
+
+
+def report_md(plan: Plan, stage: Stage) -> str:
+    """Return the report of a finished run."""
+    final, failed = stage.results["final"], [trial for trial in stage.ledger if trial.failure]
+    counts = {name: sum(trial.stage == name for trial in stage.ledger) for name in ("serial", "parallel")}
+    parts = [
+        f"# Run `{plan.settings.name}`",
+        f"Data `{plan.data.url}` (fingerprint `{plan.data.fingerprint[:12]}`), {plan.classes} classes; {counts['serial']} serial and "
+        f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. AP in per cent, on the val split unless said otherwise.",
+        markdown(rows(stage, plan.settings.objectives)),
+        *stage.notes,
+        *map(_failed, failed),
+        rounds_md(stage.ledger, plan.settings),
+        *(f"- reignited: `{weights.arch}`, top-1 {100 * stage.top1[digest]:.1f} %" for digest, weights in stage.reignited.items()),
+        "![AP against MACs](pareto.png)",
+        f"## Final net\n\n`{final.arch}`, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
+        "| class | AP | AP50 |\n| --- | ---: | ---: |\n"
+        + "\n".join(
+            f"| {name} | {100 * scores['AP']:.1f} | {100 * scores['AP50']:.1f} |"
+            for name, scores in final.scores["val"].get("per_class", {}).items()
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _failed(trial: Trial) -> str:
+    place = f"{trial.stage} r{trial.round} c{trial.index + 1} `{trial.arch}`"
+    return f"- failed: {place}: {trial.failure}, log in `logs/train/{trial.digest}.txt` of the store"

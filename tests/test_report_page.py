@@ -1,0 +1,227 @@
+import csv
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from reported import CHILD, COPIES, HOSTILE, LOG, START, WIDER, Page, guesses, make_data, make_run
+from typer.testing import CliRunner
+
+from flows.cli import app
+from spnas_core.arch import parse
+from spnas_core.data.coco import open_split
+from spnas_core.errors import UserError
+from spnas_core.metrics import evaluate
+from spnas_core.mutation import mutate
+from spnas_core.plan import Plan
+from spnas_core.report import publish_run
+from spnas_core.report.charts import axis
+from spnas_core.report.costs import stage_costs
+from spnas_core.report.evidence import collect, reopen
+from spnas_core.report.family import edits, entries, tree
+from spnas_core.report.nets import draw, stage_rows
+from spnas_core.report.page import report_html
+from spnas_core.report.quality import judge
+from spnas_core.report.shots import choose
+from spnas_core.settings import Mutation, Space
+from spnas_core.stages import Stage
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Stage]:
+    folder = tmp_path_factory.mktemp("made")
+    return make_run(folder, make_data(folder / "data"))
+
+
+@pytest.fixture(scope="module")
+def page(made: tuple[Plan, Stage]) -> str:
+    publish_run(*made)
+    return made[0].store.read("runs/mine/report.html").decode()
+
+
+def test_numbers_are_those_of_trials_csv(made: tuple[Plan, Stage], page: str) -> None:
+    rows = list(csv.DictReader(made[0].store.read("runs/mine/trials.csv").decode().splitlines()))
+    shown = Page(page).trials
+    assert len(rows) == len(shown) == 5
+    for row, cells in zip(rows, shown, strict=True):
+        assert cells["digest"] == row["digest"]
+        assert [cells.get(name, "") for name in ("AP", "AP50")] == [row["AP"], row["AP50"]]
+        assert row["failure"] or [cells["macs"], cells["params"]] == [row["macs"], row["params"]]
+    assert [row["failure"] for row in rows] == ["", "", "diverged", "", ""]
+    assert shown[2]["macs"] == str(made[0].cost_of(parse(rows[2]["arch"]), made[0].settings.detector).macs)
+
+
+def test_the_page_is_whole_and_loads_nothing(page: str) -> None:
+    found = Page(page)
+    ids = Counter(found.all("id"))
+    links = [link for link in found.all("href") if not link.startswith("data:image/jpeg;base64,")]
+    assert max(ids.values()) == 1
+    assert {link for link in links if link != "data:,"} <= {f"#{name}" for name in ids}
+    assert not found.all("src")
+    assert not re.findall(r"https?://|@import|url\((?!#head\))", page)
+    assert len(page) < 300_000
+    assert {"result", "search", "trials", "nets", "curves", "quality", "pictures", "cost", "inheritance", "failures", "again"} <= set(ids)
+    assert sum(one.startswith("data:image/jpeg") for one in found.all("href")) == 12
+
+
+def test_equal_evidence_gives_an_equal_page(made: tuple[Plan, Stage], page: str) -> None:
+    assert report_html(collect(*made)) == page
+    assert report_html(reopen(made[0].store, "mine")) == page
+
+
+def test_what_users_named_is_text(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", HOSTILE, "<img src=x onerror=alert(3)>{}.jpg")
+    text = report_html(collect(*make_run(tmp_path, data)))
+    found = Page(text)
+    tags = Counter(tag for tag, _ in found.tags)
+    assert tags["script"] == 1
+    assert tags["img"] == tags["i"] - text.count("<i style=") == 0
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    everything = "".join(found.text)
+    for name in (HOSTILE, "<img src=x onerror=alert(3)>val", "Mind <i>this</i>.", LOG):
+        assert name in everything
+
+
+def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
+    plan, stage = make_run(tmp_path, make_data(tmp_path / "data"))
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    (stored := Path(plan.store.local or "")).joinpath("train", stage.results["start"].digest, "manifest.json").unlink()
+    publish_run(plan, stage)
+    text = (stored / "runs/mine/report.html").read_text()
+    assert "There are none: the data cannot be read" in text
+    assert "Kinds of errors" not in text
+    assert report_html(reopen(plan.store, "mine", str(tmp_path / "elsewhere"))).count("data:image/jpeg") == 12
+    make_data(other := tmp_path / "other", "z")
+    with pytest.raises(UserError, match=r"expected the data of the run \(fingerprint [0-9a-f]{12}\), got other data"):
+        reopen(plan.store, "mine", str(other))
+
+
+def test_a_run_that_has_not_ended_is_reported_as_far_as_it_is(made: tuple[Plan, Stage], tmp_path: Path) -> None:
+    import shutil
+
+    from spnas_core.runs import announce_run
+    from spnas_core.store.artifacts import Store
+
+    announce_run(made[0])
+    shutil.copytree(made[0].store.local or "", tmp_path / "store")
+    shutil.rmtree(tmp_path / "store/stage" / made[0].keys["full_train"])
+    text = report_html(reopen(Store(str(tmp_path / "store")), "mine"))
+    assert "that is not finished" in text
+    assert len(Page(text).trials) == 1
+    assert "How good the final net is" not in text
+    shutil.rmtree(tmp_path / "store/stage")
+    with pytest.raises(UserError, match=r"run 'mine' of .*: expected at least one finished stage to report, found none"):
+        reopen(Store(str(tmp_path / "store")), "mine")
+
+
+def test_the_command_writes_the_file(made: tuple[Plan, Stage], page: str, tmp_path: Path) -> None:
+    run, store = CliRunner(), str(made[0].store.local)
+    result = run.invoke(app, ["report", "mine", "--store", store, "--out", str(tmp_path / "new" / "mine.html")])
+    assert (result.exit_code, result.output) == (0, f"{tmp_path}/new/mine.html, {len(page.encode()) / 1e6:.2f} MB\n")
+    assert (tmp_path / "new" / "mine.html").read_text() == page
+    assert run.invoke(app, ["report", "mine", "--store", store]).output.startswith(f"{store}/runs/mine/report.html, ")
+    wrong = run.invoke(app, ["report", "other", "--store", store])
+    assert (wrong.exit_code, wrong.stderr) == (2, f"spnas: store file://{store}: expected one of its runs (mine), got 'other'\n")
+
+
+def test_edits_say_what_a_child_changed() -> None:
+    def words(parent: str, child: str) -> list[tuple[str, str]]:
+        return [tuple(edit) for edit in edits(parse(parent), parse(child))]
+
+    assert words(START, WIDER) == [("expand", "1 new block in stage 1")]
+    assert words(START, "b_112-1-212-1") == [
+        ("swap", "stage 1 ends 1 block later, stage 3 ends 1 block later"),
+    ]
+    assert words(START, "b_11-21-21-21-1") == [("add stage", "stage 5")]
+    assert words(START, "b_11-211-21-211") == [("expand", "1 new block in stage 2, 1 new block in stage 4")]
+    assert words(WIDER, COPIES) == [("parallel", "1 beside stage 2, 2 beside stage 4")]
+    assert words(START, "r_11-21-21-21") == [("change type", "r blocks for b")]
+    assert words(START, "b_12-11-21-21") == [("move double", "the channels double at another block")]
+    assert words(START, START) == []
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_every_mutation_has_edits(seed: int, count: int) -> None:
+    settings, space = Mutation(num_mutate=count, add_stage=0.2, change_type=0.1, move_double=0.1), Space(block_types=("b", "r"))
+    parent = parse(START)
+    child = mutate(parent, np.random.default_rng(seed), settings, space)
+    kinds = {edit.kind for edit in edits(parent, child)}
+    assert kinds
+    assert ("change type" in kinds) == (parent.block_type != child.block_type)
+    assert ("add stage" in kinds) == (len(child.stages) > len(parent.stages))
+
+
+def test_the_family_is_a_tree(made: tuple[Plan, Stage]) -> None:
+    family = entries(collect(*made))
+    assert [(depth, one.name, one.state) for depth, one in tree(family)] == [
+        (0, "start net", family[0].state), (1, "serial r1 c1", family[1].state), (2, "serial r2 c1", "stopped"),
+        (2, "parallel r1 c1", family[4].state), (1, "serial r1 c2", "failed"),
+    ]  # fmt: skip
+    assert family[1].gain == family[1].trial.ap - family[0].trial.ap
+    assert math.isnan(family[2].gain)
+    assert family[4].growth == family[4].cost.macs / family[1].cost.macs - 1
+
+
+@given(st.sampled_from([START, WIDER, CHILD, COPIES, "r_111-2111-211111-211", "b_11-21-21-21-1-1-1_1-2-3-3-2-1-0"]), st.booleans())
+def test_a_drawing_has_a_bar_for_every_block_and_copy(text: str, links: bool) -> None:
+    arch = parse(text)
+    drawing = draw(arch, links=links)
+    bars = {kind: path.count("M") for kind, path in drawing.bars.items()}
+    assert bars.pop("copy", 0) == sum(copies * len(stage) for copies, stage in zip(arch.parallel, arch.stages, strict=True))
+    assert bars == {f"stage{number}": len(stage) for number, stage in enumerate(arch.stages)}
+    assert len(drawing.links) >= links * sum(arch.parallel)
+    numbers = [list(map(float, re.findall(r"[\d.]+", part))) for path in drawing.bars.values() for part in path.split("M")[1:]]
+    assert all(x >= 0 and y >= 0 and x + w <= drawing.width + 0.2 and y + h <= drawing.height + 0.2 for x, y, w, h, _ in numbers)
+    assert sum(row.share for row in stage_rows(arch, (128, 128), 16)) == pytest.approx(1.0)
+
+
+def test_new_blocks_are_told_from_inherited_ones() -> None:
+    assert {kind: path.count("M") for kind, path in draw(parse("b_11-211-21-211"), parse(START)).bars.items()} == {
+        "stage0": 2, "stage1": 2, "stage2": 2, "stage3": 2, "new": 2,
+    }  # fmt: skip
+
+
+@given(st.lists(st.floats(-1e9, 1e9) | st.floats(0, 1) | st.just(math.nan), max_size=9), st.booleans(), st.booleans())
+@example([5e-324], False, False)
+def test_axes_hold_their_values(values: list[float], zero: bool, whole: bool) -> None:
+    found = axis(values, "x", zero=zero, whole=whole)
+    assert all(-1e-6 <= found.share(value) <= 100 + 1e-6 for value in values if math.isfinite(value))
+    assert 2 <= len(found.ticks) <= 12
+    assert [found.ticks[0].share, found.ticks[-1].share] == [0, 100]
+    assert len({tick.text for tick in found.ticks}) == len(found.ticks)
+
+
+def test_the_stages_cost_what_their_jobs_took(made: tuple[Plan, Stage]) -> None:
+    costs = {one.name: one for one in stage_costs(collect(*made))}
+    assert {name: (one.jobs, one.failed, one.epochs, one.seconds) for name, one in costs.items()} == {
+        "fine_tune": (1, 0, 3, 11.5), "serial": (2, 1, 6, 23.0), "parallel": (1, 0, 3, 11.5), "full_train": (3, 0, 6, 25.5),
+    }  # fmt: skip
+    assert (costs["fine_tune"].wall, costs["full_train"].wall, costs["serial"].wall) == (12.0, 30.0, 0.0)
+    assert costs["full_train"].phases == {"compile": 4.0, "data": 2.0, "steps": 6.0, "evaluation": 6.5, "other": 7.0}
+    assert all(sum(one.phases.values()) == pytest.approx(one.seconds) for one in costs.values())
+
+
+def test_errors_and_pictures_follow_the_boxes(tmp_path: Path) -> None:
+    val = open_split(str(make_data(tmp_path / "data")), "val")
+    truth = [{"score": 0.9, **{k: mark[k] for k in ("image_id", "category_id", "bbox")}} for mark in val.annotations["annotations"]]
+    perfect = judge(val, truth)
+    assert (perfect.ap50, perfect.worst, perfect.confusions) == (1.0, 0.0, ())
+    assert {fate.f1 for fate in perfect.fates.values()} == {1.0}
+    worse = [dict(one) for one in truth]
+    first, names = val.samples[0].image_id, dict(val.categories)
+    spoilt = [one for one in worse if one["image_id"] == first]
+    spoilt[0]["category_id"] = spoilt[1]["category_id"]  # the first of them is of another class, the last is not found
+    worse.remove(spoilt[2])
+    found = judge(val, worse)
+    assert {error.name: error.times for error in found.errors}["missed"] == 1
+    assert found.confusions == ((names[truth[0]["category_id"]], names[spoilt[1]["category_id"]], 1),)
+    assert found.fates[first][:3] == (1, 1, 2)
+    assert choose(found, val, 0)[1][1][0].image_id == first
+    assert [len(group) for _, group in choose(found, val, 0)] == [4, 4, 4]
+    nothing = judge(val, [])
+    assert (nothing.ap50, nothing.fates[first][:3]) == (0.0, (0, 0, 3))
+    assert evaluate(val.annotations, guesses(val, 1)).stats["AP50"] == pytest.approx(judge(val, guesses(val, 1)).ap50, abs=1e-12)
