@@ -15,7 +15,7 @@ from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.search import candidate_cost
 
-COMMANDS = ("demo", "run", "settings", "arch", "eval", "predict", "check", "import-vega", "plan", "status", "doctor")
+COMMANDS = ("demo", "run", "settings", "arch", "eval", "predict", "export", "check", "import-vega", "plan", "status", "doctor")
 run = CliRunner()
 
 
