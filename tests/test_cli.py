@@ -15,7 +15,9 @@ from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.search import candidate_cost
 
-COMMANDS = ("demo", "run", "settings", "arch", "eval", "predict", "check", "import-vega", "plan", "status", "doctor", "report")
+COMMANDS = (
+    "demo", "run", "settings", "arch", "eval", "predict", "export", "convert", "check", "import-vega", "plan", "status", "doctor", "report",
+)  # fmt: skip
 run = CliRunner()
 
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_exported_is_one_line(model: Path, tmp_path: Path, monkey
         monkeypatch.delitem(sys.modules, f"spnas_core.export.{name}")
     monkeypatch.setitem(sys.modules, "onnx", None)
     status, _, error = spnas("export", model, "--format", "onnx", "--out", tmp_path / "out")
-    assert (status, error) == (2, "spnas: --format onnx: expected the package onnx, found none: pip install 'spnas[onnx]'\n")
+    assert (status, error) == (2, "spnas: --format onnx: expected the package onnx, found none: pip install --editable '.[onnx]'\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -133,6 +133,8 @@ def test_a_training_s_artifact_from_a_store_to_a_url(model: Path, tmp_path: Path
     assert card["scores"] == {"val": metrics}
     assert "| val | 25.0 | 50.0 | - |" in system.cat_file("/exported/out/README.md").decode()
     assert system.size("/exported/out/weights.safetensors") > 0
+    status, _, error = spnas("export", model, "--format", "torchvision", "--out", model)
+    assert (status, error) == (2, f"spnas: {model}: expected a new or empty folder for the export, got one with model.json\n")
 
 
 TORCH = """

@@ -4,7 +4,7 @@ import pytest
 
 from spnas_core.arch import parse
 from spnas_core.errors import UserError
-from spnas_core.weights.torchvision_names import to_spnas, to_torchvision
+from spnas_core.weights.torchvision_names import to_module, to_spnas, to_torchvision
 
 NET = parse("r_111-2111-211111-211")
 PAIRS = {
@@ -58,3 +58,20 @@ def test_a_name_without_a_place(name: str) -> None:
 def test_what_torchvision_has_no_place_for(name: str) -> None:
     with pytest.raises(UserError, match="torchvision weights: expected"):
         to_torchvision(NET, [name])
+
+
+def test_names_of_the_module_that_an_export_ships() -> None:
+    arch = parse("r_111-2111-211111-211_0-2-0-1")
+    beyond = {
+        "backbone.body.conv1.weight": "backbone.stem.conv1.weight",
+        "backbone.body.bn2.running_mean": "backbone.stem.bn2.moving_mean",
+        "backbone.body.connect.1.1.0.weight": "backbone.connect.1.1.conv.weight",
+        "backbone.body.connect.3.0.1.bias": "backbone.connect.3.0.bn.beta",
+        "backbone.body.copies.1.1.3.conv3.weight": "backbone.copies.1.1.3.conv3.weight",
+        "backbone.body.copies.3.0.0.downsample.1.weight": "backbone.copies.3.0.0.shortcut.bn.gamma",
+    }
+    assert to_module(arch, beyond.values()) == {ours: theirs for theirs, ours in beyond.items()}
+    assert to_module(arch, PAIRS.values()) == {ours: theirs for theirs, ours in PAIRS.items()}
+    for name in ("backbone.copies.1.2.0.conv1.weight", "backbone.copies.1.0.1.shortcut.bn.gamma", "head.stages.0.fc1.weight"):
+        with pytest.raises(UserError, match="with a plain pyramid and one box head"):
+            to_module(arch, [name])

@@ -72,7 +72,7 @@ def predict(
 @app.command(
     help="Take a model home: a folder with the network, model.json (architecture, labels, preprocessing, scores), detect.py, which needs "
     "nothing of spnas, and README.md.\n\n"
-    "onnx: for onnxruntime, any model (needs `pip install 'spnas[onnx]'`). mindir: for MindSpore, any model, one image at a time. "
+    "onnx: for onnxruntime, any model (needs the extra [onnx]). mindir: for MindSpore, any model, one image at a time. "
     "torchvision: for PyTorch, to train on too: torchvision's FasterRCNN on this backbone; no cascades, no taps.\n\n"
     "Example: spnas export demo/store/runs/demo/model --format onnx --out demo-onnx"
 )

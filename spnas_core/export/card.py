@@ -20,7 +20,7 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     sections = {
         "Classes": _table(("label", "category id", "name"), ((one["label"], one["id"], one["name"]) for one in document["classes"])),
         "Scores": _scores(document["scores"]),
-        "Input": _input(document),
+        "Input": _input(document, "1" if form == "mindir" else "batch"),
         "Output": _output(document),
         "Run it": _RUN.format(packages=_PACKAGES[form]) + (_TRAIN if form == "torchvision" else ""),
         "Files": "\n".join(f"- {line}" for line in files),
@@ -28,9 +28,16 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     head = (
         f"# Object detector `{document['arch']}`\n\n"
         f"Faster R-CNN with a feature pyramid, as {_TITLES[form]}, exported by spnas, which searched its backbone (SP-NAS, CVPR 2020). "
-        f"{cost.params:,} parameters, {cost.macs / 1e9:.2f} GMACs an image."
+        f"{cost.params:,} parameters, {cost.macs / 1e9:.2f} GMACs an image.{_origin(document)}"
     )
     return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
+
+
+def _origin(document: dict[str, Any]) -> str:
+    """Which training and data it comes from, as far as they are known."""
+    known = {"training": "train_artifact", "data": "data_fingerprint", "weights": "source_sha256"}
+    parts = [f"{what} `{document[key][:12]}`" for what, key in known.items() if document.get(key)]
+    return f" Digests of its origin: {', '.join(parts)}." if parts else ""
 
 
 def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
@@ -54,16 +61,16 @@ def _scores(scores: dict[str, Any]) -> str:
     return f"Per cent, COCO definition.\n\n{splits}\n\n{classes}"
 
 
-def _input(document: dict[str, Any]) -> str:
+def _input(document: dict[str, Any], batch: str) -> str:
     how = document["preprocessing"]
     height, width = how["image_size"]
     mean, std = (", ".join(f"{value:.3f}" for value in how[name]) for name in ("mean", "std"))
     return (
         "This is what `detect.py` makes of an image file, and what its `Detector.run` takes:\n\n"
-        f"- `images`, float32 (batch, 3, {height}, {width}): RGB, turned as the EXIF data say, resized to fit {height} rows and {width} "
+        f"- `images`, float32 ({batch}, 3, {height}, {width}): RGB, turned as the EXIF data say, resized to fit {height} rows and {width} "
         "columns (bilinear, antialiased, aspect ratio kept), in the upper left corner; values / 255, minus the mean "
         f"({mean}), divided by the standard deviation ({std}); 0 in what is left.\n"
-        f"- `image_hw`, float32 (batch, 2): height and width of the image inside of these {height} x {width}; boxes end there."
+        f"- `image_hw`, float32 ({batch}, 2): height and width of the image inside of these {height} x {width}; boxes end there."
     )
 
 

@@ -35,14 +35,17 @@ def export(model: str, form: Format) -> dict[str, bytes]:
     categories = tuple((one.id, one.name) for one in found.classes)
     document = found.model_dump(mode="json") | evaluate.model_document(found.arch, found.detector, categories)
     document["scores"] = document.get("scores") or read_scores(model)
+    document["source_sha256"] = document.pop("weights_sha256")
     cost = search.candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
     files |= {MODEL: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
     return files | {DETECT: (SHIPPED / DETECT).read_bytes()}
 
 
 def publish(files: dict[str, bytes], url: str) -> None:
-    """Write the files to a folder at any fsspec URL."""
+    """Write the files to a new folder at any fsspec URL; UserError for one in which something lies, such as a model."""
     target = Storage(url)
+    if there := min(target.files(), default=None):
+        raise UserError(f"{url}: expected a new or empty folder for the export, got one with {there}")
     for name, content in files.items():
         target.write(name, content)
 
@@ -51,7 +54,7 @@ def _onnx(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
     try:
         from spnas_core.export.onnx_model import onnx_model
     except ModuleNotFoundError as error:
-        raise UserError(f"--format onnx: expected the package {error.name}, found none: pip install 'spnas[onnx]'") from error
+        raise UserError(f"--format onnx: expected the package {error.name}, found none: pip install --editable '.[onnx]'") from error
     return {"model.onnx": onnx_model(found, get_weights(net))}
 
 
