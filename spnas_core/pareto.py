@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 Point = Sequence[float]
 
 
@@ -17,16 +19,16 @@ def pareto_rank(points: Sequence[Point]) -> list[int]:
 
     Source: NSGA-II (Deb et al. 2002), section III-A.
     """
-    ranks = [-1] * len(points)
-    left = list(range(len(points)))
-    rank = 0
-    while left:
-        front = [i for i in left if not any(dominates(points[j], points[i]) for j in left)]
-        for i in front:
-            ranks[i] = rank
-        left = [i for i in left if ranks[i] < 0]
+    if not len(points):
+        return []
+    values = np.array([(-point[0], *point[1:]) for point in points], np.float64)  # the lower the better, all of them
+    no_worse = (values[:, None] <= values).all(axis=2)
+    beaten = no_worse & ~no_worse.T  # by row, which columns it dominates
+    ranks, rank = np.full(len(points), -1), 0
+    while (left := np.flatnonzero(ranks < 0)).size:
+        ranks[left[~beaten[np.ix_(left, left)].any(axis=0)]] = rank
         rank += 1
-    return ranks
+    return [int(one) for one in ranks]
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:

@@ -6,6 +6,7 @@ whatever the order in which candidates finished, and a killed search goes on to 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,7 @@ class Proposal(NamedTuple):
     detector: Detector
 
 
+@lru_cache(maxsize=4096)
 def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
     """Cost of the whole detector of `detector` with the backbone `arch`, in inference at its image size; `classes` without background."""
     return detector_cost(

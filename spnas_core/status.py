@@ -73,16 +73,25 @@ class Watcher:
         self.plan = plan_of(read_run(store, name), store)
         self._held: dict[str, Ended] = {}
         self._progress: dict[str, dict[str, Any]] = {}
+        self._courses: list[Course] = []
 
     def steps(self) -> tuple[Step, ...]:
         """Return the steps that are sure to be asked for, with what is known of their ends now."""
-        return tuple(step for step in course(self.plan, self._known(what_is_known(self.plan, self._held))).steps if step.sure)
+        return tuple(step for step in self._play()[0].steps if step.sure)
+
+    def _play(self) -> list[Course]:
+        """Courses of the run; they are played again only where a job has ended, or one that failed goes on, since the last time."""
+        known = self._known(what_is_known(self.plan, self._held))
+        sure = [step for one in self._courses[:1] for step in one.steps if step.sure]
+        changed = [(known(step.job) is None) != (step.ended is None) for step in sure]  # all are looked at: how far they are is noted
+        if any(changed) or not self._courses:
+            self._courses = [course(self.plan, known, play) for play in range(PLAYS)]
+        return self._courses
 
     def look(self) -> Status:
         """Say how far the run is now."""
         plan, now = self.plan, time.time()
-        known = self._known(what_is_known(plan, self._held))
-        courses = [course(plan, known, play) for play in range(PLAYS)]
+        courses = self._play()
         first = courses[0]
         sure = [step for step in first.steps if step.sure]
         group = next((group for group in first.groups if any(step.ended is None for step in group)), first.groups[-1])
