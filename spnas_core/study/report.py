@@ -76,7 +76,7 @@ def report_outcomes(outcomes: Sequence[Outcome]) -> Report:
     for one in sorted(outcomes, key=lambda one: (one.seed, list(METHODS).index(one.method))):
         numbers = (f"{one.macs / 1e9:.3f}", *(f"{100 * score(one):.1f}" for score in SCORES.values()))
         chosen.append((str(one.seed), METHODS[one.method], short(one.arch, 60), *numbers))
-    parts = (
+    parts: tuple[str | Lines, ...] = (
         f"Each method trains equally many epochs (their sum is in the table) until it has chosen a net by its val AP; the chosen net "
         f"then goes on by the same final recipe. Means over seeds {', '.join(map(str, seeds))}, ± their standard deviation. The test "
         f"split is seen once, at the end.",
