@@ -109,7 +109,8 @@ def class_rows(evidence: Evidence) -> list[dict[str, Any]]:
     names = dict(evidence.val.categories) if evidence.val else {}
     boxes = Counter(names[mark["category_id"]] for mark in marks)
     final, start = (_scores(evidence, name).get("per_class", {}) for name in ("final", "start"))
-    return [{"name": name, "boxes": boxes[name], **_beside(one, start.get(name, {}), ("AP", "AP50"))} for name, one in final.items()]
+    order = list(names.values()) or list(final)
+    return [{"name": n, "boxes": boxes[n], **_beside(final.get(n, {}), start.get(n, {}), ("AP", "AP50"))} for n in order if final]
 
 
 def size_rows(evidence: Evidence) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from spnas_core.report.quality import Fate, Quality
 EACH = 4  # pictures of a kind
 STORED, SHOWN = 480, 320  # longer side of a stored picture, px, and of its coordinates
 LETTERS = 24  # of a label
+CROWDED = 8  # boxes of a picture in which right ones bear no label
 
 
 class Box(NamedTuple):
@@ -95,7 +96,8 @@ def _shot(
         drawn.append(box("missed" if missed else "truth", mark["bbox"], _short(names[mark["category_id"]]) if missed else ""))
     for place, one in reversed(boxes):
         kind = "right" if place in quality.right else "wrong"
-        drawn.append(box(kind, one["bbox"], f"{_short(names[one['category_id']])} {one['score']:.2f}"))
+        label = "" if kind == "right" and len(boxes) > CROWDED else f"{_short(names[one['category_id']])} {one['score']:.2f}"
+        drawn.append(box(kind, one["bbox"], label))
     uri = _data_uri(images.decode(files.local_file(sample.file), sample.file))
     size = round(scale * sample.width, 1), round(scale * sample.height, 1)
     return Shot(sample.name, uri, *size, tuple(drawn), _words(quality.fates[sample.image_id]))
