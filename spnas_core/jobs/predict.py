@@ -4,7 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -59,6 +60,7 @@ def predict(model: str, words: list[str], out: Path, threshold: float) -> list[d
             own = [one for one in kept if one["image_id"] == picture.number]
             objects = [_record(one, categories) for one in own]
             target = targets[picture.name]
+            target.parent.mkdir(parents=True, exist_ok=True)
             draw(picture.pixels, objects, list(categories.values())).save(target)
             records.append({"image": picture.name, "picture": str(target), "objects": objects})
             results += [{**one, "file_name": picture.name} for one in own]
@@ -68,13 +70,18 @@ def predict(model: str, words: list[str], out: Path, threshold: float) -> list[d
 
 
 def _targets(names: list[str], out: Path) -> dict[str, Path]:
-    """Where the picture of each image goes: NAME.png, or NAME.SUFFIX.png where two images have the same NAME."""
-    stems = Counter(Path(name).stem for name in names)
-    targets = {name: out / f"{Path(name).stem if stems[Path(name).stem] == 1 else Path(name).name}.png" for name in names}
-    for target, count in Counter(targets.values()).items():
-        if count > 1:
-            clashing = [name for name in names if targets[name] == target]
-            raise UserError(f"images: expected different file names, since each gets a picture in {out}; got {', '.join(clashing[:3])}")
+    """Where the picture of each image goes: STEM.png, or where several have this stem STEM.SUFFIX.png, or below the folders that differ."""
+    paths = {name: [part for part in PurePosixPath(name).parts if part not in ("/", "..")] for name in names}
+    folders = zip(*(parts[:-1] for parts in paths.values()), strict=False)
+    common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
+    forms = (lambda name: Path(name).stem), (lambda name: Path(name).name), (lambda name: "/".join(paths[name][common:]))
+    targets: dict[str, Path] = {}
+    for form in forms:
+        counts = Counter(form(name) for name in names if name not in targets)
+        targets |= {name: out / f"{form(name)}.png" for name in names if name not in targets and counts[form(name)] == 1}
+    if len(set(targets.values())) < len(names):
+        same = [name for name in names if name not in targets] or names
+        raise UserError(f"images: expected names that differ, since each gets a picture in {out}; got {', '.join(same[:3])}")
     return targets
 
 
