@@ -147,6 +147,9 @@ def _start(folder: Path, name: str, command: Sequence[str], url: str) -> None:
         process = subprocess.Popen([*PREFECT, *command], cwd=ROOT, env=variables(folder, url), start_new_session=True, **quiet)
     _started.append(process)
     (folder / f"{name}.pid").write_text(str(process.pid))
+    with contextlib.suppress(psutil.Error):  # it has ended already
+        while not psutil.Process(process.pid).cmdline():  # which comes a moment later, and is what `running` looks at
+            time.sleep(0.01)
 
 
 def _below(process: psutil.Process) -> list[psutil.Process]:
