@@ -116,7 +116,7 @@ def test_mistakes_are_one_line(model: Path, tiny_data: Path, tmp_path: Path) -> 
         predict(str(model), [str(tmp_path / "photo.jpg")], tmp_path / "out", 0.5)
     (tmp_path / "x.jpg").touch()
     with pytest.raises(UserError, match="expected names that differ"):
-        predict(str(model), [f"{tmp_path}/x.jpg", f"{tmp_path}/../{tmp_path.name}/x.jpg"], tmp_path / "out", 0.5)
+        predict(str(model), [f"{tmp_path}/x.jpg", f"{tmp_path}/./x.jpg"], tmp_path / "out", 0.5)
     other = json.loads((tiny_data / "annotations" / "instances_val.json").read_text())
     other["categories"][0]["name"] = "green"
     (tmp_path / "annotations").mkdir()

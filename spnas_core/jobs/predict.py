@@ -74,11 +74,12 @@ def _targets(names: list[str], out: Path) -> dict[str, Path]:
     paths = {name: [part for part in PurePosixPath(name).parts if part not in ("/", "..")] for name in names}
     folders = zip(*(parts[:-1] for parts in paths.values()), strict=False)
     common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
-    forms = (lambda name: Path(name).stem), (lambda name: Path(name).name), (lambda name: "/".join(paths[name][common:]))
+    forms = {name: (Path(name).stem, Path(name).name, "/".join(parts[common:])) for name, parts in paths.items()}
     targets: dict[str, Path] = {}
-    for form in forms:
-        counts = Counter(form(name) for name in names if name not in targets)
-        targets |= {name: out / f"{form(name)}.png" for name in names if name not in targets and counts[form(name)] == 1}
+    for number in range(3):
+        left = {name: form[number] for name, form in forms.items() if name not in targets}
+        counts = Counter(left.values())
+        targets |= {name: out / f"{form}.png" for name, form in left.items() if counts[form] == 1}
     if len(set(targets.values())) < len(names):
         same = [name for name in names if name not in targets] or names
         raise UserError(f"images: expected names that differ, since each gets a picture in {out}; got {', '.join(same[:3])}")
