@@ -67,7 +67,7 @@ def show_result(summary: dict[str, Any]) -> None:
     with _by_product():
         text = "\n\n".join([f"# Run {name}", markdown(table_of(summary)), *summary["notes"], files])
         create_markdown_artifact(text, key=_key(name, "result"), description=f"The nets of run {name}")
-        create_link_artifact(f"{folder}/report.md", "report.md", key=_key(name, "report"), description=f"Report of run {name}")
+        create_link_artifact(f"{folder}/report.html", "report.html", key=_key(name, "report"), description=f"Report of run {name}")
         create_link_artifact(f"{folder}/model", "model", key=_key(name, "model"), description=f"Final model of run {name}")
 
 
