@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.commands import check, doctor, model, plan, report, status, store, study, vega
-from flows.options import AsJson, DataUrl, Overrides, Preset, StoreUrl
+from flows.options import AsJson, DataUrl, MovedData, Overrides, Preset, RunName, StoreUrl
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
 
@@ -32,8 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
-RunName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the run, as in the folder runs/ of the store.")]
-MovedData = Annotated[str | None, typer.Option("--data", help="Where the data lies now, if it has moved.")]
 
 
 @app.command(help="Run the five stages on made images (scanned digits on photographs), on the CPU.\n\nExample: spnas demo --out /tmp/demo")

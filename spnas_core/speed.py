@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WARM = (
-    0.15  # of the seconds of compiling, those that are left where the graph was kept (jobs/graphs.py): 0.8 of 5.7 for the demo's start net
-)
+WARM = 0.15  # of the seconds of compiling, those left where the graph was kept (jobs/graphs.py): 0.8 of 5.7 for the demo's start net
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.options import AsJson, Overrides, StoreUrl
+from flows.options import AsJson, MovedData, Overrides, StoreUrl
 
 app = typer.Typer()
 
@@ -20,7 +20,7 @@ app = typer.Typer()
 def doctor(
     subject: Annotated[str, typer.Argument(metavar="RUN_OR_DATA", help="What to look at.")],
     store: StoreUrl = "spnas-store",
-    data: Annotated[str | None, typer.Option("--data", help="Where the data of the run lies now, if it has moved.")] = None,
+    data: MovedData = None,
     preset: Annotated[str, typer.Option("--preset", help="For data: whose anchors count, a preset or a YAML file.")] = "coco",
     overrides: Overrides = None,
     as_json: AsJson = False,

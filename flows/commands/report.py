@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.options import StoreUrl
+from flows.options import MovedData, RunName, StoreUrl
 
 app = typer.Typer()
 
@@ -16,15 +16,16 @@ app = typer.Typer()
     "Example: spnas report demo --store demo/store --out demo.html"
 )
 def report(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the run, as in the folder runs/ of the store.")],
+    name: RunName,
     store: StoreUrl = "spnas-store",
     out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Where to: a path or any fsspec URL.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Where the data lies now, if it has moved.")] = None,
+    data: MovedData = None,
 ) -> None:
     """Report a run."""
+    from spnas_core.data import files
     from spnas_core.report.evidence import reopen
     from spnas_core.report.page import report_html
-    from spnas_core.report.publish import HTML, save
+    from spnas_core.report.publish import HTML
     from spnas_core.store.artifacts import Store
 
     opened = Store(store)
@@ -34,7 +35,7 @@ def report(
         opened.write(f"runs/{name}/{HTML}", text.encode())
         out = f"{opened.local or opened.url}/runs/{name}/{HTML}"
     else:
-        save(text, out)
+        files.write(out, text.encode(), "--out")
     typer.echo(f"{out}, {len(text.encode()) / 1e6:.2f} MB")
     if evidence.no_data:
         typer.echo(f"spnas: no pictures and no kinds of errors, since the data cannot be read: {evidence.no_data}", err=True)

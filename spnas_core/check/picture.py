@@ -25,12 +25,7 @@ def save_samples(report: Report, url: str) -> None:
         raise UserError(f"--picture: expected a file name that ends in .png, .jpg or .webp, got {url!r}")
     stream = io.BytesIO()
     draw_samples(report).save(stream, Image.registered_extensions()[ending])
-    system, path = files.open_url(url)
-    try:
-        system.makedirs(posixpath.dirname(path), exist_ok=True)
-        system.pipe_file(path, stream.getvalue())
-    except OSError as error:
-        raise UserError(f"--picture: expected a place for a file, got {url}: {error}") from error
+    files.write(url, stream.getvalue(), "--picture")
 
 
 def draw_samples(report: Report) -> Image.Image:

@@ -105,6 +105,16 @@ def _check_whole(found: int, expected: int | None) -> None:
         raise ConnectionError(f"{found} of {expected} bytes")
 
 
+def write(url: str, content: bytes, option: str) -> None:
+    """Write a file at a path or any fsspec URL, with the folders above it; UserError, about `option`, where that is no place for one."""
+    system, path = open_url(url)
+    try:
+        system.makedirs(posixpath.dirname(path), exist_ok=True)
+        system.pipe_file(path, content)
+    except OSError as error:
+        raise UserError(f"{option}: expected a place for a file, got {url}: {error}") from error
+
+
 def cache_folder() -> Path:
     """Where copies of remote files lie: ``$SPNAS_CACHE``, else ``~/.cache/spnas``."""
     return Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas")

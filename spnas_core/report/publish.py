@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import posixpath
 from typing import Any
 
 import yaml
 
 from spnas_core.course import course, what_is_known, where_time_went
-from spnas_core.data import files
-from spnas_core.errors import UserError
 from spnas_core.metrics import STATS
 from spnas_core.plan import Plan
 from spnas_core.report.evidence import collect
@@ -55,13 +52,3 @@ def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
     }
     store.write(f"{folder}/summary.json", json.dumps(summary, indent=1).encode())
     return summary
-
-
-def save(text: str, url: str) -> None:
-    """Write a text to a path or any fsspec URL; UserError where that is no place for a file."""
-    system, path = files.open_url(url)
-    try:
-        system.makedirs(posixpath.dirname(path), exist_ok=True)
-        system.pipe_file(path, text.encode())
-    except OSError as error:
-        raise UserError(f"--out: expected a place for a file, got {url}: {error}") from error
