@@ -2,4 +2,6 @@
 
 import logging
 
-logging.getLogger("spnas_core").setLevel(logging.INFO)  # Prefect leaves extra loggers at NOTSET: their lines would not be seen
+_log = logging.getLogger("spnas_core")
+if _log.level == logging.NOTSET:  # Prefect leaves extra loggers so: their lines would not be seen
+    _log.setLevel(logging.INFO)
