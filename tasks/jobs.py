@@ -127,7 +127,10 @@ def _parameters(site: Site, label: str, job: Job, threads: int) -> dict[str, Any
 
 
 def _checked(site: Site, job: Job) -> Any:
-    """Give the task with its results under the store, and the run's retries; a cached result whose artifact is gone does not count."""
+    """Give the task with its results under the store, and the run's retries; a cached result whose artifact is gone does not count.
+
+    It has no tags: for those, Prefect asks the server for places under limits of their names, which takes about two seconds with SQLite.
+    """
     kind, digest, policy, attempts = job.kind, jobs.digest(job), site.settings.retries, itertools.count(1)
 
     def condition(_task: Any, _run: Any, state: Any) -> bool:
@@ -138,7 +141,6 @@ def _checked(site: Site, job: Job) -> Any:
     return run_job.with_options(
         result_storage=result_storage(site.store),
         refresh_cache=Store(site.store).find(kind, digest) is None,
-        tags=[kind],
         retries=max(policy.model_dump().values()),
         retry_delay_seconds=exponential_backoff(backoff_factor=1),
         retry_condition_fn=condition,

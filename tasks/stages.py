@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from prefect import tags, task
+from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
 
 from spnas_core.config import STAGE_NAMES, StageName
@@ -40,9 +40,8 @@ def run_stage(plan: Plan, site: Site, name: StageName, before: Stage | None, wor
     site = replace(site, renew=renewer(plan, name, site.refresh))
     there = plan.store.find("stage", plan.keys[name]) is not None
     log_line(f"stage {name}: {'finished before' if there else 'begins'}")
-    stage = _run_stage.with_options(result_storage=result_storage(plan.store.url), refresh_cache=not there)
-    with tags(name):
-        stage(f"stage/{plan.keys[name]}", name, plan, site, before, work)
+    stage = _run_stage.with_options(result_storage=result_storage(plan.store.url), refresh_cache=not there, tags=[name])
+    stage(f"stage/{plan.keys[name]}", name, plan, site, before, work)
     found = read_stage(plan.store, plan.keys[name])
     if not there or name == STAGE_NAMES[-1]:
         show_stage(plan, found)
