@@ -17,7 +17,7 @@ from spnas_core.ledger import ranked
 from spnas_core.plan import Plan, short
 from spnas_core.search import Proposal
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.arms import Arrival, Forecast, arrival, lasting, propose_children
+from spnas_core.study.arms import Arrival, Forecast, arrival, lasting, propose_children, training_seconds
 from spnas_core.study.studies import Kind, Study, find_entries, open_study, publish_entries, publish_report
 from tasks.candidates import train_candidates
 from tasks.jobs import Site, completed
@@ -87,8 +87,8 @@ def _arrival(plan: Plan, ours: Manifest, scratch: Manifest, length: int) -> Arri
     histories = [json.loads(plan.store.fetch("train", one.digest, "history.json").read_text()) for one in (ours, scratch)]
     target = float(ours.metrics["AP50"])
     first, theirs = (arrival(history, target) for history in histories)
-    epochs, seconds = first or (histories[0][-1]["epoch"], histories[0][-1]["seconds"])
-    scratch_epochs, scratch_seconds = theirs or (length, histories[1][-1]["seconds"])
+    epochs, seconds = first or (histories[0][-1]["epoch"], training_seconds(histories[0][-1]))
+    scratch_epochs, scratch_seconds = theirs or (length, training_seconds(histories[1][-1]))
     return Arrival(
         arch=ours.job["arch"],
         artifacts=tuple(f"train/{one.digest}" for one in (ours, scratch)),

@@ -129,11 +129,13 @@ def test_bootstrap_interval_of_a_mean() -> None:
 
 
 def test_arrival_is_the_first_evaluation_that_reaches_the_target() -> None:
-    history = [{"epoch": n, "seconds": 10.0 * n, "AP50": score} for n, score in ((1, 0.2), (2, 0.5), (3, 0.4), (4, 0.6))]
+    scores = ((1, 0.2), (2, 0.5), (3, 0.4), (4, 0.6))
+    timing = {"compile": 30.0, "evaluation": 5.0}
+    history = [{"epoch": n, "AP50": score, "timing": {**timing, "data": 1.0 * n, "steps": 9.0 * n}} for n, score in scores]
     assert arrival(history, 0.5) == (2, 20.0)
     assert arrival(history, 0.55) == (4, 40.0)
     assert arrival(history, 0.7) is None
-    assert arrival([{"epoch": 1, "seconds": 1.0}], 0.0) is None
+    assert arrival([{"epoch": 1, "timing": timing}], 0.0) is None
 
 
 # Reports

@@ -5,7 +5,7 @@ as one, though it takes less. SP-NAS spends what its settings say; the other met
 Tie: the 95 % confidence interval of the mean difference over the seeds (paired, Student's t) contains 0.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -65,8 +65,8 @@ class Forecast(Entry):
 class Arrival(Entry):
     """When one child came to the AP50 that it has after its short training on inherited weights, and when it did so from scratch.
 
-    Epochs and seconds are those of the first evaluation that reached `target`; from scratch they are those of the longest training
-    where none did (`reached` is false), and so less than it would need.
+    Epochs and seconds (see `training_seconds`) are those of the first evaluation that reached `target`; from scratch they are those of the
+    longest training where none did (`reached` is false), and so less than it would need.
     """
 
     target: float
@@ -154,5 +154,13 @@ def bootstrap_interval(statistic: Callable[[Floats], float], values: Floats, see
 
 
 def arrival(history: Iterable[dict[str, Any]], target: float) -> tuple[int, float] | None:
-    """Epochs and seconds at the first evaluation of a training that reached the AP50 `target`."""
-    return next(((one["epoch"], one["seconds"]) for one in history if one.get("AP50", -1.0) >= target), None)
+    """Epochs and `training_seconds` at the first evaluation of a training that reached the AP50 `target`."""
+    return next(((one["epoch"], training_seconds(one)) for one in history if one.get("AP50", -1.0) >= target), None)
+
+
+def training_seconds(record: Mapping[str, Any]) -> float:
+    """Seconds that a training had waited for data and taken steps at a record of its history.
+
+    Compiling is left out: the graph is the same wherever the weights come from, and who trains first keeps it for the other.
+    """
+    return float(record["timing"]["data"] + record["timing"]["steps"])

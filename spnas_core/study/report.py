@@ -152,8 +152,8 @@ def report_arrivals(children: Sequence[Arrival]) -> Report:
     text = (
         f"Until the first evaluation with the AP50 (val) that the inherited child has at the end of its short training: from scratch it "
         f"takes {median(epochs):.1f} times the epochs and {median(times):.1f} times the minutes (medians of {len(children)} children"
-        f"{f'; {missed} never came there: > is a lower bound' if missed else ''}). Minutes include the evaluation of every epoch, and "
-        f"compiling, unless the graphs were kept from an earlier job."
+        f"{f'; {missed} never came there: > is a lower bound' if missed else ''}). Minutes are those of steps and of waiting for "
+        f"data: compiling, which is the same for both, and evaluations are left out."
     )
     computed = {"median_ratio_epochs": median(epochs), "median_ratio_minutes": median(times), "never_reached": missed}
     return Report("Inheritance: what it saves", (text, lines), computed, draw_arrivals(children))

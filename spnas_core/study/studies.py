@@ -18,7 +18,7 @@ from spnas_core.runs import announce
 from spnas_core.study.arms import Arrival, Entry, Forecast, Outcome
 from spnas_core.study.report import Report, entries_csv, report_arrivals, report_forecasts, report_outcomes
 
-STUDY_VERSION = 1  # raise it when a study comes to do something else with the same settings
+STUDY_VERSION = 2  # raise it when a study comes to do something else with the same settings
 FILE = "entries.json"
 Kind = Literal["baselines", "proxy", "inheritance"]
 ENTRIES: dict[Kind, TypeAdapter[Any]] = {
