@@ -19,7 +19,6 @@ from spnas_core.models.classifier import Classifier
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
 from spnas_core.settings import Detector
-from spnas_core.store.storage import Storage
 from spnas_core.transfer import Audit
 from spnas_core.weights.checkpoint import FILE, open_checkpoint, our_weights, read_checkpoint
 from spnas_core.weights.model_folder import MODEL, norm_epsilon, read_model
@@ -77,9 +76,8 @@ def convert(
 
 def publish(converted: Converted, url: str) -> None:
     """Write the files to a folder at any fsspec URL."""
-    target = Storage(url)
     for name, content in converted.files.items():
-        target.write(name, content)
+        files.write(f"{url.rstrip('/')}/{name}", content, "--out")
 
 
 def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> Detector:

@@ -48,7 +48,9 @@ class Detector(Settings):
     )
     head_channels: PositiveInt = Field(1024, description="width of the box head's two layers")
     anchor_scale: PositiveFloat = Field(8.0, description="side of a square anchor, in strides of its level")
-    anchor_ratios: tuple[PositiveFloat, ...] = Field((0.5, 1.0, 2.0), description="height / width of the anchors at each place")
+    anchor_ratios: tuple[PositiveFloat, ...] = Field(
+        (0.5, 1.0, 2.0), min_length=1, description="height / width of the anchors at each place"
+    )
     rpn_batch: PositiveInt = Field(256, description="anchors per image that enter the RPN losses")
     proposals_train: PositiveInt = Field(2000, description="per level before and per image after NMS, in training")
     proposals_test: PositiveInt = Field(1000, description="the same in inference")

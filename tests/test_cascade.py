@@ -219,6 +219,6 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path) -
     net, card = evaluate.open_model(str(model))
     split = coco.open_split(str(tiny_data), "val")
     assert evaluate.detect(net, split, card.detector) == records
-    (picture,) = predict(str(model), [str(tiny_data / "images" / "val_0.png")], tmp_path / "out", 0.0)
+    (picture,) = predict(str(model), [str(tiny_data / "images" / "val_0.png")], str(tmp_path / "out"), 0.0)
     first = [record for record in records if record["image_id"] == 1]
     assert [one["score"] for one in picture["objects"]] == pytest.approx([record["score"] for record in first], abs=1e-4)

@@ -123,6 +123,7 @@ def test_settings_are_printed_as_the_flow_takes_them() -> None:
     ("override", "words"),
     [
         ("serial.round=3", "demo: serial.round: expected no such key, got 3"),
+        ("detector.anchor_ratios=[]", "demo: detector.anchor_ratios: expected"),
         ("serial.rounds=x", "demo: serial.rounds: expected a valid integer"),
         ("serial.rounds=0", "demo: serial.rounds: expected greater than 0, got 0"),
         ("serial=3", "demo: serial: expected a valid dictionary"),

@@ -109,6 +109,8 @@ def test_area_is_the_given_one_or_that_of_the_box(tmp_path):
 
 def test_no_annotations_says_which_splits_there_are(tmp_path):
     fails(tmp_path, "instances_train.json: no such file; the splits there are: none")
+    (tmp_path / "data.yaml").touch()
+    fails(tmp_path, r"there are: none \(spnas check DATA --to-coco OUT makes COCO of Pascal VOC and YOLO\)")
     make(str(tmp_path), split="val")
     make(str(tmp_path), split="test")
     fails(tmp_path, "instances_train.json: no such file; the splits there are: test, val")

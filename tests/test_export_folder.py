@@ -135,6 +135,8 @@ def test_a_training_s_artifact_from_a_store_to_a_url(model: Path, tmp_path: Path
     assert system.size("/exported/out/weights.safetensors") > 0
     status, _, error = spnas("export", model, "--format", "torchvision", "--out", model)
     assert (status, error) == (2, f"spnas: {model}: expected a new or empty folder for the export, got one with model.json\n")
+    status, _, error = spnas("export", model, "--format", "torchvision", "--out", f"{model}/model.json")
+    assert (status, error) == (2, f"spnas: {model}/model.json: expected a new or empty folder for the export, got a file\n")
 
 
 TORCH = """

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from data_sets import make
 from faulty import FaultyFileSystem, errors
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from spnas_core.store import retries
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
-from spnas_core.store.retries import passes
+from spnas_core.store.retries import insist, passes
 from spnas_core.store.storage import Storage
 
 KEYS = ["a" * 64, "b" * 64]
@@ -178,6 +179,16 @@ def test_what_passes_is_tried_again_and_in_the_end_one_line(error: Exception, mo
 )
 def test_what_does_not_pass(error: Exception) -> None:
     assert not passes(error)
+
+
+def test_missing_credentials_are_one_line_at_once() -> None:
+    def ask() -> None:
+        raise NoCredentialsError
+
+    with pytest.raises(
+        StoreError, match=r"^s3://bucket: list: expected credentials in the environment, got: Unable to locate credentials$"
+    ):
+        insist(ask, "s3://bucket: list", (1000.0,))
 
 
 def test_a_claim_whose_answer_was_lost_is_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import mindspore as ms
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_predict_draws_and_tells_in_pixels_of_the_image(model: Path, tmp_path: Path) -> None:
     wide = tmp_path / "wide.jpg"
     Image.effect_noise((200, 100), 60).convert("RGB").save(wide)
-    found = predict(str(model), [str(wide)], tmp_path / "out", 0.0)
+    found = predict(str(model), [str(wide)], str(tmp_path / "out"), 0.0)
     assert json.loads((tmp_path / "out" / "detections.json").read_text()) == found
     with Image.open(found[0]["picture"]) as picture:
         assert picture.size == (200, 100)
@@ -86,7 +88,7 @@ def test_predict_takes_folders_in_batches_and_tells_of_broken_images(model: Path
     alike = {"00.png.png", "below/00.png.png", "05.png.png", "05.jpg.png"}  # names that need more than their stem
     assert written == {f"{number:02d}.png" for number in range(11)} - {"00.png", "03.png", "05.png"} | alike
     places = (11, 0, 4)  # of the last batch and of the first
-    again = predict(str(model), [records[place]["image"] for place in places], tmp_path / "again", 0.02)
+    again = predict(str(model), [records[place]["image"] for place in places], str(tmp_path / "again"), 0.02)
     assert [one["objects"] for one in again] == [records[place]["objects"] for place in places]
 
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -102,6 +104,41 @@ def test_predict_takes_folders_in_batches_and_tells_of_broken_images(model: Path
             assert one["score"] == pytest.approx(thing["score"], abs=1e-4)
 
 
+def test_predict_takes_no_place_but_that_of_an_earlier_picture(model: Path, tmp_path: Path) -> None:
+    """Of the images that it looks at, of another file of the user's, by another name too; what it has drawn is drawn anew."""
+    photo, other, out = tmp_path / "a" / "photo.png", tmp_path / "b" / "photo.png", tmp_path / "out"
+    for path in (photo, other):
+        path.parent.mkdir()
+        Image.effect_noise((60, 60), 60).convert("RGB").save(path)
+    (tmp_path / "link").symlink_to(photo.parent)
+    kept = photo.read_bytes(), other.read_bytes()
+    for folder in (photo.parent, other.parent, tmp_path / "link", tmp_path / "b" / ".." / "a"):
+        with pytest.raises(UserError, match=r"expected a folder without .*photo\.png"):
+            predict(str(model), [str(photo)], str(folder), 0.0)
+    for _ in range(2):
+        predict(str(model), [str(photo)], str(out), 0.0)
+    with pytest.raises(UserError, match=r"expected a folder without .*photo\.png"):
+        predict(str(model), [str(out / "photo.png")], str(out), 0.0)
+    (out / "detections.json").write_text("{")
+    with pytest.raises(UserError, match="of an earlier prediction, or none"):
+        predict(str(model), [str(photo)], str(out), 0.0)
+    with pytest.raises(UserError, match="--out: expected a folder, got a file"):
+        predict(str(model), [str(photo)], str(other), 0.0)
+    with pytest.raises(UserError, match=r"--out: expected a place for a file, got /proc/nope/photo\.png"):
+        predict(str(model), [str(photo)], "/proc/nope", 0.0)
+    assert (photo.read_bytes(), other.read_bytes()) == kept
+
+
+def test_predict_writes_to_a_url(model: Path, tmp_path: Path) -> None:
+    Image.effect_noise((60, 60), 60).convert("RGB").save(tmp_path / "photo.jpg")
+    for _ in range(2):
+        found = predict(str(model), [str(tmp_path / "photo.jpg")], "memory://found/here", 0.0)
+    system = fsspec.filesystem("memory")
+    assert found[0]["picture"] == "memory://found/here/photo.png"
+    assert Image.open(io.BytesIO(system.cat_file("/found/here/photo.png"))).size == (60, 60)
+    assert json.loads(system.cat_file("/found/here/detections.json")) == found
+
+
 def test_scores_of_a_model_folder_are_those_of_its_net(model: Path, tiny_data: Path) -> None:
     net, _ = evaluate.open_model(str(model))
     split = coco.open_split(str(tiny_data), "val")
@@ -113,10 +150,10 @@ def test_mistakes_are_one_line(model: Path, tiny_data: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"expected a folder with model\.json"):
         evaluate.open_model(str(tmp_path))
     with pytest.raises(UserError, match="photo"):
-        predict(str(model), [str(tmp_path / "photo.jpg")], tmp_path / "out", 0.5)
+        predict(str(model), [str(tmp_path / "photo.jpg")], str(tmp_path / "out"), 0.5)
     (tmp_path / "x.jpg").touch()
     with pytest.raises(UserError, match="expected names that differ"):
-        predict(str(model), [f"{tmp_path}/x.jpg", f"{tmp_path}/./x.jpg"], tmp_path / "out", 0.5)
+        predict(str(model), [f"{tmp_path}/x.jpg", f"{tmp_path}/./x.jpg"], str(tmp_path / "out"), 0.5)
     other = json.loads((tiny_data / "annotations" / "instances_val.json").read_text())
     other["categories"][0]["name"] = "green"
     (tmp_path / "annotations").mkdir()

@@ -252,6 +252,7 @@ def test_what_is_said() -> None:
     assert account_of(TORCH, "reignition.trainer.lr_scheduler.params.warmup_iters")[0] == "dropped"
     assert account_of(FIRST, "nas1.search_space.config_template_file")[0] == "dropped"
     assert account_of(MINDSPORE, "serial.recipe.milestones") == ("added", "[10.0, 20.0] are not all within 6 epochs: lr falls at none")
+    assert account_of(TORCH, "full_train.milestones") == ("added", "[3.0] are within 20 epochs: lr falls at [0.15]")
     assert account_of(MINDSPORE, "fine_tune")[0] == "added"
     odd = MINDSPORE + "other:\n    a: 1\n"
     assert account_of(odd, "other.a") == ("dropped", "the section is no stage of SP-NAS")

@@ -26,7 +26,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Look for causes."""
-    causes, notes = _of_run(subject, store, data) if _is_run(subject, store) else _of_data(subject, preset, overrides)
+    causes, notes = _of_run(subject, store, data) if _is_run(subject, store) else _of_data(subject, store, preset, overrides)
     if as_json:
         typer.echo(json.dumps({"causes": [cause.__dict__ for cause in causes], "notes": notes}))
     else:
@@ -45,12 +45,19 @@ def _is_run(subject: str, store: str) -> bool:
     return "/" not in subject and subject in names_of_runs(Store(store))
 
 
-def _of_data(url: str, preset: str, overrides: list[str] | None) -> tuple[list[Any], list[str]]:
+def _of_data(url: str, store: str, preset: str, overrides: list[str] | None) -> tuple[list[Any], list[str]]:
     from flows import presets
     from spnas_core.check.dataset import inspect
     from spnas_core.doctor import causes_in_data
+    from spnas_core.errors import UserError
 
-    return causes_in_data(inspect(url, presets.load(preset, overrides or ()))), []
+    try:
+        report = inspect(url, presets.load(preset, overrides or ()))
+    except UserError as error:
+        if "/" in url:
+            raise
+        raise UserError(f"{error}; and no run of store {store} is called {url!r}") from error
+    return causes_in_data(report), []
 
 
 def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[str]]:

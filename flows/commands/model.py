@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -48,7 +47,7 @@ def evaluate(
 def predict(
     model: ModelUrl,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, URLs.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for what is written.")] = Path("predictions"),
+    out: Annotated[str, typer.Option("--out", help="Folder for what is written: a path or any fsspec URL.")] = "predictions",
     threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Least score of a box.")] = 0.5,
     as_json: AsJson = False,
 ) -> None:
@@ -86,6 +85,7 @@ def export(
     os.environ.setdefault("GLOG_v", "3")
     from spnas_core.export import folder
 
+    folder.check_empty(out)
     files = folder.export(model, form)
     folder.publish(files, out)
     if as_json:

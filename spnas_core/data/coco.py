@@ -148,7 +148,10 @@ def _read(system: Any, root: str, split: str, where: str) -> bytes:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         names = sorted(files.list_folder(system, folder))
         splits = [n.removeprefix("instances_").removesuffix(".json") for n in names if n.startswith("instances_") and n.endswith(".json")]
-        raise UserError(f"{where}: no such file; the splits there are: {', '.join(splits) or 'none'}") from error
+        hint = (
+            " (spnas check DATA --to-coco OUT makes COCO of Pascal VOC and YOLO)" if files.list_folder(system, root) and not splits else ""
+        )
+        raise UserError(f"{where}: no such file; the splits there are: {', '.join(splits) or 'none'}{hint}") from error
 
 
 def find_images(system: Any, root: str, split: str, names: Sequence[str]) -> dict[str, tuple[str, int]]:

@@ -108,9 +108,13 @@ def _check_whole(found: int, expected: int | None) -> None:
 def write(url: str, content: bytes, option: str) -> None:
     """Write a file at a path or any fsspec URL, with the folders above it; UserError, about `option`, where that is no place for one."""
     system, path = open_url(url)
-    try:
+
+    def put() -> None:
         system.makedirs(posixpath.dirname(path), exist_ok=True)
         system.pipe_file(path, content)
+
+    try:
+        _ask(put, url, "write")
     except OSError as error:
         raise UserError(f"{option}: expected a place for a file, got {url}: {error}") from error
 

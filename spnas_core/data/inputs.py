@@ -25,7 +25,8 @@ def find_images(words: Iterable[str]) -> list[str]:
         else:
             named = [word] if kind else sorted(filter(_is_image, _matching(word)))
         if not named:
-            raise UserError(f"{word}: expected an image, a folder with images or a pattern that some match, found none")
+            nothing = "found none, or no answer" if "://" in word else "found none"
+            raise UserError(f"{word}: expected an image, a folder with images or a pattern that some match, {nothing}")
         found += named
     return list(dict.fromkeys(found))
 

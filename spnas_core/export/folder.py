@@ -1,6 +1,7 @@
 """The folder that an export writes: the network, `model.json`, the code that detects with it, and a card for whoever finds it."""
 
 import json
+import posixpath
 import tempfile
 from pathlib import Path
 from typing import Literal
@@ -13,12 +14,12 @@ from safetensors.numpy import save
 from spnas_core import arch as architecture
 from spnas_core import search
 from spnas_core.convert import check_parts
+from spnas_core.data import files as places
 from spnas_core.errors import UserError
 from spnas_core.export.card import readme
 from spnas_core.jobs import evaluate
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
-from spnas_core.store.storage import Storage
 from spnas_core.weights.checkpoint import FILE
 from spnas_core.weights.model_folder import MODEL, Model, read_scores
 from spnas_core.weights.torchvision_names import to_module
@@ -43,11 +44,18 @@ def export(model: str, form: Format) -> dict[str, bytes]:
 
 def publish(files: dict[str, bytes], url: str) -> None:
     """Write the files to a new folder at any fsspec URL; UserError for one in which something lies, such as a model."""
-    target = Storage(url)
-    if there := min(target.files(), default=None):
-        raise UserError(f"{url}: expected a new or empty folder for the export, got one with {there}")
+    check_empty(url)
     for name, content in files.items():
-        target.write(name, content)
+        places.write(f"{url.rstrip('/')}/{name}", content, "--out")
+
+
+def check_empty(url: str) -> None:
+    """UserError where `url` is a file, or a folder in which something lies."""
+    system, path = places.open_url(url)
+    if places.kind(system, path) == "file":
+        raise UserError(f"{url}: expected a new or empty folder for the export, got a file")
+    if there := min(places.find(system, path), default=None):
+        raise UserError(f"{url}: expected a new or empty folder for the export, got one with {posixpath.relpath(there, path)}")
 
 
 def _onnx(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:

@@ -1,6 +1,8 @@
 """Detections in a person's own images: a picture with boxes of each, a record of each, and all of them as COCO results."""
 
+import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, ImageDraw
 
 from spnas_core.data import files, images, loader
@@ -31,22 +34,22 @@ class Picture:
     error: str | None = None
 
 
-def predict(model: str, words: list[str], out: Path, threshold: float) -> list[dict[str, Any]]:
+def predict(model: str, words: list[str], out: str, threshold: float) -> list[dict[str, Any]]:
     """Detect with a model folder in the images that `words` name (see `find_images`).
 
-    Written into the folder `out` are:
+    Written into the folder `out`, a path or URL, are:
     - a PNG of each image with its boxes;
     - `detections.json`, the records that are returned: image, picture and objects, boxes xyxy in px of the image as it is shown; or image
       and error, of an image that is broken;
     - `results.json`, COCO results with the images' names, numbered from 1.
 
-    UserError: no such model, nothing that is named, two images of one name.
+    UserError: no such model, nothing that is named, two images of one name, a picture in whose place lies what no prediction has drawn.
     """
     names = find_images(words)
     targets = _targets(names, out)
+    _check_places(names, list(targets.values()), out)
     net, card = evaluate.open_model(model)
     categories = {one.id: one.name for one in card.classes}
-    out.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for batch, pictures in _batches(names, card.detector.image_size):
@@ -59,27 +62,51 @@ def predict(model: str, words: list[str], out: Path, threshold: float) -> list[d
                 continue
             own = [one for one in kept if one["image_id"] == picture.number]
             objects = [_record(one, categories) for one in own]
-            target = targets[picture.name]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draw(picture.pixels, objects, list(categories.values())).save(target)
-            records.append({"image": picture.name, "picture": str(target), "objects": objects})
+            target, drawn = targets[picture.name], io.BytesIO()
+            draw(picture.pixels, objects, list(categories.values())).save(drawn, "PNG")
+            files.write(target, drawn.getvalue(), "--out")
+            records.append({"image": picture.name, "picture": target, "objects": objects})
             results += [{**one, "file_name": picture.name} for one in own]
-    (out / RECORDS).write_text(json.dumps(records, indent=1))
-    (out / RESULTS).write_text(json.dumps(results))
+    files.write(f"{out}/{RECORDS}", json.dumps(records, indent=1).encode(), "--out")
+    files.write(f"{out}/{RESULTS}", json.dumps(results).encode(), "--out")
     return records
 
 
-def _targets(names: list[str], out: Path) -> dict[str, Path]:
+def _check_places(names: list[str], targets: list[str], out: str) -> None:
+    """UserError where a picture would take the place of an image to look at, or of any file that no earlier prediction has drawn."""
+    system, path = files.open_url(out)
+    if files.kind(system, path) == "file":
+        raise UserError(f"--out: expected a folder, got a file: {out}")
+    drawn: set[str] = set()
+    if files.kind(system, files.join(path, RECORDS)):
+        try:
+            drawn = {_place(one["picture"]) for one in json.loads(files.read(system, files.join(path, RECORDS))) if "picture" in one}
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"--out {out}: expected the {RECORDS} of an earlier prediction, or none, got another file: {error}") from error
+    looked_at = {_place(name) for name in names}
+    for target in targets:
+        place = _place(target)
+        if place in looked_at or (place not in drawn and files.kind(*files.open_url(target))):
+            raise UserError(f"--out {out}: expected a folder without {target}, in whose place a picture would be drawn")
+
+
+def _place(url: str) -> str:
+    """Give what is equal for two names of one file."""
+    system, path = files.open_url(url)
+    return os.path.realpath(path) if isinstance(system, LocalFileSystem) else str(system.unstrip_protocol(path))
+
+
+def _targets(names: list[str], out: str) -> dict[str, str]:
     """Where the picture of each image goes: STEM.png, or where several have this stem STEM.SUFFIX.png, or below the folders that differ."""
     paths = {name: [part for part in PurePosixPath(name).parts if part not in ("/", "..")] for name in names}
     folders = zip(*(parts[:-1] for parts in paths.values()), strict=False)
     common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
     forms = {name: (Path(name).stem, Path(name).name, "/".join(parts[common:])) for name, parts in paths.items()}
-    targets: dict[str, Path] = {}
+    targets: dict[str, str] = {}
     for number in range(3):
         left = {name: form[number] for name, form in forms.items() if name not in targets}
         counts = Counter(left.values())
-        targets |= {name: out / f"{form}.png" for name, form in left.items() if counts[form] == 1}
+        targets |= {name: f"{out}/{form}.png" for name, form in left.items() if counts[form] == 1}
     if len(set(targets.values())) < len(names):
         same = [name for name in names if name not in targets] or names
         raise UserError(f"images: expected names that differ, since each gets a picture in {out}; got {', '.join(same[:3])}")

@@ -18,6 +18,7 @@ AWAY = {
     *(errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN),
 }
 AWAY_NAMES = {"HTTPClientError", "ConnectionError", "ClientConnectionError", "ClientPayloadError"}  # of botocore and aiohttp: no OSError
+CLOSED_NAMES = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}  # of botocore and google.auth: no OSError
 PLAIN = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)  # answers of a store that is well
 
 
@@ -62,7 +63,11 @@ def passes(error: BaseException) -> bool:
         return False
     if isinstance(error, TimeoutError | ConnectionError):
         return True
-    return (isinstance(error, OSError) and error.errno in AWAY) or any(base.__name__ in AWAY_NAMES for base in type(error).__mro__)
+    return (isinstance(error, OSError) and error.errno in AWAY) or _is_one_of(error, AWAY_NAMES)
+
+
+def _is_one_of(error: BaseException, names: set[str]) -> bool:
+    return any(base.__name__ in names for base in type(error).__mro__)
 
 
 def is_full(error: BaseException) -> bool:
@@ -79,6 +84,8 @@ def _last_word(error: Exception, what: str) -> StoreError | None:
     """Say what is raised instead of an error that did not pass; None for a plain answer and for a bug."""
     if is_full(error):
         return StoreError(f"{what}: expected space for it, got: no space left ({first_line(error)})")
+    if _is_one_of(error, CLOSED_NAMES):
+        return StoreError(f"{what}: expected credentials in the environment, got: {first_line(error)}")
     if isinstance(error, (*PLAIN, StoreError)) or not (isinstance(error, OSError) or passes(error)):
         return None
     return StoreError(f"{what}: expected an answer, got: {first_line(error)}")

@@ -131,8 +131,8 @@ def _complete(made: Imported, roles: set[Role]) -> None:
         if "milestones" in recipe:
             epochs, milestones = recipe.get("epochs", 12), recipe["milestones"]
             recipe["milestones"] = [round(one / epochs, 4) for one in milestones if one < epochs]
-            if len(recipe["milestones"]) < len(milestones):
-                add(f"{path}.milestones", f"{milestones} are not all within {epochs} epochs: lr falls at {recipe['milestones'] or 'none'}")
+            said = "are" if len(recipe["milestones"]) == len(milestones) else "are not all"
+            add(f"{path}.milestones", f"{milestones} {said} within {epochs} epochs: lr falls at {recipe['milestones'] or 'none'}")
     if "fine_tune" not in roles and "full_train" in made.settings:
         made.settings["fine_tune"] = copy.deepcopy(made.settings["full_train"])
         add("fine_tune", "the file has no such stage: the start net is trained as in full_train, to be trial 0")
