@@ -1,7 +1,7 @@
 """Why the AP of a run is 0, or will be: the causes, each known by what it leaves in a data set, in losses, in detections.
 
-A data set is judged by what `spnas check` finds in it; of its findings those count that spoil most of a split. A training is judged by
-how it began, how its losses went, and by what it detected on the val split; one that scores well has no cause.
+A data set is judged by what `spnas check` finds in it; of its findings those count that spoil most of a split, or else the first error.
+A training is judged by how it began, how its losses went, and by what it detected on the val split; one that scores well has no cause.
 """
 
 import json
@@ -22,7 +22,7 @@ from spnas_core.job import TrainJob, digest
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
-Name = Literal["class mapping", "boxes format", "anchors", "learning rate", "frozen norms", "empty targets", "wrong split"]
+Name = Literal["class mapping", "boxes format", "anchors", "learning rate", "frozen norms", "empty targets", "wrong split", "broken data"]
 MOST = 0.5  # share of a split that must be spoilt
 WELL = 0.2  # AP50 from which on nothing ails a net; one whose categories are mixed up may come to 0.15
 FELL, ROSE = 0.97, 1.2  # of the first epoch's loss: what the last one is above where nothing is learnt, and where it runs away
@@ -35,14 +35,22 @@ KINDS: dict[str, Name] = {
     "xyxy": "boxes format",
     "normalised": "boxes format",
     "unreached": "anchors",
+    "no-images": "empty targets",
     "no-boxes": "empty targets",
+    "all-crowds": "empty targets",
     "zero-area": "empty targets",
     "outside": "wrong split",
     "missing-image": "wrong split",
     "wrong-size": "wrong split",
+    "missing-split": "wrong split",
+    "dangling-image": "wrong split",
+    "drawn-unrotated": "boxes format",
+    "unreadable": "broken data",
+    "malformed": "broken data",
+    "broken-image": "broken data",
 }
-WHOLE = ("different-categories", "no-boxes")  # one is enough
-OF_IMAGES = ("missing-image", "wrong-size")
+WHOLE = ("different-categories", "no-images", "no-boxes", "all-crowds", "missing-split", "unreadable")  # one is enough
+OF_IMAGES = ("missing-image", "wrong-size", "drawn-unrotated", "broken-image")
 ADVICE = {"unreached": "take the anchors that spnas check --preset proposes, or a larger detector.image_size"}
 
 
@@ -62,13 +70,19 @@ class Cause:
 
 
 def causes_in_data(report: Report) -> list[Cause]:
-    """Causes in a data set that was checked."""
+    """Causes in a data set that was checked: what spoils most of a split."""
     facts = {one.split: report.facts(one) for one in report.splits}
-    return [
-        Cause(KINDS[one.kind], one.where, f"{one.what} ({one.first})", ADVICE.get(one.kind, FINDINGS[one.kind].advice))
-        for one in report.findings
-        if one.kind in KINDS and _spoils(one, facts.get(one.where, {}))
-    ]
+    return [_cause(one) for one in report.findings if one.kind in KINDS and _spoils(one, facts.get(one.where, {}))]
+
+
+def first_error(report: Report) -> list[Cause]:
+    """Name the first error of a data set, if there is one, as a cause: it spoils less than most, but may keep a training from starting."""
+    return [_cause(one) for one in report.findings if one.severity == "error"][:1]
+
+
+def _cause(finding: Finding) -> Cause:
+    advice = ADVICE.get(finding.kind, FINDINGS[finding.kind].advice)
+    return Cause(KINDS.get(finding.kind, "broken data"), finding.where, f"{finding.what} ({finding.first})", advice)
 
 
 def _spoils(finding: Finding, facts: Mapping[str, Any]) -> bool:

@@ -171,6 +171,12 @@ WAYS: dict[str, tuple[Break, Found]] = {
         {("repeated-image", "train", 1), ("image-without-boxes", "train", 1)},
     ),
     "an image has no boxes": (another_image, {("image-without-boxes", "train", 1)}),
+    "a split lists no images": (lambda f, d: d.update(images=[], annotations=[]), {("no-images", "train", 1)}),
+    "a split is missing": (lambda f, d: (f / "annotations/instances_val.json").unlink(), {("missing-split", "data", 1)}),
+    "all boxes are crowds": (
+        lambda f, d: d.update(annotations=[{**mark, "iscrowd": 1} for mark in d["annotations"]]),
+        {("all-crowds", "train", 1)},
+    ),
     "a split has no boxes": (lambda f, d: d["annotations"].clear(), {("no-boxes", "train", 1)}),
     "an image has many boxes": (many_boxes, {("too-many-boxes", "train", 1)}),
     "a box reaches out": (box([200.0, 100.0, 80.0, 60.0]), {("clipped", "train", 1)}),
@@ -232,7 +238,7 @@ WAYS: dict[str, tuple[Break, Found]] = {
     ),
     "annotations are cut": (lambda f, d: None, {("unreadable", "train", 1)}),
 }
-OF_LAYOUTS = {"missing-label", "missing-image-of-label", "difficult", "from-zero", "unnamed-category", "missing-split"}
+OF_LAYOUTS = {"missing-label", "missing-image-of-label", "difficult", "from-zero", "unnamed-category"}
 
 
 def test_small_data_is_clean(small: Path) -> None:
@@ -257,6 +263,11 @@ def test_what_is_broken_is_found_and_nothing_else(way: str, small: Path, tmp_pat
 def test_every_kind_is_broken_by_some_test() -> None:
     assert {kind for _, expected in WAYS.values() for kind, _, _ in expected} | OF_LAYOUTS | ANCHORS == KINDS.keys()
     assert len(WAYS) >= 20
+
+
+@pytest.mark.parametrize("way", ["a split lists no images", "a split is missing", "all boxes are crowds", "a split has no boxes"])
+def test_what_keeps_a_training_from_starting_is_an_error(way: str) -> None:
+    assert {KINDS[kind].severity for kind, *_ in WAYS[way][1]} == {"error"}
 
 
 def test_bccd_has_but_the_faults_that_are_in_it() -> None:

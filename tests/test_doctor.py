@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checked import as_yolo
 from conftest import write_data
 from typer.testing import CliRunner
 
@@ -63,6 +64,15 @@ def empty(document: Any) -> None:
     document["annotations"] = []
 
 
+def crowd(document: Any) -> None:
+    for mark in document["annotations"]:
+        mark["iscrowd"] = 1
+
+
+def unlist(document: Any) -> None:
+    document.update(images=[], annotations=[])
+
+
 def of_others(document: Any) -> None:
     for image in document["images"]:
         image["file_name"] = "elsewhere_" + image["file_name"]
@@ -73,6 +83,8 @@ FAULTS = [
     ("boxes format", "train", corners),
     ("boxes format", "train", normalise),
     ("empty targets", "train", empty),
+    ("empty targets", "train", crowd),
+    ("empty targets", "train", unlist),
     ("wrong split", "val", of_others),
 ]
 
@@ -81,6 +93,45 @@ FAULTS = [
 def test_a_fault_of_the_data_is_named(name: str, split: str, how: Callable[[Any], None], data: Path) -> None:
     change(data, split, how)
     assert doctor(str(data), "--preset", "smoke") == [(name, split)]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "null"])
+def test_annotations_that_are_none_are_named(text: str, data: Path) -> None:
+    (data / "annotations/instances_train.json").write_text(text)
+    assert doctor(str(data), "--preset", "smoke") == [("broken data", "train")]
+
+
+def test_splits_of_other_names_are_named(data: Path) -> None:
+    for split in ("train", "val"):
+        (data / f"annotations/instances_{split}.json").rename(data / f"annotations/instances_{split}2017.json")
+    assert doctor(str(data), "--preset", "smoke") == [("wrong split", "data")]
+
+
+def test_images_that_are_all_cut_are_named(data: Path) -> None:
+    for path in (data / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
+    assert doctor(str(data), "--preset", "smoke") == [("broken data", "train"), ("broken data", "val")]
+
+
+def test_labels_of_yolo_in_px_are_named(small: Path, tmp_path: Path) -> None:
+    folder = as_yolo(small, tmp_path / "yolo")
+    for path in (folder / "labels").rglob("*.txt"):
+        path.write_text("0 120 80 30 40\n")
+    assert doctor(str(folder), "--preset", "demo") == [("broken data", "train"), ("broken data", "val")]
+
+
+def test_the_first_error_is_named_where_nothing_spoils_most(data: Path) -> None:
+    store = leave(data, FALLING, lambda _: None)
+    assert doctor("ill", "--store", store) == []
+    (data / "images/train_3.png").write_bytes(b"no image")
+    assert doctor(str(data), "--preset", "smoke") == [("broken data", "train")]
+    assert doctor("ill", "--store", store) == [("broken data", "train")]
+
+
+def test_an_error_of_the_data_is_no_cause_where_a_run_scores_well(data: Path) -> None:
+    (data / "images/train_3.png").write_bytes((data / "images/val_3.png").read_bytes())
+    assert doctor(str(data), "--preset", "smoke") == [("broken data", "train and val")]
+    assert doctor("ill", "--store", leave(data, FALLING, lambda _: None, ap50=0.8)) == []
 
 
 def test_anchors_that_never_match_are_named(data: Path) -> None:

@@ -12,7 +12,7 @@ app = typer.Typer()
 
 @app.command(
     help="Name what makes the AP 0: class mapping, boxes format, anchors that never match, learning rate, frozen norms with new weights, "
-    "empty targets, an evaluation on the wrong split. One line for each cause: where, what was seen, what to do.\n\n"
+    "empty targets, an evaluation on the wrong split, broken data. One line for each cause: where, what was seen, what to do.\n\n"
     "RUN_OR_DATA: the name of a run of the store, finished or not; or a data set, as spnas check takes it.\n\n"
     "Exit status 0: no cause was found; 1: there is one; 2: there is nothing to look at.\n\n"
     "Example: spnas doctor demo --store demo/store"
@@ -48,7 +48,7 @@ def _is_run(subject: str, store: str) -> bool:
 def _of_data(url: str, store: str, preset: str, overrides: list[str] | None) -> tuple[list[Any], list[str]]:
     from flows import presets
     from spnas_core.check.dataset import inspect
-    from spnas_core.doctor import causes_in_data
+    from spnas_core.doctor import causes_in_data, first_error
     from spnas_core.errors import UserError
 
     try:
@@ -57,13 +57,13 @@ def _of_data(url: str, store: str, preset: str, overrides: list[str] | None) -> 
         if "/" in url:
             raise
         raise UserError(f"{error}; and no run of store {store} is called {url!r}") from error
-    return causes_in_data(report), []
+    return causes_in_data(report) or first_error(report), []
 
 
 def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[str]]:
     """Causes in a run and in its data, which may be gone by now."""
     from spnas_core.check.dataset import inspect
-    from spnas_core.doctor import causes_in_data, causes_in_run
+    from spnas_core.doctor import WELL, causes_in_data, causes_in_run, first_error
     from spnas_core.errors import UserError
     from spnas_core.status import Watcher
     from spnas_core.store.artifacts import Store
@@ -77,4 +77,6 @@ def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[st
     except UserError as error:
         return causes_in_run(plan.store, watcher.steps(), None), [*notes, f"the data was not looked at: {error}"]
     val = next((source.document for source in report.layout.sources if source.split == plan.data.val), None)
-    return [*causes_in_data(report), *causes_in_run(plan.store, watcher.steps(), val)], notes
+    causes = [*causes_in_data(report), *causes_in_run(plan.store, watcher.steps(), val)]
+    well = now.best is not None and now.best["AP50"] >= WELL
+    return causes or ([] if well else first_error(report)), notes

@@ -45,7 +45,9 @@ def judge(source: Source, max_boxes: int) -> Judged:
     known = _known_marks(split, marks, by_id, categories, findings)
     named = _named_images(source.document)
     empty = [image["file_name"] for image in images if image["id"] not in named and image["file_name"] not in source.half_read]
-    if images and len(empty) == len(images):
+    if isinstance(source.document, dict) and source.document.get("images") == [] and not source.files:
+        findings += found("no-images", split, ["expected at least one image"])
+    elif images and len(empty) == len(images):
         findings += found("no-boxes", split, [f"{len(images)} images"])
     else:
         findings += found("image-without-boxes", split, empty)
@@ -55,6 +57,8 @@ def judge(source: Source, max_boxes: int) -> Judged:
     boxes = judge_boxes(split, known, by_id)
     findings += boxes.findings
     taken = [mark for mark, good in zip(known, boxes.taken, strict=True) if good]
+    if taken and all(mark.get("iscrowd", 0) for mark in taken):
+        findings += found("all-crowds", split, [f"{len(taken)} boxes"])
     clean = {"images": images, "categories": kinds, "annotations": taken}
     counts = Counter(categories[mark["category_id"]] for mark in known)
     return Judged(
@@ -87,8 +91,11 @@ def judge_together(splits: Sequence[Judged]) -> list[Finding]:
 def _sound_lists(split: str, document: Any, findings: list[Finding]) -> tuple[Entries, Entries, Entries]:
     """Well-formed images, categories and annotations; of two images or categories of one id the first."""
     sound: dict[str, Entries] = {}
+    if not isinstance(document, dict):
+        findings += found("malformed", split, [f"expected an object with {', '.join(annotations.FIELDS)}, got a {type(document).__name__}"])
+        return [], [], []
     for key in annotations.FIELDS:
-        listed = document.get(key) if isinstance(document, dict) else None
+        listed = document.get(key)
         if not isinstance(listed, list):
             findings += found("malformed", split, [f"expected a list under {key!r}"])
             listed = []

@@ -1,6 +1,5 @@
 """`spnas check`: read a data set in its layout, look at every image, judge it, and write what is sound as COCO."""
 
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from spnas_core.data.images import Look
 from spnas_core.data.layouts import open_layout
 from spnas_core.data.looks import Looks
 from spnas_core.data.source import Layout
-from spnas_core.data.to_coco import write_coco
+from spnas_core.data.to_coco import flat_names, write_coco
 from spnas_core.errors import UserError
 
 
@@ -82,7 +81,7 @@ def convert(report: Report, url: str) -> dict[str, tuple[int, int]]:
         images = [image for image in judged.images if image["file_name"] in urls]
         kept = {image["id"] for image in images}
         marks = [mark for mark in judged.document["annotations"] if mark["image_id"] in kept]
-        short = {image["file_name"]: posixpath.basename(image["file_name"]) for image in images}
+        short = flat_names([image["file_name"] for image in images])
         entries = [{**image, "file_name": short[image["file_name"]]} for image in images]
         document = {**judged.document, "images": entries, "annotations": marks}
         made[source.split] = (document, {short[name]: url for name, url in urls.items() if name in short})

@@ -31,7 +31,12 @@ KINDS = {
     "different-categories": Kind(
         "error", "split with other categories", "splits with other categories", "list the same ones in each split"
     ),
+    "missing-split": Kind("error", "split missing that a run needs", "splits missing that a run needs", "give it, by this name"),
+    "no-images": Kind("error", "split without any image", "splits without any image", "there is nothing to learn or to score"),
     "no-boxes": Kind("error", "split without any box", "splits without any box", "there is nothing to learn or to score"),
+    "all-crowds": Kind(
+        "error", "split of crowds alone", "splits of crowds alone", "mark single objects: crowds are neither learnt nor scored"
+    ),
     "zero-area": Kind("error", "box of zero area", "boxes of zero area", "draw them again or remove them; a training leaves them out"),
     "outside": Kind(
         "error", "box outside of its image", "boxes outside of their images", "a training leaves them out; is the image the right one?"
@@ -94,7 +99,6 @@ KINDS = {
     ),
     "similar-image": Kind("note", "image nearly as another in its split", "images nearly as another in their split", "frames of a video?"),
     "image-without-boxes": Kind("note", "image without boxes", "images without boxes", "right if there is nothing on it; else label it"),
-    "missing-split": Kind("note", "split missing that a run needs", "splits missing that a run needs", "give it, by this name"),
     "unlisted-image": Kind("note", "image that no split lists", "images that no split lists", "label them, if they are to count"),
     "rare-category": Kind(
         "note", "category under 1 % of the commonest", "categories under 1 % of the commonest", "label more of it, or merge"

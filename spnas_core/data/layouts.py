@@ -2,7 +2,7 @@
 
     COCO        annotations/instances_SPLIT.json, images as `coco.py` finds them
     Pascal VOC  Annotations/NAME.xml, JPEGImages/, ImageSets/Main/SPLIT.txt (without lists all is train)
-    YOLO        images/SPLIT/ and labels/SPLIT/, or SPLIT/images/ and SPLIT/labels/; names in a YAML file or classes.txt
+    YOLO        images/SPLIT/ and labels/SPLIT/, or SPLIT/images/ and SPLIT/labels/; names of both in a YAML file, or classes.txt
 
 Nothing is judged here but what keeps a file from being read.
 """

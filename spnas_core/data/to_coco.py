@@ -1,9 +1,10 @@
 """A data set written in COCO layout."""
 
 import json
+import posixpath
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ from spnas_core.data import files
 from spnas_core.errors import UserError
 
 Split = tuple[dict[str, Any], dict[str, str]]  # COCO document, and the URL of each of its images by file name
+
+
+def flat_names(names: Iterable[str]) -> dict[str, str]:
+    """Name each of `names` (paths) for one folder: its last part, with the folders above it (sub_1.jpg) where another has that."""
+    flat: dict[str, str] = {}  # path by name
+    for name in names:
+        above, short = posixpath.split(name)
+        while flat.get(short, name) != name:
+            above, last = posixpath.split(above)
+            short = f"{last}_{short}"
+        flat[short] = name
+    return {name: short for short, name in flat.items()}
 
 
 def write_coco(splits: Mapping[str, Split], url: str) -> None:

@@ -2,9 +2,10 @@
 
     DATA/images/SPLIT/*.jpg with DATA/labels/SPLIT/*.txt, or DATA/SPLIT/images/ with DATA/SPLIT/labels/, or images/ with labels/ (all train)
 
+Folders below these are read too. Where a YAML file of DATA names folders under `train`, `val` or `test`, these are the splits.
 A line of a label file is ``class x_centre y_centre width height``, parts of the image in [0, 1], or ``class x y x y x y ...``, a
-polygon, of which the box is taken. Names of the classes are under `names` in a YAML file of DATA, or the lines of classes.txt or obj.names.
-An image without a label file has no boxes. https://docs.ultralytics.com/datasets/detect/
+polygon, of which the box is taken. Names of the classes are under `names` in a YAML file of DATA, or the lines of classes.txt (in DATA
+or with the labels) or obj.names. An image without a label file has no boxes. https://docs.ultralytics.com/datasets/detect/
 """
 
 import math
@@ -12,34 +13,33 @@ import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import yaml
-
-from spnas_core.data import files
+from spnas_core.data import files, yolo_folders
 from spnas_core.data.findings import found
 from spnas_core.data.images import Look
 from spnas_core.data.looks import Looks
 from spnas_core.data.source import SUFFIXES, Layout, Source, marked
 
-USUAL = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}  # folders that others call so
 LARGEST = 1.5  # what is larger is no part of an image, but px
 Line = tuple[int, float, float, float, float]  # class, and xywh in parts of the image
 
 
 def open_yolo(system: Any, root: str, looks: Looks) -> Layout | None:
     """Read a data set in this layout; None where there are no folders of images and labels."""
-    folders = _folders(system, root)
-    if not folders:
+    described = yolo_folders.read_described(system, root)
+    splits = yolo_folders.split_folders(system, root, described)
+    if not splits:
         return None
-    names = _names(system, root)
-    sources = [_source(system, root, split, *pair, looks) for split, pair in folders.items()]
+    names = yolo_folders.class_names(system, root, described, splits)
+    sources = [_source(system, root, split, folders, looks) for split, folders in splits.items()]
     used = {mark["category_id"] for source in sources for mark in source.document["annotations"]}
-    given = list(enumerate(names)) if names else [(number, f"class_{number}") for number in sorted(used)]
+    unnamed = [(number, f"class_{number}") for number in sorted(used)] if not any(names.values()) else []
     for source in sources:
+        given = unnamed or list(enumerate(names[source.split]))
         source.document["categories"] = [{"id": number, "name": name} for number, name in given]
-    findings = found("unnamed-category", "data", [] if names else [name for _, name in given])
-    if ("images", "labels") not in folders.values():  # what lies beside the folders of the splits
-        beside = sorted(files.list_folder(system, files.join(root, "images")))
-        findings += found("unlisted-image", "data", [f"images/{name}" for name in beside if name.lower().endswith(SUFFIXES)])
+    findings = found("unnamed-category", "data", [name for _, name in unnamed])
+    listed = {name for source in sources for name in source.files}
+    beside = sorted(name for name in _files(system, root, "images") if name.lower().endswith(SUFFIXES) and name not in listed)
+    findings += found("unlisted-image", "data", beside)
     return Layout("YOLO", files.full_url(system, root).rstrip("/"), tuple(sources), tuple(findings))
 
 
@@ -69,55 +69,26 @@ def read_lines(text: str, name: str) -> tuple[list[Line], list[str]]:
     return boxes, malformed
 
 
-def _folders(system: Any, root: str) -> dict[str, tuple[str, str]]:
-    """Folders of images and of labels of each split, below the root."""
-    top = {name for name, entry in files.list_folder(system, root).items() if entry["type"] == "directory"}
-    pairs = {}
-    if {"images", "labels"} <= top:
-        inner = {name for name, entry in files.list_folder(system, files.join(root, "images")).items() if entry["type"] == "directory"}
-        pairs = {split: (f"images/{split}", f"labels/{split}") for split in inner} or {"train": ("images", "labels")}
-    else:
-        for split in top:
-            if {"images", "labels"} <= files.list_folder(system, files.join(root, split)).keys():
-                pairs[split] = (f"{split}/images", f"{split}/labels")
-    taken = set(pairs)
-    named = {split if USUAL.get(split, split) in taken else USUAL.get(split, split): pair for split, pair in sorted(pairs.items())}
-    usual = [split for split in ("train", "val", "test") if split in named]
-    return {split: named[split] for split in (*usual, *(name for name in named if name not in usual))}
+def _files(system: Any, root: str, folder: str) -> dict[str, str]:
+    """URL of every file in a folder and in those below it that are not hidden, by its path below the root."""
+    top = f"{root.strip('/')}/"
+    inner = {path.strip("/").removeprefix(top): path for path in files.find(system, files.join(root, folder))}
+    return {name: files.full_url(system, path) for name, path in sorted(inner.items()) if "/." not in name}
 
 
-def _names(system: Any, root: str) -> list[str]:
-    """Names of the classes 0, 1, ...; empty where no file says them."""
-    for name in sorted(files.list_folder(system, root)):
-        if name.endswith((".yaml", ".yml")):
-            try:
-                document = yaml.safe_load(files.read(system, files.join(root, name)))
-            except (yaml.YAMLError, ValueError):
-                continue
-            names = document.get("names") if isinstance(document, dict) else None
-            if isinstance(names, dict) and set(names) == set(range(len(names))):
-                names = [names[number] for number in range(len(names))]
-            if isinstance(names, list) and names:
-                return [str(one) for one in names]
-        elif name in ("classes.txt", "obj.names"):
-            return files.read(system, files.join(root, name)).decode(errors="replace").strip().splitlines()
-    return []
-
-
-def _source(system: Any, root: str, split: str, pictures: str, labels: str, looks: Looks) -> Source:
-    listing = files.list_folder(system, files.join(root, pictures))
-    names = sorted(name for name, entry in listing.items() if entry["type"] == "file" and name.lower().endswith(SUFFIXES))
-    urls = {name: files.full_url(system, listing[name]["name"]) for name in names}
-    texts = {name for name in files.list_folder(system, files.join(root, labels)) if name.endswith(".txt")}
-    wanted = {name: f"{posixpath.splitext(name)[0]}.txt" for name in names}
+def _source(system: Any, root: str, split: str, folders: tuple[str, ...], looks: Looks) -> Source:
+    pictures = {name: url for folder in folders for name, url in _files(system, root, folder).items()}
+    labels = {name: url for folder in folders for name, url in _files(system, root, yolo_folders.label_place(folder)).items()}
+    urls = {name: url for name, url in pictures.items() if name.lower().endswith(SUFFIXES)}
+    wanted = {name: f"{posixpath.splitext(yolo_folders.label_place(name))[0]}.txt" for name in urls}
 
     def read(name: str) -> tuple[list[Line], list[str]]:
-        if wanted[name] not in texts:
+        if wanted[name] not in labels and wanted[name] not in pictures:
             return [], []
-        return read_lines(files.read(system, files.join(root, labels, wanted[name])).decode(errors="replace"), f"{labels}/{wanted[name]}")
+        return read_lines(files.read(system, files.join(root, wanted[name])).decode(errors="replace"), wanted[name])
 
     with ThreadPoolExecutor(16, thread_name_prefix="spnas-read") as pool:
-        pages = dict(zip(names, pool.map(read, names), strict=True))
+        pages = dict(zip(urls, pool.map(read, urls), strict=True))
     seen = looks.at(urls.values())
     entries: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
@@ -125,12 +96,12 @@ def _source(system: Any, root: str, split: str, pictures: str, labels: str, look
         picture = seen[urls[name]]
         if isinstance(picture, Look):
             width, height = picture.size
-            entries.append({"id": image_id, "file_name": f"{pictures}/{name}", "width": width, "height": height})
+            entries.append({"id": image_id, "file_name": name, "width": width, "height": height})
             for label, x, y, w, h in boxes:
                 marks.append(marked(len(marks) + 1, image_id, label, (x * width, y * height, w * width, h * height)))
     findings = found("malformed", split, [text for _, malformed in pages.values() for text in malformed])
-    orphans = sorted(texts - set(wanted.values()) - {"classes.txt"})
-    findings += found("missing-image-of-label", split, [f"{labels}/{name}" for name in orphans])
-    places: dict[str, str | None] = {f"{pictures}/{name}": url for name, url in urls.items()}
-    half_read = frozenset(f"{pictures}/{name}" for name, (_, malformed) in pages.items() if malformed)
-    return Source(split, {"images": entries, "annotations": marks, "categories": []}, places, tuple(findings), half_read)
+    texts = {name for name in labels if name.endswith(".txt") and posixpath.basename(name) != "classes.txt"}
+    findings += found("missing-image-of-label", split, sorted(texts - set(wanted.values())))
+    half_read = frozenset(name for name, (_, malformed) in pages.items() if malformed)
+    document = {"images": entries, "annotations": marks, "categories": []}
+    return Source(split, document, dict(urls), tuple(findings), half_read)
