@@ -34,6 +34,8 @@ def lively(net: FasterRCNN, seed: int = 0) -> Weights:
         elif name.startswith(("rpn", "head")):
             gain = {"rpn.score": 1.0, "rpn.delta": 0.3}.get(name.removesuffix(".weight"), 3.0 if ".score" in name else 1.4)
             weights[name] = normal(gain / array[0].size ** 0.5, array.shape)
+        else:
+            weights[name] = normal((2 / array[0].size) ** 0.5, array.shape)
     set_weights(net, weights)
     maps = net.set_train(False).features(Tensor(inputs((75, 101))[0][:1]))
     for level, one in enumerate(maps[:-1]):
