@@ -345,7 +345,7 @@ def test_the_whole_study_interrupted_again_and_again_ends_as_one_left_alone(
     def baselines(store: Path, log: str) -> Command:
         monkeypatch.setenv("STUDY_STORE", str(store))
         words = ["baselines", settings, "--data", str(tiny_data), "--store", str(store), "--seeds", "2", "--json"]
-        return Command(words, tmp_path / log)
+        return Command(words, tmp_path / f"{log}.log")
 
     settings = tiny_settings(tmp_path, fine_tune=40, serial=20, parallel=20, full_train=10)
     status, out = baselines(tmp_path / "alone", "alone").end()
