@@ -280,7 +280,7 @@ class Command:
             time.sleep(0.05)
 
     def end(self) -> tuple[int, str]:
-        out, _ = self.process.communicate(timeout=300)
+        out, _ = self.process.communicate(timeout=900)
         return self.process.returncode, out
 
 
