@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +271,9 @@ class Command:
         self.log = log
         with log.open("wb") as errors:
             quiet = {"stdout": subprocess.PIPE, "stderr": errors, "text": True}
-            self.process = subprocess.Popen([sys.executable, "-m", "flows.cli", "study", *words], start_new_session=True, **quiet)
+            heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts behind it ignore Ctrl-C
+            command = [sys.executable, "-m", "flows.cli", "study", *words]
+            self.process = subprocess.Popen(command, start_new_session=True, preexec_fn=heed, **quiet)
 
     def wait_for(self, text: str, times: int = 1) -> None:
         end = time.monotonic() + 120
@@ -347,7 +350,7 @@ def test_the_whole_study_interrupted_again_and_again_ends_as_one_left_alone(
         words = ["baselines", settings, "--data", str(tiny_data), "--store", str(store), "--seeds", "2", "--json"]
         return Command(words, tmp_path / f"{log}.log")
 
-    settings = tiny_settings(tmp_path, fine_tune=40, serial=20, parallel=20, full_train=10)
+    settings = tiny_settings(tmp_path, fine_tune=20, serial=10, parallel=10, full_train=6)
     status, out = baselines(tmp_path / "alone", "alone").end()
     assert status == 0
     alone = json.loads(out)
