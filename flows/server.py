@@ -7,7 +7,7 @@ from typing import Any
 from prefect.server.api.server import SubprocessASGIServer
 
 # Waits for the end of its standard input, that is of the process that holds the other side, and then ends the server.
-WATCH = 'read -r pid; cat >/dev/null; ps -p "$pid" -o args= | grep -q prefect.server && kill -9 "$pid"'
+WATCH = 'read -r pid; cat >/dev/null; ps -ww -p "$pid" -o args= | grep -q prefect.server && kill -9 "$pid"'
 
 
 class WatchedServer(SubprocessASGIServer):
