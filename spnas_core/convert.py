@@ -19,6 +19,7 @@ from spnas_core.models.classifier import Classifier
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
 from spnas_core.settings import Detector
+from spnas_core.store.storage import Storage
 from spnas_core.transfer import Audit
 from spnas_core.weights.checkpoint import FILE, open_checkpoint, our_weights, read_checkpoint
 from spnas_core.weights.model_folder import MODEL, norm_epsilon, read_model
@@ -76,8 +77,17 @@ def convert(
 
 def publish(converted: Converted, url: str) -> None:
     """Write the files to a folder at any fsspec URL."""
-    for name, content in converted.files.items():
-        files.write(f"{url.rstrip('/')}/{name}", content, "--out")
+    write_files(converted.files, url)
+
+
+def write_files(contents: dict[str, bytes], url: str) -> None:
+    """Write files, each whole or not at all, to a folder at any fsspec URL; UserError where that is no place for one."""
+    try:
+        target = Storage(url)
+        for name, content in contents.items():
+            target.write(name, content)
+    except OSError as error:
+        raise UserError(f"--out: expected a place for a folder, got {url}: {error}") from error
 
 
 def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> Detector:

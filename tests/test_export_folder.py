@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from spnas_core import arch as architecture
 from spnas_core.data import coco
+from spnas_core.errors import UserError
 from spnas_core.export.folder import export, publish
 from spnas_core.export.shipped.detect import soft_nms
 from spnas_core.jobs import evaluate
@@ -137,6 +138,9 @@ def test_a_training_s_artifact_from_a_store_to_a_url(model: Path, tmp_path: Path
     assert (status, error) == (2, f"spnas: {model}: expected a new or empty folder for the export, got one with model.json\n")
     status, _, error = spnas("export", model, "--format", "torchvision", "--out", f"{model}/model.json")
     assert (status, error) == (2, f"spnas: {model}/model.json: expected a new or empty folder for the export, got a file\n")
+    (Path(model).parent / "note.txt").write_text("kept")
+    with pytest.raises(UserError, match=r"^--out: expected a place for a folder, got .*note\.txt/below"):
+        publish({"a": b"a"}, f"{Path(model).parent}/note.txt/below")
 
 
 TORCH = """

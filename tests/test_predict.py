@@ -115,12 +115,13 @@ def test_predict_takes_no_place_but_that_of_an_earlier_picture(model: Path, tmp_
     for folder in (photo.parent, other.parent, tmp_path / "link", tmp_path / "b" / ".." / "a"):
         with pytest.raises(UserError, match=r"expected a folder without .*photo\.png"):
             predict(str(model), [str(photo)], str(folder), 0.0)
-    for _ in range(2):
-        predict(str(model), [str(photo)], str(out), 0.0)
+    second = shutil.copy(photo, tmp_path / "b" / "second.png")
+    for image in (photo, second, photo):  # the detections.json of the second says nothing of the first
+        predict(str(model), [str(image)], f"{out}/", 0.0)
     with pytest.raises(UserError, match=r"expected a folder without .*photo\.png"):
         predict(str(model), [str(out / "photo.png")], str(out), 0.0)
-    (out / "detections.json").write_text("{")
-    with pytest.raises(UserError, match="of an earlier prediction, or none"):
+    (out / "photo.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"expected a folder without .*photo\.png"):
         predict(str(model), [str(photo)], str(out), 0.0)
     with pytest.raises(UserError, match="--out: expected a folder, got a file"):
         predict(str(model), [str(photo)], str(other), 0.0)

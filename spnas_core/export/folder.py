@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from spnas_core import arch as architecture
 from spnas_core import search
-from spnas_core.convert import check_parts
+from spnas_core.convert import check_parts, write_files
 from spnas_core.data import files as places
 from spnas_core.errors import UserError
 from spnas_core.export.card import readme
@@ -45,8 +45,7 @@ def export(model: str, form: Format) -> dict[str, bytes]:
 def publish(files: dict[str, bytes], url: str) -> None:
     """Write the files to a new folder at any fsspec URL; UserError for one in which something lies, such as a model."""
     check_empty(url)
-    for name, content in files.items():
-        places.write(f"{url.rstrip('/')}/{name}", content, "--out")
+    write_files(files, url)
 
 
 def check_empty(url: str) -> None:

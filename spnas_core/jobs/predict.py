@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from spnas_core.data import files, images, loader
 from spnas_core.data.inputs import find_images
@@ -22,6 +23,7 @@ from spnas_core.jobs import evaluate
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075")
 RECORDS, RESULTS = "detections.json", "results.json"
 THREADS = 2
+SOFTWARE = "spnas predict"  # in every picture, by the keyword of the PNG specification
 
 
 @dataclass
@@ -45,7 +47,8 @@ def predict(model: str, words: list[str], out: str, threshold: float) -> list[di
 
     UserError: no such model, nothing that is named, two images of one name, a picture in whose place lies what no prediction has drawn.
     """
-    names = find_images(words)
+    names, out, mark = find_images(words), out.rstrip("/"), PngInfo()
+    mark.add_text("Software", SOFTWARE)
     targets = _targets(names, out)
     _check_places(names, list(targets.values()), out)
     net, card = evaluate.open_model(model)
@@ -63,7 +66,7 @@ def predict(model: str, words: list[str], out: str, threshold: float) -> list[di
             own = [one for one in kept if one["image_id"] == picture.number]
             objects = [_record(one, categories) for one in own]
             target, drawn = targets[picture.name], io.BytesIO()
-            draw(picture.pixels, objects, list(categories.values())).save(drawn, "PNG")
+            draw(picture.pixels, objects, list(categories.values())).save(drawn, "PNG", pnginfo=mark)
             files.write(target, drawn.getvalue(), "--out")
             records.append({"image": picture.name, "picture": target, "objects": objects})
             results += [{**one, "file_name": picture.name} for one in own]
@@ -74,20 +77,24 @@ def predict(model: str, words: list[str], out: str, threshold: float) -> list[di
 
 def _check_places(names: list[str], targets: list[str], out: str) -> None:
     """UserError where a picture would take the place of an image to look at, or of any file that no earlier prediction has drawn."""
-    system, path = files.open_url(out)
-    if files.kind(system, path) == "file":
+    if files.kind(*files.open_url(out)) == "file":
         raise UserError(f"--out: expected a folder, got a file: {out}")
-    drawn: set[str] = set()
-    if files.kind(system, files.join(path, RECORDS)):
-        try:
-            drawn = {_place(one["picture"]) for one in json.loads(files.read(system, files.join(path, RECORDS))) if "picture" in one}
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"--out {out}: expected the {RECORDS} of an earlier prediction, or none, got another file: {error}") from error
     looked_at = {_place(name) for name in names}
     for target in targets:
-        place = _place(target)
-        if place in looked_at or (place not in drawn and files.kind(*files.open_url(target))):
+        if _place(target) in looked_at or not _may_be_drawn_over(target):
             raise UserError(f"--out {out}: expected a folder without {target}, in whose place a picture would be drawn")
+
+
+def _may_be_drawn_over(url: str) -> bool:
+    """Whether nothing is there, or a picture of an earlier prediction, which says so itself."""
+    system, path = files.open_url(url)
+    if files.kind(system, path) is None:
+        return True
+    try:
+        with Image.open(io.BytesIO(files.read(system, path))) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (UnidentifiedImageError, IsADirectoryError, Image.DecompressionBombError):
+        return False
 
 
 def _place(url: str) -> str:
