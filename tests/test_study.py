@@ -360,7 +360,7 @@ def test_the_whole_study_interrupted_again_and_again_ends_as_one_left_alone(
             (signal.SIGINT, "serial r1 c2"),
             (signal.SIGTERM, "parallel"),
             (signal.SIGKILL, "start s0"),
-            (signal.SIGTERM, "serial r2 c1"),
+            (signal.SIGTERM, "study: random search, seed 1"),
             (signal.SIGINT, "final SP-NAS, seed 1: done"),
         ]
     ):
