@@ -9,7 +9,7 @@ them is grey, so that the picture is legible on light and on dark pages.
 from pathlib import Path
 
 from spnas_core.arch import Arch, Block, blocks, parse
-from spnas_core.lineage import lineage
+from spnas_core.weights.lineage import lineage
 
 WIDTH, HEIGHT = 1000, 424
 CARD_W, CARD_H, GAP, TOP, LEFT = 180, 300, 20, 36, 10

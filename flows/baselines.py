@@ -11,16 +11,16 @@ import numpy as np
 from flows.spnas import search
 from spnas_core.job import Job, TrainJob, digest
 from spnas_core.jobs.progress import log_line
-from spnas_core.ledger import Stage, Trial, ranked, winner
-from spnas_core.plan import Plan, short, trained
-from spnas_core.search import Proposal, propose_parallel
-from spnas_core.settings import Recipe
-from spnas_core.stages import enter
+from spnas_core.run.candidates import Round, train_jobs
+from spnas_core.run.plan import Plan, short, trained
+from spnas_core.run.record import ended_trial
+from spnas_core.search.ledger import SearchStage, Trial, ranked, winner
+from spnas_core.search.propose import Proposal, propose_parallel
+from spnas_core.settings.training import Recipe
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.arms import METHODS, Method, Outcome, deal, epochs_of, lasting, propose_children, search_epochs
+from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, lasting, propose_children, search_epochs
 from spnas_core.study.studies import Study
-from tasks.candidates import train_candidates
-from tasks.jobs import Site, completed, run_jobs
+from tasks.jobs import Executor, completed
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,24 @@ class Searched:
     others: tuple[str, ...] = ()
 
 
-def compare(asked: Study, site: Site) -> list[Outcome]:
+def compare(asked: Study, executor: Executor) -> list[Outcome]:
     """Search with every method and seed, train what each chose by the final recipe, and score it on the test split."""
-    _completed(site, [(f"fine_tune s{p.settings.seed}", start_training(p, p.settings.fine_tune)) for p in asked.plans])
-    spnas = [sp_nas(plan, site) for plan in asked.plans]
-    start, scratch = without_inheritance(spnas, site)
-    return conclude({"start": start, "scratch": scratch, "random": [random_search(one, site) for one in spnas], "spnas": spnas}, site)
+    _completed(executor, [(f"fine_tune s{p.settings.seed}", start_training(p, p.settings.fine_tune)) for p in asked.plans])
+    spnas = [sp_nas(plan, executor) for plan in asked.plans]
+    start, scratch = without_inheritance(spnas, executor)
+    random = [random_search(one, executor) for one in spnas]
+    return conclude({"start": start, "scratch": scratch, "random": random, "spnas": spnas}, executor)
 
 
-def sp_nas(plan: Plan, site: Site) -> Searched:
+def sp_nas(plan: Plan, executor: Executor) -> Searched:
     """Search as a run does."""
     log_line(f"study: SP-NAS, seed {plan.settings.seed}")
-    stage = search(plan, site)
+    stage = search(plan, executor)
     others = tuple(f"reignite/{weights.digest}" for weights in stage.reignited.values())
     return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), others)
 
 
-def without_inheritance(spnas: Sequence[Searched], site: Site) -> tuple[list[Searched], list[Searched]]:
+def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[list[Searched], list[Searched]]:
     """Spend the epochs of SP-NAS on the start net alone; and on the start net and children of it, all trained from scratch like it."""
     log_line("study: the start net, trained longer, and random nets from scratch")
     longer, scratch = [], []
@@ -61,8 +62,8 @@ def without_inheritance(spnas: Sequence[Searched], site: Site) -> tuple[list[Sea
         jobs = [from_scratch(plan, child, lasting(recipe, epochs)) for child, epochs in children]
         scratch.append([(f"scratch s{seed} {short(job.arch)}", job) for job in jobs])
     work = [*longer, *(child for children in scratch for child in children)]
-    ended = run_jobs(site, work)
-    trials = {digest(job): enter("serial", 1, n, None, job, end) for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))}
+    ended = executor.do(work)
+    trials = {digest(job): ended_trial("serial", 1, n, None, job, end) for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))}
     alone = [Searched(one.plan, [trials[digest(job)]], epochs_of([job])) for one, (_, job) in zip(spnas, longer, strict=True)]
     many = []
     for one, children in zip(spnas, scratch, strict=True):
@@ -72,7 +73,7 @@ def without_inheritance(spnas: Sequence[Searched], site: Site) -> tuple[list[Sea
     return alone, many
 
 
-def random_search(spnas: Searched, site: Site) -> Searched:
+def random_search(spnas: Searched, executor: Executor) -> Searched:
     """Spend the epochs of SP-NAS on children of uniformly drawn parents, by the same operators, in rounds of the same size, inherited.
 
     It ends with as many parallel candidates as SP-NAS; what that spent on reignitions goes to more serial ones.
@@ -81,9 +82,9 @@ def random_search(spnas: Searched, site: Site) -> Searched:
     log_line(f"study: random search, seed {settings.seed}")
     ledger, number, jobs = list(spnas.ledger[:1]), 0, [start_training(plan, settings.fine_tune)]
 
-    def train(stage: Stage, place: int, children: Sequence[Proposal], recipes: Sequence[Recipe]) -> None:
+    def train(stage: SearchStage, place: int, children: Sequence[Proposal], recipes: Sequence[Recipe]) -> None:
         work = [plan.short_training(recipe, child, {}) for child, recipe in zip(children, recipes, strict=False)]
-        ledger.extend(train_candidates(plan, site, stage, place, work, None))
+        ledger.extend(train_jobs(plan, executor, Round(stage, place), work))
         jobs.extend(job for job, _ in work)
 
     parallel = [trial for trial in spnas.ledger if trial.stage == "parallel"]
@@ -104,14 +105,14 @@ def random_search(spnas: Searched, site: Site) -> Searched:
     return Searched(plan, ledger, epochs_of(jobs))
 
 
-def conclude(found: dict[Method, list[Searched]], site: Site) -> list[Outcome]:
+def conclude(found: dict[Method, list[Searched]], executor: Executor) -> list[Outcome]:
     """Train the net that each method chose by its score on val to its end, going on from its weights, and score it on the test split."""
     all_found = [(method, one, winner(one.ledger, one.plan.settings.objectives)) for method, ones in found.items() for one in ones]
     jobs = [final_training(one.plan, chosen) for _, one, chosen in all_found]
     labels = [f"{METHODS[method]}, seed {one.plan.settings.seed}" for method, one, _ in all_found]
-    finals = _completed(site, [(f"final {label}", job) for label, job in zip(labels, jobs, strict=True)])
+    finals = _completed(executor, [(f"final {label}", job) for label, job in zip(labels, jobs, strict=True)])
     tests = [one.plan.evaluate(job, final.digest, "test") for (_, one, _), job, final in zip(all_found, jobs, finals, strict=True)]
-    scored = _completed(site, [(f"test {label}", job) for label, job in zip(labels, tests, strict=True)])
+    scored = _completed(executor, [(f"test {label}", job) for label, job in zip(labels, tests, strict=True)])
     outcomes = []
     for (method, one, chosen), final, test in zip(all_found, finals, scored, strict=True):
         trainings = [one.plan.store.find(*name.split("/")) for name in (*(f"train/{trial.digest}" for trial in one.ledger), *one.others)]
@@ -149,8 +150,8 @@ def final_training(plan: Plan, trial: Trial) -> TrainJob:
     return plan.train(trial.arch, trial.detector(plan.settings.detector), plan.settings.full_train, (trained(trial),))
 
 
-def _completed(site: Site, work: Sequence[tuple[str, Job]]) -> list[Manifest]:
+def _completed(executor: Executor, work: Sequence[tuple[str, Job]]) -> list[Manifest]:
     """Run jobs, equal ones once, and return the manifests of all; a failure is raised."""
     distinct = {digest(job): (label, job) for label, job in work}
-    manifests = dict(zip(distinct, completed(site, list(distinct.values())), strict=True))
+    manifests = dict(zip(distinct, completed(executor, list(distinct.values())), strict=True))
     return [manifests[digest(job)] for _, job in work]

@@ -31,10 +31,11 @@ from spnas_core.data import coco, images
 from spnas_core.data.demo import DIGITS, make_demo
 from spnas_core.data.loader import steps_per_epoch
 from spnas_core.job import TrainJob
-from spnas_core.jobs import evaluate, runner, start
+from spnas_core.jobs import evaluate, initial_weights, runner
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep
-from spnas_core.settings import Detector, Recipe
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
 
 Measured = Iterator[tuple[str, float]]
 PEER = {"inference_1_image": "infer_1_image_s", "train_step": "train_step_s"}
@@ -53,7 +54,7 @@ class Net:
 
 def nets() -> dict[str, Net]:
     """Return the demo's start net, and the net whose speed is compared with torchvision's."""
-    demo = presets.load("demo")
+    demo = presets.load_preset("demo")
     large = Detector(image_size=(512, 512), norm="frozen", frozen_stages=2, max_boxes=8)
     return {
         "demo": Net(demo.arch, demo.detector, demo.fine_tune, len(DIGITS)),
@@ -74,7 +75,7 @@ def timed(call: Callable[[], Any], repeat: int) -> float:
     return statistics.median(once(call) for _ in range(repeat))
 
 
-def measure(net: Net, repeat: int) -> Measured:
+def measure_net(net: Net, repeat: int) -> Measured:
     """Seconds of building, compiling, inference and evaluation of one image, the first and a later training step, and decoding.
 
     Inference comes first, as in the peer's program: after a training the memory is in pieces, and all is slower.
@@ -83,7 +84,7 @@ def measure(net: Net, repeat: int) -> Measured:
     built: list[FasterRCNN] = []
     yield "build", once(lambda: built.append(FasterRCNN(arch, settings, net.classes)))
     detector = built[0]
-    start.freeze(detector, arch, settings)
+    initial_weights.freeze(detector, arch, settings)
     rng = np.random.default_rng(0)
     height, width = settings.image_size
     pictures = rng.standard_normal((batch, 3, height, width), dtype=np.float32)
@@ -99,7 +100,7 @@ def measure(net: Net, repeat: int) -> Measured:
     many = evaluate.batch_size(settings.image_size)
     whole = Tensor(np.repeat(pictures[:1], many, 0)), Tensor(np.repeat(sizes[:1], many, 0))
     yield "evaluation_per_image", timed(lambda: detector(*whole)[0].asnumpy(), repeat) / many
-    decay = start.decays(detector, net.recipe.weight_decay, net.recipe.decay_norm_and_bias)
+    decay = initial_weights.decays(detector, net.recipe.weight_decay, net.recipe.decay_norm_and_bias)
     step = TrainStep(detector, net.recipe.momentum, decay, net.recipe.clip_norm).set_train()
     yield "train_compile", once(lambda: step.compile(*inputs))
     yield "train_first_step", once(lambda: step(*inputs).asnumpy())
@@ -108,7 +109,7 @@ def measure(net: Net, repeat: int) -> Measured:
         file.write(_photo(rng))
         file.flush()
         path = Path(file.name)
-        yield "decoding_1_image", timed(lambda: images.normalise(*images.letterbox(images.decode(path), (height, width))[:2]), repeat)
+        yield "decoding_1_image", timed(lambda: images.normalise(*images.letterbox(images.decode_image(path), (height, width))[:2]), repeat)
 
 
 def _photo(rng: np.random.Generator) -> bytes:
@@ -131,7 +132,7 @@ def measure_jobs(net: Net, step: float, threads: int) -> Measured:
         steps = steps_per_epoch(len(coco.open_split(data, "train").samples), net.recipe.batch)
         recipe = net.recipe.model_copy(update={"epochs": 1})
         for seed, name in enumerate(("job_outside_steps", "job_outside_steps_again")):
-            job = TrainJob(arch=net.arch, detector=net.settings, recipe=recipe, data=coco.describe(data), seed=seed)
+            job = TrainJob(arch=net.arch, detector=net.settings, recipe=recipe, data=coco.data_of(data), seed=seed)
             yield name, once(lambda job=job: runner.run_job(job, f"{folder}/store", threads=threads)) - steps * step
 
 
@@ -142,7 +143,7 @@ def ask_peer(command: str, size: tuple[int, int]) -> dict[str, float]:
     return {ours: float(answer[theirs]) for ours, theirs in PEER.items()}
 
 
-def show(name: str, measured: Measured, threads: int, peer: dict[str, float]) -> dict[str, float]:
+def print_figures(name: str, measured: Measured, threads: int, peer: dict[str, float]) -> dict[str, float]:
     """Print each figure as soon as it is there, beside the peer's where there is one; returns them all."""
     found: dict[str, float] = {}
     for what, seconds in measured:
@@ -168,9 +169,9 @@ def main() -> None:
             continue
         demo = name == "demo"
         peer = ask_peer(options.peer, net.settings.image_size) if options.peer and not demo else {}
-        found = show(name, measure(net, options.repeat), options.threads, peer)
+        found = print_figures(name, measure_net(net, options.repeat), options.threads, peer)
         if demo:
-            show(name, measure_jobs(net, found["train_step"], options.threads), options.threads, {})
+            print_figures(name, measure_jobs(net, found["train_step"], options.threads), options.threads, {})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tasks.devices import VARIABLE, devices_here, free_devices
 
 
 @flow(name="spnas-job", flow_run_name="{label}")
-def run_job(
+def run_pool_job(
     job: Job,
     store: StoreUrl,
     label: str = "job",
@@ -43,7 +43,7 @@ def run_job(
         checkpoint_seconds: Time between two checkpoints of a training.
         lease_seconds: When this host has not been heard of for so long, the job goes on elsewhere.
     """
-    stopped = threading.Event()
+    stopped, group = threading.Event(), runner.JobGroup()
 
     def work() -> Manifest:
         devices = devices_here()
@@ -59,6 +59,7 @@ def run_job(
             checkpoint_seconds=checkpoint_seconds,
             memory_gb=memory_gb,
             lease=Lease.of(lease_seconds),
+            group=group,
         )
 
     with ThreadPoolExecutor(1) as thread:
@@ -69,6 +70,6 @@ def run_job(
             return pool.failed(error)
         except BaseException:  # it is cancelled, among others: the job saves a checkpoint
             stopped.set()
-            runner.stop_all(runner.GRACE)
+            group.stop(runner.GRACE)
             raise
     return f"{job.kind}/{digest(job)}"

@@ -16,14 +16,14 @@ from pydantic import Field, ValidationError
 
 from flows import presets
 from flows.parameters import DataUrl, Preset, StoreUrl
-from spnas_core.config import STAGE_NAMES, Run
 from spnas_core.data import coco, files
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.jobs.progress import log_line
-from spnas_core.ledger import winner
-from spnas_core.plan import has_test
-from spnas_core.settings import Settings
-from spnas_core.stages import KEYS, read_stage
+from spnas_core.run.plan import has_test
+from spnas_core.run.record import KEYS, read_stage
+from spnas_core.search.ledger import winner
+from spnas_core.settings.base import Settings
+from spnas_core.settings.run import STAGE_NAMES, Run
 from spnas_core.store.artifacts import Store
 
 SEARCH, TROUBLE = "spnas/full", "not looked at"
@@ -36,7 +36,7 @@ class DataSet(Settings):
     settings: Preset | Run | None = Field(None, description="preset or settings of its searches; those of the watch where there are none")
 
 
-class Seen(Settings):
+class _Seen(Settings):
     """What the store has of a data set: the fingerprint that was last searched on, the run, and the runs before."""
 
     url: str
@@ -87,20 +87,20 @@ def data_sets(prefix: str) -> list[str]:
     """URLs of the folders right in `prefix` that are in COCO layout, sorted."""
     system, root = files.open_url(prefix)
     folders = sorted(files.list_folder(system, root))
-    layout = [name for name in folders if "instances_train.json" in files.list_folder(system, files.join(root, name, "annotations"))]
-    return [files.full_url(system, files.join(root, name)) for name in layout]
+    layout = [name for name in folders if "instances_train.json" in files.list_folder(system, files.join_path(root, name, "annotations"))]
+    return [files.url_of(system, files.join_path(root, name)) for name in layout]
 
 
 def _look(store: Store, one: DataSet, settings: Run | str, warm: bool) -> str:
     """Start a search on a data set, where its fingerprint is not the one that was last searched on, and say what was found."""
     given = one.settings or settings
-    run = presets.load(given) if isinstance(given, str) else given
+    run = presets.load_preset(given) if isinstance(given, str) else given
     splits = [coco.open_split(one.url, split) for split in ("train", "val", *(("test",) if has_test(one.url) else ()))]
-    fingerprint = coco.fingerprint(splits, run.fingerprint == "full", run.threads)
+    fingerprint = coco.fingerprint_splits(splits, run.fingerprint == "full", run.threads)
     slug = re.sub(r"[^a-z0-9]+", "-", one.url.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"
     path = f"watch/{slug}-{hashlib.sha256(one.url.encode()).hexdigest()[:8]}.json"
     try:
-        seen = Seen.model_validate_json(store.read(path))
+        seen = _Seen.model_validate_json(store.read(path))
     except FileNotFoundError:
         seen = None
     if seen and seen.fingerprint == fingerprint:
@@ -110,7 +110,7 @@ def _look(store: Store, one: DataSet, settings: Run | str, warm: bool) -> str:
     if warm:
         run, origin = _warm(store, run, runs)
     started = _start(run, one.url, store.url, name, runs.count(name))
-    store.write(path, Seen(url=one.url, fingerprint=fingerprint, run=name, before=runs).model_dump_json(indent=1).encode())
+    store.write(path, _Seen(url=one.url, fingerprint=fingerprint, run=name, before=runs).model_dump_json(indent=1).encode())
     return f"{'changed' if seen else 'new'}: run {name} is started{origin} ({started.id})"
 
 

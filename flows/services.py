@@ -22,8 +22,8 @@ from spnas_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent  # where prefect.yaml lies
 SERVER, FLOWS, JOBS = PARTS = "server", "spnas", "spnas-devices"  # the two last are work pools
-PATIENCE = 180.0  # s, for the server's answer: it makes its database first
-GRACE = 40.0  # s, for runs that are stopped: their jobs save a checkpoint
+_PATIENCE = 180.0  # s, for the server's answer: it makes its database first
+_GRACE = 40.0  # s, for runs that are stopped: their jobs save a checkpoint
 PREFECT = (sys.executable, "-m", "prefect")
 _started: list["subprocess.Popen[bytes]"] = []  # an object that goes away would warn that its process lives on
 
@@ -65,7 +65,7 @@ def start_server(folder: Path, port: int) -> str:
         if _answers(url):
             raise UserError(f"port {port}: expected a free one, but something answers there; another: make prefect-up PREFECT_PORT=4201")
         _start(folder, SERVER, ("server", "start", "--host", "127.0.0.1", "--port", str(port)), url)
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + _PATIENCE
     while not _answers(url):
         if not running(folder, SERVER) or time.monotonic() > end:
             log = (folder / f"{SERVER}.log").read_text(errors="replace")
@@ -93,7 +93,7 @@ def deploy(folder: Path, url: str) -> None:
             else:
                 client.create_automation(automation)
     store = os.environ.get("SPNAS_STORE") or (ROOT / "spnas-store").as_uri()  # of the watch over data sets (prefect.yaml)
-    command, environment = [*PREFECT, "--no-prompt", "deploy", "--all"], {**variables(folder, url), "SPNAS_STORE": store}
+    command, environment = [*PREFECT, "--no-prompt", "deploy", "--all"], {**prefect_variables(folder, url), "SPNAS_STORE": store}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     if done.returncode:
         raise UserError(_with_tail("prefect deploy: expected it to work, got:", done.stdout + done.stderr))
@@ -128,7 +128,7 @@ def running(folder: Path, name: str) -> psutil.Process | None:
         return None
 
 
-def variables(folder: Path, url: str) -> dict[str, str]:
+def prefect_variables(folder: Path, url: str) -> dict[str, str]:
     """Environment of what belongs to the server at `url`."""
     return {
         **os.environ,
@@ -144,7 +144,7 @@ def _start(folder: Path, name: str, command: Sequence[str], url: str) -> None:
     """Start `prefect` with `command` in a session of its own, and note its process id."""
     with (folder / f"{name}.log").open("ab") as log:
         quiet = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        process = subprocess.Popen([*PREFECT, *command], cwd=ROOT, env=variables(folder, url), start_new_session=True, **quiet)
+        process = subprocess.Popen([*PREFECT, *command], cwd=ROOT, env=prefect_variables(folder, url), start_new_session=True, **quiet)
     _started.append(process)
     (folder / f"{name}.pid").write_text(str(process.pid))
     with contextlib.suppress(psutil.Error):  # it has ended already
@@ -165,7 +165,7 @@ def _stop(processes: Sequence[psutil.Process]) -> None:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 ask(process)
-        _, processes = psutil.wait_procs(processes, timeout=GRACE)
+        _, processes = psutil.wait_procs(processes, timeout=_GRACE)
 
 
 def _with_tail(message: str, log: str) -> str:

@@ -10,52 +10,51 @@ from typing import Any
 from prefect import flow
 
 from flows.baselines import compare, final_training, from_scratch
-from flows.spnas import fine_tune
-from spnas_core.config import Run
 from spnas_core.jobs.progress import log_line
-from spnas_core.ledger import ranked
-from spnas_core.plan import Plan, short
-from spnas_core.search import Proposal
+from spnas_core.run.candidates import Round, train_jobs
+from spnas_core.run.plan import Plan, short
+from spnas_core.search.ledger import ranked
+from spnas_core.search.propose import Proposal
+from spnas_core.settings.run import Run
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.arms import Arrival, Forecast, arrival, lasting, propose_children, training_seconds
-from spnas_core.study.studies import Kind, Study, find_entries, open_study, publish_entries, publish_report
-from tasks.candidates import train_candidates
-from tasks.jobs import Site, completed
+from spnas_core.study.methods import Arrival, Forecast, arrival, lasting, propose_children, training_seconds
+from spnas_core.study.studies import Study, StudyKind, find_entries, open_study, publish_entries, publish_report
+from tasks.jobs import Executor, completed
 from tasks.stages import run_stage
 
 LENGTHS = (2, 4, 8)  # of the trainings from scratch that look for a child's AP50, in lengths of its short training
 
 
 @flow(name="spnas-study")
-def study(kind: Kind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
+def study(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
     """Do a study and return its summary, which also lies in `runs/NAME-KIND/report.json`."""
     asked = open_study(kind, settings, data, store, seeds, count)
     entries, begun = find_entries(asked), time.monotonic()
     if entries is None:
-        work = {"baselines": compare, "proxy": forecast, "inheritance": race}[kind]
+        work = {"baselines": compare, "proxy": compare_scores, "inheritance": race}[kind]
         first = asked.plans[0]
-        entries = tuple(work(asked, Site(first.store.url, first.settings)))
+        entries = tuple(work(asked, Executor(first.store.url, first.settings)))
         publish_entries(asked, entries, time.monotonic() - begun)
     return publish_report(asked, entries)
 
 
-def forecast(asked: Study, site: Site) -> list[Forecast]:
+def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
     """Train children of the start net briefly, as in the search, and each to its end."""
     (plan,) = asked.plans
     settings = plan.settings
-    work = [plan.short_training(settings.serial.recipe, child, {}) for child in _start_and_children(asked, site)]
-    trials = train_candidates(plan, site, "serial", 1, work, None)
+    work = [plan.short_training(settings.serial.recipe, child, {}) for child in _start_and_children(asked, executor)]
+    trials = train_jobs(plan, executor, Round("serial", 1), work)
     nets = ranked(trials, settings.objectives)
     if len(nets) < len(trials):
         log_line(f"study: {len(trials) - len(nets)} of {len(trials)} nets failed, and are left out")
     jobs = [(f"full_train {short(net.arch)}", final_training(plan, net)) for net in nets]
     return [
         Forecast(arch=net.arch, artifacts=(f"train/{net.digest}", f"train/{long.digest}"), short=net.ap, long=long.metrics["AP"])
-        for net, long in zip(nets, completed(site, jobs), strict=True)
+        for net, long in zip(nets, completed(executor, jobs), strict=True)
     ]
 
 
-def race(asked: Study, site: Site) -> list[Arrival]:
+def race(asked: Study, executor: Executor) -> list[Arrival]:
     """Train children of the start net on inherited weights and from scratch, with an evaluation after every epoch.
 
     From scratch the recipe is that of fine_tune, in trainings of growing length until one comes to the AP50 of the inherited child: the
@@ -63,23 +62,23 @@ def race(asked: Study, site: Site) -> list[Arrival]:
     """
     (plan,) = asked.plans
     watched = plan.settings.serial.recipe.model_copy(update={"eval_epochs": 1})
-    children = _start_and_children(asked, site)
+    children = _start_and_children(asked, executor)
     jobs = [(f"inherited {short(str(child.arch))}", plan.short_training(watched, child, {})[0]) for child in children]
-    inherited = dict(zip(children, completed(site, jobs), strict=True))
+    inherited = dict(zip(children, completed(executor, jobs), strict=True))
     arrived: dict[Proposal, Arrival] = {}
     for length in (watched.epochs * times for times in LENGTHS):
         left = [child for child in children if child not in arrived or not arrived[child].reached]
         recipe = lasting(plan.settings.fine_tune, length).model_copy(update={"eval_epochs": 1})
         jobs = [(f"scratch, {length} epochs, {short(str(child.arch))}", from_scratch(plan, child, recipe)) for child in left]
-        for child, scratch in zip(left, completed(site, jobs), strict=True):
+        for child, scratch in zip(left, completed(executor, jobs), strict=True):
             arrived[child] = _arrival(plan, inherited[child], scratch, length)
     return [arrived[child] for child in children]
 
 
-def _start_and_children(asked: Study, site: Site) -> list[Proposal]:
+def _start_and_children(asked: Study, executor: Executor) -> list[Proposal]:
     """Train the start net, and propose children of it."""
     (plan,) = asked.plans
-    start = run_stage(plan, site, "fine_tune", None, fine_tune)
+    start = run_stage(plan, executor, "fine_tune", None)
     return propose_children(start.ledger, plan.settings, 1, asked.count, plan.cost_of)
 
 

@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from spnas_core.config import DeviceTarget
-from spnas_core.settings import ArchText, Detector, Recipe, Reignite, Settings
+from spnas_core.settings.base import ArchText, Settings
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import DeviceTarget
+from spnas_core.settings.training import Recipe, Reignite
 
+FORMER_NAMES = {"stop": "stop_after_epochs", "resume": "resume_from"}  # of fields of a job; digests are made with the former ones
 RECIPE_VERSION = 2  # raise it when the meaning of a job changes: old artifacts are then not found any more
 
 
@@ -50,11 +53,19 @@ class TrainJob(Settings):
     checkpoint_sha256: str | None = None
     checkpoint_coverage: float = Field(0.0, description="least share of the net's parameters that the checkpoint must give")
     seed: int = 0
-    stop: PositiveInt | None = Field(None, description="epochs after which it stops, a rung of successive halving; none: at its end")
-    resume: str | None = Field(
+    stop_after_epochs: PositiveInt | None = Field(
+        None, description="epochs after which it stops, a rung of successive halving; none: at its end"
+    )
+    resume_from: str | None = Field(
         None, description="digest of the artifact of an earlier rung to go on from; it saves time and does not change the result"
     )
     device_target: DeviceTarget = "CPU"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        """Read the manifests of earlier versions, which call two fields otherwise."""
+        return {FORMER_NAMES.get(name, name): value for name, value in values.items()} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _checkpoint_of_known_content(self) -> "TrainJob":
@@ -133,8 +144,9 @@ def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob
     document = job.model_dump(mode="json")
     if not isinstance(job, BenchmarkJob):
         document["data"] = job.data.identity
-    for name in ("checkpoint", "checkpoint_coverage", "resume"):
+    for name in ("checkpoint", "checkpoint_coverage", "resume_from"):
         document.pop(name, None)
+    document |= {former: document.pop(name) for former, name in FORMER_NAMES.items() if name in document}
     if "recipe" in document:
         document["recipe"].pop("data", None)
     return hashlib.sha256(canonical_json({"job": document, "version": RECIPE_VERSION}).encode()).hexdigest()

@@ -32,7 +32,7 @@ class Scores:
         return {**self.stats, "per_class": self.per_class}
 
 
-def evaluate(annotations: dict[str, Any], results: list[dict[str, Any]], engine: Engine = "pycocotools") -> Scores:
+def score_detections(annotations: dict[str, Any], results: list[dict[str, Any]], engine: Engine = "pycocotools") -> Scores:
     """Score results (xywh, original px) against a COCO document; every image counts, also those without a detection.
 
     JobError ``diverged`` for a score or box that is not finite; ValueError for an image or category that the document has not.
@@ -49,7 +49,7 @@ def evaluate(annotations: dict[str, Any], results: list[dict[str, Any]], engine:
     return Scores(dict(zip(STATS, map(float, evaluation.stats), strict=True)), per_class)
 
 
-def log_line(scores: Scores) -> str:
+def scores_line(scores: Scores) -> str:
     """Write the log line of the old program, in per cent; -1.0 where a value is undefined."""
     names = {"mAP": "AP", "AP50": "AP50", "AP_small": "AP_small", "AP_medium": "AP_medium", "AP_large": "AP_large"}
     values = {shown: scores.stats[name] for shown, name in names.items()}

@@ -1,10 +1,11 @@
-"""Run jobs as Prefect tasks: as many at once as there are groups of devices, in processes of their own, here or on hosts of a work pool."""
+"""Prefect's crew: jobs as Prefect tasks, one on each free group of devices, in processes of their own, here or on hosts of a work pool."""
 
 import contextlib
 import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from spnas_core import job as jobs
-from spnas_core.config import Retries, Run, StageName
 from spnas_core.errors import JobError, MissingArtifactError, Stopped, UserError
 from spnas_core.job import Job
 from spnas_core.jobs import runner
+from spnas_core.jobs.progress import log_line
+from spnas_core.run.crew import Ended, succeeded
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import StageRecord, newest_round, publish_stage
+from spnas_core.settings.run import Retries, Run, StageName
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
@@ -25,50 +30,92 @@ from tasks import page, pool
 from tasks.devices import free_devices
 from tasks.results import artifact_key, result_storage
 
-Ended = Manifest | JobError
 AT_ONCE = 64  # most jobs that are asked of a work pool at the same time
 
 
-@dataclass(frozen=True)
-class Site:
-    """Where jobs run and leave their artifacts, by the settings of a run; no part of what they are.
+class Slots:
+    """The device groups of one run in this process, and its jobs that hold them."""
 
-    `refresh` names the stages that are computed anew; while one is, `renew` sets the artifact of a job aside, by kind and digest.
+    def __init__(self, groups: Iterable[tuple[int, ...]]) -> None:
+        self.jobs = runner.JobGroup()
+        self.stopped = threading.Event()
+        self._free: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
+        for group in groups:
+            self._free.put(group)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[tuple[int, ...]]:
+        """Hold a free group, as soon as there is one; Stopped where the run was."""
+        group = self._free.get()
+        try:
+            if self.stopped.is_set():
+                raise Stopped("it was stopped while it waited for free devices")
+            yield group
+        finally:
+            self._free.put(group)
+
+    def stop(self) -> None:
+        """End the jobs, which may save a checkpoint first, and start no other."""
+        self.stopped.set()
+        self.jobs.stop(runner.GRACE)
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Prefect's crew: it runs jobs as tasks, on the devices that the settings of a run name, and leaves their artifacts in a store.
+
+    `refresh` names the stages that are computed anew; while one is, `renew` sets the artifact of a job aside, by kind and digest. `slots`
+    are shared by all copies of an executor.
     """
 
     store: str
     settings: Run = field(default_factory=Run)
     refresh: tuple[StageName, ...] = ()
     renew: Callable[[str, str], None] | None = None
-    free: "queue.SimpleQueue[tuple[int, ...]]" = field(default_factory=queue.SimpleQueue, init=False, compare=False)
-    stopped: threading.Event = field(default_factory=threading.Event, init=False, compare=False)
+    slots: Slots = field(default=None, compare=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Put every group of the CPU's slots into the queue of free ones."""
-        for group in self.settings.device_groups:
-            self.free.put(group)
+        """Make the slots of a new run."""
+        if self.slots is None:
+            object.__setattr__(self, "slots", Slots(self.settings.device_groups))
 
     def at_once(self, work: int) -> int:
         """How many of `work` jobs go on at the same time; those of a work pool wait there for a device."""
         return max(1, min(work, AT_ONCE if self.settings.executor == "work_pool" else len(self.settings.device_groups)))
 
-    @contextlib.contextmanager
-    def devices(self) -> Iterator[tuple[int, ...]]:
+    def devices(self) -> AbstractContextManager[tuple[int, ...]]:
         """Hold a free group of devices, as soon as there is one; Stopped where the run was.
 
         Devices are nobody else's on this host, be it another run or a job of the work pool; those of the CPU are mere slots of this run.
         """
-        if self.settings.device_target != "CPU":
-            with free_devices(self.settings.device_groups, self.settings.devices_per_job, self.stopped) as held:
-                yield held
-            return
-        group = self.free.get()
-        try:
-            if self.stopped.is_set():
-                raise Stopped("it was stopped while it waited for free devices")
-            yield group
-        finally:
-            self.free.put(group)
+        if self.settings.device_target == "CPU":
+            return self.slots.hold()
+        return free_devices(self.settings.device_groups, self.settings.devices_per_job, self.slots.stopped)
+
+    def do(self, work: Sequence[tuple[object, Job]]) -> list[Ended]:
+        """Run labelled jobs and return, in their order, each one's manifest or its typed failure; anything else stops them all."""
+        at_once = self.at_once(len(work))
+        threads = max(1, self.settings.threads // at_once)
+        with ThreadPoolTaskRunner(max_workers=at_once) as runners:
+            try:
+                futures = [runners.submit(_checked(self, job), _parameters(self, str(label), job, threads)) for label, job in work]
+                ended = [future.result(raise_on_failure=False) for future in futures]
+                return [_ended(Store(self.store), job, result) for (_, job), result in zip(work, ended, strict=True)]
+            except BaseException:
+                self.slots.stop()
+                raise
+
+    def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
+        """Last serial round that is finished in the store, and its record."""
+        return newest_round(plan, start)
+
+    def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:
+        """Publish the record of a serial round."""
+        publish_stage(plan, record, seconds)
+
+    def tell(self, line: Callable[[], str]) -> None:
+        """Log a line."""
+        log_line(line())
 
 
 def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
@@ -86,61 +133,46 @@ def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
     result_serializer="json",
     retry_jitter_factor=0.5,
 )
-def run_job(key: str, label: str, job: Job, site: Site, threads: int) -> str:
-    """Run one job where `site` says, with `threads` CPU threads; what Prefect keeps is no more than `key`, its artifact's KIND/DIGEST."""
-    settings = site.settings
+def job_task(key: str, label: str, job: Job, executor: Executor, threads: int) -> str:
+    """Run one job where `executor` says, with `threads` CPU threads; Prefect keeps no more than `key`, its artifact's KIND/DIGEST."""
+    settings = executor.settings
     if settings.executor == "work_pool":
-        pool.run_job(job, site.store, label, settings, site.stopped)
+        pool.run_on_pool(job, executor.store, label, settings, executor.slots.stopped)
         return key
     runner.run_job(
         job,
-        site.store,
-        devices=site.devices(),
+        executor.store,
+        devices=executor.devices(),
         threads=threads,
         timeout=settings.timeout(job.kind),
         on_progress=page.follow(label),
         checkpoint_seconds=settings.checkpoint_seconds,
         memory_gb=settings.memory_gb,
         lease=Lease.of(settings.lease_seconds),
+        group=executor.slots.jobs,
     )
     return key
 
 
-def run_jobs(site: Site, work: Iterable[tuple[str, Job]]) -> list[Ended]:
-    """Run labelled jobs and return, in their order, each one's manifest or its typed failure; anything else stops them all."""
-    work = list(work)
-    at_once = site.at_once(len(work))
-    threads = max(1, site.settings.threads // at_once)
-    with ThreadPoolTaskRunner(max_workers=at_once) as runners:
-        try:
-            futures = [runners.submit(_checked(site, job), _parameters(site, label, job, threads)) for label, job in work]
-            ended = [future.result(raise_on_failure=False) for future in futures]
-            return [_ended(Store(site.store), job, result) for (_, job), result in zip(work, ended, strict=True)]
-        except BaseException:
-            site.stopped.set()
-            runner.stop_all(runner.GRACE)
-            raise
+def _parameters(executor: Executor, label: str, job: Job, threads: int) -> dict[str, Any]:
+    return {"key": f"{job.kind}/{jobs.digest(job)}", "label": label, "job": job, "executor": executor, "threads": threads}
 
 
-def _parameters(site: Site, label: str, job: Job, threads: int) -> dict[str, Any]:
-    return {"key": f"{job.kind}/{jobs.digest(job)}", "label": label, "job": job, "site": site, "threads": threads}
-
-
-def _checked(site: Site, job: Job) -> Any:
+def _checked(executor: Executor, job: Job) -> Any:
     """Give the task with its results under the store, and the run's retries; a cached result whose artifact is gone does not count.
 
     It has no tags: for those, Prefect asks the server for places under limits of their names, which takes about two seconds with SQLite.
     """
-    kind, digest, policy, attempts = job.kind, jobs.digest(job), site.settings.retries, itertools.count(1)
+    kind, digest, policy, attempts = job.kind, jobs.digest(job), executor.settings.retries, itertools.count(1)
 
     def condition(_task: Any, _run: Any, state: Any) -> bool:
         return is_tried_again(policy, next(attempts), state.result(raise_on_failure=False))
 
-    if site.renew:
-        site.renew(kind, digest)
-    return run_job.with_options(
-        result_storage=result_storage(site.store),
-        refresh_cache=Store(site.store).find(kind, digest) is None,
+    if executor.renew:
+        executor.renew(kind, digest)
+    return job_task.with_options(
+        result_storage=result_storage(executor.store),
+        refresh_cache=Store(executor.store).find(kind, digest) is None,
         retries=max(policy.model_dump().values()),
         retry_delay_seconds=exponential_backoff(backoff_factor=1),
         retry_condition_fn=condition,
@@ -157,11 +189,6 @@ def _ended(store: Store, job: Job, result: Any) -> Ended:
     raise MissingArtifactError(f"store {store.url}: expected {job.kind}/{jobs.digest(job)}, whose job has ended; start the run again")
 
 
-def completed(site: Site, work: Sequence[tuple[str, Job]]) -> list[Manifest]:
-    """Run labelled jobs without which the run cannot go on: the first failure is raised, after all have ended."""
-    found: list[Manifest] = []
-    for (label, _), ended in zip(work, run_jobs(site, work), strict=True):
-        if isinstance(ended, JobError):
-            raise JobError(ended.reason, f"{label}: {ended.message}") from ended
-        found.append(ended)
-    return found
+def completed(executor: Executor, work: Sequence[tuple[object, Job]]) -> list[Manifest]:
+    """Run labelled jobs of which none may fail: the first failure is raised, after all have ended."""
+    return [succeeded(label, ended) for (label, _), ended in zip(work, executor.do(work), strict=True)]

@@ -21,12 +21,12 @@ from prefect.artifacts import (
 )
 
 from spnas_core.jobs.progress import line, log_progress, share
-from spnas_core.ledger import Ledger
-from spnas_core.plan import Plan
 from spnas_core.report import markdown, pareto_png, table_of
-from spnas_core.stages import Stage
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import StageRecord
+from spnas_core.search.ledger import Ledger
 
-log = logging.getLogger("spnas_core.page")  # the run's log shows what lies below spnas_core
+_log = logging.getLogger("spnas_core.page")  # the run's log shows what lies below spnas_core
 INTERVAL = 5.0  # s between two updates of a job's progress
 
 
@@ -51,11 +51,13 @@ def follow(label: str) -> Callable[[dict[str, Any]], None]:
     return on_event
 
 
-def show_stage(plan: Plan, stage: Stage) -> None:
+def show_stage(plan: Plan, stage: StageRecord) -> None:
     """Show the ledger as far as it is, and its Pareto picture."""
     name = plan.settings.name
     with _by_product():
-        create_table_artifact(table(stage.ledger), key=_key(name, "ledger"), description=f"Ledger of run {name} after stage {stage.name}")
+        create_table_artifact(
+            ledger_rows(stage.ledger), key=_key(name, "ledger"), description=f"Ledger of run {name} after stage {stage.name}"
+        )
         picture = base64.b64encode(pareto_png(stage.ledger)).decode()
         create_image_artifact(f"data:image/png;base64,{picture}", key=_key(name, "pareto"), description=f"AP against MACs, run {name}")
 
@@ -71,7 +73,7 @@ def show_result(summary: dict[str, Any]) -> None:
         create_link_artifact(f"{folder}/model", "model", key=_key(name, "model"), description=f"Final model of run {name}")
 
 
-def table(ledger: Ledger) -> list[dict[str, Any]]:
+def ledger_rows(ledger: Ledger) -> list[dict[str, Any]]:
     """Return the ledger as rows for a person, AP in per cent."""
     return [
         {
@@ -99,4 +101,4 @@ def _by_product() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the page is not wrong with the run
-        log.warning("Prefect's page lacks something: %s", " ".join(str(error).split())[:300])
+        _log.warning("Prefect's page lacks something: %s", " ".join(str(error).split())[:300])

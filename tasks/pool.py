@@ -19,11 +19,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed, Failed
 
 from spnas_core import job as jobs
-from spnas_core.config import Run
 from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
 from spnas_core.job import Job
 from spnas_core.jobs import runner
 from spnas_core.jobs.progress import log_line
+from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Claim, Lease
 from spnas_core.store.manifest import Manifest
@@ -53,7 +53,7 @@ def error_of(state: State[Any]) -> Exception:
     return JobError("killed", f"its run on the work pool ended as {state.name}: {message}")
 
 
-def run_job(job: Job, store_url: str, label: str, settings: Run, stopped: threading.Event) -> Manifest:
+def run_on_pool(job: Job, store_url: str, label: str, settings: Run, stopped: threading.Event) -> Manifest:
     """Have a worker of the pool do `job`, and return its artifact's manifest; what is there or goes on already is not asked for again.
 
     JobError, UserError, StoreError, JobBug as the job's process has them; StoreError also where the server does not answer, UserError

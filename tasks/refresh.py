@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from prefect.runtime import flow_run
 
-from spnas_core.config import STAGE_NAMES, StageName
-from spnas_core.plan import Plan
+from spnas_core.run.plan import Plan
+from spnas_core.settings.run import STAGE_NAMES, StageName
 
 NOTE = "refreshed.json"
 

@@ -124,10 +124,10 @@ def finished(prefect_server: str, tiny_data: Path, tmp_path_factory: pytest.Temp
     """The smoke preset, run to its end by real jobs: its plan and its summary. What changes its store takes `finished_copy`."""
     from flows import presets
     from flows.spnas import spnas
-    from spnas_core.plan import open_plan
+    from spnas_core.run.plan import open_plan
 
     store = tmp_path_factory.mktemp("flow") / "store"
-    settings = presets.load("smoke")
+    settings = presets.load_preset("smoke")
     summary = spnas(settings, str(tiny_data), store.as_uri())
     return open_plan(settings, str(tiny_data), store.as_uri()), summary
 
@@ -135,7 +135,7 @@ def finished(prefect_server: str, tiny_data: Path, tmp_path_factory: pytest.Temp
 @pytest.fixture
 def finished_copy(finished: tuple[Any, dict[str, Any]], tmp_path: Path) -> Any:
     """The plan of the same run with a store of its own."""
-    from spnas_core.plan import open_plan
+    from spnas_core.run.plan import open_plan
 
     plan, _ = finished
     store = shutil.copytree(plan.store.local, tmp_path / "finished")

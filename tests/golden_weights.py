@@ -8,7 +8,7 @@ from weight_rule import Floats, torchvision_weights
 
 from spnas_core.arch import parse
 from spnas_core.data import images
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 from spnas_core.weights.torchvision_names import to_spnas
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "fasterrcnn_resnet50_fpn.npz"

@@ -117,7 +117,7 @@ class Host:
         places = {"HOME": "home", "PREFECT_HOME": "prefect", "SPNAS_CACHE": "cache", "TMPDIR": "tmp"}
         for place in places.values():
             (folder / place).mkdir(parents=True)
-        variables = {name: value for name, value in services.variables(folder, url).items() if name not in QUIET}
+        variables = {name: value for name, value in services.prefect_variables(folder, url).items() if name not in QUIET}
         variables |= {name: str(folder / place) for name, place in places.items()}
         command = [*services.PREFECT, "worker", "start", "--pool", services.JOBS, "--limit", "1", "--name", folder.name]
         with (folder / "worker.log").open("wb") as log:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from spnas_core.errors import JobError
 from spnas_core.jobs import training
-from spnas_core.jobs.progress import Desk
+from spnas_core.jobs.progress import JobContext
 from spnas_core.models import ranks
 from spnas_core.models.blocks import Conv, ConvNorm, Norm
 from spnas_core.models.step import TrainStep, get_weights
@@ -37,7 +37,7 @@ class Small(ConvNorm):
         return ((distance * weight).sum() / self.count(weight.sum())).reshape(1)
 
 
-def batches(epoch: int, first: int, share: slice) -> Iterator[training.Arrays]:
+def batches(epoch: int, first: int, share: slice) -> Iterator[training.StepInputs]:
     for number in range(first, STEPS):
         rng = np.random.default_rng((epoch, number))
         x = rng.standard_normal((BATCH, 3, 8, 8)).astype(np.float32) * (1 + np.arange(BATCH, dtype=np.float32).reshape(-1, 1, 1, 1))
@@ -45,33 +45,33 @@ def batches(epoch: int, first: int, share: slice) -> Iterator[training.Arrays]:
         yield x[share], weight[share]
 
 
-def train(desk: Desk, frozen: bool, share: slice, stop_at: int | None = None) -> tuple[nn.Cell, list[dict[str, Any]]]:
+def train(context: JobContext, frozen: bool, share: slice, stop_at: int | None = None) -> tuple[nn.Cell, list[dict[str, Any]]]:
     net = Small(frozen)
     step = TrainStep(net, 0.9, (1e-3,) * len(net.trainable_params()), 1.0)
 
-    def stopping(epoch: int, first: int) -> Iterator[training.Arrays]:
+    def stopping(epoch: int, first: int) -> Iterator[training.StepInputs]:
         for number, batch in enumerate(batches(epoch, first, share), start=epoch * STEPS + first):
             if number == stop_at:
-                desk.stop.set()
+                context.stop.set()
             yield batch
 
-    return net, training.run_epochs(step, stopping, lambda n: 0.1 / (n + 1), EPOCHS, STEPS, desk, lambda _: {})
+    return net, training.run_epochs(step, stopping, lambda n: 0.1 / (n + 1), EPOCHS, STEPS, context, lambda _: {})
 
 
 def main(folder: Path) -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device("CPU")
-    ranks.join()
+    ranks.join_cluster()
     if os.environ["MS_ROLE"] == "MS_SCHED":
         return
     me = ranks.rank()
-    found: dict[str, Any] = {"gathered": ranks.gather([me.number, "ü" * (1 + 5 * me.number)]), "nothing": ranks.gather(None)}
+    found: dict[str, Any] = {"gathered": ranks.gather_ranks([me.number, "ü" * (1 + 5 * me.number)]), "nothing": ranks.gather_ranks(None)}
     for name, frozen in (("frozen", True), ("trained", False)):
-        net, history = train(Desk(lambda _: None, folder), frozen, me.share)
+        net, history = train(JobContext(lambda _: None, folder), frozen, me.share)
         save_file(get_weights(net), folder / f"{name}{me.number}.safetensors")
         found[name] = [record["loss"] for record in history]
     try:
-        train(Desk(lambda _: None, folder), True, me.share, 4 if me.number else None)
+        train(JobContext(lambda _: None, folder), True, me.share, 4 if me.number else None)
     except JobError as error:
         found["stopped"] = error.message
     net.conv.weight.set_data(net.conv.weight + me.number)
@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
     except RuntimeError as error:
         found["apart"] = str(error)
     (folder / f"found{me.number}.json").write_text(json.dumps(found))
-    ranks.gather(None)
+    ranks.gather_ranks(None)
 
 
 if __name__ == "__main__":

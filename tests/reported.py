@@ -10,13 +10,13 @@ from data_sets import document, make
 
 from spnas_core import job as jobs
 from spnas_core.arch import parse
-from spnas_core.config import Run
 from spnas_core.data.coco import Split, open_split
 from spnas_core.job import TrainJob, Weights
-from spnas_core.ledger import Trial
-from spnas_core.metrics import evaluate
-from spnas_core.plan import Plan, open_plan, trained
-from spnas_core.stages import Result, Stage, publish_stage
+from spnas_core.metrics import score_detections
+from spnas_core.run.plan import Plan, open_plan, trained
+from spnas_core.run.record import Result, StageRecord, publish_stage
+from spnas_core.search.ledger import Trial
+from spnas_core.settings.run import Run
 
 START, WIDER, CHILD, COPIES = "b_11-21-21-21", "b_111-21-21-21", "b_111-2-121-211", "b_111-21-21-21_0-1-0-2"
 HOSTILE = "<script>alert('x')</script>\"><b onclick=alert(1)>&amp;{{ 7 * 7 }}"
@@ -91,7 +91,7 @@ class Maker:
     def scores(self, arch: str, seed: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         cost = self.plan.cost_of(parse(arch), self.plan.settings.detector)
         detections = guesses(self.val, seed)
-        return detections, evaluate(self.val.annotations, detections).document() | {"params": cost.params, "macs": cost.macs}
+        return detections, score_detections(self.val.annotations, detections).document() | {"params": cost.params, "macs": cost.macs}
 
     def train(self, job: TrainJob, seed: int, folder: Path) -> tuple[str, dict[str, Any]]:
         """Publish what `job` would leave; returns its digest and its metrics."""
@@ -113,7 +113,7 @@ class Maker:
         return jobs.digest(job), metrics
 
 
-def make_run(folder: Path, data: Path, settings: Run | None = None) -> tuple[Plan, Stage]:
+def make_run(folder: Path, data: Path, settings: Run | None = None) -> tuple[Plan, StageRecord]:
     """Fill a store: a start net, two serial rounds with a failure and one that stopped early, a parallel net, and two full trainings."""
     plan = open_plan(settings or Run(name="mine"), str(data), str(folder / "store"))
     maker, ledger = Maker(plan), list[Trial]()
@@ -143,9 +143,9 @@ def make_run(folder: Path, data: Path, settings: Run | None = None) -> tuple[Pla
             (folder / "scored").mkdir()
             plan.store.publish(plan.evaluate(job, digest, "val"), folder / "scored", metrics, 2.5)
     reignited = {wider.digest: Weights(kind="reignite", digest="e" * 64, arch=wider.arch)}
-    stage = Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(start,))
+    stage = StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(start,))
     publish_stage(plan, stage, 12.0)
     more = {"results": results, "notes": ("Mind <i>this</i>.",), "reignited": reignited, "top1": {wider.digest: 0.875}}
-    final = Stage(name="full_train", key=plan.keys["full_train"], ledger=tuple(ledger), **more)
+    final = StageRecord(name="full_train", key=plan.keys["full_train"], ledger=tuple(ledger), **more)
     publish_stage(plan, final, 30.0)
     return plan, final

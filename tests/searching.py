@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from flows import presets
-from flows.local import search
+from flows.cli.local import run_locally
 
 
 class Journal(logging.Handler):
@@ -30,5 +30,5 @@ if __name__ == "__main__":
     progress = logging.getLogger("spnas_core.jobs.progress")
     progress.addHandler(journal)
     progress.setLevel(logging.DEBUG)
-    search(presets.load(settings), data, store)
+    run_locally(presets.load_preset(settings), data, store)
     journal.file.write(json.dumps({"label": "", "event": "over"}) + "\n")

@@ -9,12 +9,14 @@ import pytest
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core import cost, morphism, search
+from spnas_core import cost
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.neck import Pyramid
 from spnas_core.models.step import get_weights, set_weights
-from spnas_core.settings import Detector
+from spnas_core.search import propose
+from spnas_core.settings.detector import Detector
+from spnas_core.weights import inherit
 
 pytestmark = pytest.mark.training
 SMALL = {"base_width": 8, "fpn_channels": 8, "head_channels": 16, "proposals_test": 20, "proposals_train": 20, "detections": 5}
@@ -73,7 +75,7 @@ def test_the_whole_detector_has_the_parameters_that_cost_says() -> None:
     for text in ("b_11-21-21-21", "r_11-12-11-1-1_1-0-2-0-1"):
         net = FasterRCNN(architecture.parse(text), settings, 3)
         params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-        assert params == search.candidate_cost(architecture.parse(text), settings, 3).params
+        assert params == propose.candidate_cost(architecture.parse(text), settings, 3).params
 
 
 @pytest.mark.parametrize("taps", [(0, 1, 2, 3), (1, 1, 2, 3), (2, 3, 3, 2), (1,)])
@@ -118,7 +120,7 @@ def test_a_detector_with_taps_finds_objects_of_every_size() -> None:
     assert boxes.shape == (1, 5, 4)
     assert np.isfinite(scores.asnumpy()).all()
     params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-    assert params == search.candidate_cost(architecture.parse("b_11-21-21-21"), settings, 3).params
+    assert params == propose.candidate_cost(architecture.parse("b_11-21-21-21"), settings, 3).params
 
 
 @pytest.mark.parametrize("kind", ["b", "r", "x(2x32d)"])
@@ -128,7 +130,7 @@ def test_expanding_keeps_the_detectors_output(kind: str) -> None:
     net = FasterRCNN(parent, settings, 2)
     with_statistics(net)
     other = FasterRCNN(child, settings, 2)
-    weights, audit = morphism.inherit(parent, child, get_weights(net), get_weights(other))
+    weights, audit = inherit.inherit(parent, child, get_weights(net), get_weights(other))
     set_weights(other, weights)
     assert audit.zero
     assert audit.copied_params > audit.new_params
@@ -179,7 +181,7 @@ def test_a_parallel_net_starts_as_its_serial_net(share: bool) -> None:
     nets = [Backbone(one, 8, "7x7", 1e-5, False, share) for one in (parent, child)]
     with_statistics(nets[0])
     first, second = ({f"backbone.{name}": value for name, value in get_weights(net).items()} for net in nets)
-    weights, _ = morphism.inherit(parent, child, first, second)
+    weights, _ = inherit.inherit(parent, child, first, second)
     set_weights(nets[1], {name.removeprefix("backbone."): value for name, value in weights.items()})
     for a, b in zip(*(net.set_train(False)(images()) for net in nets), strict=True):
         np.testing.assert_allclose(a.asnumpy(), b.asnumpy(), atol=1e-5)

@@ -6,8 +6,8 @@ import numpy.typing as npt
 import pytest
 from mindspore import Tensor, ops
 
-from spnas_core.anchors import Grid, place_anchors
 from spnas_core.models import boxes
+from spnas_core.models.anchors import Grid, place_anchors
 
 Floats = npt.NDArray[np.float32]
 

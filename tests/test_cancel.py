@@ -22,8 +22,8 @@ from prefect_client import (
 from s3_server import S3Server, upload
 
 from flows import presets, services
-from spnas_core.plan import Plan
-from spnas_core.stages import Stage, read_stage
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.store.artifacts import Store
 
 pytestmark = [pytest.mark.training, pytest.mark.long]
@@ -42,7 +42,7 @@ def cancel(url: str, run: FlowRun) -> None:
     wait_for("cancelled run", lambda: read_run(run.id).state.is_final(), 30)
 
 
-def lose_reignite(plan: Plan) -> list[Stage]:
+def lose_reignite(plan: Plan) -> list[StageRecord]:
     """Take stage reignite and those after it out of a finished run's store; the trainings of those after it stay. Return what was there."""
     lost = ("reignite", "parallel", "full_train")
     before = [read_stage(plan.store, plan.keys[name]) for name in lost]
@@ -53,7 +53,7 @@ def lose_reignite(plan: Plan) -> list[Stage]:
     return before
 
 
-def retry_to_the_end(url: str, run: FlowRun, store: Store, plan: Plan, before: list[Stage]) -> None:
+def retry_to_the_end(url: str, run: FlowRun, store: Store, plan: Plan, before: list[StageRecord]) -> None:
     """Retry a failed run: it ends as the run that did not fail, and no job of the first two stages is even asked for."""
     assert prefect(url, "flow-run", "retry", str(run.id)).returncode == 0
     wait_for("end", lambda: (state := read_run(run.id).state).is_final() and state.is_completed())
@@ -110,7 +110,7 @@ def test_a_cancelled_run_stops_its_jobs_and_the_next_one_goes_on(
     prefect_up: str, prefect_folder: Path, tiny_data: Path, tmp_path: Path, executor: str
 ) -> None:
     name = f"long-{executor.replace('_', '-')}"
-    settings = presets.load("smoke", [f"executor={executor}", f"name={name}", "fine_tune.epochs=2000", "checkpoint_seconds=600"])
+    settings = presets.load_preset("smoke", [f"executor={executor}", f"name={name}", "fine_tune.epochs=2000", "checkpoint_seconds=600"])
     store = tmp_path / "store"
     parameters = ("-p", f"settings={settings.model_dump_json()}", "-p", f"data={tiny_data}", "-p", f"store={store.as_uri()}")
     host = Host(tmp_path / "host", prefect_up) if executor == "work_pool" else None
@@ -148,7 +148,7 @@ def test_a_run_that_was_lost_with_its_machine_has_crashed_and_can_be_retried(
     prefect_up: str, prefect_folder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     """No one is left to say so but the automation of automations.yaml."""
-    settings = presets.load("smoke", ["name=lost", "fine_tune.epochs=2000", "checkpoint_seconds=0.5"])
+    settings = presets.load_preset("smoke", ["name=lost", "fine_tune.epochs=2000", "checkpoint_seconds=0.5"])
     parameters = ("-p", f"settings={settings.model_dump_json()}", "-p", f"data={tiny_data}", "-p", f"store={(tmp_path / 'store').as_uri()}")
     assert prefect(prefect_up, "deployment", "run", "spnas/full", *parameters).returncode == 0
     (run,) = wait_for("run", lambda: runs_named("lost on "))

@@ -11,7 +11,6 @@ import pytest
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core import search
 from spnas_core.data import coco
 from spnas_core.job import EvaluateJob, TrainJob, Weights
 from spnas_core.jobs import evaluate
@@ -19,7 +18,9 @@ from spnas_core.jobs.predict import predict
 from spnas_core.jobs.runner import run_job
 from spnas_core.models.cascade import CascadeHead
 from spnas_core.models.detector import FasterRCNN
-from spnas_core.settings import Detector, Recipe
+from spnas_core.search import propose
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 
 pytestmark = pytest.mark.training
@@ -184,10 +185,10 @@ def test_the_parameters_and_macs_that_cost_says() -> None:
     arch = architecture.parse("b_111-211-211")
     net = FasterRCNN(arch, SETTINGS, CLASSES)
     params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-    whole = search.candidate_cost(arch, SETTINGS, CLASSES)
+    whole = propose.candidate_cost(arch, SETTINGS, CLASSES)
     assert params == whole.params
     once = 8 * 49 * 16 + 16 * 16 + 16 * (CLASSES + 1) + 16 * 4
-    more = search.candidate_cost(arch, SETTINGS.model_copy(update={"proposals_test": 26}), CLASSES)
+    more = propose.candidate_cost(arch, SETTINGS.model_copy(update={"proposals_test": 26}), CLASSES)
     assert more.macs - whole.macs == 3 * once
 
 
@@ -196,7 +197,7 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path) -
     store = Store(str(tmp_path / "store"))
     small = {"image_size": (64, 64), "score_threshold": 0.01, "detections": 6}
     cascade = SETTINGS.model_copy(update={**small, "soft_nms": "gaussian"})
-    common: dict[str, Any] = {"arch": "b_1111-2111", "data": coco.describe(str(tiny_data))}
+    common: dict[str, Any] = {"arch": "b_1111-2111", "data": coco.data_of(str(tiny_data))}
     recipe = Recipe(epochs=1, batch=4, lr=0.01, warmup_steps=0, clip_norm=10.0)
     single = SETTINGS.model_copy(update={**small, "cascade": False})
     parent = run_job(TrainJob(detector=single, recipe=recipe, **common), store.url)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from flows import presets
 from spnas_core.check import dataset as check
-from spnas_core.data.findings import KINDS
+from spnas_core.data.findings import FINDING_KINDS
 
 BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
 ANCHORS = {"unreached", "better-anchors"}  # measures of the clean data too
-SETTINGS = presets.load("demo", ["detector.max_boxes=6"])
+SETTINGS = presets.load_preset("demo", ["detector.max_boxes=6"])
 Found = set[tuple[str, str, int]]
 Break = Callable[[Path, dict[str, Any]], None]
 
@@ -261,19 +261,19 @@ def test_what_is_broken_is_found_and_nothing_else(way: str, small: Path, tmp_pat
 
 
 def test_every_kind_is_broken_by_some_test() -> None:
-    assert {kind for _, expected in WAYS.values() for kind, _, _ in expected} | OF_LAYOUTS | ANCHORS == KINDS.keys()
+    assert {kind for _, expected in WAYS.values() for kind, _, _ in expected} | OF_LAYOUTS | ANCHORS == FINDING_KINDS.keys()
     assert len(WAYS) >= 20
 
 
 @pytest.mark.parametrize("way", ["a split lists no images", "a split is missing", "all boxes are crowds", "a split has no boxes"])
 def test_what_keeps_a_training_from_starting_is_an_error(way: str) -> None:
-    assert {KINDS[kind].severity for kind, *_ in WAYS[way][1]} == {"error"}
+    assert {FINDING_KINDS[kind].severity for kind, *_ in WAYS[way][1]} == {"error"}
 
 
 def test_bccd_has_but_the_faults_that_are_in_it() -> None:
     if not BCCD.exists():
         pytest.skip("the shared data is not there")
-    report = check.inspect(str(BCCD), presets.load("bccd"))
+    report = check.inspect(str(BCCD), presets.load_preset("bccd"))
     by_kind = {(one.kind, one.where): one for one in report.findings}
     assert {key: one.count for key, one in by_kind.items() if one.kind not in ANCHORS} == {
         ("similar-leak", "train and val"): 1,  # its README says so
@@ -291,7 +291,7 @@ def test_bccd_has_but_the_faults_that_are_in_it() -> None:
 
 
 def test_the_demo_data_is_clean(demo_data: Path) -> None:
-    report = check.inspect(str(demo_data), presets.load("demo"))
+    report = check.inspect(str(demo_data), presets.load_preset("demo"))
     assert report.clean
     assert {one.kind for one in report.findings} <= ANCHORS
 
@@ -321,7 +321,7 @@ def test_five_thousand_are_checked_in_twenty_seconds(tmp_path: Path) -> None:
     path = image(tmp_path, 1234)
     path.write_bytes(path.read_bytes()[:-500])
     start = time.perf_counter()
-    report = check.inspect(str(tmp_path), presets.load("coco"), threads=2)
+    report = check.inspect(str(tmp_path), presets.load_preset("coco"), threads=2)
     seconds = time.perf_counter() - start
     print(f"5,000 images of 640x480 px, {sum(p.stat().st_size for p in tmp_path.rglob('*.jpg')) / 1e6:.0f} MB: {seconds:.1f} s")
     assert [one.first[:8] for one in report.findings if one.kind == "broken-image"] == ["1234.jpg"]

@@ -5,9 +5,9 @@ import numpy.typing as npt
 import pytest
 
 from spnas_core import arch as architecture
-from spnas_core.anchors import anchor_grid, place_anchors
-from spnas_core.check.anchors import best_iou, fit, judge_anchors, to_input
-from spnas_core.settings import Detector
+from spnas_core.check.anchors import best_iou, fit_anchors, judge_anchors, to_input
+from spnas_core.models.anchors import anchor_grid, place_anchors
+from spnas_core.settings.detector import Detector
 
 ARCH = architecture.parse("b_11-21-21-21")
 
@@ -49,7 +49,7 @@ def test_flat_boxes_get_flat_anchors() -> None:
     assert unreached.kind == "unreached"
     assert unreached.count > 300, "no anchor of ratio 0.5 covers a box of ratio 0.2"
     assert better.kind == "better-anchors"
-    scale, ratios = fit(to_input(boxes, sizes, settings.image_size), ARCH, settings)
+    scale, ratios = fit_anchors(to_input(boxes, sizes, settings.image_size), ARCH, settings)
     assert all(0.1 < ratio < 0.35 for ratio in ratios)
     assert f"anchor_scale={scale:g}" in better.first
     mended = settings.model_copy(update={"anchor_scale": scale, "anchor_ratios": ratios})

@@ -17,12 +17,12 @@ from test_check import found, image
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core.check import dataset as check
 from spnas_core.data import coco, voc, yolo
 from spnas_core.errors import UserError
 
-SETTINGS = presets.load("demo")
+SETTINGS = presets.load_preset("demo")
 run = CliRunner()
 
 
@@ -81,10 +81,10 @@ def test_remote_data_is_checked_and_converted(other: Path, tmp_path: Path) -> No
         report = check.inspect("memory://check-test/data", SETTINGS)
         assert report.clean
         assert report.layout.url == "memory:///check-test/data"
-        check.convert(report, "memory://check-test/made")
+        check.write_as_coco(report, "memory://check-test/made")
         assert found("memory://check-test/made") == set()
         with pytest.raises(UserError, match="something already"):
-            check.convert(report, "memory://check-test/made")
+            check.write_as_coco(report, "memory://check-test/made")
         result = run.invoke(app, ["check", "memory://check-test/made", "--picture", "memory://check-test/samples.png"])
         assert result.exit_code == 0, result.output
         assert memory.cat_file("/check-test/samples.png").startswith(b"\x89PNG")

@@ -14,12 +14,12 @@ from test_check import found
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core.check import dataset as check
 from spnas_core.data import yolo_folders
 from spnas_core.data.to_coco import flat_names
 
-SETTINGS = presets.load("demo")
+SETTINGS = presets.load_preset("demo")
 
 
 @pytest.fixture

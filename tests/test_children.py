@@ -9,14 +9,15 @@ import pytest
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core import morphism
-from spnas_core.jobs import start
-from spnas_core.lineage import lineage
+from spnas_core.jobs import initial_weights
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.mutation import mutate
-from spnas_core.search import candidate_cost
-from spnas_core.settings import Detector, Mutation, Space
+from spnas_core.search.mutation import mutate
+from spnas_core.search.propose import candidate_cost
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.search import Mutation, Space
+from spnas_core.weights import inherit
+from spnas_core.weights.lineage import lineage
 
 pytestmark = pytest.mark.training
 SETTINGS = Detector(
@@ -35,7 +36,7 @@ def train_a_step(net: FasterRCNN, number: int) -> np.ndarray:
     truth = np.concatenate((corner, corner + 15), -1).astype(np.float32)
     labels = np.tile(np.array([1, 2, 1, 2], np.int32), (2, 1))
     batch = (pictures, np.full((2, 2), 64, np.float32), truth, labels, *draw_noise(net, 2, 4, 0, number))
-    step = TrainStep(net, 0.9, start.decays(net, 1e-4, True), 10.0).set_train()
+    step = TrainStep(net, 0.9, initial_weights.decays(net, 1e-4, True), 10.0).set_train()
     return np.asarray(step(Tensor(np.float32(0.01)), *map(Tensor, batch)).asnumpy())
 
 
@@ -49,11 +50,11 @@ def check_chain(seed: int, count: int) -> None:
     for number in range(count):
         child = mutate(parent, rng, MUTATION, SPACE)
         net = FasterRCNN(child, SETTINGS, 2)
-        before, audit = morphism.inherit(parent, child, weights, get_weights(net), base_width=SETTINGS.base_width)
+        before, audit = inherit.inherit(parent, child, weights, get_weights(net), base_width=SETTINGS.base_width)
         assert audit.copied_params + audit.new_params == candidate_cost(child, SETTINGS, 2).params
         assert len([source for source in lineage(parent, child) if source is not None]) == len(parent.digits)
         set_weights(net, before)
-        start.freeze(net, child, SETTINGS)
+        initial_weights.freeze(net, child, SETTINGS)
         assert np.isfinite(train_a_step(net, number)).all(), str(child)
         weights, parent = get_weights(net), child
         moved = {name for name in weights if not np.array_equal(weights[name], before[name])}

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core.arch import parse
-from spnas_core.config import Run
 from spnas_core.errors import UserError
-from spnas_core.search import candidate_cost
+from spnas_core.search.propose import candidate_cost
+from spnas_core.settings.run import Run
 
 COMMANDS = (
     "demo", "run", "settings", "arch", "eval", "predict", "export", "convert", "check", "import-vega", "plan", "status", "doctor", "report",
@@ -39,7 +39,7 @@ def test_every_help_has_an_example(command: str) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    script = "import sys, flows.cli\nprint([m for m in ('mindspore', 'prefect', 'matplotlib', 'hotcoco') if m in sys.modules])"
+    script = "import sys, flows.cli.app\nprint([m for m in ('mindspore', 'prefect', 'matplotlib', 'hotcoco') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -82,7 +82,7 @@ def test_a_size_of_nothing() -> None:
 
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_a_run_of_its_name(name: str) -> None:
-    settings = presets.load(name)
+    settings = presets.load_preset(name)
     assert settings.name == name
     assert Run.model_validate(settings.model_dump(mode="json")) == settings
 
@@ -95,7 +95,7 @@ def test_every_preset_is_a_run_of_its_name(name: str) -> None:
     ],
 )
 def test_the_authors_nets(name: str, serial: str, classes: int, millions: str) -> None:
-    settings = presets.load(name)
+    settings = presets.load_preset(name)
     arch = parse(settings.arch)
     assert (arch.block_type.text, arch.serial_text) == ("r", serial)
     assert any(arch.parallel)
@@ -105,17 +105,17 @@ def test_the_authors_nets(name: str, serial: str, classes: int, millions: str) -
 
 def test_settings_on_top_of_a_preset() -> None:
     sets = ["serial.rounds=7", "detector.image_size=[96, 64]", "budget={gmacs: [null, 5]}", "serial.recipe.lr=1e-2", "checkpoint=null"]
-    settings = presets.load("demo", sets)
+    settings = presets.load_preset("demo", sets)
     assert settings.serial.rounds == 7
     assert settings.detector.image_size == (96, 64)
     assert settings.budget.gmacs == (None, 5.0)
     assert settings.serial.recipe.lr == 0.01
-    assert settings.parallel.recipe.lr == presets.load("demo").parallel.recipe.lr
+    assert settings.parallel.recipe.lr == presets.load_preset("demo").parallel.recipe.lr
 
 
 def test_settings_are_printed_as_the_flow_takes_them() -> None:
     result = run.invoke(app, ["settings", "demo", "--set", "serial.rounds=7"])
-    assert Run.model_validate_json(result.stdout) == presets.load("demo", ["serial.rounds=7"])
+    assert Run.model_validate_json(result.stdout) == presets.load_preset("demo", ["serial.rounds=7"])
     assert "serial.rounds" in mistake("settings", "demo", "--set", "serial.rounds=0")
 
 
@@ -197,7 +197,7 @@ def test_faulty_data_is_one_line_before_anything_runs(fault: str, tmp_path: Path
 def test_many_errors_are_one_line_each() -> None:
     with pytest.raises(ValidationError) as caught:
         Run.model_validate({"seed": -1, "serial": {"rounds": "x"}, "foo": 1})
-    lines = presets.describe(caught.value, "mine.yml")
+    lines = presets.describe_settings(caught.value, "mine.yml")
     assert len(lines) == 3
     assert all(line.startswith("mine.yml: ") and ": expected " in line for line in lines)
 
@@ -205,9 +205,9 @@ def test_many_errors_are_one_line_each() -> None:
 @pytest.mark.parametrize("text", ["1111-11-11", "111111111", "2111-1211"])
 def test_yaml_takes_no_architecture_for_a_date_or_a_number(text: str) -> None:
     stages = text.count("-") + 1
-    assert presets.load("demo", [f"arch={text}"]).arch == f"r_{text}_{'-'.join(['0'] * stages)}"
+    assert presets.load_preset("demo", [f"arch={text}"]).arch == f"r_{text}_{'-'.join(['0'] * stages)}"
 
 
 def test_a_mistake_in_set_says_where() -> None:
     with pytest.raises(UserError, match="expected key=value"):
-        presets.load("demo", ["x"])
+        presets.load_preset("demo", ["x"])

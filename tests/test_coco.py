@@ -204,7 +204,7 @@ def test_verify_knows_a_swapped_size(tmp_path):
 
 
 def fingerprint(url, full=False):
-    return coco.fingerprint([coco.open_split(url, "train")], full)
+    return coco.fingerprint_splits([coco.open_split(url, "train")], full)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -284,7 +284,7 @@ def test_data_is_that_which_a_job_was_planned_with_or_refused(tmp_path):
     for split in ("train", "val"):
         make(url, split=split)
     splits = [coco.open_split(url, split) for split in ("train", "val")]
-    planned = [coco.describe(url), coco.describe(url).model_copy(update={"fingerprint": coco.fingerprint(splits, full=True)})]
+    planned = [coco.data_of(url), coco.data_of(url).model_copy(update={"fingerprint": coco.fingerprint_splits(splits, full=True)})]
     for data in planned:
         coco.check_fingerprint(splits, data)
     path = tmp_path / "images" / "0.jpg"

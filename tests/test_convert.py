@@ -19,21 +19,22 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core.arch import Arch, blocks, parse
 from spnas_core.data import coco
 from spnas_core.errors import UserError
 from spnas_core.job import Data, TrainJob, Weights, digest
-from spnas_core.jobs import evaluate, start
+from spnas_core.jobs import evaluate, initial_weights
 from spnas_core.jobs.runner import run_job
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
-from spnas_core.plan import Plan, open_plan
-from spnas_core.settings import Detector, Recipe
+from spnas_core.run.plan import Plan, open_plan
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
-from spnas_core.transfer import Audit
+from spnas_core.weights.adopt import Audit
 from spnas_core.weights.checkpoint import open_checkpoint, our_weights, read_checkpoint
 from spnas_core.weights.torchvision_names import infer_arch, to_torchvision
 
@@ -225,7 +226,7 @@ def train_from(checkpoint: str, data: Path, folder: Path, coverage: float = 0.1)
         arch=str(ARCH),
         detector=settings,
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
-        data=coco.describe(str(data)),
+        data=coco.data_of(str(data)),
         checkpoint=checkpoint,
         checkpoint_sha256=sha256_file(Path(checkpoint)),
         checkpoint_coverage=coverage,
@@ -268,7 +269,7 @@ def test_the_epsilon_of_frozen_norms_and_of_trained_ones(extra: Arrays, epsilon:
         sha256 = sha256_file(Path(checkpoint))
         common = {"arch": str(ARCH), "detector": settings, "recipe": Recipe(), "data": Data(url="x", fingerprint="f")}
         job = TrainJob(checkpoint=checkpoint, checkpoint_sha256=sha256, **common)
-        return start.start_detector(job, Store(str(tmp_path / "store")), get_weights(net))[1]
+        return initial_weights.start_detector(job, Store(str(tmp_path / "store")), get_weights(net))[1]
 
     for checkpoint in (file, str(tmp_path / "model" / "weights.safetensors")):
         assert begin(checkpoint, epsilon, "frozen").new == begin(checkpoint, 1e-3, "train").new == ()
@@ -284,7 +285,9 @@ def test_a_run_from_a_checkpoint_is_keyed_by_its_content(tiny_data: Path, tmp_pa
         path = tmp_path / folder / "w.pth"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        return open_plan(presets.load("smoke", [f"checkpoint={path}", "checkpoint_coverage=0.5"]), str(tiny_data), str(tmp_path / "store"))
+        return open_plan(
+            presets.load_preset("smoke", [f"checkpoint={path}", "checkpoint_coverage=0.5"]), str(tiny_data), str(tmp_path / "store")
+        )
 
     def first(plan: Plan) -> TrainJob:
         return plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
@@ -332,7 +335,7 @@ def test_an_epoch_on_photographs_from_a_converted_detector(tmp_path: Path) -> No
         arch="111-2111-211111-211",
         detector=settings,
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
-        data=coco.describe(str(BCCD)),
+        data=coco.data_of(str(BCCD)),
         checkpoint=checkpoint,
         checkpoint_sha256=sha256_file(Path(checkpoint)),
         checkpoint_coverage=0.9,

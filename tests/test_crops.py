@@ -16,7 +16,8 @@ from spnas_core.data import coco, crops, images
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
 from spnas_core.job import Data, ReigniteJob
-from spnas_core.settings import Detector, Reignite
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Reignite
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
@@ -77,7 +78,7 @@ def test_crops_show_their_class(split):
 
 def test_each_image_is_decoded_once_where_the_cache_has_room(split, monkeypatch):
     seen = []
-    monkeypatch.setattr(images, "decode", lambda path, name="", inner=images.decode: seen.append(path) or inner(path, name))
+    monkeypatch.setattr(images, "decode_image", lambda path, name="", inner=images.decode_image: seen.append(path) or inner(path, name))
     data, cache = crops.open_crops(split, 16), ImageCache()
     for _ in range(2):
         list(crops.eval_crops(data, 4, cache, threads=1))
@@ -162,20 +163,20 @@ def test_folder_per_class(tmp_path, monkeypatch, remote):
     try:
         folder(f"{url}/train")
         folder(f"{url}/val", ["red"], 1)
-        data = crops.open_folder(url, "train", 8)
+        data = crops.open_class_folder(url, "train", 8)
         assert data.class_names == ("blue", "green", "red")
         assert len(data.items) == 9
         for batch in crops.train_crops(data, 4, 0, 0):
             assert [colour_of(i) for i in batch.images] == [data.class_names[label] for label in batch.labels]
-        val = crops.open_folder(url, "val", 8, data.class_names)
+        val = crops.open_class_folder(url, "val", 8, data.class_names)
         assert [label for _, _, label in val.items] == [2]
         with pytest.raises(UserError, match="expected the classes green, red; got 'blue' too"):
-            crops.open_folder(url, "train", 8, ("green", "red"))
+            crops.open_class_folder(url, "train", 8, ("green", "red"))
         with pytest.raises(UserError, match="test: expected a folder per class, got none"):
-            crops.open_folder(url, "test", 8)
+            crops.open_class_folder(url, "test", 8)
         write(f"{url}/train/violet/notes.txt", b"no image")
         with pytest.raises(UserError, match=r"train/violet: expected images \(.jpg, .*got none"):
-            crops.open_folder(url, "train", 8)
+            crops.open_class_folder(url, "train", 8)
     finally:
         if remote:
             fsspec.filesystem("memory").rm("/crops-test", recursive=True)
@@ -185,14 +186,14 @@ def test_the_middle_square_of_a_folder_image_is_taken(tmp_path):
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
     write(f"{tmp_path}/train/x/1.png", encoded(Image.fromarray(wide), "PNG"))
-    (batch,) = crops.eval_crops(crops.open_folder(str(tmp_path), "train", 10), 1)
+    (batch,) = crops.eval_crops(crops.open_class_folder(str(tmp_path), "train", 10), 1)
     np.testing.assert_allclose(batch.images[0], np.broadcast_to(((1 - images.MEAN) / images.STD)[:, None, None], (3, 10, 10)), atol=1e-5)
 
 
 def test_broken_image_and_early_close(tmp_path):
     folder(tmp_path / "train")
     Path(tmp_path / "train/green/1.PNG").write_bytes(b"broken")
-    data = crops.open_folder(str(tmp_path), "train", 8)
+    data = crops.open_class_folder(str(tmp_path), "train", 8)
     batches = crops.eval_crops(data, 2)
     next(batches)
     batches.close()
@@ -221,7 +222,7 @@ def test_fingerprint_follows_the_images_and_not_their_place(tmp_path: Path, full
             file = tmp_path / name / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content * size)
-        return crops.fingerprint(str(tmp_path / name), full)
+        return crops.fingerprint_folder(str(tmp_path / name), full)
 
     one = {"train/cat/1.png": 3, "val/cat/2.png": 4}
     first = fingerprint("a", one)
@@ -239,7 +240,7 @@ def test_images_of_their_own_that_changed_after_the_job_was_planned_are_refused(
         (tmp_path / split / "cat" / "1.png").write_bytes(b"x" * 3)
     settings = {"detector": Detector(), "recipe": Reignite(data=str(tmp_path)), "data": Data(url="x", fingerprint="f")}
     for full in (False, True):
-        one = ReigniteJob(arch="b_11-21-21-21", images=crops.fingerprint(str(tmp_path), full), **settings)
+        one = ReigniteJob(arch="b_11-21-21-21", images=crops.fingerprint_folder(str(tmp_path), full), **settings)
         assert len(reignite.open_sets(one)[0].items) == 1
     (tmp_path / "val" / "cat" / "2.png").write_bytes(b"x")
     with pytest.raises(UserError, match=f"{tmp_path}: expected the images that the job was planned with, got others"):

@@ -38,7 +38,7 @@ def test_the_splits_open_without_a_fault(folder):
         assert split.class_names == tuple(map(str, demo.DIGITS))
         assert all(1 <= len(sample.boxes) <= demo.MOST_DIGITS for sample in split.samples)
         for sample in split.samples:
-            assert images.decode(sample.file).shape == (128, 128, 3)
+            assert images.decode_image(sample.file).shape == (128, 128, 3)
             longer = (sample.boxes[:, 2:] - sample.boxes[:, :2]).max(axis=1)
             assert longer.min() >= demo.LONGER_SIDE[0] - 4
             assert longer.max() <= demo.LONGER_SIDE[1]

@@ -13,12 +13,12 @@ from conftest import write_data
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core.errors import JobError
-from spnas_core.jobs import runner, trail
+from spnas_core.jobs import progress_file, runner
 from spnas_core.metrics import STATS
-from spnas_core.plan import Plan, open_plan
-from spnas_core.runs import announce_run
+from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.register import announce_run
 
 Documents = dict[str, Any]  # what a training leaves: history, audit, detections, model
 FALLING = [2.0, 1.5, 1.0, 0.8]
@@ -146,7 +146,7 @@ def test_sound_data_has_no_cause(data: Path) -> None:
 
 
 def opened(data: Path, *overrides: str) -> Plan:
-    settings = presets.load("smoke", ["name=ill", *overrides])
+    settings = presets.load_preset("smoke", ["name=ill", *overrides])
     plan = open_plan(settings, str(data), str(data.parent / "store"))
     announce_run(plan)
     return plan
@@ -245,7 +245,7 @@ def test_data_that_is_gone_is_said(data: Path) -> None:
 
 def test_a_training_that_diverged_is_named(data: Path) -> None:
     plan = opened(data)
-    told = trail.Trail(plan.store, plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune))
+    told = progress_file.ProgressFile(plan.store, plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune))
     told({"event": "start"})
     told.close(JobError("diverged", "loss [nan] at step 3 of 9"))
     assert doctor("ill", "--store", plan.store.url) == [("learning rate", "fine_tune b_1111-2111")]
@@ -283,7 +283,7 @@ def test_real_trainings(how: Callable[[Any], None] | None, overrides: list[str],
     data = shutil.copytree(demo_data, tmp_path / "data")
     if how:
         change(data, "val", how)
-    settings = presets.load("demo", ["name=ill", *overrides])
+    settings = presets.load_preset("demo", ["name=ill", *overrides])
     plan = open_plan(settings, str(data), str(tmp_path / "store"))
     announce_run(plan)
     job = plan.train(settings.arch, settings.detector, settings.fine_tune)

@@ -15,14 +15,15 @@ from PIL import Image
 from spnas_core import arch as architecture
 from spnas_core import metrics
 from spnas_core.data import coco
-from spnas_core.export.folder import export, publish
+from spnas_core.export.folder import export_model, publish_export
 from spnas_core.export.onnx_model import onnx_model
 from spnas_core.export.shipped.detect import Detector as Shipped
 from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.runner import run_job
 from spnas_core.models.detector import FasterRCNN
-from spnas_core.settings import Detector, Recipe
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.weights.model_folder import Model
 
@@ -87,13 +88,13 @@ def test_the_same_ap_on_photographs(tmp_path: Path) -> None:
         arch="b_11-121-112-121_0-1-0-1",
         detector=settings,
         recipe=Recipe(epochs=6, batch=4, lr=0.03, clip_norm=10.0),
-        data=coco.describe(str(BCCD)),
+        data=coco.data_of(str(BCCD)),
     )
     store = Store(str(tmp_path / "store"))
     manifest = run_job(job, store.url, threads=2)
     folder = f"{store.url}/train/{manifest.digest}"
     expected = evaluate.score_model(folder, str(BCCD), "val")
-    publish(export(folder, "onnx"), str(tmp_path / "out"))
+    publish_export(export_model(folder, "onnx"), str(tmp_path / "out"))
     detector, split = Shipped(tmp_path / "out"), coco.open_split(str(BCCD), "val")
     results = []
     for sample in split.samples:
@@ -102,7 +103,7 @@ def test_the_same_ap_on_photographs(tmp_path: Path) -> None:
                 x1, y1, x2, y2 = one["box"]
                 box = [x1, y1, x2 - x1, y2 - y1]
                 results.append({"image_id": sample.image_id, "category_id": one["id"], "score": one["score"], "bbox": box})
-    found = metrics.evaluate(split.annotations, results, "pycocotools")
+    found = metrics.score_detections(split.annotations, results, "pycocotools")
     assert expected["AP"] > 0.15
     for name, value in found.stats.items():
         assert value == pytest.approx(expected[name], abs=0.002), name

@@ -18,15 +18,15 @@ from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core import arch as architecture
 from spnas_core.data import coco
 from spnas_core.errors import UserError
-from spnas_core.export.folder import export, publish
+from spnas_core.export.folder import export_model, publish_export
 from spnas_core.export.shipped.detect import soft_nms
 from spnas_core.jobs import evaluate
 from spnas_core.models.detector import FasterRCNN
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
 
 pytestmark = pytest.mark.training
@@ -140,7 +140,7 @@ def test_a_training_s_artifact_from_a_store_to_a_url(model: Path, tmp_path: Path
     assert (status, error) == (2, f"spnas: {model}/model.json: expected a new or empty folder for the export, got a file\n")
     (Path(model).parent / "note.txt").write_text("kept")
     with pytest.raises(UserError, match=r"^--out: expected a place for a folder, got .*note\.txt/below"):
-        publish({"a": b"a"}, f"{Path(model).parent}/note.txt/below")
+        publish_export({"a": b"a"}, f"{Path(model).parent}/note.txt/below")
 
 
 TORCH = """
@@ -182,7 +182,7 @@ def test_torchvision_finds_what_mindspore_finds(text: str, change: dict[str, Any
     save_file(lively(net), folder / "weights.safetensors")
     document = evaluate.model_document(text, settings, ((1, "a"), (2, "b"), (3, "c")))
     (folder / "model.json").write_text(json.dumps(document))
-    publish(export(str(folder), "torchvision"), str(tmp_path / "out"))
+    publish_export(export_model(str(folder), "torchvision"), str(tmp_path / "out"))
     images, image_hw = inputs(settings.image_size)
     np.savez(tmp_path / "in.npz", images=images, image_hw=image_hw)
     (tmp_path / "lib").mkdir()

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from mindspore import Tensor
 from PIL import Image
 
-from spnas_core.anchors import Grid
 from spnas_core.data import images
 from spnas_core.export import boxes as nodes
 from spnas_core.export.graph import Graph, Value
 from spnas_core.export.heads import Heads
 from spnas_core.export.shipped import detect
 from spnas_core.models import boxes as box_ops
+from spnas_core.models.anchors import Grid
 from spnas_core.models.pooling import RegionPooling
-from spnas_core.settings import Detector
-from spnas_core.soft_nms import soft_nms
+from spnas_core.models.soft_nms import soft_nms
+from spnas_core.settings.detector import Detector
 
 Array = npt.NDArray[Any]
 CODER = (10.0, 10.0, 5.0, 5.0)
@@ -55,7 +55,7 @@ def test_decode_and_clip() -> None:
     image_hw = np.array([[60, 90], [31, 20]], np.float32)
     expected = box_ops.clip(box_ops.decode(Tensor(deltas), Tensor(references), CODER), Tensor(image_hw)).asnumpy()
     graph = Graph({})
-    found = nodes.clip(graph, nodes.decode(graph, "deltas", "references", CODER), "image_hw")
+    found = nodes.clip_boxes(graph, nodes.decode_deltas(graph, "deltas", "references", CODER), "image_hw")
     np.testing.assert_allclose(
         run(graph, found, "bnc", {"deltas": deltas, "references": references, "image_hw": image_hw}), expected, atol=1e-3
     )
@@ -65,7 +65,7 @@ def test_decode_and_clip() -> None:
 def test_large() -> None:
     boxes = np.array([[[0, 0, 1, 1], [0, 0, 0.5, 4], [3, 3, 7, 3.5], [2, 2, 2, 2]]], np.float32)
     graph = Graph({})
-    assert run(graph, nodes.large(graph, "boxes", 1.0), "bn", {"boxes": boxes}).tolist() == [[1, 0, 0, 0]]
+    assert run(graph, nodes.large_enough(graph, "boxes", 1.0), "bn", {"boxes": boxes}).tolist() == [[1, 0, 0, 0]]
 
 
 def test_nms_keeps_images_and_classes_apart() -> None:
@@ -125,7 +125,7 @@ def test_the_shipped_code_prepares_an_image_as_the_program_does(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "picture"
     path.write_bytes(picture)
-    padded, hw, scale = images.letterbox(images.decode(path), size)
+    padded, hw, scale = images.letterbox(images.decode_image(path), size)
     how = {"image_size": list(size), "mean": images.MEAN.tolist(), "std": images.STD.tolist()}
     with Image.open(path) as opened:
         found, image_hw, factors = detect.network_input(opened, how)

@@ -111,14 +111,14 @@ def test_a_data_set_is_read_right_or_not_at_all(seed: int, rate: float) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPNAS_CACHE", name)
         patch.setattr(retries.time, "sleep", lambda _: None)
-        right, crop = coco.open_split("faulty://bucket/set", "train"), crops.fingerprint("faulty://bucket/set/deep")
-        full = coco.fingerprint([right], full=True)
+        right, crop = coco.open_split("faulty://bucket/set", "train"), crops.fingerprint_folder("faulty://bucket/set/deep")
+        full = coco.fingerprint_splits([right], full=True)
         FaultyFileSystem.rate = rate
         answers = [
             lambda: coco.open_split("faulty://bucket/set", "train").digest == right.digest,
-            lambda: coco.fingerprint([right], full=True) == full,
+            lambda: coco.fingerprint_splits([right], full=True) == full,
             lambda: coco.verify_images(right) is None,
-            lambda: crops.fingerprint("faulty://bucket/set/deep") == crop,
+            lambda: crops.fingerprint_folder("faulty://bucket/set/deep") == crop,
             lambda: Storage("faulty://bucket", AT_ONCE).files("store") == {"runs/one/report.md": 1},
         ]
         served = 0

@@ -20,29 +20,29 @@ from reported import Page
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
-from flows.spnas import serial_search, spnas
-from spnas_core.config import Retries
-from spnas_core.course import course, what_is_known
+from flows.cli.app import app
+from flows.spnas import spnas
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
-from spnas_core.forecast import forecast, job_bytes
-from spnas_core.housekeeping import needs
-from spnas_core.inventory import take_inventory
 from spnas_core.job import digest
-from spnas_core.jobs import runner, trail
-from spnas_core.ledger import Trial
-from spnas_core.plan import STAGE_NAMES, Plan, open_plan
-from spnas_core.settings import Budget
-from spnas_core.stages import Stage, read_stage
-from spnas_core.status import Watcher
-from tasks.jobs import Site, is_tried_again, run_jobs
+from spnas_core.jobs import progress_file, runner
+from spnas_core.monitor.forecast import forecast, job_bytes
+from spnas_core.monitor.housekeeping import needs
+from spnas_core.monitor.inventory import take_inventory
+from spnas_core.monitor.status import Watcher
+from spnas_core.run.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.run.record import StageRecord, read_stage
+from spnas_core.run.replay import known_results, replay
+from spnas_core.search.ledger import Trial
+from spnas_core.settings.run import Retries
+from spnas_core.settings.search import Budget
+from tasks.jobs import Executor, is_tried_again
 from tasks.results import artifact_key, result_storage
 from tasks.stages import run_stage
 
 pytestmark = pytest.mark.training
 
 
-def stages(plan: Plan) -> list[Stage]:
+def stages(plan: Plan) -> list[StageRecord]:
     return [read_stage(plan.store, plan.keys[name]) for name in STAGE_NAMES]
 
 
@@ -69,7 +69,7 @@ def test_five_stages_leave_a_ledger_and_a_final_net(finished: tuple[Plan, dict[s
 def test_the_course_of_a_run_is_what_it_did(finished: tuple[Plan, dict[str, Any]]) -> None:
     """Every job of the flow is foreseen by its digest, and none besides; then nothing is left to do."""
     plan, _ = finished
-    found = course(plan, what_is_known(plan))
+    found = replay(plan, known_results(plan))
     assert all(step.sure and step.ended is not None for step in found.steps)
     asked = {f"{step.job.kind}/{digest(step.job)}" for step in found.steps}
     assert asked == {name for name, why in needs(take_inventory(plan.store)).items() if "smoke" in str(why)} - {
@@ -99,7 +99,7 @@ def test_the_status_of_a_finished_run(finished: tuple[Plan, dict[str, Any]]) -> 
     every = json.loads(CliRunner().invoke(app, ["status", "--store", plan.store.url, "--json"]).stdout)
     assert ("smoke", "finished") in [(one["name"], one["state"]) for one in every]
     for job in (step.job for step in Watcher(plan.store, "smoke").steps()):
-        assert trail.read(plan.store, job.kind, digest(job))["event"] == "done"
+        assert progress_file.read_progress(plan.store, job.kind, digest(job))["event"] == "done"
         curves = [path for path in plan.store.files("logs") if digest(job) in path and "tfevents" in path]
         assert bool(curves) == (job.kind in ("train", "reignite"))
 
@@ -122,7 +122,7 @@ def test_the_status_of_a_run_that_goes_on(finished_copy: Plan) -> None:
     final = last[0].job
     with store.claim(final.kind, digest(final)) as claim:
         claim.acquire(lambda: None, threading.Event(), lambda: None)
-        told = trail.Trail(store, final)
+        told = progress_file.ProgressFile(store, final)
         told({"event": "start", "pid": 1})
         told({"event": "compile"})
         told._written = 0.0  # as if some seconds had passed
@@ -134,7 +134,7 @@ def test_the_status_of_a_run_that_goes_on(finished_copy: Plan) -> None:
         shown = CliRunner().invoke(app, ["status", "smoke", "--store", store.url]).stdout
         assert "epoch 1 of 4, step 1 of 2, loss 0.750" in shown
         told.close(JobError("out_of_memory", "it needed more\nthan there is"))
-    assert trail.read(store, final.kind, digest(final))["message"] == "out_of_memory: it needed more"
+    assert progress_file.read_progress(store, final.kind, digest(final))["message"] == "out_of_memory: it needed more"
     now = watcher.look()
     assert now.failures == (f"{last[0].label}: out_of_memory",)
     assert now.state in ("failed", "running")  # what was just heard of may go on again
@@ -158,7 +158,7 @@ def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]
     files = {"run.json", "stages.json", "config.yml", "report.html", "report.md", "trials.csv", "pareto.png", "summary.json", "model"}
     assert {p.name for p in folder.iterdir()} == files
     assert json.loads((folder / "stages.json").read_text()) == plan.keys
-    assert presets.load(str(folder / "config.yml")) == plan.settings
+    assert presets.load_preset(str(folder / "config.yml")) == plan.settings
     rows = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
     assert len(rows) == 4
     page = Page((folder / "report.html").read_text())
@@ -197,7 +197,18 @@ def test_a_finished_run_started_again_computes_nothing(finished: tuple[Plan, dic
 
 def test_the_command_line_shows_a_finished_run_at_once(finished_copy: Plan, tiny_data: Path) -> None:
     """With the start of Python and no server, as a person waits for it; the best of three, since other tests may run beside it."""
-    command = [sys.executable, "-m", "flows.cli", "run", "smoke", "--data", str(tiny_data), "--store", finished_copy.store.url, "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli.app",
+        "run",
+        "smoke",
+        "--data",
+        str(tiny_data),
+        "--store",
+        finished_copy.store.url,
+        "--json",
+    ]
     seconds = []
     while len(seconds) < 3 and not (seconds and min(seconds) < 10):
         begun = time.monotonic()
@@ -275,15 +286,15 @@ def test_a_killed_candidate_is_a_typed_failed_trial(finished_copy: Plan, tiny_da
     folder = Path(plan.store.local or "")
     (folder / "train" / victim.digest / "manifest.json").unlink()
     (folder / "stage" / plan.keys["serial"] / "manifest.json").unlink()
-    site = Site(plan.store.url)
+    executor = Executor(plan.store.url)
     killer = _Killer("serial r1 c1 ")
     logger = logging.getLogger("spnas_core.jobs.progress")
     logger.addHandler(killer)
     logger.setLevel(logging.DEBUG)
 
     @flow(name="serial-only")
-    def serial_only() -> Stage:
-        return run_stage(plan, site, "serial", start, serial_search)
+    def serial_only() -> StageRecord:
+        return run_stage(plan, executor, "serial", start)
 
     try:
         ledger = serial_only().ledger
@@ -313,7 +324,7 @@ class _Interrupter(logging.Handler):
 
 
 def test_an_interrupted_run_ends_its_job_and_begins_no_other(prefect_server: str, tiny_data: Path, tmp_path: Path) -> None:
-    plan = open_plan(presets.load("smoke", ["devices=[0]"]), str(tiny_data), str(tmp_path / "store"))
+    plan = open_plan(presets.load_preset("smoke", ["devices=[0]"]), str(tiny_data), str(tmp_path / "store"))
     jobs = [
         plan.train("b_1111-2111", plan.settings.detector, plan.settings.fine_tune).model_copy(update={"seed": seed}) for seed in (1, 2, 3)
     ]
@@ -323,7 +334,7 @@ def test_an_interrupted_run_ends_its_job_and_begins_no_other(prefect_server: str
 
     @flow(name="jobs-only")
     def jobs_only() -> None:
-        run_jobs(Site(plan.store.url, plan.settings), [(f"seed {job.seed}", job) for job in jobs])
+        Executor(plan.store.url, plan.settings).do([(f"seed {job.seed}", job) for job in jobs])
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the runner of several tests at once ends at once by its own
     try:
@@ -393,5 +404,5 @@ def test_keys_and_places_of_results(tmp_path: Path) -> None:
 def test_trials_of_a_ledger_survive_json(finished: tuple[Plan, dict[str, Any]]) -> None:
     plan, _ = finished
     one = stages(plan)[-1]
-    assert Stage.model_validate_json(one.model_dump_json()) == one
-    assert all(isinstance(t, Trial) for t in Stage.model_validate_json(one.model_dump_json()).ledger)
+    assert StageRecord.model_validate_json(one.model_dump_json()) == one
+    assert all(isinstance(t, Trial) for t in StageRecord.model_validate_json(one.model_dump_json()).ledger)

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
-from spnas_core.config import Run
-from spnas_core.course import course
+from flows.cli.app import app
 from spnas_core.errors import JobError, UserError
-from spnas_core.extremes import extremes
-from spnas_core.forecast import RUN, Measured, forecast, speed_of
 from spnas_core.job import Data, MeasureJob, TrainJob
 from spnas_core.jobs.runner import run_job
-from spnas_core.plan import Counts, Plan
-from spnas_core.speed import fit, makespan
+from spnas_core.monitor.forecast import RUN, MeasuredNet, forecast, speed_of
+from spnas_core.monitor.speed import fit_line, makespan
+from spnas_core.run.plan import Counts, Plan
+from spnas_core.run.replay import replay
+from spnas_core.search.bounds import extremes
+from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
 COUNTS = Counts(train=240, val=60, test=40, boxes=844, crops=844)  # of the demo
@@ -46,27 +46,27 @@ def demo_speed(plan: Plan) -> Any:
             "memory_mb": 900.0,
         },
     }
-    return speed_of(plan, [Measured(arch, plan.settings.detector, 4, one | common, 2.8) for arch, one in nets.items()])
+    return speed_of(plan, [MeasuredNet(arch, plan.settings.detector, 4, one | common, 2.8) for arch, one in nets.items()])
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.lists(st.floats(0.01, 100), min_size=2, max_size=9, unique=True))
 def test_points_of_a_line_give_it_back(base: float, slope: float, places: list[float]) -> None:
-    line = fit((x, base + slope * x) for x in places)
+    line = fit_line((x, base + slope * x) for x in places)
     for x in places:
         assert line.at(x) == pytest.approx(base + slope * x, rel=1e-3, abs=1e-3)
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 100), st.floats(0, 100)), min_size=1, max_size=9))
 def test_no_line_falls_or_is_below_zero(points: list[tuple[float, float]]) -> None:
-    line = fit(points)
+    line = fit_line(points)
     assert line.base >= 0
     assert line.slope >= 0
 
 
 def test_one_point_is_scaled() -> None:
-    assert fit([(2.0, 3.0)]).at(4.0) == 6.0
+    assert fit_line([(2.0, 3.0)]).at(4.0) == 6.0
     with pytest.raises(ValueError, match="at least one point"):
-        fit([])
+        fit_line([])
 
 
 @given(st.lists(st.floats(0, 100), max_size=12), st.integers(1, 5))
@@ -94,21 +94,21 @@ def test_no_candidate_is_beyond_the_extremes(name: str, seed: int) -> None:
     detector = {"image_size": [128, 128], "base_width": 16, "stem": "3x3", "fpn_channels": 32, "head_channels": 64}
     plan = plan_of(Run.model_validate({"arch": "b_11-21-21-21", "detector": detector, "seed": seed, **SPACES[name]}))
     small, large = extremes(plan.settings, plan.cost_of)
-    for trial in course(plan, lambda _: None, seed).ledger[1:]:
+    for trial in replay(plan, lambda _: None, seed).ledger[1:]:
         assert trial.metrics
         assert small.cost.macs <= trial.metrics["macs"] <= large.cost.macs, (str(small.arch), trial.arch, str(large.arch))
 
 
 def test_a_budget_that_no_net_meets_is_a_mistake() -> None:
-    plan = plan_of(presets.load("demo", ["budget={gmacs: [null, 0.001]}"]))
+    plan = plan_of(presets.load_preset("demo", ["budget={gmacs: [null, 0.001]}"]))
     with pytest.raises(UserError, match=r"expected limits that some net of the space meets, got .*gmacs': \[None, 0.001\]"):
         extremes(plan.settings, plan.cost_of)
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_demo_takes_what_it_took(kept: bool) -> None:
-    plan = plan_of(presets.load("demo"))
-    courses = [course(plan, lambda _: None, play) for play in range(8)]
+    plan = plan_of(presets.load_preset("demo"))
+    courses = [replay(plan, lambda _: None, play) for play in range(8)]
     found = forecast(plan, courses, demo_speed(plan), lambda _: kept)
     seconds = {name: one.seconds for name, one in found.items()}
     whole = sum(seconds.values()) + RUN
@@ -131,18 +131,18 @@ def test_the_demo_takes_what_it_took(kept: bool) -> None:
 
 def test_halving_takes_fewer_epochs() -> None:
     halving = ["serial.candidates=4", "serial.recipe.epochs=4", "serial.halving={rungs: [1], keep: 0.5}"]
-    plan = plan_of(presets.load("demo", halving))
-    steps = [step for step in course(plan, lambda _: None).steps if step.stage == "serial" and step.job.kind == "train"]
+    plan = plan_of(presets.load_preset("demo", halving))
+    steps = [step for step in replay(plan, lambda _: None).steps if step.stage == "serial" and step.job.kind == "train"]
     assert sum(step.epochs for step in steps) == plan.settings.serial.rounds * (4 * 1 + 2 * 3)
 
 
 def test_failed_candidates_have_no_children() -> None:
-    plan = plan_of(presets.load("demo", ["serial.rounds=5"]))
+    plan = plan_of(presets.load_preset("demo", ["serial.rounds=5"]))
 
     def known(job: Any) -> JobError | None:
         return JobError("diverged", "") if isinstance(job, TrainJob) and job.weights and job.recipe == plan.settings.serial.recipe else None
 
-    found = course(plan, known)
+    found = replay(plan, known)
     tried = [trial for trial in found.ledger if trial.stage == "serial"]
     assert {trial.failure for trial in tried} == {"diverged"}
     assert {trial.parent for trial in tried} == {found.ledger[0].digest}
@@ -150,7 +150,7 @@ def test_failed_candidates_have_no_children() -> None:
 
 @pytest.mark.training
 def test_a_few_steps_are_measured(tiny_data: Path, tmp_path: Path) -> None:
-    settings, data = presets.load("smoke"), Data(url=str(tiny_data), fingerprint="f")
+    settings, data = presets.load_preset("smoke"), Data(url=str(tiny_data), fingerprint="f")
     job = MeasureJob(arch=settings.arch, detector=settings.detector, recipe=settings.fine_tune, data=data)
     found = run_job(job, str(tmp_path)).metrics
     assert 0 < found["step"] < found["train_compile"] < 120
@@ -165,7 +165,7 @@ def test_a_plan_measures_this_device(tiny_data: Path, tmp_path: Path) -> None:
     result = run.invoke(app, ["plan", "smoke", "--data", str(tiny_data), "--store", str(store), "--json"])
     assert result.exit_code == 0, result.output
     bill = json.loads(result.stdout)
-    assert bill["measured"][0]["arch"] == presets.load("smoke").arch
+    assert bill["measured"][0]["arch"] == presets.load_preset("smoke").arch
     for one in bill["measured"]:
         assert 0 < one["step"] < one["train_compile"] < 120
         assert 0 < one["image"] < one["eval_compile"] < 120

@@ -19,12 +19,13 @@ from pydantic import ValidationError
 from flows import presets
 from spnas_core import job as jobs
 from spnas_core.arch import parse
-from spnas_core.config import Run
 from spnas_core.data import coco
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
-from spnas_core.settings import Detector, Recipe
-from spnas_core.stages import FILE, read_stage
+from spnas_core.run.record import STAGE_FILE, read_stage
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import Run
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
@@ -57,7 +58,7 @@ class Place:
         out = root / "out"
         out.mkdir()
         (out / "weights").write_bytes(b"w" * 100)
-        (out / FILE).write_text("{}")
+        (out / STAGE_FILE).write_text("{}")
         self.manifest = self.store.publish(JOB, out, {"AP": 0.5}, 1.0)
         self.true = root / "true"
         shutil.copytree(root / "store", self.true)
@@ -72,7 +73,7 @@ class Place:
         """Hold that nothing outside of the store came to be or was changed."""
         assert names(self.root) == ["out", "secret", "store", "true"]
         assert (self.root / "secret").read_text() == "secret"
-        assert names(self.root / "out") == [FILE, "weights"]
+        assert names(self.root / "out") == [STAGE_FILE, "weights"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ EXAMPLE = {
     "kind": "train",
     "digest": KEY,
     "job": JOB.model_dump(mode="json"),
-    "files": {"weights": {"size": 100, "sha256": "0" * 64}, FILE: {"size": 2, "sha256": "0" * 64}},
+    "files": {"weights": {"size": 100, "sha256": "0" * 64}, STAGE_FILE: {"size": 2, "sha256": "0" * 64}},
     "metrics": {"AP": 0.5},
     "versions": {"numpy": "1"},
     "seconds": 1.0,
@@ -116,7 +117,7 @@ def _manifests(place: Place, text: bytes) -> None:
 def _stages(place: Place, text: bytes) -> None:
     place.fresh()
     out = Path(tempfile.mkdtemp())
-    (out / FILE).write_bytes(text)
+    (out / STAGE_FILE).write_bytes(text)
     shutil.rmtree(place.root / "store" / "stage", ignore_errors=True)
     place.store.publish_record("stage", KEY, {}, out, {}, 1.0)
     shutil.rmtree(out)
@@ -137,7 +138,7 @@ def _claims(place: Place, text: bytes, name: str) -> None:
     place.untouched()
 
 
-TRUE = presets.load("smoke").model_dump(mode="json")
+TRUE = presets.load_preset("smoke").model_dump(mode="json")
 
 
 def _configurations(text: bytes, overrides: list[str]) -> None:
@@ -145,7 +146,7 @@ def _configurations(text: bytes, overrides: list[str]) -> None:
         path = Path(folder) / "my.yml"
         path.write_bytes(text)
         try:
-            found = presets.load(str(path), overrides)
+            found = presets.load_preset(str(path), overrides)
         except UserError as error:
             for line in str(error).split("\n"):
                 one_line(UserError(line))
@@ -202,8 +203,8 @@ test_annotations, test_many_annotations = short_and_long(_annotations, texts(COC
 
 
 def test_an_order_that_is_wrong_is_refused(tmp_path: Path) -> None:
-    from spnas_core.jobs.order import Order
+    from spnas_core.jobs.request import WorkerRequest
 
     for text in (b"[" * 100_000, b'{"job": {"kind": "train"}}', b"\xff", b'{"job": ' * 9000):
         with pytest.raises(ValidationError):
-            Order.model_validate_json(text)
+            WorkerRequest.model_validate_json(text)

@@ -10,7 +10,8 @@ import pytest
 
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import graphs
-from spnas_core.settings import Detector, Recipe, Reignite
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe, Reignite
 
 PARENT = Weights(kind="train", digest="0" * 64, arch="b_1111-1111")
 COMMON: dict[str, Any] = {"arch": "b_1111-2111", "detector": Detector(), "data": Data(url="here", fingerprint="f"), "weights": (PARENT,)}
@@ -70,7 +71,7 @@ def test_a_change_of_any_module_of_the_core_is_another_graph(tmp_path: Path, mon
 
 
 def test_the_graphs_used_last_stay(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "KEPT", 2)
+    monkeypatch.setattr(graphs, "MOST_KEPT", 2)
     for number, name in enumerate("abc"):
         folder = tmp_path / f"job-{name}"
         graphs.borrow(name, folder)

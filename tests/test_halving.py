@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crews import ScriptedCrew
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spnas_core import job as jobs
-from spnas_core.config import Run
 from spnas_core.data import coco
 from spnas_core.errors import JobError, Reason
-from spnas_core.job import Data, TrainJob
+from spnas_core.job import Data, Job, TrainJob
 from spnas_core.jobs.runner import run_job
-from spnas_core.ledger import Trial, best, survivors
 from spnas_core.metrics import STATS
-from spnas_core.plan import Plan
-from spnas_core.settings import Detector, Halving, Parallel, Recipe, Serial
+from spnas_core.run.candidates import Round, train_jobs
+from spnas_core.run.crew import Label
+from spnas_core.run.plan import Plan
+from spnas_core.search.ledger import Trial, best, survivors
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import Run
+from spnas_core.settings.search import Halving, Parallel, Serial
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
-from spnas_core.store.manifest import Manifest
-from tasks import candidates
-from tasks.jobs import Site
 
 SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
 SMALL = Detector(image_size=(64, 64), stem="3x3", proposals_train=20, proposals_test=10, detections=10, **SIZES)
@@ -33,30 +35,25 @@ FAILURES: list[Reason] = ["diverged", "out_of_memory", "timeout", "killed", "cra
 
 def job_of(number: int, url: str = "x") -> TrainJob:
     arch = f"b_{'1' * (4 + number)}-1111"
-    data = Data(url=url, fingerprint="none") if url == "x" else coco.describe(url)
+    data = Data(url=url, fingerprint="none") if url == "x" else coco.data_of(url)
     return TrainJob(arch=arch, detector=SMALL, recipe=RECIPE, data=data, seed=3)
 
 
 def play(scores: list[list[float | None]], halving: Halving | None) -> tuple[list[Trial], list[list[TrainJob]]]:
     """Train made-up candidates, the AP of each rung given, None for a failure; returns the trials, and the jobs of each rung."""
-    asked: list[list[TrainJob]] = []
 
-    def run_jobs(_site: Site, work: list[tuple[str, TrainJob]]) -> list[Manifest | JobError]:
-        asked.append([job for _, job in work])
-        ended: list[Manifest | JobError] = []
-        for label, job in work:
-            number = int(label.split(" c")[1].split()[0]) - 1
-            score = scores[number][len(asked) - 1]
-            metrics = dict.fromkeys(STATS, score) | {"macs": 10, "epochs": job.stop or job.recipe.epochs}
-            common: dict[str, Any] = {"kind": "train", "digest": jobs.digest(job), "job": {}, "files": {}, "versions": {}, "seconds": 1.0}
-            ended.append(JobError(FAILURES[number % 5], "x") if score is None else Manifest(metrics=metrics, **common))
-        return ended
+    def answer(label: Label, job: Job) -> dict[str, Any] | JobError:
+        assert isinstance(job, TrainJob)
+        score = scores[label.index][len(crew.asked) - 1]
+        metrics = dict.fromkeys(STATS, score) | {"macs": 10, "epochs": job.stop_after_epochs or job.recipe.epochs}
+        return JobError(FAILURES[label.index % 5], "x") if score is None else metrics
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "run_jobs", run_jobs)
-        work = [(job_of(number), None) for number in range(len(scores))]
-        plan = Plan(Run(), Store("memory://halving"), Data(url="x", fingerprint="f"), 1)
-        return candidates.train_candidates(plan, Site("x"), "serial", 1, work, halving), asked
+    crew = ScriptedCrew(answer)
+    plan = Plan(Run(), Store("memory://halving"), Data(url="x", fingerprint="f"), 1)
+    trials = train_jobs(plan, crew, Round("serial", 1), [(job_of(number), None) for number in range(len(scores))], halving)
+    asked = [[job for _, job in group] for group in crew.asked]
+    rungs = len(halving.rungs) + 1 if halving else 1
+    return trials, asked + [[]] * (rungs - len(asked))  # of a rung that none has reached nothing is asked
 
 
 @given(
@@ -72,9 +69,9 @@ def test_the_worse_candidates_stop_at_the_rungs(scores: list[list[float | None]]
         at_rung = [one for one in trials if one.rung == rung]
         assert all((one.failure is None) == (one.metrics is not None) for one in at_rung)
         for job in asked[place]:
-            assert job.stop == rung
-            earlier = job.model_copy(update={"stop": rungs[place - 1], "resume": None})
-            assert job.resume == (jobs.digest(earlier) if place else None)  # it goes on from its own earlier rung
+            assert job.stop_after_epochs == rung
+            earlier = job.model_copy(update={"stop_after_epochs": rungs[place - 1], "resume_from": None})
+            assert job.resume_from == (jobs.digest(earlier) if place else None)  # it goes on from its own earlier rung
         if rung is None:
             assert len(at_rung) == len(asked[place])
             continue
@@ -101,7 +98,7 @@ def test_only_trainings_to_the_end_are_ranked(scores: list[float | None]) -> Non
 
 def test_without_halving_all_are_trained_to_the_end() -> None:
     trials, asked = play([[0.1], [0.2], [None]], None)
-    assert [[job.stop for job in jobs_of_rung] for jobs_of_rung in asked] == [[None, None, None]]
+    assert [[job.stop_after_epochs for job in jobs_of_rung] for jobs_of_rung in asked] == [[None, None, None]]
     assert [one.rung for one in trials] == [None, None, None]
     assert [one.failure for one in trials] == [None, None, "timeout"]
 
@@ -115,8 +112,8 @@ def test_rungs_that_cannot_be(stage: type[Serial | Parallel], rungs: tuple[int, 
 
 def test_where_the_state_lies_is_no_part_of_the_digest() -> None:
     job = job_of(0)
-    assert jobs.digest(job.model_copy(update={"resume": "a" * 64})) == jobs.digest(job)
-    assert len({jobs.digest(job.model_copy(update={"stop": stop})) for stop in (None, 1, 2)}) == 3
+    assert jobs.digest(job.model_copy(update={"resume_from": "a" * 64})) == jobs.digest(job)
+    assert len({jobs.digest(job.model_copy(update={"stop_after_epochs": stop})) for stop in (None, 1, 2)}) == 3
 
 
 @pytest.mark.training
@@ -124,12 +121,12 @@ def test_a_training_in_rungs_is_the_training_without_them(tiny_data: Path, tmp_p
     """Bit for bit, and no step is done twice; where the state of the earlier rung is lost, it is done again."""
     stores = {name: Store(str(tmp_path / name)) for name in ("rungs", "whole")}
     job = job_of(0, str(tiny_data))
-    first = run_job(job.model_copy(update={"stop": 1}), stores["rungs"].url)
+    first = run_job(job.model_copy(update={"stop_after_epochs": 1}), stores["rungs"].url)
     events: list[dict[str, Any]] = []
     last = run_job(job.model_copy(update={"resume": first.digest}), stores["rungs"].url, on_progress=events.append)
     assert {"event": "resume", "done": 2} in events
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == [2, 3, 4]
-    whole = run_job(job.model_copy(update={"resume": "0" * 64}), stores["whole"].url)
+    whole = run_job(job.model_copy(update={"resume_from": "0" * 64}), stores["whole"].url)
     assert (last.digest, first.metrics["epochs"], last.metrics["epochs"]) == (whole.digest, 1, 4)
     for name in ("weights.safetensors", "detections.json", "audit.json"):
         assert last.files[name] == whole.files[name]

@@ -5,16 +5,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core import job as jobs
 from spnas_core.errors import UserError
-from spnas_core.housekeeping import garbage, needs, verify
-from spnas_core.inventory import take_inventory
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
-from spnas_core.ledger import Trial
-from spnas_core.plan import STAGE_NAMES
-from spnas_core.settings import Detector, Recipe, Reignite
-from spnas_core.stages import FILE, Result, Stage
+from spnas_core.monitor.housekeeping import garbage, needs, verify_artifacts
+from spnas_core.monitor.inventory import take_inventory
+from spnas_core.run.plan import STAGE_NAMES
+from spnas_core.run.record import STAGE_FILE, Result, StageRecord
+from spnas_core.search.ledger import Trial
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import Storage
 
@@ -87,10 +88,10 @@ class Filled:
             reignited = {jobs.digest(CHILD): weights_of(REIGNITED)} if stage == "reignite" and CHILD in ledger else {}
             results = {"final": Result(arch=ARCH, digest=jobs.digest(final), scores={})} if stage == "full_train" else {}
             seen = trials[:1] if stage == "fine_tune" else trials
-            record = Stage(name=stage, key=keys[stage], ledger=seen, reignited=reignited, results=results)
-            (self._out / FILE).write_text(record.model_dump_json())
+            record = StageRecord(name=stage, key=keys[stage], ledger=seen, reignited=reignited, results=results)
+            (self._out / STAGE_FILE).write_text(record.model_dump_json())
             self.store.publish_record("stage", keys[stage], {"kind": "stage", "name": stage}, self._out, {}, 1.0)
-            (self._out / FILE).unlink()
+            (self._out / STAGE_FILE).unlink()
         self.storage.write(f"runs/{name}/stages.json", json.dumps(keys).encode())
         self.storage.write(f"runs/{name}/report.md", b"# Run")
 
@@ -164,10 +165,10 @@ def test_a_run_keeps_the_older_net_that_its_checkpoint_is_of(filled: Filled) -> 
 
 def test_the_record_of_a_stage_counts_only_as_it_was_written(filled: Filled) -> None:
     """A flipped digit in a ledger names another training; the one that it named must not be taken for garbage."""
-    path = f"stage/two-full_train/{FILE}"
+    path = f"stage/two-full_train/{STAGE_FILE}"
     wrong = filled.storage.read(path).replace(jobs.digest(OTHER).encode(), b"0" * 64)
     for stage in STAGE_NAMES[1:]:
-        filled.storage.write(f"stage/two-{stage}/{FILE}", wrong if stage == "full_train" else b"{}")
+        filled.storage.write(f"stage/two-{stage}/{STAGE_FILE}", wrong if stage == "full_train" else b"{}")
     inventory = take_inventory(filled.store)
     assert inventory.runs["two"].keys() == {"fine_tune"}
     assert name_of(OTHER) not in garbage(inventory, ["two"])
@@ -179,11 +180,11 @@ def test_a_store_without_a_known_run_keeps_everything_whole(filled: Filled) -> N
 
 
 def test_verify_finds_every_wrong_byte(filled: Filled) -> None:
-    assert {fault for _, fault in verify(filled.store, take_inventory(filled.store))} == {""}
+    assert {fault for _, fault in verify_artifacts(filled.store, take_inventory(filled.store))} == {""}
     filled.storage.write(f"{name_of(CHILD)}/weights.safetensors", b"x" * 6400)
     filled.storage.write(f"{name_of(OTHER)}/weights.safetensors", b"x")
     filled.storage.remove(f"{name_of(START)}/manifest.json")
-    found = {name: fault for name, fault in verify(filled.store, take_inventory(filled.store)) if fault}
+    found = {name: fault for name, fault in verify_artifacts(filled.store, take_inventory(filled.store)) if fault}
     assert found == {
         name_of(CHILD): "corrupt: weights.safetensors has another sha256",
         name_of(OTHER): "corrupt: weights.safetensors is missing or has another size",

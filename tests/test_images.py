@@ -14,8 +14,8 @@ from spnas_core.errors import UserError
 def decoded(tmp_path, image, kind, **options):
     path = tmp_path / "image"
     path.write_bytes(encoded(image, kind, **options))
-    assert images.probe(path) == images.decode(path).shape[1::-1]
-    result = images.decode(path)
+    assert images.probe(path) == images.decode_image(path).shape[1::-1]
+    result = images.decode_image(path)
     assert result.dtype == np.uint8
     assert result.shape[2] == 3
     return result
@@ -84,7 +84,7 @@ def test_exif_rotation_is_undone(tmp_path, orientation):
 def test_what_is_no_whole_image_is_named(tmp_path, content):
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    for read in (images.decode, images.probe):
+    for read in (images.decode_image, images.probe):
         with pytest.raises(UserError, match=r"^image the-url: expected a whole image file, got: [^\n]+$"):
             read(path, "the-url")
         with pytest.raises(UserError, match=r"broken.jpg: expected a whole"):
@@ -93,10 +93,10 @@ def test_what_is_no_whole_image_is_named(tmp_path, content):
 
 def test_missing_and_floating_point_files(tmp_path):
     with pytest.raises(UserError, match=r"none.jpg.*No such file"):
-        images.decode(tmp_path / "none.jpg")
+        images.decode_image(tmp_path / "none.jpg")
     (tmp_path / "f.tif").write_bytes(encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"))
     with pytest.raises(UserError, match="floating-point pixels"):
-        images.decode(tmp_path / "f.tif")
+        images.decode_image(tmp_path / "f.tif")
 
 
 @given(

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from spnas_core import job as jobs
 from spnas_core.job import BenchmarkJob, Data, EvaluateJob, MeasureJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
-from spnas_core.settings import Detector, Recipe, Reignite
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe, Reignite
 
 ARCH = "b_1111-1111_0-0"
 COMMON: dict[str, Any] = {
@@ -24,13 +25,13 @@ COMMON: dict[str, Any] = {
 }
 FROM_FILE = {"checkpoint": "net.pth", "checkpoint_sha256": "b" * 64, "checkpoint_coverage": 0.5}
 EXAMPLES = (
-    TrainJob(recipe=Recipe(clip_norm=1.0), stop=1, resume="c" * 64, **FROM_FILE, **COMMON),
+    TrainJob(recipe=Recipe(clip_norm=1.0), stop_after_epochs=1, resume_from="c" * 64, **FROM_FILE, **COMMON),
     ReigniteJob(recipe=Reignite(data="folder", stem="3x3"), images="d", **COMMON),
     EvaluateJob(split="val", **COMMON),
     BenchmarkJob(arch=ARCH, detector=COMMON["detector"], classes=3, device_target="CPU", threads=2),
     MeasureJob(recipe=Recipe(clip_norm=1.0), **{name: COMMON[name] for name in ("arch", "detector", "data")}),
 )  # with a value in every optional field
-WITHOUT_EFFECT = {"data.url", "data.strict", "checkpoint", "checkpoint_coverage", "resume", "recipe.data"}
+WITHOUT_EFFECT = {"data.url", "data.strict", "checkpoint", "checkpoint_coverage", "resume_from", "recipe.data"}
 
 
 def changes(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel]]:

@@ -20,9 +20,9 @@ import yaml
 from s3_server import KEYS, S3Server
 
 from flows import presets
-from spnas_core.inventory import take_inventory
-from spnas_core.plan import STAGE_NAMES, open_plan
-from spnas_core.stages import Stage, read_stage
+from spnas_core.monitor.inventory import take_inventory
+from spnas_core.run.plan import STAGE_NAMES, open_plan
+from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
 
@@ -81,7 +81,7 @@ class Search:
 
 def outcome(settings: Path, data: Path, store: str) -> dict[str, Any]:
     """All that a search leaves, but for times: stages and Pareto fronts as text, and the sha256 of what its jobs left."""
-    plan = open_plan(presets.load(str(settings)), str(data), store)
+    plan = open_plan(presets.load_preset(str(settings)), str(data), store)
     stages = {name: read_stage(plan.store, plan.keys[name]).model_dump_json() for name in STAGE_NAMES}
     fronts = {name: plan.store.fetch("stage", plan.keys[name], "pareto.json").read_text() for name in STAGE_NAMES}
     files = {}
@@ -125,7 +125,7 @@ class Redone:
 @pytest.fixture(scope="module")
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke preset with trainings that are long enough to be killed: of `request.param` epochs."""
-    whole = presets.load("smoke").model_dump(mode="json") | {"checkpoint_seconds": INTERVAL}
+    whole = presets.load_preset("smoke").model_dump(mode="json") | {"checkpoint_seconds": INTERVAL}
     for recipe in (whole["fine_tune"], whole["full_train"], whole["serial"]["recipe"], whole["parallel"]["recipe"], whole["reignite"]):
         recipe["epochs"] = request.param
     path = tmp_path_factory.mktemp("kills") / "settings.yml"
@@ -246,7 +246,7 @@ def test_the_commands_take_a_killed_search_on(
     search.wait_for([(label, "checkpoint")])
     search.kill()
     assert not [event for event in search.events() if (event["label"], event["event"]) == (label, "done")]
-    words = [sys.executable, "-m", "flows.cli", command, "smoke", "--store", store, "--json"]
+    words = [sys.executable, "-m", "flows.cli.app", command, "smoke", "--store", store, "--json"]
     more = ["--rounds", "1"] if command == "extend" else []
     ended = subprocess.run([*words, *more], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
@@ -257,7 +257,7 @@ def test_the_commands_take_a_killed_search_on(
         assert outcome(settings, tiny_data, store) == expected
         return
     found = read_stage(Store(store), json.loads(ended.stdout)["key"]).ledger
-    before = [one for one in Stage.model_validate_json(expected["stages"]["full_train"]).ledger if one.stage != "parallel"]
+    before = [one for one in StageRecord.model_validate_json(expected["stages"]["full_train"]).ledger if one.stage != "parallel"]
     assert list(found[: len(before)]) == before
     assert [(one.stage, one.round) for one in found[len(before) :]] == [("serial", 2), ("serial", 2), ("parallel", 1)]
     for one in before:

@@ -15,7 +15,7 @@ from PIL import Image
 from spnas_core.data import augment, coco, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
-from spnas_core.settings import Recipe
+from spnas_core.settings.training import Recipe
 
 SIZE = (32, 48)  # 64x48 px images become 43x32
 PLAIN = Recipe(batch=2, flip=False)

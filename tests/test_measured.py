@@ -4,24 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crews import ScriptedCrew
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spnas_core import job as jobs
-from spnas_core.config import Run
 from spnas_core.errors import JobError
 from spnas_core.job import BenchmarkJob, Data, Job
 from spnas_core.jobs.runner import run_job
-from spnas_core.ledger import Trial, best, pareto_front
 from spnas_core.metrics import STATS
-from spnas_core.plan import STAGE_NAMES, Plan
-from spnas_core.search import over_budget
-from spnas_core.settings import Budget, Detector, Serial
-from spnas_core.stages import Stage
+from spnas_core.run.candidates import Round, train_jobs
+from spnas_core.run.crew import Label
+from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.record import StageRecord
+from spnas_core.search.ledger import Trial, best, pareto_front
+from spnas_core.search.propose import over_budget
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import Run
+from spnas_core.settings.search import Budget, Serial
 from spnas_core.store.artifacts import Store
-from spnas_core.store.manifest import Manifest
-from tasks import candidates
-from tasks.jobs import Site
 
 ARCHS = [f"b_{'1' * (4 + number)}-1111_0-0" for number in range(8)]
 SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4}
@@ -36,26 +37,17 @@ def plan_of(**settings: Any) -> Plan:
 
 def play(plan: Plan, latencies: list[float | None]) -> tuple[list[Trial], list[Job]]:
     """Train made-up candidates of these latencies, None for one whose measurement crashes; the AP rises with the index."""
-    asked: list[Job] = []
 
-    def run_jobs(_site: Site, work: list[tuple[str, Job]]) -> list[Manifest | JobError]:
-        ended: list[Manifest | JobError] = []
-        for _, job in work:
-            asked.append(job)
-            number = ARCHS.index(job.arch)
-            latency = latencies[number]
-            metrics: dict[str, Any] = {**dict.fromkeys(STATS, 0.1 + number / 10), "macs": 10, "seconds": 3.0}
-            if isinstance(job, BenchmarkJob):
-                metrics = {"latency_ms": latency, "memory_mb": 700.0, "images": 10}
-            common: dict[str, Any] = {"kind": job.kind, "digest": jobs.digest(job), "job": {}, "files": {}, "versions": {}, "seconds": 1.0}
-            failed = latency is None and isinstance(job, BenchmarkJob)
-            ended.append(JobError("out_of_memory", "x") if failed else Manifest(metrics=metrics, **common))
-        return ended
+    def answer(label: Label, job: Job) -> dict[str, Any] | JobError:
+        latency = latencies[label.index]
+        if not isinstance(job, BenchmarkJob):
+            return {**dict.fromkeys(STATS, 0.1 + label.index / 10), "macs": 10, "seconds": 3.0}
+        return JobError("out_of_memory", "x") if latency is None else {"latency_ms": latency, "memory_mb": 700.0, "images": 10}
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "run_jobs", run_jobs)
-        work = [(plan.train(arch, SMALL, plan.settings.serial.recipe), None) for arch, _ in zip(ARCHS, latencies, strict=False)]
-        return candidates.train_candidates(plan, Site("x"), "serial", 1, work, plan.settings.serial.halving), asked
+    crew = ScriptedCrew(answer)
+    work = [(plan.train(arch, SMALL, plan.settings.serial.recipe), None) for arch, _ in zip(ARCHS, latencies, strict=False)]
+    trials = train_jobs(plan, crew, Round("serial", 1), work, plan.settings.serial.halving)
+    return trials, [job for group in crew.asked for _, job in group]
 
 
 @given(st.lists(st.none() | st.floats(1, 100), max_size=8), LIMITS, LIMITS)
@@ -87,7 +79,7 @@ def test_nothing_is_measured_unless_the_settings_ask_for_it() -> None:
     assert {job.kind for job in asked} == {"train"}
     assert all(one.metrics and "latency_ms" not in one.metrics for one in trials)
     assert plan_of().benchmarks(trials) == ()
-    assert Stage(name="serial", key="k", ledger=tuple(trials)).benchmarks == ()
+    assert StageRecord(name="serial", key="k", ledger=tuple(trials)).benchmarks == ()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spnas_core.errors import JobError
-from spnas_core.metrics import STATS, evaluate, log_line
+from spnas_core.metrics import STATS, score_detections, scores_line
 
 ENGINES = ["hotcoco", "pycocotools"]
 
@@ -52,7 +52,7 @@ def random_case(seed):
 def test_both_engines_agree_exactly(seed):
     data, results = random_case(seed)
     before = copy.deepcopy((data, results))
-    one, other = (evaluate(data, results, engine) for engine in ENGINES)
+    one, other = (score_detections(data, results, engine) for engine in ENGINES)
     assert one == other
     assert 0 < one.stats["AP"] < 1
     assert (data, results) == before, "the input is not written into"
@@ -63,7 +63,7 @@ def test_they_agree_where_hundreds_of_detections_meet_the_limit(seed):
     rng = np.random.default_rng(seed)
     boxes = [(1, 2, [float(x), float(y), 18.0, 18.0]) for x in range(0, 400, 20) for y in range(0, 200, 20)]
     rows = [(1, 2, [b[0] + rng.normal(), b[1] + rng.normal(), b[2], b[3]], float(np.round(rng.random(), 2))) for _, _, b in boxes]
-    one, other = (evaluate(truth(boxes), found(*rows), engine) for engine in ENGINES)
+    one, other = (score_detections(truth(boxes), found(*rows), engine) for engine in ENGINES)
     assert one == other
     assert one.stats["AR100"] <= 0.5
 
@@ -71,14 +71,14 @@ def test_they_agree_where_hundreds_of_detections_meet_the_limit(seed):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_by_hand(engine, capfd):
     boxes = [(1, 2, [10, 10, 100, 100]), (2, 2, [10, 10, 100, 100]), (2, 5, [200, 200, 20, 20])]
-    perfect = evaluate(truth(boxes), found(*((i, c, b, 0.5) for i, c, b in boxes)), engine)
+    perfect = score_detections(truth(boxes), found(*((i, c, b, 0.5) for i, c, b in boxes)), engine)
     assert perfect.stats == pytest.approx({**dict.fromkeys(STATS, 1.0), "AP_medium": -1.0, "AR_medium": -1.0})
     assert perfect.per_class.keys() == {"c2", "c5"}
     assert all(values == pytest.approx({"AP": 1.0, "AP50": 1.0}) for values in perfect.per_class.values())
     assert list(perfect.stats) == list(STATS)
     # class 2: one of two is found, at IoU 0.8 (7 of 10 thresholds, 51 of 101 points of recall); class 5: a false positive ranks first
     rows = found((1, 2, [10, 10, 100, 80], 0.9), (1, 5, [0, 0, 20, 20], 0.9), (2, 5, [200, 200, 20, 20], 0.8))
-    half = evaluate(truth(boxes), rows, engine)
+    half = score_detections(truth(boxes), rows, engine)
     assert half.per_class["c2"]["AP50"] == pytest.approx(51 / 101)
     assert half.per_class["c2"]["AP"] == pytest.approx(51 / 101 * 0.7)
     assert half.per_class["c5"] == pytest.approx({"AP": 0.5, "AP50": 0.5})
@@ -94,21 +94,21 @@ def test_images_without_detections_count(engine):
     one = [(1, 2, [10, 10, 100, 100])]
     both = [*one, (2, 2, [10, 10, 100, 100])]
     results = found((1, 2, [10, 10, 100, 100], 0.9))
-    assert evaluate(truth(one), results, engine).stats["AP50"] == pytest.approx(1.0)
-    assert evaluate(truth(both), results, engine).stats["AP50"] == pytest.approx(51 / 101)
+    assert score_detections(truth(one), results, engine).stats["AP50"] == pytest.approx(1.0)
+    assert score_detections(truth(both), results, engine).stats["AP50"] == pytest.approx(51 / 101)
     swapped = found((2, 2, [10, 10, 100, 100], 0.9))
-    assert evaluate(truth(one), swapped, engine).stats["AP50"] == 0.0, "images are paired by id"
+    assert score_detections(truth(one), swapped, engine).stats["AP50"] == 0.0, "images are paired by id"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_detection_is_zero_and_no_box_is_undefined(engine):
     boxes = [(1, 2, [10, 10, 100, 100])]
-    scores = evaluate(truth(boxes), [], engine)
+    scores = score_detections(truth(boxes), [], engine)
     undefined = {"AP_small", "AP_medium", "AR_small", "AR_medium"}
     assert scores.stats == {name: -1.0 if name in undefined else 0.0 for name in STATS}
     assert scores.per_class == {"c5": {"AP": -1.0, "AP50": -1.0}, "c2": {"AP": 0.0, "AP50": 0.0}}
     for results in ([], found((1, 2, [1, 1, 5, 5], 0.5))):
-        assert evaluate(truth([]), results, engine).stats == dict.fromkeys(STATS, -1.0)
+        assert score_detections(truth([]), results, engine).stats == dict.fromkeys(STATS, -1.0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -117,7 +117,7 @@ def test_what_is_not_finite_is_a_typed_failure(engine, value):
     boxes = [(1, 2, [10, 10, 100, 100])]
     for row in ((1, 2, [1, 1, 5, 5], value), (1, 2, [1, value, 5, 5], 0.5)):
         with pytest.raises(JobError, match="diverged: a detection of image 1 has") as caught:
-            evaluate(truth(boxes), found(row), engine)
+            score_detections(truth(boxes), found(row), engine)
         assert caught.value.reason == "diverged"
 
 
@@ -125,11 +125,11 @@ def test_what_is_not_finite_is_a_typed_failure(engine, value):
 def test_strangers_are_refused(engine):
     for row in ((9, 2, [1, 1, 5, 5], 0.5), (1, 9, [1, 1, 5, 5], 0.5)):
         with pytest.raises(ValueError, match="expected results of the split's images and categories"):
-            evaluate(truth([(1, 2, [10, 10, 100, 100])]), found(row), engine)
+            score_detections(truth([(1, 2, [10, 10, 100, 100])]), found(row), engine)
 
 
 def test_log_line_of_the_old_program():
     boxes = [(1, 2, [10, 10, 100, 100]), (2, 2, [10, 10, 100, 100])]
-    scores = evaluate(truth(boxes), found((1, 2, [10, 10, 100, 80], 0.9)))
-    assert log_line(scores) == "current valid perfs [mAP: 35.3, AP50: 50.5, AP_small: -1.0, AP_medium: -1.0, AP_large: 35.3]"
+    scores = score_detections(truth(boxes), found((1, 2, [10, 10, 100, 80], 0.9)))
+    assert scores_line(scores) == "current valid perfs [mAP: 35.3, AP50: 50.5, AP_small: -1.0, AP_medium: -1.0, AP_large: 35.3]"
     assert scores.document()["per_class"]["c2"]["AP50"] == scores.document()["AP50"]

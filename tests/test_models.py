@@ -11,19 +11,20 @@ import pytest
 from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
-from spnas_core import morphism
-from spnas_core.anchors import Grid, place_anchors
 from spnas_core.data import coco, loader
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
-from spnas_core.jobs import start, training
-from spnas_core.jobs.progress import Desk
+from spnas_core.jobs import initial_weights, training
+from spnas_core.jobs.progress import JobContext
 from spnas_core.models import boxes as box_ops
+from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.settings import Detector, Recipe
-from spnas_core.transfer import STATISTICS
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
+from spnas_core.weights import inherit
+from spnas_core.weights.adopt import STATISTICS
 
 pytestmark = pytest.mark.training
 Floats = npt.NDArray[np.float32]
@@ -87,10 +88,10 @@ def test_inserted_blocks_learn_within_two_steps(kind: str, share: bool, norm: st
     parent, child = architecture.parse(f"{kind}_11-21-12-1"), architecture.parse(f"{kind}_111-21-112-11_1-0-2-1")
     settings = Detector(base_width=8, stem="3x3", norm=norm, frozen_stages=2 if norm == "frozen" else 0, share_weights=share)
     before, net = Body(parent, settings), Body(child, settings).set_train()
-    weights, audit = morphism.inherit(parent, child, random_weights(before), get_weights(net))
+    weights, audit = inherit.inherit(parent, child, random_weights(before), get_weights(net))
     set_weights(net, weights)
     job = TrainJob(arch=str(child), detector=settings, recipe=Recipe(), data=Data(url="", fingerprint=""))
-    start.choose_trained(net, job, audit)
+    initial_weights.choose_trained(net, job, audit)
     images = Tensor(np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32))
     trained = {parameter.name for parameter in net.trainable_params()}
     new = {name for name in audit.new if not name.endswith(STATISTICS)}
@@ -212,8 +213,8 @@ def step() -> TrainStep:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(3)
     net = FasterRCNN(architecture.parse("b_1111-2111_0-1"), SETTINGS, 2)
-    start.freeze(net, architecture.parse("b_1111-2111_0-1"), SETTINGS)
-    return TrainStep(net, 0.9, start.decays(net, 1e-4, True), 10.0)
+    initial_weights.freeze(net, architecture.parse("b_1111-2111_0-1"), SETTINGS)
+    return TrainStep(net, 0.9, initial_weights.decays(net, 1e-4, True), 10.0)
 
 
 def crowded(folder: Path, net: FasterRCNN) -> Iterator[tuple[np.ndarray, ...]]:
@@ -233,7 +234,9 @@ def test_two_runs_with_one_seed_are_one(step: TrainStep, tiny_data: Path, tmp_pa
     def run(folder: Path, batches: list[tuple[np.ndarray, ...]]) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
         folder.mkdir()
         set_weights(step, begun)
-        history = training.run_epochs(step, lambda *_: batches, lambda _: 0.02, 1, len(batches), Desk(lambda _: None, folder), lambda _: {})
+        history = training.run_epochs(
+            step, lambda *_: batches, lambda _: 0.02, 1, len(batches), JobContext(lambda _: None, folder), lambda _: {}
+        )
         return history, get_weights(step)
 
     batches = list(crowded(tiny_data, step.net))

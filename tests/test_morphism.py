@@ -8,11 +8,11 @@ from test_mutation import SEEDS, generator
 from spnas_core.arch import ArchError, blocks, levels, parse
 from spnas_core.cost import detector_cost
 from spnas_core.errors import UserError
-from spnas_core.lineage import lineage
-from spnas_core.morphism import inherit, trainable_when_frozen
-from spnas_core.mutation import change_type, expand, move_double, mutate, swap
-from spnas_core.settings import Mutation, Space
-from spnas_core.transfer import adopt, load
+from spnas_core.search.mutation import change_type, expand, move_double, mutate, swap
+from spnas_core.settings.search import Mutation, Space
+from spnas_core.weights.adopt import adopt, load_same
+from spnas_core.weights.inherit import inherit, trainable_when_frozen
+from spnas_core.weights.lineage import lineage
 
 WIDTH, FPN, HEAD = 4, 4, 5
 ANY_TYPE = Space(block_types=("b", "r", "x(2x32d)"))
@@ -348,14 +348,14 @@ def test_nothing_is_skipped_in_silence(name):
     wrong = weights | {name: weights[name].astype(np.float64)}
     shaped = weights | {name: weights[name][..., None]}
     for given_weights, shows in ((lost, "+"), (wrong, "-"), (shaped, "-")):
-        for call in (lambda w=given_weights: inherit(arch, arch, w, fresh), lambda w=given_weights: load(fresh, w)):
+        for call in (lambda w=given_weights: inherit(arch, arch, w, fresh), lambda w=given_weights: load_same(fresh, w)):
             with pytest.raises(UserError) as caught:
                 call()
             assert f"{shows}{name} " in str(caught.value)
             assert "\n" not in str(caught.value)
     for stranger in ("backbone.blocks.99.conv1.weight", "neck.inner.7.weight", "unknown"):
         with pytest.raises(UserError, match=f"-{stranger}"):
-            load(fresh, weights | {stranger: fresh[name]})
+            load_same(fresh, weights | {stranger: fresh[name]})
 
 
 STAGES = [f"head.stages.{stage}" for stage in range(3)]
@@ -433,19 +433,19 @@ def test_a_tensor_that_the_parent_cannot_have_is_an_error(stranger):
 def test_a_long_error_is_cut():
     fresh = weights_of(parse("b_111-211"))
     with pytest.raises(UserError, match=f"and {len(fresh) - 12} more$"):
-        load(fresh, {})
+        load_same(fresh, {})
 
 
 def test_loading_is_exact():
     arch = parse("r_111-21")
     weights, fresh = weights_of(arch, 1), weights_of(arch, 2)
-    result, audit = load(fresh, weights)
+    result, audit = load_same(fresh, weights)
     assert all(np.array_equal(result[name], weights[name]) for name in fresh)
     assert (audit.share, audit.new, audit.dropped) == (1.0, (), ())
     classifier = {name: value for name, value in fresh.items() if name.startswith("backbone.")} | {
         "classifier.weight": np.zeros((3, 4), np.float32)
     }
-    result, audit = load(classifier, weights, prefix="backbone.")
+    result, audit = load_same(classifier, weights, prefix="backbone.")
     assert audit.new == ("classifier.weight",)
     assert all(name.startswith(("neck.", "rpn.", "head.")) for name in audit.dropped)
     assert np.array_equal(result["backbone.stem.conv.weight"], weights["backbone.stem.conv.weight"])

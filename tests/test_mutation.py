@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from test_arch import archs
 
 from spnas_core.arch import ArchError, check_space, parse
-from spnas_core.config import Run
-from spnas_core.lineage import lineage
-from spnas_core.mutation import add_stage, change_type, expand, move_double, mutate, operation, swap
-from spnas_core.settings import Mutation, Space
+from spnas_core.search.mutation import add_stage, change_type, expand, move_double, mutate, operation, swap
+from spnas_core.settings.run import Run
+from spnas_core.settings.search import Mutation, Space
+from spnas_core.weights.lineage import lineage
 
 RESNET_50 = parse("111-2111-211111-211")
 SEEDS = st.integers(0, 2**32 - 1)

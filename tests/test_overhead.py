@@ -9,17 +9,16 @@ import pytest
 from prefect import flow
 
 from flows import presets
-from flows.spnas import serial_search
 from spnas_core.arch import parse
 from spnas_core.job import TrainJob
 from spnas_core.jobs import runner
-from spnas_core.ledger import Trial
 from spnas_core.metrics import STATS
-from spnas_core.plan import Plan, open_plan, trained
-from spnas_core.search import propose_serial
-from spnas_core.stages import Stage, enter
+from spnas_core.run.plan import Plan, open_plan, trained
+from spnas_core.run.record import StageRecord, ended_trial
+from spnas_core.search.ledger import Trial
+from spnas_core.search.propose import propose_serial
 from spnas_core.store.manifest import Manifest
-from tasks.jobs import Site
+from tasks.jobs import Executor
 from tasks.stages import run_stage
 
 CANDIDATES, TRAINED = 200, 10
@@ -35,22 +34,22 @@ def publish(plan: Plan, job: TrainJob, rng: np.random.Generator, scratch: Path) 
 @pytest.mark.training
 def test_200_candidates_of_the_store_take_less_than_a_minute(prefect_server: str, tiny_data: Path, tmp_path: Path) -> None:
     rounds = ["serial.rounds=4", f"serial.candidates={CANDIDATES // 4}", "serial.max_reignite=0"]
-    plan = open_plan(presets.load("smoke", rounds), str(tiny_data), (tmp_path / "store").as_uri())
+    plan = open_plan(presets.load_preset("smoke", rounds), str(tiny_data), (tmp_path / "store").as_uri())
     rng, settings = np.random.default_rng(0), plan.settings.serial
     (tmp_path / "nothing").mkdir()
     job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
-    start = enter("fine_tune", 0, 0, None, job, publish(plan, job, rng, tmp_path / "nothing"))
+    start = ended_trial("fine_tune", 0, 0, None, job, publish(plan, job, rng, tmp_path / "nothing"))
     ledger: tuple[Trial, ...] = (start,)
     for number in range(1, settings.rounds + 1):
         for index, child in enumerate(propose_serial(ledger, plan.settings, number, plan.cost_of)):
             job = plan.train(str(child.arch), child.detector, settings.recipe, (trained(child.parent),))
-            ledger += (enter("serial", number, index, child.parent.digest, job, publish(plan, job, rng, tmp_path / "nothing")),)
+            ledger += (ended_trial("serial", number, index, child.parent.digest, job, publish(plan, job, rng, tmp_path / "nothing")),)
     assert len(ledger) == CANDIDATES + 1
 
     @flow(name="serial-only")
-    def search() -> Stage:
-        before = Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(start,))
-        return run_stage(plan, Site(plan.store.url, plan.settings), "serial", before, serial_search)
+    def search() -> StageRecord:
+        before = StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(start,))
+        return run_stage(plan, Executor(plan.store.url, plan.settings), "serial", before)
 
     begun = time.monotonic()
     assert search().ledger == ledger
@@ -63,10 +62,10 @@ def test_a_candidate_that_is_trained_takes_half_a_second_more_than_its_process(
     prefect_server: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One after the other, on an idle machine: the time of a round, without that from the start of each worker to its end."""
-    settings = presets.load("smoke", [f"serial.candidates={TRAINED}", "serial.max_reignite=0", "devices=[0]"])
+    settings = presets.load_preset("smoke", [f"serial.candidates={TRAINED}", "serial.max_reignite=0", "devices=[0]"])
     plan = open_plan(settings, str(tiny_data), (tmp_path / "store").as_uri())
     job = plan.train(settings.arch, settings.detector, settings.fine_tune)
-    start = enter("fine_tune", 0, 0, None, job, runner.run_job(job, plan.store.url))
+    start = ended_trial("fine_tune", 0, 0, None, job, runner.run_job(job, plan.store.url))
     processes, seconds = runner._follow, []
 
     def timed(*words: Any) -> Any:
@@ -79,9 +78,9 @@ def test_a_candidate_that_is_trained_takes_half_a_second_more_than_its_process(
     monkeypatch.setattr(runner, "_follow", timed)
 
     @flow(name="serial-trained")
-    def search() -> tuple[Stage, float]:
-        begun, before = time.monotonic(), Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(start,))
-        return run_stage(plan, Site(plan.store.url, plan.settings), "serial", before, serial_search), time.monotonic() - begun
+    def search() -> tuple[StageRecord, float]:
+        begun, before = time.monotonic(), StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(start,))
+        return run_stage(plan, Executor(plan.store.url, plan.settings), "serial", before), time.monotonic() - begun
 
     found, whole = search()
     assert [trial.failure for trial in found.ledger] == [None] * (TRAINED + 1)

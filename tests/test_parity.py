@@ -16,12 +16,13 @@ import pytest
 from golden_weights import ARCH, CLASSES, GOLDEN, SETTINGS, network_input, spnas_weights
 from mindspore import Tensor, nn, ops
 
-from spnas_core import transfer
 from spnas_core.job import Data, TrainJob
-from spnas_core.jobs import start
+from spnas_core.jobs import initial_weights
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import set_weights
-from spnas_core.settings import Detector, Recipe
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
+from spnas_core.weights import adopt
 from spnas_core.weights.torchvision_names import to_spnas
 
 pytestmark = pytest.mark.training
@@ -135,10 +136,10 @@ def trained(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) ->
     """Losses, and gradient norms by name."""
     ms.set_context(mode=ms.GRAPH_MODE)
     net = FasterRCNN(ARCH, SETTINGS, CLASSES)
-    loaded, audit = transfer.load(weights, weights)
+    loaded, audit = adopt.load_same(weights, weights)
     set_weights(net, loaded)
     job = TrainJob(arch=str(ARCH), detector=SETTINGS, recipe=Recipe(), data=Data(url="", fingerprint=""))
-    start.choose_trained(net, job, audit)
+    initial_weights.choose_trained(net, job, audit)
     boxes, labels = np.zeros((2, SETTINGS.max_boxes, 4), np.float32), np.zeros((2, SETTINGS.max_boxes), np.int32)
     for image in range(2):
         count = len(golden[f"gt_labels_{image}"])

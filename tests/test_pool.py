@@ -19,18 +19,18 @@ from prefect_client import Host, epochs, kill, runs_named, wait_for
 from s3_server import download, files_with_key, free_ports, upload
 
 from flows import presets, services
-from flows.spnas import serial_search, spnas
-from spnas_core.config import Retries, Run
+from flows.spnas import spnas
 from spnas_core.errors import JobError, MissingArtifactError, Stopped, StoreError, UserError
 from spnas_core.job import BenchmarkJob
 from spnas_core.jobs import runner
-from spnas_core.plan import Plan, open_plan
-from spnas_core.settings import Detector
-from spnas_core.stages import Stage, enter, read_stage
+from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.record import StageRecord, ended_trial, read_stage
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import Retries, Run
 from spnas_core.store.manifest import Manifest
 from tasks import pool
 from tasks.devices import devices_here, free_devices
-from tasks.jobs import Site, is_tried_again
+from tasks.jobs import Executor, is_tried_again
 from tasks.stages import run_stage
 
 pytestmark = pytest.mark.training
@@ -47,12 +47,12 @@ def hosts(prefect_up: str, tmp_path: Path) -> Iterator[list[Host]]:
             host.kill()
 
 
-def search_serially(plan: Plan, start: Stage) -> Stage:
+def search_serially(plan: Plan, start: StageRecord) -> StageRecord:
     """The serial stage alone, as a flow of this process."""
 
     @flow(name="serial-on-hosts")
-    def serial_only() -> Stage:
-        return run_stage(plan, Site(plan.store.url, plan.settings), "serial", start, serial_search)
+    def serial_only() -> StageRecord:
+        return run_stage(plan, Executor(plan.store.url, plan.settings), "serial", start)
 
     return serial_only()
 
@@ -63,11 +63,11 @@ def test_a_search_on_two_hosts_of_which_one_is_killed_in_mid_training(
 ) -> None:
     """Its ledger is that of a search on this host which nobody disturbed; nothing anywhere holds the key of the store."""
     longer = ["serial.recipe.epochs=80", "checkpoint_seconds=0.5"]
-    undisturbed = open_plan(presets.load("smoke", longer), str(tiny_data), str(tmp_path / "store"))
+    undisturbed = open_plan(presets.load_preset("smoke", longer), str(tiny_data), str(tmp_path / "store"))
     job = undisturbed.train(undisturbed.settings.arch, undisturbed.settings.detector, undisturbed.settings.fine_tune)
-    trial = enter("fine_tune", 0, 0, None, job, runner.run_job(job, undisturbed.store.url))
-    start = Stage(name="fine_tune", key=undisturbed.keys["fine_tune"], ledger=(trial,))
-    settings = presets.load("smoke", [*longer, "executor=work_pool", "lease_seconds=6"])
+    trial = ended_trial("fine_tune", 0, 0, None, job, runner.run_job(job, undisturbed.store.url))
+    start = StageRecord(name="fine_tune", key=undisturbed.keys["fine_tune"], ledger=(trial,))
+    settings = presets.load_preset("smoke", [*longer, "executor=work_pool", "lease_seconds=6"])
     plan = open_plan(settings, upload(tiny_data, s3_url), upload(tmp_path / "store", s3_url))
     assert undisturbed.keys == plan.keys
 
@@ -112,7 +112,7 @@ def test_a_pool_without_its_deployment_is_one_line(prefect_server: str, monkeypa
     monkeypatch.setattr(pool, "DEPLOYMENT", "spnas-job/nowhere")
     job = finished_copy.train("b_1111-2112", finished_copy.settings.detector, finished_copy.settings.fine_tune)
     with pytest.raises(UserError, match="expected the deployment spnas-job/nowhere on the Prefect server, found none"):
-        pool.run_job(job, finished_copy.store.url, "one", finished_copy.settings, threading.Event())
+        pool.run_on_pool(job, finished_copy.store.url, "one", finished_copy.settings, threading.Event())
 
 
 def test_a_server_that_is_not_there_is_tried_again(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_server_that_is_not_there_is_tried_again(tmp_path: Path) -> None:
         temporary_settings({PREFECT_API_URL: url}),
         pytest.raises(StoreError, match=r"Prefect server: expected an answer, got: .+") as caught,
     ):
-        pool.run_job(JOB, str(tmp_path), "one", Run(), threading.Event())
+        pool.run_on_pool(JOB, str(tmp_path), "one", Run(), threading.Event())
     assert is_tried_again(Retries(), 1, caught.value)
 
 
@@ -136,7 +136,7 @@ def test_a_server_that_is_killed_while_a_job_waits_and_comes_back(tmp_path: Path
         with temporary_settings({PREFECT_API_URL: url, **quick}), ThreadPoolExecutor(1) as thread:
 
             def ask(stopped: threading.Event) -> Future[Manifest]:
-                work = (pool.run_job, JOB, str(tmp_path / "store"), "lost and found", Run(lease_seconds=1), stopped)
+                work = (pool.run_on_pool, JOB, str(tmp_path / "store"), "lost and found", Run(lease_seconds=1), stopped)
                 return thread.submit(contextvars.copy_context().run, *work)
 
             asked = ask(threading.Event())
@@ -210,22 +210,22 @@ def test_devices_of_a_host(text: str, found: tuple[int, ...], monkeypatch: pytes
 
 
 def test_jobs_at_once_and_their_devices() -> None:
-    site = Site("memory://x", Run(devices=(4, 5, 6, 7)))
-    assert [site.at_once(count) for count in (0, 1, 3, 9)] == [1, 1, 3, 4]
-    with site.devices() as one, site.devices() as other:
+    executor = Executor("memory://x", Run(devices=(4, 5, 6, 7)))
+    assert [executor.at_once(count) for count in (0, 1, 3, 9)] == [1, 1, 3, 4]
+    with executor.devices() as one, executor.devices() as other:
         assert (one, other) == ((4,), (5,))
-    assert Site("memory://x", Run(devices=(4, 5, 6, 7), devices_per_job=2)).at_once(9) == 2
-    site.stopped.set()
-    with pytest.raises(Stopped, match="waited for free devices"), site.devices():
+    assert Executor("memory://x", Run(devices=(4, 5, 6, 7), devices_per_job=2)).at_once(9) == 2
+    executor.slots.stopped.set()
+    with pytest.raises(Stopped, match="waited for free devices"), executor.devices():
         pass
-    assert Site("memory://x", Run(executor="work_pool")).at_once(9) == 9
+    assert Executor("memory://x", Run(executor="work_pool")).at_once(9) == 9
 
 
 HOLD = """
 import sys
-from spnas_core.config import Run
-from tasks.jobs import Site
-with Site("memory://x", Run(device_target="Ascend", devices=(4, 5, 6, 7), devices_per_job=2)).devices() as held:
+from spnas_core.settings.run import Run
+from tasks.jobs import Executor
+with Executor("memory://x", Run(device_target="Ascend", devices=(4, 5, 6, 7), devices_per_job=2)).devices() as held:
     print(held, flush=True)
     sys.stdin.read()
 """
@@ -235,22 +235,22 @@ def test_two_runs_and_a_worker_of_one_host_share_its_devices(tmp_path: Path, mon
     """Each device is held once, whoever holds it, and by whole groups of a run; slots of the CPU are a run's own."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     slots, stopped = Run(devices=(4, 5, 6, 7), devices_per_job=2), threading.Event()
-    site = Site("memory://x", slots.model_copy(update={"device_target": "Ascend"}))
+    executor = Executor("memory://x", slots.model_copy(update={"device_target": "Ascend"}))
     variables, pipe = {**os.environ, "TMPDIR": str(tmp_path)}, subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", HOLD], env=variables, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin
         assert process.stdout
         assert process.stdout.readline() == "(4, 5)\n"
-        with site.devices() as held, Site("memory://x", slots).devices() as slot:
+        with executor.devices() as held, Executor("memory://x", slots).devices() as slot:
             assert (held, slot) == ((6, 7), (4, 5))
             threading.Timer(0.1, stopped.set).start()
             with pytest.raises(Stopped), free_devices([(4, 5, 6, 7)], 1, stopped, poll=0.05):  # of a job of the work pool
                 pass
-            threading.Timer(0.1, site.stopped.set).start()
-            with pytest.raises(Stopped, match="waited for free devices"), site.devices():
+            threading.Timer(0.1, executor.slots.stopped.set).start()
+            with pytest.raises(Stopped, match="waited for free devices"), executor.devices():
                 pass
-            site.stopped.clear()
+            executor.slots.stopped.clear()
         process.stdin.close()
         assert process.wait() == 0
-    with site.devices() as held, site.devices() as second:
+    with executor.devices() as held, executor.devices() as second:
         assert {held, second} == {(4, 5), (6, 7)}

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core import arch as architecture
 from spnas_core import metrics
 from spnas_core.data import coco
@@ -21,9 +21,9 @@ from spnas_core.jobs import evaluate
 from spnas_core.jobs.predict import predict
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
-from spnas_core.weights.checkpoint import FILE
+from spnas_core.weights.checkpoint import WEIGHTS_FILE
 from spnas_core.weights.model_folder import MODEL
 
 pytestmark = pytest.mark.training
@@ -143,7 +143,7 @@ def test_predict_writes_to_a_url(model: Path, tmp_path: Path) -> None:
 def test_scores_of_a_model_folder_are_those_of_its_net(model: Path, tiny_data: Path) -> None:
     net, _ = evaluate.open_model(str(model))
     split = coco.open_split(str(tiny_data), "val")
-    expected = metrics.evaluate(split.annotations, evaluate.detect(net, split, SETTINGS), "pycocotools").document()
+    expected = metrics.score_detections(split.annotations, evaluate.detect(net, split, SETTINGS), "pycocotools").document()
     assert evaluate.score_model(str(model), str(tiny_data), "val") == expected
 
 
@@ -207,9 +207,9 @@ def test_a_broken_model_is_one_line(model: Path, tmp_path: Path, content: Any, w
 
 def test_broken_weights_are_one_line(model: Path, tmp_path: Path) -> None:
     broken = copy(model, tmp_path / "model")
-    weights = (broken / FILE).read_bytes()
+    weights = (broken / WEIGHTS_FILE).read_bytes()
     for content in (b"", weights[:1000], b"x" * 100):
-        (broken / FILE).write_bytes(content)
+        (broken / WEIGHTS_FILE).write_bytes(content)
         with pytest.raises(UserError, match=r"weights.safetensors: expected a .safetensors file, got"):
             evaluate.open_model(str(broken))
 
@@ -219,7 +219,7 @@ def test_an_artifact_is_checked_by_its_manifest(model: Path, tmp_path: Path) -> 
     store.publish_record("train", "a" * 64, {}, model, {}, 1.0)
     folder = tmp_path / "store" / "train" / ("a" * 64)
     assert evaluate.open_model(str(folder))[1].arch == "b_1111-1111_0-0"
-    for name in (MODEL, FILE):
+    for name in (MODEL, WEIGHTS_FILE):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with pytest.raises(UserError, match=f"{name}: expected the sha256 that manifest.json says"):

@@ -23,15 +23,16 @@ import rank_script
 from conftest import write_data
 from safetensors.numpy import load_file, save_file
 
-from spnas_core.config import Run
 from spnas_core.data import coco
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import EvaluateJob, Job, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import cluster, training
-from spnas_core.jobs.progress import Desk
+from spnas_core.jobs.progress import JobContext
 from spnas_core.jobs.runner import JobBug, run_job
 from spnas_core.models.step import get_weights
-from spnas_core.settings import Detector, Recipe, Reignite
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import Run
+from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
@@ -56,7 +57,7 @@ sys.exit(3)
 def job(data: Path, norm: str = "frozen", **recipe: Any) -> TrainJob:
     detector = Detector(image_size=(64, 64), norm=norm, stem="3x3", proposals_train=20, proposals_test=10, detections=10, **SIZES)
     settings = Recipe(**{"epochs": 4, "batch": 8, "warmup_steps": 2, "clip_norm": 5.0, "scales": (0.8, 1.2), **recipe})
-    return TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=settings, data=coco.describe(str(data)), seed=3)
+    return TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=settings, data=coco.data_of(str(data)), seed=3)
 
 
 def do(one: Job, folder: Path, devices: tuple[int, ...] = TWO, **options: Any) -> Manifest:
@@ -159,7 +160,7 @@ def test_ranks_train_one_net(tmp_path: Path) -> None:
     (tmp_path / "resume").mkdir()
     (tmp_path / training.CHECKPOINT).rename(tmp_path / "resume" / training.CHECKPOINT)
     for name, folder in (("frozen", tmp_path), ("frozen", tmp_path / "resume"), ("trained", tmp_path)):
-        net, history = rank_script.train(Desk(lambda _: None, folder), name == "frozen", slice(None))
+        net, history = rank_script.train(JobContext(lambda _: None, folder), name == "frozen", slice(None))
         assert [record["loss"] for record in history] == pytest.approx(found[0][name], rel=1e-5)
         first, second = (load_file(tmp_path / f"{name}{number}.safetensors") for number in (0, 1))
         assert {key: value.tobytes() for key, value in first.items()} == {key: value.tobytes() for key, value in second.items()}
@@ -226,7 +227,7 @@ def test_the_variables_are_those_of_msrun(tmp_path: Path) -> None:
     subprocess.run([*command, *options], check=True, capture_output=True, timeout=120, env={**os.environ, "PATH": path})
     for name, number in (("MS_SCHED0", None), ("MS_WORKER0", 0), ("MS_WORKER1", 1)):
         found = json.loads((tmp_path / name).read_text())
-        expected = cluster.variables(number, 2, 9123)
+        expected = cluster.rank_variables(number, 2, 9123)
         assert {key: found.get(key) for key in expected} == expected
         assert {key for key in found if key.startswith(("MS_", "RANK_", "DEVICE_"))} - set(os.environ) <= expected.keys()
 

@@ -8,10 +8,10 @@ import pytest
 
 from flows import presets
 from flows.spnas import spnas
-from spnas_core.config import Run
 from spnas_core.errors import UserError
-from spnas_core.plan import STAGE_NAMES, Plan, open_plan
-from spnas_core.stages import read_stage
+from spnas_core.run.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.run.record import read_stage
+from spnas_core.settings.run import Run
 from tasks.refresh import renewer
 
 
@@ -54,7 +54,7 @@ def test_a_refreshed_stage_is_computed_anew_and_no_other(finished_copy: Plan, st
 
 
 def test_a_retry_keeps_what_the_run_has_computed_anew(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = open_plan(presets.load("smoke"), str(tiny_data), str(tmp_path / "store"))
+    plan = open_plan(presets.load_preset("smoke"), str(tiny_data), str(tmp_path / "store"))
     store, kept = plan.store, []
     (tmp_path / "out").mkdir()
     for run in ("a", "a", "b"):
@@ -80,7 +80,7 @@ def test_time_outs_by_kind_and_stages_to_refresh() -> None:
     assert Run(timeout_minutes=2).timeout("train") == 120
     run = Run(timeout_minutes={"train": 5, "evaluate": 1})
     assert [run.timeout(kind) for kind in ("train", "evaluate", "reignite")] == [300, 60, 36000]
-    assert presets.load("smoke", ["refresh=serial"]).refresh == ("serial",)
-    assert presets.load("smoke", ["refresh=[serial, parallel]"]).refresh == ("serial", "parallel")
+    assert presets.load_preset("smoke", ["refresh=serial"]).refresh == ("serial",)
+    assert presets.load_preset("smoke", ["refresh=[serial, parallel]"]).refresh == ("serial", "parallel")
     with pytest.raises(UserError, match="smoke: refresh"):
-        presets.load("smoke", ["refresh=seriall"])
+        presets.load_preset("smoke", ["refresh=seriall"])

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spnas_core import job as jobs
-from spnas_core.config import Run
 from spnas_core.job import Data, TrainJob, Weights
 from spnas_core.jobs.progress import duration, line
-from spnas_core.ledger import Trial
 from spnas_core.metrics import STATS
-from spnas_core.plan import STAGE_NAMES, Plan, short, trained
 from spnas_core.report import markdown, pareto_png, plain, publish_run, report_md, rows, table_of, trials_csv
-from spnas_core.rounds import rounds
-from spnas_core.stages import Result, Stage, enter
+from spnas_core.run.plan import STAGE_NAMES, Plan, short, trained
+from spnas_core.run.record import Result, StageRecord, ended_trial
+from spnas_core.run.rounds import rounds
+from spnas_core.search.ledger import Trial
+from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
 
@@ -41,7 +41,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 @pytest.fixture
-def final(plan: Plan, tmp_path: Path) -> Stage:
+def final(plan: Plan, tmp_path: Path) -> StageRecord:
     """The last stage of a run whose final net is in the store."""
     job = TrainJob(arch="b_111-21-21-21_0-1-0-0", detector=plan.settings.detector, recipe=plan.settings.full_train, data=plan.data)
     out = tmp_path / "out"
@@ -55,10 +55,10 @@ def final(plan: Plan, tmp_path: Path) -> Stage:
     }
     reignited = {"b" * 64: Weights(kind="reignite", digest="e" * 64, arch="b_111-21-21-21")}
     more = {"results": results, "notes": ("Mind this.",), "reignited": reignited, "top1": {"b" * 64: 0.875}}
-    return Stage(name="full_train", key=plan.keys["full_train"], ledger=ledger(), **more)
+    return StageRecord(name="full_train", key=plan.keys["full_train"], ledger=ledger(), **more)
 
 
-def test_the_table_names_the_nets_in_order(final: Stage) -> None:
+def test_the_table_names_the_nets_in_order(final: StageRecord) -> None:
     table = rows(final)
     nets = ["start net", "best serial", "best parallel", "start net, full training", "final", "final, test split"]
     assert [row.net for row in table] == nets
@@ -67,7 +67,7 @@ def test_the_table_names_the_nets_in_order(final: Stage) -> None:
     assert len(plain(table).splitlines()) == 7
 
 
-def test_a_stage_without_parallel_nets_has_no_such_row(final: Stage) -> None:
+def test_a_stage_without_parallel_nets_has_no_such_row(final: StageRecord) -> None:
     assert "best parallel" not in [row.net for row in rows(final.model_copy(update={"ledger": ledger()[:3]}))]
 
 
@@ -95,7 +95,7 @@ def test_the_picture_is_the_same_every_time() -> None:
     assert pareto_png(ledger()[2:3]).startswith(b"\x89PNG")
 
 
-def test_a_run_is_published_whole_and_again(plan: Plan, final: Stage) -> None:
+def test_a_run_is_published_whole_and_again(plan: Plan, final: StageRecord) -> None:
     summary = publish_run(plan, final)
     folder = Path(plan.store.local or "") / "runs" / "mine"
     files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -140,7 +140,7 @@ def test_an_ended_job_becomes_a_trial_without_times(plan: Plan, tmp_path: Path) 
     job = plan.train("b_11-21-21-21", plan.settings.detector, plan.settings.fine_tune)
     (tmp_path / "none").mkdir()
     manifest = plan.store.publish(job, tmp_path / "none", {**metrics(0.1), "seconds": 12.5}, 13.0)
-    trial = enter("serial", 2, 3, "p", job, manifest)
+    trial = ended_trial("serial", 2, 3, "p", job, manifest)
     assert trial == Trial(job.arch, "serial", 2, 3, "p", jobs.digest(job), metrics(0.1), stem="7x7")
 
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from reported import make_data, make_run
 
-from spnas_core.report.evidence import collect
+from spnas_core.report.inputs import collect
 from spnas_core.report.page import report_html
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)

@@ -11,39 +11,39 @@ from hypothesis import strategies as st
 from reported import CHILD, COPIES, HOSTILE, LOG, START, WIDER, Page, guesses, make_data, make_run
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core.arch import parse
 from spnas_core.data.coco import open_split
 from spnas_core.errors import UserError
-from spnas_core.metrics import evaluate
-from spnas_core.mutation import mutate
-from spnas_core.plan import Plan
+from spnas_core.metrics import score_detections
 from spnas_core.report import publish_run
+from spnas_core.report.ancestry import edits, entries, tree
 from spnas_core.report.charts import axis
 from spnas_core.report.costs import stage_costs
-from spnas_core.report.evidence import collect, reopen
-from spnas_core.report.family import edits, entries, tree
-from spnas_core.report.nets import draw, stage_rows
+from spnas_core.report.inputs import collect, reopen
+from spnas_core.report.net_drawings import draw_net, stage_rows
 from spnas_core.report.page import report_html
-from spnas_core.report.quality import judge
-from spnas_core.report.shots import choose
-from spnas_core.settings import Mutation, Space
-from spnas_core.stages import Stage
+from spnas_core.report.quality import judge_detections
+from spnas_core.report.val_images import choose
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import StageRecord
+from spnas_core.search.mutation import mutate
+from spnas_core.settings.search import Mutation, Space
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Stage]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, StageRecord]:
     folder = tmp_path_factory.mktemp("made")
     return make_run(folder, make_data(folder / "data"))
 
 
 @pytest.fixture(scope="module")
-def page(made: tuple[Plan, Stage]) -> str:
+def page(made: tuple[Plan, StageRecord]) -> str:
     publish_run(*made)
     return made[0].store.read("runs/mine/report.html").decode()
 
 
-def test_numbers_are_those_of_trials_csv(made: tuple[Plan, Stage], page: str) -> None:
+def test_numbers_are_those_of_trials_csv(made: tuple[Plan, StageRecord], page: str) -> None:
     rows = list(csv.DictReader(made[0].store.read("runs/mine/trials.csv").decode().splitlines()))
     shown = Page(page).trials
     assert len(rows) == len(shown) == 5
@@ -68,7 +68,7 @@ def test_the_page_is_whole_and_loads_nothing(page: str) -> None:
     assert sum(one.startswith("data:image/jpeg") for one in found.all("href")) == 12
 
 
-def test_equal_evidence_gives_an_equal_page(made: tuple[Plan, Stage], page: str) -> None:
+def test_equal_evidence_gives_an_equal_page(made: tuple[Plan, StageRecord], page: str) -> None:
     assert report_html(collect(*made)) == page
     assert report_html(reopen(made[0].store, "mine")) == page
 
@@ -100,10 +100,10 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
         reopen(plan.store, "mine", str(other))
 
 
-def test_a_run_that_has_not_ended_is_reported_as_far_as_it_is(made: tuple[Plan, Stage], tmp_path: Path) -> None:
+def test_a_run_that_has_not_ended_is_reported_as_far_as_it_is(made: tuple[Plan, StageRecord], tmp_path: Path) -> None:
     import shutil
 
-    from spnas_core.runs import announce_run
+    from spnas_core.run.register import announce_run
     from spnas_core.store.artifacts import Store
 
     announce_run(made[0])
@@ -118,7 +118,7 @@ def test_a_run_that_has_not_ended_is_reported_as_far_as_it_is(made: tuple[Plan, 
         reopen(Store(str(tmp_path / "store")), "mine")
 
 
-def test_the_command_writes_the_file(made: tuple[Plan, Stage], page: str, tmp_path: Path) -> None:
+def test_the_command_writes_the_file(made: tuple[Plan, StageRecord], page: str, tmp_path: Path) -> None:
     run, store = CliRunner(), str(made[0].store.local)
     result = run.invoke(app, ["report", "mine", "--store", store, "--out", str(tmp_path / "new" / "mine.html")])
     assert (result.exit_code, result.output) == (0, f"{tmp_path}/new/mine.html, {len(page.encode()) / 1e6:.2f} MB\n")
@@ -155,7 +155,7 @@ def test_every_mutation_has_edits(seed: int, count: int) -> None:
     assert ("add stage" in kinds) == (len(child.stages) > len(parent.stages))
 
 
-def test_the_family_is_a_tree(made: tuple[Plan, Stage]) -> None:
+def test_the_family_is_a_tree(made: tuple[Plan, StageRecord]) -> None:
     family = entries(collect(*made))
     assert [(depth, one.name, one.state) for depth, one in tree(family)] == [
         (0, "start net", family[0].state), (1, "serial r1 c1", family[1].state), (2, "serial r2 c1", "stopped"),
@@ -169,7 +169,7 @@ def test_the_family_is_a_tree(made: tuple[Plan, Stage]) -> None:
 @given(st.sampled_from([START, WIDER, CHILD, COPIES, "r_111-2111-211111-211", "b_11-21-21-21-1-1-1_1-2-3-3-2-1-0"]), st.booleans())
 def test_a_drawing_has_a_bar_for_every_block_and_copy(text: str, links: bool) -> None:
     arch = parse(text)
-    drawing = draw(arch, links=links)
+    drawing = draw_net(arch, links=links)
     bars = {kind: path.count("M") for kind, path in drawing.bars.items()}
     assert bars.pop("copy", 0) == sum(copies * len(stage) for copies, stage in zip(arch.parallel, arch.stages, strict=True))
     assert bars == {f"stage{number}": len(stage) for number, stage in enumerate(arch.stages)}
@@ -180,7 +180,7 @@ def test_a_drawing_has_a_bar_for_every_block_and_copy(text: str, links: bool) ->
 
 
 def test_new_blocks_are_told_from_inherited_ones() -> None:
-    assert {kind: path.count("M") for kind, path in draw(parse("b_11-211-21-211"), parse(START)).bars.items()} == {
+    assert {kind: path.count("M") for kind, path in draw_net(parse("b_11-211-21-211"), parse(START)).bars.items()} == {
         "stage0": 2, "stage1": 2, "stage2": 2, "stage3": 2, "new": 2,
     }  # fmt: skip
 
@@ -195,7 +195,7 @@ def test_axes_hold_their_values(values: list[float], zero: bool, whole: bool) ->
     assert len({tick.text for tick in found.ticks}) == len(found.ticks)
 
 
-def test_the_stages_cost_what_their_jobs_took(made: tuple[Plan, Stage]) -> None:
+def test_the_stages_cost_what_their_jobs_took(made: tuple[Plan, StageRecord]) -> None:
     costs = {one.name: one for one in stage_costs(collect(*made))}
     assert {name: (one.jobs, one.failed, one.epochs, one.seconds) for name, one in costs.items()} == {
         "fine_tune": (1, 0, 3, 11.5), "serial": (2, 1, 6, 23.0), "parallel": (1, 0, 3, 11.5), "full_train": (3, 0, 6, 25.5),
@@ -208,7 +208,7 @@ def test_the_stages_cost_what_their_jobs_took(made: tuple[Plan, Stage]) -> None:
 def test_errors_and_pictures_follow_the_boxes(tmp_path: Path) -> None:
     val = open_split(str(make_data(tmp_path / "data")), "val")
     truth = [{"score": 0.9, **{k: mark[k] for k in ("image_id", "category_id", "bbox")}} for mark in val.annotations["annotations"]]
-    perfect = judge(val, truth)
+    perfect = judge_detections(val, truth)
     assert (perfect.ap50, perfect.worst, perfect.confusions) == (1.0, 0.0, ())
     assert {fate.f1 for fate in perfect.fates.values()} == {1.0}
     worse = [dict(one) for one in truth]
@@ -216,12 +216,14 @@ def test_errors_and_pictures_follow_the_boxes(tmp_path: Path) -> None:
     spoilt = [one for one in worse if one["image_id"] == first]
     spoilt[0]["category_id"] = spoilt[1]["category_id"]  # the first of them is of another class, the last is not found
     worse.remove(spoilt[2])
-    found = judge(val, worse)
+    found = judge_detections(val, worse)
     assert {error.name: error.times for error in found.errors}["missed"] == 1
     assert found.confusions == ((names[truth[0]["category_id"]], names[spoilt[1]["category_id"]], 1),)
     assert found.fates[first][:3] == (1, 1, 2)
     assert choose(found, val, 0)[1][1][0].image_id == first
     assert [len(group) for _, group in choose(found, val, 0)] == [4, 4, 4]
-    nothing = judge(val, [])
+    nothing = judge_detections(val, [])
     assert (nothing.ap50, nothing.fates[first][:3]) == (0.0, (0, 0, 3))
-    assert evaluate(val.annotations, guesses(val, 1)).stats["AP50"] == pytest.approx(judge(val, guesses(val, 1)).ap50, abs=1e-12)
+    assert score_detections(val.annotations, guesses(val, 1)).stats["AP50"] == pytest.approx(
+        judge_detections(val, guesses(val, 1)).ap50, abs=1e-12
+    )

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 
 from flows import services
 from flows.research import DataSet, watch
-from spnas_core.config import Run
 from spnas_core.errors import StoreError, UserError
-from spnas_core.ledger import winner
-from spnas_core.plan import Plan, open_plan
-from spnas_core.runs import announce_run
-from spnas_core.stages import read_stage
+from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.record import read_stage
+from spnas_core.run.register import announce_run
+from spnas_core.search.ledger import winner
+from spnas_core.settings.run import Run
 from spnas_core.store import retries
 
 pytestmark = pytest.mark.training

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from spnas_core.config import Run
+from flows.cli.app import app
 from spnas_core.errors import UserError
-from spnas_core.housekeeping import garbage
-from spnas_core.inventory import take_inventory
 from spnas_core.job import Data
-from spnas_core.ledger import Trial
-from spnas_core.plan import Plan
-from spnas_core.runs import announce_run, read_run
-from spnas_core.stages import Stage, newest_round, publish_stage
+from spnas_core.monitor.housekeeping import garbage
+from spnas_core.monitor.inventory import take_inventory
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import StageRecord, newest_round, publish_stage
+from spnas_core.run.register import announce_run, read_run
+from spnas_core.search.ledger import Trial
+from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
 LEFT = {"report.md": b"# Run", "trials.csv": b"1,2", "model/model.json": b"{}", "model/weights.safetensors": b"w" * 1000}
@@ -138,13 +138,15 @@ def test_commands_for_a_run_that_is_not_there(command: list[str], tmp_path: Path
 
 def test_a_search_goes_on_from_its_newest_round(tmp_path: Path) -> None:
     plan = plan_of(Store(str(tmp_path / "store")), serial={"rounds": 5})
-    start = Stage(name="fine_tune", key=plan.keys["fine_tune"], ledger=(Trial(plan.settings.arch, "fine_tune", 0, 0, None, "a" * 64),))
+    start = StageRecord(
+        name="fine_tune", key=plan.keys["fine_tune"], ledger=(Trial(plan.settings.arch, "fine_tune", 0, 0, None, "a" * 64),)
+    )
     assert newest_round(plan, start) == (0, start)
     rounds = [start]
     for number in (1, 2, 3):
         trial = Trial("b_111-21-21-21_0-0-0-0", "serial", number, 0, "a" * 64, str(number) * 64, failure="timeout")
         until = plan.after(number)
-        rounds.append(Stage(name="serial", key=until.keys["serial"], ledger=(*rounds[-1].ledger, trial)))
+        rounds.append(StageRecord(name="serial", key=until.keys["serial"], ledger=(*rounds[-1].ledger, trial)))
         publish_stage(until, rounds[-1], 1.0)
     assert newest_round(plan, start) == (3, rounds[3])
     assert newest_round(plan.after(2), start) == (2, rounds[2])

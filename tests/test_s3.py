@@ -22,12 +22,13 @@ from flows import presets
 from flows.spnas import spnas
 from spnas_core.data import coco
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
-from spnas_core.housekeeping import garbage, verify
-from spnas_core.inventory import take_inventory
 from spnas_core.job import Data, TrainJob
 from spnas_core.jobs import runner
 from spnas_core.jobs.runner import run_job
-from spnas_core.settings import Detector, Recipe
+from spnas_core.monitor.housekeeping import garbage, verify_artifacts
+from spnas_core.monitor.inventory import take_inventory
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import Storage
 
@@ -174,7 +175,7 @@ def test_a_training_outlives_its_server_and_goes_on_after_a_kill(
 
     sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
     detector = Detector(image_size=(64, 64), proposals_train=20, proposals_test=10, detections=10, **sizes)
-    data = coco.describe(str(tiny_data))
+    data = coco.data_of(str(tiny_data))
     job = TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(epochs=150, batch=4, warmup_steps=0), data=data)
     alone = run_job(job, str(tmp_path / "alone"))
     server, pids, saved, resumed = S3Server(tmp_path / "s3"), [], [], []
@@ -211,7 +212,19 @@ def test_no_secret_is_in_anything_that_a_run_leaves(s3_url: str, tiny_data: Path
     """Not in the store, on the terminal, in the database of the embedded Prefect server, or in any other file."""
     places = {"PREFECT_HOME": str(tmp_path / "prefect"), "SPNAS_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
     secret, url = KEYS["AWS_SECRET_ACCESS_KEY"], f"{s3_url}/{os.urandom(8).hex()}"
-    command = [sys.executable, "-m", "flows.cli", "run", "smoke", "--data", str(tiny_data), "--store", url, "--set", "serial.candidates=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli.app",
+        "run",
+        "smoke",
+        "--data",
+        str(tiny_data),
+        "--store",
+        url,
+        "--set",
+        "serial.candidates=1",
+    ]
     ended = subprocess.run(command, env={**os.environ, **places, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     store = Store(url, tmp_path / "cache")
@@ -225,12 +238,12 @@ def test_no_secret_is_in_anything_that_a_run_leaves(s3_url: str, tiny_data: Path
 @pytest.mark.long
 def test_a_whole_run_on_s3(s3_url: str, prefect_server: None, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{s3_url}/{os.urandom(8).hex()}"
-    settings = presets.load("smoke")
+    settings = presets.load_preset("smoke")
     summary = spnas(settings, str(tiny_data), url)
     store = Store(url)
     inventory = take_inventory(store)
     assert inventory.finished == {"smoke"}
-    assert {fault for _, fault in verify(store, inventory)} == {""}
+    assert {fault for _, fault in verify_artifacts(store, inventory)} == {""}
     assert garbage(inventory, ["smoke"]) == {}
     left = [store.read(path).decode(errors="replace") for path in store.files() if path.endswith((".json", ".txt", ".yml", ".md", ".csv"))]
     assert not [text for text in left if "secretsecret" in text]

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spnas_core.arch import check_space, parse, tapped
-from spnas_core.config import Run
 from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
 from spnas_core.job import Weights
-from spnas_core.ledger import ranked, ranked_best, volumes
-from spnas_core.pareto import dominates
-from spnas_core.search import (
+from spnas_core.run.record import StageRecord as RunStage
+from spnas_core.search.ledger import ranked, ranked_best, volumes
+from spnas_core.search.pareto import dominates
+from spnas_core.search.propose import (
     Trial,
     best,
     candidate_cost,
@@ -31,8 +31,9 @@ from spnas_core.search import (
     winner,
     within,
 )
-from spnas_core.settings import Budget, Detector, Parallel, Serial
-from spnas_core.stages import Stage as RunStage
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import Run
+from spnas_core.settings.search import Budget, Parallel, Serial
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=25)
 SMALL = Detector(image_size=(64, 96), base_width=16, fpn_channels=16, head_channels=16)

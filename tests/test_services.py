@@ -26,8 +26,8 @@ from s3_server import download, files_with_key, free_ports, upload
 
 from flows import services
 from spnas_core.errors import UserError
-from spnas_core.plan import Plan
-from spnas_core.stages import read_stage
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import read_stage
 from spnas_core.store.artifacts import Store
 from tasks import page
 
@@ -69,7 +69,7 @@ def spnas_run(url: str, plan: Plan, *changes: str, **options: Any) -> "subproces
     """`spnas run smoke` with the server at `url`."""
     variables = {name: value for name, value in os.environ.items() if name not in QUIET} | {"PREFECT_API_URL": url}
     words = ["run", "smoke", "--data", plan.data.url, "--store", plan.store.url, *(word for one in changes for word in ("--set", one))]
-    command = [sys.executable, "-c", "from flows.cli import app; app()", *words]
+    command = [sys.executable, "-c", "from flows.cli.app import app; app()", *words]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=variables, start_new_session=True, **options)
 
 
@@ -346,7 +346,7 @@ def test_a_server_listens_on_the_loopback_alone_and_asks_for_the_password(tmp_pa
 @pytest.mark.skipif(sys.platform != "linux", reason="the options of ps")
 def test_an_ephemeral_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     """Killed with SIGKILL alone, not its group, on a narrow terminal: the server is found by its command line."""
-    start = "import sys; from flows.server import WatchedServer; one = WatchedServer(); one.start(120)"
+    start = "import sys; from flows.cli.server import WatchedServer; one = WatchedServer(); one.start(120)"
     script = f"{start}; print(one.server_process.pid, flush=True); sys.stdin.read()"
     found = os.environ | {"PREFECT_HOME": str(tmp_path), "COLUMNS": "20"}
     with subprocess.Popen([sys.executable, "-c", script], env=found, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

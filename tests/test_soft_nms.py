@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spnas_core.settings import Detector
-from spnas_core.soft_nms import soft_nms
+from spnas_core.models.soft_nms import soft_nms
+from spnas_core.settings.detector import Detector
 
 
 def iou(a, b):

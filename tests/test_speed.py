@@ -27,10 +27,10 @@ def serve(path: str, work: str) -> None:
     import mindspore as ms
     from mindspore import Tensor
 
-    from spnas_core.jobs.start import freeze
+    from spnas_core.jobs.initial_weights import freeze
     from spnas_core.models.detector import FasterRCNN, draw_noise
     from spnas_core.models.step import TrainStep, set_weights
-    from spnas_core.settings import Detector
+    from spnas_core.settings.detector import Detector
 
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device("CPU")

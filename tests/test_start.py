@@ -13,12 +13,13 @@ from spnas_core import arch as architecture
 from spnas_core import job as jobs
 from spnas_core.errors import UserError
 from spnas_core.job import Data, ReigniteJob, TrainJob, Weights
-from spnas_core.jobs import start, training
-from spnas_core.jobs.progress import Desk
+from spnas_core.jobs import initial_weights, training
+from spnas_core.jobs.progress import JobContext
 from spnas_core.models.blocks import Conv, Norm
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import TrainStep, get_weights
-from spnas_core.settings import Detector, Recipe, Reignite
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.weights import checkpoint
 
@@ -38,7 +39,7 @@ def net_weights(text: str, value: float, settings: Detector = SETTINGS) -> Array
 def publish(store: Store, folder: Path, job: TrainJob | ReigniteJob, weights: Arrays) -> Weights:
     out = folder / jobs.digest(job)[:8]
     out.mkdir()
-    save_file(weights, out / checkpoint.FILE)
+    save_file(weights, out / checkpoint.WEIGHTS_FILE)
     store.publish(job, out, {}, 1.0)
     return Weights(kind=job.kind, digest=jobs.digest(job), arch=job.arch)
 
@@ -58,7 +59,7 @@ def sources(store: Store, tmp_path: Path) -> tuple[Weights, Weights]:
 
 
 def test_later_weights_replace_earlier_ones(store: Store, sources: tuple[Weights, Weights]) -> None:
-    arch, merged = start.gather(sources, store)
+    arch, merged = initial_weights.merge_weights(sources, store)
     assert arch == PARENT
     assert merged.keys() == net_weights(PARENT, 1.0).keys()
     assert all((array == (2 if name.startswith("backbone.") else 1)).all() for name, array in merged.items())
@@ -67,7 +68,7 @@ def test_later_weights_replace_earlier_ones(store: Store, sources: tuple[Weights
 def test_a_child_takes_the_reignited_backbone_and_the_detectors_heads(store: Store, sources: tuple[Weights, Weights]) -> None:
     job = TrainJob(arch=CHILD, recipe=Recipe(), weights=sources, **COMMON)
     fresh = net_weights(CHILD, 7.0)
-    weights, audit = start.start_detector(job, store, fresh)
+    weights, audit = initial_weights.start_detector(job, store, fresh)
     assert weights.keys() == fresh.keys()
     for name in audit.copied:
         assert (weights[name] == (2 if name.startswith("backbone.") else 1)).all()
@@ -79,7 +80,7 @@ def test_a_child_takes_the_reignited_backbone_and_the_detectors_heads(store: Sto
 def test_the_backbone_of_a_classifier(store: Store, sources: tuple[Weights, Weights]) -> None:
     job = ReigniteJob(arch=PARENT, recipe=Reignite(), weights=sources[:1], **COMMON)
     fresh = {name: array for name, array in net_weights(PARENT, 7.0).items() if name.startswith("backbone.")}
-    found = start.start_backbone(job, store, {**fresh, "score.weight": np.full((2, 2), 7, np.float32)})
+    found = initial_weights.start_backbone(job, store, {**fresh, "score.weight": np.full((2, 2), 7, np.float32)})
     assert all((array == (1 if name.startswith("backbone.") else 7)).all() for name, array in found.items())
 
 
@@ -89,19 +90,21 @@ def test_a_reignition_may_change_the_stem(store: Store, sources: tuple[Weights, 
     common = {**COMMON, "detector": small}
     job = ReigniteJob(arch=PARENT, recipe=Reignite(stem="3x3"), weights=sources[:1], **common)
     fresh = {name: array for name, array in net_weights(PARENT, 7.0, small).items() if name.startswith("backbone.")}
-    found = start.start_backbone(job, store, fresh)
+    found = initial_weights.start_backbone(job, store, fresh)
     assert found.keys() == fresh.keys()
     assert all((array == (7 if ".stem." in name else 1)).all() for name, array in found.items())
 
     reignited = publish(store, tmp_path, job, {name: np.full_like(array, 3) for name, array in found.items()})
     child = net_weights(CHILD, 9.0, small)
-    weights, audit = start.start_detector(TrainJob(arch=CHILD, recipe=Recipe(), weights=(sources[0], reignited), **common), store, child)
+    weights, audit = initial_weights.start_detector(
+        TrainJob(arch=CHILD, recipe=Recipe(), weights=(sources[0], reignited), **common), store, child
+    )
     assert weights.keys() == child.keys()
     assert all((weights[name] == (3 if name.startswith("backbone.") else 1)).all() for name in audit.copied)
     assert {"backbone.stem.conv1.weight", "backbone.stem.bn2.moving_mean"} <= set(audit.copied)
     assert audit.dropped == ()
     with pytest.raises(UserError, match=r"\+backbone\.stem\.bn1\.beta .*-backbone\.stem\.bn\.beta"):
-        start.start_detector(TrainJob(arch=CHILD, recipe=Recipe(), weights=sources[:1], **common), store, child)
+        initial_weights.start_detector(TrainJob(arch=CHILD, recipe=Recipe(), weights=sources[:1], **common), store, child)
 
 
 def test_weights_that_do_not_fit(store: Store, sources: tuple[Weights, Weights], tmp_path: Path) -> None:
@@ -109,10 +112,10 @@ def test_weights_that_do_not_fit(store: Store, sources: tuple[Weights, Weights],
     stray = {name: array for name, array in fresh.items() if name != "rpn.conv.bias"} | {"rpn.scale": np.ones(3, np.float32)}
     bad = publish(store, tmp_path, TrainJob(arch=PARENT, recipe=Recipe(), seed=1, **COMMON), stray)
     with pytest.raises(UserError, match=r"\+rpn\.conv\.bias \(8,\), -rpn\.scale \(3,\)"):
-        start.start_detector(TrainJob(arch=PARENT, recipe=Recipe(), weights=(bad,), **COMMON), store, fresh)
+        initial_weights.start_detector(TrainJob(arch=PARENT, recipe=Recipe(), weights=(bad,), **COMMON), store, fresh)
     other = Weights(kind="train", digest="0" * 64, arch=CHILD)
     with pytest.raises(UserError, match="expected one architecture"):
-        start.gather((sources[0], other), store)
+        initial_weights.merge_weights((sources[0], other), store)
 
 
 class Normed(nn.Cell):
@@ -150,7 +153,7 @@ def test_a_checkpoint_holds_statistics_momenta_and_the_step(tmp_path: Path, last
         def batches(epoch: int, first: int) -> list[tuple[np.ndarray, ...]]:
             return [(np.random.default_rng((epoch, n)).standard_normal((2, 3, 8, 8)).astype(np.float32),) for n in range(first, 3)]
 
-        histories.append(training.run_epochs(step, batches, lambda n: 0.1 / (n + 1), 3, 3, Desk(report, folder, 0.0), lambda _: {}))
+        histories.append(training.run_epochs(step, batches, lambda n: 0.1 / (n + 1), 3, 3, JobContext(report, folder, 0.0), lambda _: {}))
         return get_weights(step)
 
     whole = run(tmp_path / "whole", stop=False)

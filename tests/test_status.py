@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob, digest
-from spnas_core.jobs import trail
-from spnas_core.settings import Detector, Recipe
+from spnas_core.jobs import progress_file
+from spnas_core.jobs.timing import PHASES, Stopwatch, parts, total_seconds
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
-from spnas_core.timing import PHASES, Stopwatch, parts, total
 
 
 @given(st.lists(st.dictionaries(st.sampled_from((*PHASES, "other")), st.floats(0, 1e6))))
 def test_what_jobs_took_adds_up(several: list[dict[str, float]]) -> None:
-    assert sum(total(several).values()) == pytest.approx(sum(sum(one.values()) for one in several))
+    assert sum(total_seconds(several).values()) == pytest.approx(sum(sum(one.values()) for one in several))
 
 
 @given(st.floats(0, 1000), st.dictionaries(st.sampled_from(PHASES), st.floats(0, 100)))
@@ -44,7 +45,7 @@ def job_of(tmp_path: Path, arch: str = "x(32x4d)_1111-1111") -> tuple[Store, Tra
 
 def attempt(store: Store, job: TrainJob, first: int, last: int, error: Exception | None = None) -> None:
     """Tell of the steps after `first` up to `last`, of 10 to an epoch, as a training does."""
-    told = trail.Trail(store, job)
+    told = progress_file.ProgressFile(store, job)
     told({"event": "start", "pid": 1})
     told({"event": "resume", "done": first} if first else {"event": "compile"})
     for number in range(first + 1, last + 1):
@@ -64,10 +65,10 @@ def attempt(store: Store, job: TrainJob, first: int, last: int, error: Exception
 def test_a_curve_goes_on_without_double_points(resumed: int, tmp_path: Path) -> None:
     store, job = job_of(tmp_path)
     attempt(store, job, 0, 13, JobError("killed", "it died\nof SIGKILL"))
-    state = trail.read(store, "train", digest(job))
+    state = progress_file.read_progress(store, "train", digest(job))
     assert (state["event"], state["reason"], state["message"], state["attempt"]) == ("failed", "killed", "killed: it died", 1)
     attempt(store, job, resumed, 20)
-    state = trail.read(store, "train", digest(job))
+    state = progress_file.read_progress(store, "train", digest(job))
     assert (state["event"], state["attempt"], state["AP"]) == ("done", 2, 0.25)
     found = curves(store, job)
     values = [float(n) if n <= resumed else 100.0 * resumed + n for n in range(1, 21)]
@@ -79,7 +80,7 @@ def test_a_curve_goes_on_without_double_points(resumed: int, tmp_path: Path) -> 
 
 def test_a_store_that_is_full_does_not_disturb_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, job = job_of(tmp_path)
-    told = trail.Trail(Store("memory://full"), job)
+    told = progress_file.ProgressFile(Store("memory://full"), job)
     monkeypatch.setattr(
         "fsspec.implementations.memory.MemoryFileSystem.pipe_file", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full"))
     )

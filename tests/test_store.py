@@ -14,7 +14,8 @@ from spnas_core import job as jobs
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.names import check_name, check_path
-from spnas_core.settings import Detector, Recipe
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import Storage
 

@@ -23,19 +23,20 @@ from test_search import SMALL, cost_of, start, trial
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
+from flows.cli.app import app
 from spnas_core.arch import parse
-from spnas_core.config import Run
 from spnas_core.errors import UserError
-from spnas_core.housekeeping import garbage
-from spnas_core.inventory import take_inventory
 from spnas_core.job import Data
-from spnas_core.plan import Plan
-from spnas_core.runs import announce
-from spnas_core.search import propose_serial
-from spnas_core.settings import Recipe, Reignite, Serial
+from spnas_core.monitor.housekeeping import garbage
+from spnas_core.monitor.inventory import take_inventory
+from spnas_core.run.plan import Plan
+from spnas_core.run.register import announce
+from spnas_core.search.propose import propose_serial
+from spnas_core.settings.run import Run
+from spnas_core.settings.search import Serial
+from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
-from spnas_core.study.arms import (
+from spnas_core.study.methods import (
     METHODS,
     Arrival,
     Forecast,
@@ -258,7 +259,7 @@ def test_baselines_need_a_test_split(tiny_data: Path, tmp_path: Path) -> None:
         name = f"annotations/instances_{split}.json"
         (tmp_path / "data" / name).symlink_to(tiny_data / name)
     with pytest.raises(UserError, match="expected a test split"):
-        open_study("baselines", presets.load("smoke"), str(tmp_path / "data"), str(tmp_path / "store"), seeds=2)
+        open_study("baselines", presets.load_preset("smoke"), str(tmp_path / "data"), str(tmp_path / "store"), seeds=2)
 
 
 # Whole
@@ -272,7 +273,7 @@ class Command:
         with log.open("wb") as errors:
             quiet = {"stdout": subprocess.PIPE, "stderr": errors, "text": True}
             heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts behind it ignore Ctrl-C
-            command = [sys.executable, "-m", "flows.cli", "study", *words]
+            command = [sys.executable, "-m", "flows.cli.app", "study", *words]
             self.process = subprocess.Popen(command, start_new_session=True, preexec_fn=heed, **quiet)
 
     def wait_for(self, text: str, times: int = 1) -> None:
@@ -298,7 +299,7 @@ def survivors(store: Path) -> list[str]:
 
 
 def tiny_settings(folder: Path, **changes: Any) -> str:
-    settings = presets.load("smoke").model_dump(mode="json")
+    settings = presets.load_preset("smoke").model_dump(mode="json")
     for name, epochs in changes.items():
         recipe = settings[name] if name in ("fine_tune", "full_train") else settings[name]["recipe"]
         recipe["epochs"] = epochs

@@ -13,16 +13,16 @@ from mindspore import Tensor, nn
 
 from flows import presets
 from spnas_core import arch as architecture
-from spnas_core import morphism, transfer
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
-from spnas_core.jobs import start, training
-from spnas_core.jobs.progress import Desk
+from spnas_core.jobs import initial_weights, training
+from spnas_core.jobs.progress import JobContext
 from spnas_core.models.detector import FasterRCNN, draw_noise
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.schedule import learning_rate
-from spnas_core.settings import Detector, Recipe
-from spnas_core.transfer import STATISTICS
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe, learning_rate
+from spnas_core.weights import adopt, inherit
+from spnas_core.weights.adopt import STATISTICS
 
 pytestmark = pytest.mark.training
 PARENT, CHILD = architecture.parse("b_1111-1111"), architecture.parse("b_11111-11111_1-0")
@@ -53,11 +53,11 @@ def batch(net: FasterRCNN, boxes: tuple[int, int], number: int = 0) -> Batch:
 def test_an_inherited_net_learns_in_every_part() -> None:
     """One compiled graph: batches with no box, one box and all boxes; padding that changes nothing; every new parameter moves."""
     parent, net = FasterRCNN(PARENT, SETTINGS, 2), FasterRCNN(CHILD, SETTINGS, 2)
-    weights, audit = morphism.inherit(PARENT, CHILD, get_weights(parent), get_weights(net))
+    weights, audit = inherit.inherit(PARENT, CHILD, get_weights(parent), get_weights(net))
     set_weights(net, weights)
     assert len(audit.zero) == 2 * 3  # two inserted blocks and a connection: gamma and beta of one norm each
-    start.freeze(net, CHILD, SETTINGS)
-    step = TrainStep(net, 0.9, start.decays(net, 1e-4, True), 10.0).set_train()
+    initial_weights.freeze(net, CHILD, SETTINGS)
+    step = TrainStep(net, 0.9, initial_weights.decays(net, 1e-4, True), 10.0).set_train()
 
     def run(rate: float, *inputs: np.ndarray) -> np.ndarray:
         return np.asarray(step(Tensor(np.float32(rate)), *map(Tensor, inputs)).asnumpy())
@@ -95,7 +95,7 @@ class Line(nn.Cell):
         return ((x * self.weight).sum(1) - 1.0).pow(2).mean().reshape(1)
 
 
-def train_line(desk: Desk, bad: int | None = None, stop_at: int | None = None) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def train_line(context: JobContext, bad: int | None = None, stop_at: int | None = None) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Train `Line` for 4 epochs of 5 steps; batch `bad` is not finite, at batch `stop_at` a stop is asked for."""
     net = Line()
     step = TrainStep(net, 0.9, (1e-3,), None)
@@ -103,11 +103,11 @@ def train_line(desk: Desk, bad: int | None = None, stop_at: int | None = None) -
     def batches(epoch: int, first: int) -> Iterator[Batch]:
         for number in range(first, 5):
             if epoch * 5 + number == stop_at:
-                desk.stop.set()
+                context.stop.set()
             x = np.random.default_rng((epoch, number)).standard_normal((4, 3)).astype(np.float32)
             yield (x * np.float32(np.nan) if epoch * 5 + number == bad else x,)
 
-    history = training.run_epochs(step, batches, lambda n: 0.05 / (n + 1), 4, 5, desk, lambda epoch: {"AP": float(epoch)})
+    history = training.run_epochs(step, batches, lambda n: 0.05 / (n + 1), 4, 5, context, lambda epoch: {"AP": float(epoch)})
     return net.weight.asnumpy(), history
 
 
@@ -115,21 +115,21 @@ def train_line(desk: Desk, bad: int | None = None, stop_at: int | None = None) -
 def test_a_training_that_is_stopped_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
     """A stop is obeyed after the step at hand, with a checkpoint, and nothing is lost."""
     events: list[str] = []
-    whole, history = train_line(Desk(lambda _: None, tmp_path))
+    whole, history = train_line(JobContext(lambda _: None, tmp_path))
     (tmp_path / "resume").mkdir()
-    desk = Desk(lambda event: events.append(event["event"]), tmp_path / "resume")
+    context = JobContext(lambda event: events.append(event["event"]), tmp_path / "resume")
     with pytest.raises(JobError, match=f"stopped from outside after step {number + 1} of 20") as caught:
-        train_line(desk, stop_at=number)
+        train_line(context, stop_at=number)
     assert caught.value.reason == "killed"
     assert events[-1] == "checkpoint"
-    again, resumed = train_line(Desk(lambda _: None, tmp_path / "resume"))
+    again, resumed = train_line(JobContext(lambda _: None, tmp_path / "resume"))
     assert again.tobytes() == whole.tobytes()
     assert [{**one, "seconds": 0, "timing": 0} for one in resumed] == [{**one, "seconds": 0, "timing": 0} for one in history]
 
 
 def test_a_loss_that_is_not_finite_says_where(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"diverged: loss \[nan\] at step 8 of 20"):
-        train_line(Desk(lambda _: None, tmp_path), bad=7)
+        train_line(JobContext(lambda _: None, tmp_path), bad=7)
 
 
 def test_sgd_with_momentum_decay_and_clipping() -> None:
@@ -163,11 +163,11 @@ def trained(net: FasterRCNN) -> set[str]:
 def test_what_is_trained() -> None:
     frozen = SETTINGS.model_copy(update={"norm": "frozen", "frozen_stages": 2})
     net = FasterRCNN(CHILD, frozen, 2)
-    weights, audit = morphism.inherit(PARENT, CHILD, get_weights(FasterRCNN(PARENT, frozen, 2)), get_weights(net))
+    weights, audit = inherit.inherit(PARENT, CHILD, get_weights(FasterRCNN(PARENT, frozen, 2)), get_weights(net))
     assert set(weights) == {p.name for p in net.get_parameters()}
     common = {"arch": str(CHILD), "data": Data(url="x", fingerprint="y")}
     job = TrainJob(**common, detector=frozen, recipe=Recipe())
-    start.choose_trained(net, job, audit)
+    initial_weights.choose_trained(net, job, audit)
     names = trained(net)
     new = {name for name in audit.new if not name.endswith(STATISTICS)}
     assert set(audit.zero) < new <= names  # what is new is trained, frozen norms and stages or not
@@ -178,7 +178,7 @@ def test_what_is_trained() -> None:
 
     source = {"kind": "train", "digest": "0" * 64, "arch": str(PARENT)}
     job = TrainJob(**common, detector=SETTINGS, recipe=Recipe(freeze_inherited=True), weights=(source,))
-    start.choose_trained(net, job, audit)
+    initial_weights.choose_trained(net, job, audit)
     names = trained(net)
     assert {n.split(".")[2] for n in names if n.startswith("backbone.blocks.")} == {"4", "9"}
     assert "backbone.stem.conv1.weight" not in names
@@ -189,18 +189,18 @@ def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:
     """With `freeze_inherited`: an inserted block, a moved one and a connection learn, as do neck and heads; no other parameter changes."""
     parent, child = architecture.parse("b_1111-1111"), architecture.parse("b_111-111111_0-1")  # block 3 is new, 5 had a stride
     net = FasterRCNN(child, SETTINGS, 2)
-    weights, audit = morphism.inherit(parent, child, get_weights(FasterRCNN(parent, SETTINGS, 2)), get_weights(net))
+    weights, audit = inherit.inherit(parent, child, get_weights(FasterRCNN(parent, SETTINGS, 2)), get_weights(net))
     set_weights(net, weights)
     source = {"kind": "train", "digest": "0" * 64, "arch": str(parent)}
     job = {"arch": str(child), "detector": SETTINGS, "data": Data(url="x", fingerprint="y"), "weights": (source,)}
-    start.choose_trained(net, TrainJob(recipe=Recipe(freeze_inherited=True), **job), audit)
+    initial_weights.choose_trained(net, TrainJob(recipe=Recipe(freeze_inherited=True), **job), audit)
     learning = trained(net)
-    step = TrainStep(net, 0.9, start.decays(net, 0.0, True), 10.0).set_train()
+    step = TrainStep(net, 0.9, initial_weights.decays(net, 0.0, True), 10.0).set_train()
     for number in range(3):
         step(Tensor(np.float32(0.02)), *map(Tensor, batch(net, (4, 3), number)))
     after = get_weights(net)
     moved = {name for name in weights if not np.array_equal(weights[name], after[name])}
-    parameters = {name for name in weights if not name.endswith(transfer.STATISTICS)}
+    parameters = {name for name in weights if not name.endswith(adopt.STATISTICS)}
     assert moved & parameters == learning
     assert {name.split(".")[2] for name in learning if ".blocks." in name} == {"3", "5"}
     assert {name.split(".")[0] for name in learning} == {"backbone", "neck", "rpn", "head"}
@@ -209,16 +209,18 @@ def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:
 
 def test_decay_spares_norm_and_bias_where_asked() -> None:
     net = FasterRCNN(PARENT, SETTINGS, 2)
-    start.freeze(net, PARENT, SETTINGS)
-    assert set(start.decays(net, 0.5, True)) == {0.5}
-    spared = {p.name.rsplit(".", 1)[1] for p, one in zip(net.trainable_params(), start.decays(net, 0.5, False), strict=True) if not one}
+    initial_weights.freeze(net, PARENT, SETTINGS)
+    assert set(initial_weights.decays(net, 0.5, True)) == {0.5}
+    spared = {
+        p.name.rsplit(".", 1)[1] for p, one in zip(net.trainable_params(), initial_weights.decays(net, 0.5, False), strict=True) if not one
+    }
     assert spared == {"gamma", "beta", "bias"}
 
 
 @pytest.mark.long
 def test_freezing_what_was_inherited_makes_a_step_faster() -> None:
     """At the size of the preset `bccd`, in turn on the same cores; the child has one block more, in its last stage."""
-    bccd = presets.load("bccd")
+    bccd = presets.load_preset("bccd")
     parent, child = architecture.parse("b_11-21-21-21"), architecture.parse("b_11-21-21-211")
     detector = bccd.detector
     source = {"kind": "train", "digest": "0" * 64, "arch": str(parent)}
@@ -228,12 +230,12 @@ def test_freezing_what_was_inherited_makes_a_step_faster() -> None:
     runs: dict[bool, Callable[[], Any]] = {}
     for frozen in (False, True):
         net = FasterRCNN(child, detector, 3)
-        weights, audit = morphism.inherit(parent, child, given, get_weights(net), base_width=detector.base_width)
+        weights, audit = inherit.inherit(parent, child, given, get_weights(net), base_width=detector.base_width)
         set_weights(net, weights)
         recipe = bccd.serial.recipe.model_copy(update={"freeze_inherited": frozen})
         job = TrainJob(arch=str(child), detector=detector, recipe=recipe, data=Data(url="x", fingerprint="y"), weights=(source,))
-        start.choose_trained(net, job, audit)
-        step = TrainStep(net, 0.9, start.decays(net, 0.0, True), 10.0).set_train()
+        initial_weights.choose_trained(net, job, audit)
+        step = TrainStep(net, 0.9, initial_weights.decays(net, 0.0, True), 10.0).set_train()
         count, boxes = recipe.batch, detector.max_boxes
         inputs = (
             rng.standard_normal((count, 3, height, width)).astype(np.float32),

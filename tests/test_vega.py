@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli import app
-from spnas_core.config import Run
+from flows.cli.app import app
 from spnas_core.errors import UserError
-from spnas_core.settings import Recipe
+from spnas_core.settings.run import Run
+from spnas_core.settings.training import Recipe
 from spnas_core.vega.pipeline import import_vega
 
 run = CliRunner()
@@ -173,7 +173,7 @@ FILES = {"mindspore": MINDSPORE, "torch": TORCH, "first": FIRST}
 
 
 def settings(text: str) -> Run:
-    return presets.check(import_vega(text, "spnas.yml").settings, "spnas.yml")
+    return presets.check_settings(import_vega(text, "spnas.yml").settings, "spnas.yml")
 
 
 def test_the_file_of_the_mindspore_models() -> None:
@@ -266,6 +266,7 @@ def test_what_is_said() -> None:
         ("", "expected a YAML mapping"),
         ("pipeline: [nas]\nnas:\n    search_algorithm: {type: SMNasS}\n", "search_algorithm.type is SpNasS"),
         (MINDSPORE.replace("max_sample: 20", "max_sample: many"), "line 11: serial.search_algorithm.max_sample: expected a value"),
+        (MINDSPORE.replace("max_sample: 20", "max_sample: .inf"), "line 11: serial.search_algorithm.max_sample: expected a value"),
         (MINDSPORE.replace("ref: serial.dataset", "ref: nowhere"), "dataset.ref: expected a part of this file, got 'nowhere'"),
         ("a: &a [*a]\nserial: {search_algorithm: {type: SpNasS, x: *a}}", "YAML"),
         ("a: &a {b: 1, c: *a}\nserial: {search_algorithm: {type: SpNasS}}", "YAML"),
@@ -294,7 +295,7 @@ def test_whatever_stands_in_a_file_is_settings_or_a_mistake(algorithm: dict[str,
     document["s"]["trainer"] = {"epochs": 3, "lr_scheduler": scheduler}
     try:
         made = import_vega(yaml.safe_dump(document), "x.yml")
-        presets.check(made.settings, "x.yml")
+        presets.check_settings(made.settings, "x.yml")
     except UserError:
         return
 
@@ -306,7 +307,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     line = 1 + next(number for number, text in enumerate(TORCH.splitlines()) if "num_mutate" in text)
     assert f"{line:4d}  took     serial.search_algorithm.num_mutate: serial.mutation.num_mutate: 3" in result.stdout.splitlines()
-    assert presets.load(str(out)) == settings(TORCH).model_copy(update={"name": "mine"})
+    assert presets.load_preset(str(out)) == settings(TORCH).model_copy(update={"name": "mine"})
     again = run.invoke(app, ["import-vega", str(source), "--out", str(out)])
     assert again.exit_code == 2
     assert "--out: expected a new file" in again.stderr

@@ -10,11 +10,11 @@ import pytest
 from flows import presets
 from flows.spnas import spnas
 from spnas_core.arch import parse
-from spnas_core.ledger import reignitions
-from spnas_core.lineage import lineage
-from spnas_core.plan import STAGE_NAMES, Plan, open_plan
-from spnas_core.stages import Stage, read_stage
+from spnas_core.run.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.run.record import StageRecord, read_stage
+from spnas_core.search.ledger import reignitions
 from spnas_core.store.manifest import Manifest
+from spnas_core.weights.lineage import lineage
 
 pytestmark = [pytest.mark.training, pytest.mark.long]
 SETTINGS = (
@@ -35,9 +35,9 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def searched(prefect_server: None, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Stage, dict[str, Any]]:
+def searched(prefect_server: None, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, StageRecord, dict[str, Any]]:
     store = (tmp_path_factory.mktemp("whole") / "store").as_uri()
-    settings = presets.load("smoke", SETTINGS)
+    settings = presets.load_preset("smoke", SETTINGS)
     summary = spnas(settings, str(tiny_data), store)
     plan = open_plan(settings, str(tiny_data), store)
     return plan, read_stage(plan.store, plan.keys["full_train"]), summary
@@ -49,7 +49,7 @@ def manifest_of(plan: Plan, digest: str) -> Manifest:
     return found
 
 
-def test_it_reignites_and_goes_on_from_the_reignited_net(searched: tuple[Plan, Stage, dict[str, Any]]) -> None:
+def test_it_reignites_and_goes_on_from_the_reignited_net(searched: tuple[Plan, StageRecord, dict[str, Any]]) -> None:
     plan, final, summary = searched
     settings = plan.settings
     found = {n: net for n, net in reignitions(final.ledger, 1, 2, settings.objectives).items() if n < settings.serial.rounds}
@@ -70,7 +70,7 @@ def test_it_reignites_and_goes_on_from_the_reignited_net(searched: tuple[Plan, S
     assert [one["top1"] for one in summary["reignited"]] == list(final.top1.values())
 
 
-def test_rungs_in_the_ledger(searched: tuple[Plan, Stage, dict[str, Any]]) -> None:
+def test_rungs_in_the_ledger(searched: tuple[Plan, StageRecord, dict[str, Any]]) -> None:
     plan, final, _ = searched
     for number in range(1, 5):
         trials = [one for one in final.ledger if one.stage == "serial" and one.round == number]
@@ -85,7 +85,7 @@ def test_rungs_in_the_ledger(searched: tuple[Plan, Stage, dict[str, Any]]) -> No
     assert all(one.rung is None for one in final.ledger if one.digest in parents)
 
 
-def test_what_was_measured_is_in_the_ledger_and_the_store(searched: tuple[Plan, Stage, dict[str, Any]]) -> None:
+def test_what_was_measured_is_in_the_ledger_and_the_store(searched: tuple[Plan, StageRecord, dict[str, Any]]) -> None:
     plan, final, _ = searched
     assert len(final.benchmarks) == len(final.ledger)  # no net was tried twice
     for one, benchmark in zip(final.ledger, final.benchmarks, strict=True):
@@ -99,7 +99,7 @@ def test_what_was_measured_is_in_the_ledger_and_the_store(searched: tuple[Plan, 
     assert "latency_ms" not in (first.ledger[0].metrics or {})
 
 
-def test_types_change_and_every_child_descends_from_its_parent(searched: tuple[Plan, Stage, dict[str, Any]]) -> None:
+def test_types_change_and_every_child_descends_from_its_parent(searched: tuple[Plan, StageRecord, dict[str, Any]]) -> None:
     plan, final, _ = searched
     arch_of = {one.digest: one.arch for one in final.ledger}
     assert len({parse(one.arch).block_type for one in final.ledger}) == 2
@@ -111,7 +111,7 @@ def test_types_change_and_every_child_descends_from_its_parent(searched: tuple[P
             assert 0 < audit["share"] <= 1
 
 
-def test_started_again_it_is_the_same(searched: tuple[Plan, Stage, dict[str, Any]]) -> None:
+def test_started_again_it_is_the_same(searched: tuple[Plan, StageRecord, dict[str, Any]]) -> None:
     """Also where a stage was lost: what was measured is not measured again."""
     plan, final, summary = searched
     for name in STAGE_NAMES[1:]:

@@ -18,20 +18,21 @@ from spnas_core.data import coco
 from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import memory, runner
-from spnas_core.jobs.order import Order, environment, lost_device, out_of_memory
-from spnas_core.jobs.runner import JobBug, run_job
-from spnas_core.settings import Detector, Recipe, Reignite
+from spnas_core.jobs.request import WorkerRequest, environment, lost_device, out_of_memory
+from spnas_core.jobs.runner import JobBug, JobGroup, run_job
+from spnas_core.jobs.timing import PHASES
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.storage import Storage
-from spnas_core.timing import PHASES
 
 
 def job(data: Path, **recipe: Any) -> TrainJob:
     sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
     detector = Detector(image_size=(64, 64), norm="train", proposals_train=20, proposals_test=10, detections=10, **sizes)
     recipe = {"epochs": 1, "batch": 4, "warmup_steps": 0, **recipe}
-    named = coco.describe(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
+    named = coco.data_of(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
     return TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(**recipe), data=named)
 
 
@@ -78,10 +79,19 @@ def test_a_worker_that_hangs_is_killed_with_its_group(tmp_path: Path) -> None:
     assert gone(pids[0])
 
 
-def test_stop_all_ends_the_workers(tmp_path: Path) -> None:
+def test_stopping_a_group_ends_its_workers_alone(tmp_path: Path) -> None:
+    """A process may have the jobs of several runs: only those of the run that is stopped end."""
     pids: list[int] = []
+    ours, others = JobGroup(), JobGroup()
+
+    def start(pid: int) -> None:
+        pids.append(pid)
+        others.stop()
+        assert not gone(pid, 0.1)
+        ours.stop()
+
     with pytest.raises(JobError, match="SIGKILL"):
-        run_job(job(tmp_path), str(tmp_path / "store"), on_progress=on_start(lambda pid: (pids.append(pid), runner.stop_all())[0]))
+        run_job(job(tmp_path), str(tmp_path / "store"), on_progress=on_start(start), group=ours)
     assert gone(pids[0])
 
 
@@ -100,12 +110,12 @@ def test_waiting_for_another_is_no_hang_and_ends_with_its_artifact(tmp_path: Pat
     assert events == ["wait", "done"]
 
 
-def test_stop_all_ends_the_waiting(tmp_path: Path) -> None:
-    store, one = Store(str(tmp_path / "store")), job(tmp_path)
+def test_stopping_a_group_ends_its_waiting(tmp_path: Path) -> None:
+    store, one, group = Store(str(tmp_path / "store")), job(tmp_path), JobGroup()
     with store.claim("train", jobs.digest(one)) as claim:
         assert claim.acquire(lambda: None, threading.Event(), lambda: None) is None
         with pytest.raises(JobError, match="killed"):
-            run_job(one, store.url, on_progress=lambda _: runner.stop_all())
+            run_job(one, store.url, on_progress=lambda _: group.stop(), group=group)
 
 
 def test_a_worker_whose_claim_is_lost_is_killed(tmp_path: Path) -> None:
@@ -143,7 +153,7 @@ run_job(TrainJob.model_validate_json({job(tmp_path).model_dump_json()!r}), {str(
 
 
 def test_a_worker_whose_parent_is_gone_does_nothing(tmp_path: Path) -> None:
-    order = Order(job=job(tmp_path), store=str(tmp_path / "store"), parent=999_999_999)
+    order = WorkerRequest(job=job(tmp_path), store=str(tmp_path / "store"), parent=999_999_999)
     (tmp_path / "job.json").write_text(order.model_dump_json())
     done = subprocess.run([sys.executable, "-m", "spnas_core.jobs.worker", str(tmp_path / "job.json")], capture_output=True, timeout=60)
     assert done.returncode
@@ -241,7 +251,7 @@ time.sleep(60)
 
 def test_the_environment_names_threads_and_devices(tmp_path: Path) -> None:
     one = job(tmp_path)
-    order = Order(job=one.model_copy(update={"device_target": "Ascend"}), store="x", devices=(5,), threads=3)
+    order = WorkerRequest(job=one.model_copy(update={"device_target": "Ascend"}), store="x", devices=(5,), threads=3)
     found = environment(order)
     assert found["OMP_NUM_THREADS"] == "3"
     assert found["ASCEND_RT_VISIBLE_DEVICES"] == "5"

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from spnas_core.config import Run
 from spnas_core.errors import UserError
+from spnas_core.settings.run import Run
 
 FOLDER = Path(__file__).parent
 _SHORT = reprlib.Repr()  # of values without an end: YAML's aliases make large ones of few letters
@@ -30,18 +30,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yml"))
 
 
-def load(preset: str, overrides: Sequence[str] = ()) -> Run:
+def load_preset(preset: str, overrides: Sequence[str] = ()) -> Run:
     """Read the settings of a preset's name or a YAML file's path; each override is ``dotted.key=value`` with a value in YAML.
 
     UserError with one line per mistake.
     """
-    settings, mistakes = read(preset, overrides)
+    settings, mistakes = read_preset(preset, overrides)
     if mistakes:
         raise UserError("\n".join(mistakes))
     return settings
 
 
-def read(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[str]]:
+def read_preset(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[str]]:
     """Read settings as `load` does, and all mistakes in them; what is wrong has its default then."""
     try:
         document, mistakes = _read(preset), []
@@ -55,15 +55,15 @@ def read(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[str]]:
     try:
         return _validated(document), mistakes
     except ValidationError as error:
-        return _without(document, error), mistakes + describe(error, preset)
+        return _without(document, error), mistakes + describe_settings(error, preset)
 
 
-def check(document: dict[str, Any], where: str) -> Run:
+def check_settings(document: dict[str, Any], where: str) -> Run:
     """Read the settings of a document; UserError with one line per wrong setting."""
     try:
         return _validated(document)
     except ValidationError as error:
-        raise UserError("\n".join(describe(error, where))) from error
+        raise UserError("\n".join(describe_settings(error, where))) from error
 
 
 def _validated(document: dict[str, Any]) -> Run:
@@ -86,7 +86,7 @@ def _without(document: dict[str, Any], error: ValidationError) -> Run:
         return Run()
 
 
-def describe(error: ValidationError, where: str) -> list[str]:
+def describe_settings(error: ValidationError, where: str) -> list[str]:
     """One line per error: `demo: serial.rounds: expected ..., got ...`."""
     lines = []
     for one in error.errors():

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from spnas_core.anchors import Grid, anchor_grid, anchor_shapes, steps
 from spnas_core.arch import Arch
 from spnas_core.data.findings import Finding
-from spnas_core.settings import Detector
+from spnas_core.models.anchors import Grid, anchor_grid, anchor_shapes, steps
+from spnas_core.settings.detector import Detector
 
 REACH = 0.5  # IoU
 GAIN = 0.01  # share of boxes that a better set must reach more
@@ -36,7 +36,7 @@ def judge_anchors(split: str, boxes: Floats, sizes: Floats, arch: Arch, settings
     missed = best_iou(scaled, anchor_grid(arch, settings), settings.anchor_ratios) < REACH
     share, at = missed.mean(), "x".join(map(str, settings.image_size))
     findings = [Finding("unreached", split, int(missed.sum()), f"{share:.1%} of {len(boxes):,}, network input {at} px")]
-    scale, ratios = fit(scaled, arch, settings)
+    scale, ratios = fit_anchors(scaled, arch, settings)
     better = settings.model_copy(update={"anchor_scale": scale, "anchor_ratios": ratios})
     left = (best_iou(scaled, anchor_grid(arch, better), ratios) < REACH).mean()
     if left <= share - GAIN:
@@ -64,7 +64,7 @@ def best_iou(boxes: Floats, grid: Grid, ratios: Sequence[float]) -> Floats:
     return best
 
 
-def fit(boxes: Floats, arch: Arch, settings: Detector) -> tuple[float, tuple[float, ...]]:
+def fit_anchors(boxes: Floats, arch: Arch, settings: Detector) -> tuple[float, tuple[float, ...]]:
     """Scale and ratios, rising, that leave the fewest of the boxes (n, 4; at most 5,000 of them are looked at) unreached."""
     some = boxes[:: -(-len(boxes) // SAMPLE)]
     shapes = np.maximum(some[:, 2:] - some[:, :2], 1e-3)

@@ -11,7 +11,7 @@ import numpy as np
 from spnas_core.check.boxes import Entries, Floats, judge_boxes, name_of, repeats
 from spnas_core.data import annotations
 from spnas_core.data.findings import Finding, found
-from spnas_core.data.source import Source
+from spnas_core.data.raw_split import RawSplit
 
 RARE = 0.01  # of the boxes of the commonest category
 
@@ -31,21 +31,21 @@ class Judged:
     findings: tuple[Finding, ...] = field(default=())
 
 
-def judge(source: Source, max_boxes: int) -> Judged:
+def judge_annotations(raw: RawSplit, max_boxes: int) -> Judged:
     """Judge the annotations of one split; `max_boxes` is how many of an image a training takes."""
-    split, findings = source.split, list(source.findings)
-    if source.document is None:  # it could not be read
+    split, findings = raw.split, list(raw.findings)
+    if raw.document is None:  # it could not be read
         nothing = np.zeros((0, 4))
         empty_document = {key: list[Any]() for key in annotations.FIELDS}
         return Judged(split, [], {}, nothing, nothing[:, :2], empty_document, Counter(), 0, tuple(findings))
-    images, kinds, marks = _sound_lists(split, source.document, findings)
+    images, kinds, marks = _sound_lists(split, raw.document, findings)
     findings += found("repeated-image", split, _again([image["file_name"] for image in images]))
     by_id = {image["id"]: image for image in images}
     categories = {kind["id"]: str(kind["name"]) for kind in kinds}
     known = _known_marks(split, marks, by_id, categories, findings)
-    named = _named_images(source.document)
-    empty = [image["file_name"] for image in images if image["id"] not in named and image["file_name"] not in source.half_read]
-    if isinstance(source.document, dict) and source.document.get("images") == [] and not source.files:
+    named = _named_images(raw.document)
+    empty = [image["file_name"] for image in images if image["id"] not in named and image["file_name"] not in raw.half_read]
+    if isinstance(raw.document, dict) and raw.document.get("images") == [] and not raw.files:
         findings += found("no-images", split, ["expected at least one image"])
     elif images and len(empty) == len(images):
         findings += found("no-boxes", split, [f"{len(images)} images"])

@@ -15,7 +15,7 @@ from spnas_core.data.findings import Finding, found
 XYXY_BOXES = 5  # fewer say nothing about their form
 XYXY_SHARE = 0.95  # of the boxes that must be right as xyxy,
 XYXY_OUTSIDE = 0.1  # where at least so many of them are outside of their image as xywh
-SIMILAR = 0.9  # IoU of two boxes of one category that are probably one object
+_SIMILAR = 0.9  # IoU of two boxes of one category that are probably one object
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -41,7 +41,7 @@ def judge_boxes(split: str, marks: Entries, by_id: Mapping[int, dict[str, Any]])
     def name(mask: Mask) -> list[str]:
         return [f"{name_of(marks[i])} of {homes[i]['file_name']}, bbox {marks[i]['bbox']}" for i in np.flatnonzero(mask)]
 
-    inside, faults = annotations.clip(given, sizes)
+    inside, faults = annotations.clip_box(given, sizes)
     normalised = (given[:, 2:] > 0).all(1) & (given >= 0).all(1) & (given[:, :2] + given[:, 2:] <= 1.001).all(1)
     normalised &= (sizes > 2).all(1)
     out = ~normalised & ((faults == "outside") | (faults == "clipped"))
@@ -84,7 +84,7 @@ def _similar(boxes: npt.NDArray[np.float32], marks: Entries) -> Mask:
         some = boxes[members]
         overlap = np.minimum(some[:, None, 2:], some[:, 2:]) - np.maximum(some[:, None, :2], some[:, :2])
         inter, areas = np.maximum(overlap, 0).prod(axis=2), (some[:, 2:] - some[:, :2]).prod(axis=1)
-        near = inter >= SIMILAR * np.maximum(areas[:, None] + areas - inter, 1e-6)
+        near = inter >= _SIMILAR * np.maximum(areas[:, None] + areas - inter, 1e-6)
         similar[members] = np.tril(near, -1).any(axis=1)
     return similar
 

@@ -13,22 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from spnas_core.data.findings import Finding, found
-from spnas_core.data.images import THUMBNAIL, Look
-from spnas_core.data.source import Source
+from spnas_core.data.images import THUMBNAIL, ImageFact
+from spnas_core.data.raw_split import RawSplit
 
-SIMILAR = 0.98
+_SIMILAR = 0.98
 FLAT = 2.0  # standard deviation of grey levels, of 255, under which there is nothing to compare
 ROWS = 2048  # of a block of the table of correlations
 SWAPS, TURNS = (5, 6, 7, 8), (2, 3, 4)  # EXIF orientations that change the size, and that do not
 
-Seen = Mapping[str, Look | str]
+_Seen = Mapping[str, ImageFact | str]
 
 
-def judge_images(source: Source, entries: Sequence[Mapping[str, Any]], seen: Seen) -> list[Finding]:
+def judge_images(raw: RawSplit, entries: Sequence[Mapping[str, Any]], seen: _Seen) -> list[Finding]:
     """Judge the image files of one split; `entries` are its images as annotated, `seen` the looks by URL."""
     kinds: dict[str, list[str]] = {kind: [] for kind in ("missing-image", "broken-image")}
-    looks: dict[str, Look] = {}
-    for name, url in source.files.items():
+    looks: dict[str, ImageFact] = {}
+    for name, url in raw.files.items():
         look = seen[url] if url else None
         if look is None:
             kinds["missing-image"].append(name)
@@ -41,10 +41,10 @@ def judge_images(source: Source, entries: Sequence[Mapping[str, Any]], seen: See
             kind, text = _judge_size(look, (entry["width"], entry["height"]))
             if kind:
                 kinds.setdefault(kind, []).append(f"{entry['file_name']}: {text}")
-    return [finding for kind, examples in kinds.items() for finding in found(kind, source.split, examples)]
+    return [finding for kind, examples in kinds.items() for finding in found(kind, raw.split, examples)]
 
 
-def _judge_size(look: Look, annotated: tuple[int, int]) -> tuple[str, str]:
+def _judge_size(look: ImageFact, annotated: tuple[int, int]) -> tuple[str, str]:
     """Kind of what is wrong or to be known about one image, or an empty text; and more about it."""
     text = f"annotated {annotated[0]}x{annotated[1]}, the file has {look.size[0]}x{look.size[1]} px"
     if look.size == annotated:
@@ -57,9 +57,9 @@ def _judge_size(look: Look, annotated: tuple[int, int]) -> tuple[str, str]:
     return "wrong-size", text
 
 
-def judge_twins(sources: Sequence[Source], seen: Seen) -> list[Finding]:
+def judge_twins(sources: Sequence[RawSplit], seen: _Seen) -> list[Finding]:
     """Find pictures that are there twice, in one split or in two; each image of the later split is counted once."""
-    looks = {source.split: _looks(source, seen) for source in sources}
+    looks = {raw.split: _looks(raw, seen) for raw in sources}
     features = {split: _features(list(those.values())) for split, those in looks.items()}
     findings = []
     for first, second in itertools.combinations_with_replacement(looks, 2):
@@ -77,13 +77,13 @@ def judge_twins(sources: Sequence[Source], seen: Seen) -> list[Finding]:
     return findings
 
 
-def _looks(source: Source, seen: Seen) -> dict[str, Look]:
+def _looks(raw: RawSplit, seen: _Seen) -> dict[str, ImageFact]:
     """Look at each image of a split by its file name; of several names of one file the first counts."""
-    urls = {url: name for name, url in reversed(source.files.items()) if url}
-    return {name: look for url, name in reversed(urls.items()) if isinstance(look := seen[url], Look)}
+    urls = {url: name for name, url in reversed(raw.files.items()) if url}
+    return {name: look for url, name in reversed(urls.items()) if isinstance(look := seen[url], ImageFact)}
 
 
-def _same(first: Mapping[str, Look], second: Mapping[str, Look], apart: bool) -> dict[str, str]:
+def _same(first: Mapping[str, ImageFact], second: Mapping[str, ImageFact], apart: bool) -> dict[str, str]:
     """By name in the second split, the name of the image of the first split that has the same bytes."""
     known: dict[str, str] = {}
     if apart:
@@ -92,7 +92,7 @@ def _same(first: Mapping[str, Look], second: Mapping[str, Look], apart: bool) ->
     return {name: one for name, look in second.items() if (one := known.setdefault(look.sha256, name)) != name}
 
 
-def _features(looks: Sequence[Look]) -> npt.NDArray[np.float32]:
+def _features(looks: Sequence[ImageFact]) -> npt.NDArray[np.float32]:
     """Thumbnails (n, 256) of mean 0 and length 1; those of flat pictures are zero."""
     grey = np.array([look.thumbnail.ravel() for look in looks], np.float32).reshape(-1, THUMBNAIL**2)
     grey -= grey.mean(axis=1, keepdims=True)
@@ -113,5 +113,5 @@ def _nearest(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], ap
             table[np.arange(table.shape[1]) >= np.arange(start, start + len(table))[:, None]] = -1
         best = table.argmax(axis=1)
         values = table[np.arange(len(table)), best]
-        nearest |= {start + int(row): (int(best[row]), float(values[row])) for row in np.flatnonzero(values >= SIMILAR)}
+        nearest |= {start + int(row): (int(best[row]), float(values[row])) for row in np.flatnonzero(values >= _SIMILAR)}
     return nearest

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from spnas_core.check.annotations import Judged
-from spnas_core.check.dataset import Report
+from spnas_core.check.dataset import CheckReport
 from spnas_core.data import files, images
 from spnas_core.errors import UserError
 
@@ -15,10 +15,10 @@ COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9
 TILE = 320  # px, the longer side of a sample
 LINE = 14  # px, a line of text
 COLUMNS, SAMPLES = 4, 12
-GAP = 4  # px between samples
+_GAP = 4  # px between samples
 
 
-def save_samples(report: Report, url: str) -> None:
+def save_samples(report: CheckReport, url: str) -> None:
     """Draw samples into an image file, a path or any fsspec URL whose ending says the format; UserError."""
     ending = posixpath.splitext(url)[1].lower()
     if ending not in (".png", ".jpg", ".jpeg", ".webp"):
@@ -28,7 +28,7 @@ def save_samples(report: Report, url: str) -> None:
     files.write(url, stream.getvalue(), "--picture")
 
 
-def draw_samples(report: Report) -> Image.Image:
+def draw_samples(report: CheckReport) -> Image.Image:
     """Draw up to 12 images with boxes, evenly from all splits; UserError where no image has any."""
     places = {(source.split, name): url for source in report.layout.sources for name, url in source.files.items()}
     tiles = []
@@ -49,7 +49,7 @@ def draw_samples(report: Report) -> Image.Image:
 
 
 def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], url: str) -> Image.Image:
-    picture = Image.fromarray(images.decode(files.local_file(url), url))
+    picture = Image.fromarray(images.decode_image(files.local_file(url), url))
     scale = TILE / max(picture.size)
     tile = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), reducing_gap=3.0)
     pen = ImageDraw.Draw(tile)
@@ -67,7 +67,7 @@ def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], ur
 
 def _sheet(tiles: list[Image.Image]) -> Image.Image:
     columns = min(COLUMNS, len(tiles))
-    wide, high = TILE + GAP, max(tile.height for tile in tiles) + GAP
+    wide, high = TILE + _GAP, max(tile.height for tile in tiles) + _GAP
     sheet = Image.new("RGB", (columns * wide, -(-len(tiles) // columns) * high), "white")
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * wide, number // columns * high))

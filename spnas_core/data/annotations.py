@@ -30,7 +30,7 @@ class Clean:
     first_fault: str
 
 
-def check(document: Any, where: str) -> Clean:
+def clean_document(document: Any, where: str) -> Clean:
     """Check a parsed annotation file of the place `where`; UserError in one line."""
     if not isinstance(document, dict):
         raise UserError(f"{where}: expected an object with images, annotations and categories, got a {type(document).__name__}")
@@ -65,7 +65,7 @@ def _clean(images: list[dict[str, Any]], kinds: list[dict[str, Any]], marks: lis
     index = np.array([image_index[mark["image_id"]] for mark in marks], np.int64)
     given = np.array([mark["bbox"] for mark in marks], np.float64).reshape(-1, 4)
     limits = np.array([[image["width"], image["height"]] for image in images], np.float64)[index]
-    boxes, faults = clip(given, limits)
+    boxes, faults = clip_box(given, limits)
     crowd = np.array([bool(mark.get("iscrowd", 0)) for mark in marks], bool)
     keep = (faults == "") | (faults == "clipped")
     labels = np.array([label_of[mark["category_id"]] for mark in marks], np.int32)
@@ -85,7 +85,7 @@ def _clean(images: list[dict[str, Any]], kinds: list[dict[str, Any]], marks: lis
     )
 
 
-def clip(given: npt.NDArray[np.float64], limits: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]:
+def clip_box(given: npt.NDArray[np.float64], limits: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]:
     """Boxes xyxy (n, 4) inside their images, and the fault of each: ``""``, ``zero area``, ``outside`` or ``clipped``.
 
     `given` (n, 4) is xywh, `limits` (n, 2) width and height of the images, px.

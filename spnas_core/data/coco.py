@@ -22,7 +22,7 @@ from spnas_core.errors import UserError
 from spnas_core.job import Data
 from spnas_core.store.storage import sha256_file
 
-logger = logging.getLogger("spnas_core")
+_log = logging.getLogger("spnas_core")
 
 
 Categories = tuple[tuple[int, str], ...]  # (id, name), by ascending id
@@ -70,20 +70,20 @@ def open_split(url: str, split: str, strict: bool = False) -> Split:
     that is wrong with the annotations, and for an image that is not there.
     """
     system, root = files.open_url(url)
-    where = f"{files.full_url(system, root).rstrip('/')}/annotations/instances_{split}.json"
+    where = f"{files.url_of(system, root).rstrip('/')}/annotations/instances_{split}.json"
     raw = _read(system, root, split, where)
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: expected JSON, got: {error}") from error
-    clean = annotations.check(document, where)
+    clean = annotations.clean_document(document, where)
     if clean.faults:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(clean.faults.items()))
         if strict:
             raise UserError(f"{where}: expected boxes with an area and inside their image, got {counts} (first: {clean.first_fault})")
-        logger.warning("%s: faulty boxes: %s (first: %s); left out, or clipped", where, counts, clean.first_fault)
+        _log.warning("%s: faulty boxes: %s (first: %s); left out, or clipped", where, counts, clean.first_fault)
     names = [entry["file_name"] for entry in clean.images]
-    found = find_images(system, root, split, names)
+    found = locate_images(system, root, split, names)
     if missing := [name for name in dict.fromkeys(names) if name not in found]:
         text = f"image {missing[0]!r} is not in images/, {split}/, images/{split}/ or beside them ({len(missing)} missing)"
         raise UserError(f"{where}: {text}")
@@ -114,7 +114,7 @@ def verify_images(split: Split, threads: int = 4) -> None:
         raise UserError(problems[0] + more)
 
 
-def fingerprint(splits: Sequence[Split], full: bool = False, threads: int = 4) -> str:
+def fingerprint_splits(splits: Sequence[Split], full: bool = False, threads: int = 4) -> str:
     """Sha256 (hex) of the annotations and of the names and sizes of the images, and if `full` of their contents.
 
     Wherever the data lies, equal data has equal text. What is not `full` needs no more than the listings that found the images.
@@ -128,23 +128,23 @@ def fingerprint(splits: Sequence[Split], full: bool = False, threads: int = 4) -
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def describe(url: str) -> Data:
+def data_of(url: str) -> Data:
     """Name a data set as jobs do, by the fingerprint of its splits train and val."""
-    return Data(url=url, fingerprint=fingerprint([open_split(url, split) for split in ("train", "val")]))
+    return Data(url=url, fingerprint=fingerprint_splits([open_split(url, split) for split in ("train", "val")]))
 
 
 def check_fingerprint(splits: Sequence[Split], data: Data) -> None:
     """Refuse splits that are not those that a job was planned with, in this order: UserError. A full fingerprint needs all images read."""
-    if data.fingerprint != (found := fingerprint(splits)) and data.fingerprint != fingerprint(splits, full=True):
+    if data.fingerprint != (found := fingerprint_splits(splits)) and data.fingerprint != fingerprint_splits(splits, full=True):
         names = ", ".join(split.name for split in splits)
         planned = f"the data that the job was planned with (fingerprint {data.fingerprint[:12]})"
         raise UserError(f"{data.url} {names}: expected {planned}, got other annotations or images ({found[:12]}); start the run again")
 
 
 def _read(system: Any, root: str, split: str, where: str) -> bytes:
-    folder = files.join(root, "annotations")
+    folder = files.join_path(root, "annotations")
     try:
-        return files.read(system, files.join(folder, f"instances_{split}.json"))
+        return files.read_file(system, files.join_path(folder, f"instances_{split}.json"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         names = sorted(files.list_folder(system, folder))
         splits = [n.removeprefix("instances_").removesuffix(".json") for n in names if n.startswith("instances_") and n.endswith(".json")]
@@ -154,18 +154,18 @@ def _read(system: Any, root: str, split: str, where: str) -> bytes:
         raise UserError(f"{where}: no such file; the splits there are: {', '.join(splits) or 'none'}{hint}") from error
 
 
-def find_images(system: Any, root: str, split: str, names: Sequence[str]) -> dict[str, tuple[str, int]]:
+def locate_images(system: Any, root: str, split: str, names: Sequence[str]) -> dict[str, tuple[str, int]]:
     """URL and size in bytes of each image file name, of those that are there."""
-    tops = [files.join(root, *parts) for parts in (("images",), (split,), ("images", split), (".",), ("annotations",))]
+    tops = [files.join_path(root, *parts) for parts in (("images",), (split,), ("images", split), (".",), ("annotations",))]
     listings: dict[str, dict[str, Any]] = {}
     found: dict[str, tuple[str, int]] = {}
     for name in names:
         for top in tops:
-            folder, base = posixpath.split(files.join(top, name))
+            folder, base = posixpath.split(files.join_path(top, name))
             if folder not in listings:
                 listings[folder] = files.list_folder(system, folder)
             entry = listings[folder].get(base)
             if entry is not None and entry["type"] == "file":
-                found[name] = (files.full_url(system, entry["name"]), int(entry.get("size") or 0))
+                found[name] = (files.url_of(system, entry["name"]), int(entry.get("size") or 0))
                 break
     return found

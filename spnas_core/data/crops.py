@@ -18,7 +18,7 @@ from PIL import Image
 from spnas_core.data import files, images
 from spnas_core.data.coco import Split
 from spnas_core.data.loader import ALL, epoch_order
-from spnas_core.data.pipeline import ImageCache, Plan, stream
+from spnas_core.data.pipeline import BatchPlan, ImageCache, stream
 from spnas_core.errors import UserError
 from spnas_core.store.storage import sha256_file
 
@@ -66,14 +66,14 @@ def open_crops(split: Split, size: int) -> Crops:
     return Crops(size, split.class_names, items)
 
 
-def open_folder(url: str, split: str, size: int, class_names: Sequence[str] | None = None) -> Crops:
+def open_class_folder(url: str, split: str, size: int, class_names: Sequence[str] | None = None) -> Crops:
     """Images ``URL/SPLIT/CLASS/*``; classes by name, or those of `class_names` (give those of train when opening val).
 
     UserError: no such folder, a class that is not in `class_names`, no images.
     """
     system, root = files.open_url(url)
-    top = files.join(root, split)
-    where = files.full_url(system, top)
+    top = files.join_path(root, split)
+    where = files.url_of(system, top)
     folders = sorted(name for name, entry in files.list_folder(system, top).items() if entry["type"] == "directory")
     if not folders:
         raise UserError(f"{where}: expected a folder per class, got none")
@@ -82,29 +82,31 @@ def open_folder(url: str, split: str, size: int, class_names: Sequence[str] | No
         raise UserError(f"{where}: expected the classes {', '.join(names)}; got {unknown[0]!r} too")
     items = []
     for folder in folders:
-        listing = files.list_folder(system, files.join(top, folder))
+        listing = files.list_folder(system, files.join_path(top, folder))
         pictures = [e["name"] for name, e in sorted(listing.items()) if posixpath.splitext(name)[1].lower() in SUFFIXES]
         if not pictures:
             raise UserError(f"{where}/{folder}: expected images ({', '.join(SUFFIXES)}), got none")
-        items += [(files.full_url(system, path), None, names.index(folder)) for path in pictures]
+        items += [(files.url_of(system, path), None, names.index(folder)) for path in pictures]
     return Crops(size, names, tuple(items))
 
 
 def count(url: str, split: str) -> int:
     """How many files there are in the folders of classes of a split."""
     system, root = files.open_url(url)
-    return len(files.find(system, files.join(root, split)))
+    return len(files.files_below(system, files.join_path(root, split)))
 
 
-def fingerprint(url: str, full: bool = False) -> str:
+def fingerprint_folder(url: str, full: bool = False) -> str:
     """Sha256 (hex) of the names and sizes of the images for train and val, and if `full` of their contents, wherever the folder lies."""
     system, root = files.open_url(url)
 
     def facts(top: str, path: str, size: int) -> list[Any]:
-        return [posixpath.relpath(path, top), size, *([sha256_file(files.local_file(files.full_url(system, path)))] if full else [])]
+        return [posixpath.relpath(path, top), size, *([sha256_file(files.local_file(files.url_of(system, path)))] if full else [])]
 
-    tops = {split: files.join(root, split) for split in ("train", "val")}
-    parts = [[split, sorted(facts(top, path, size) for path, size in files.find(system, top).items())] for split, top in tops.items()]
+    tops = {split: files.join_path(root, split) for split in ("train", "val")}
+    parts = [
+        [split, sorted(facts(top, path, size) for path, size in files.files_below(system, top).items())] for split, top in tops.items()
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -168,7 +170,7 @@ def _batches(
     threads: int,
     wanted: Wanted,
 ) -> Iterator[ClassBatch]:
-    def plans() -> Iterator[Plan[ClassBatch]]:
+    def plans() -> Iterator[BatchPlan[ClassBatch]]:
         for number in numbers:
             arrays = ClassBatch(np.zeros((batch, 3, crops.size, crops.size), np.float32), np.full(batch, -1, np.int32))
             places = dict(enumerate(range(number * batch, min((number + 1) * batch, len(order)))))
@@ -195,7 +197,7 @@ def _picture(crops: Crops, index: int, cache: ImageCache | None) -> images.Pixel
     if kept is not None:
         return kept
     file, window, _ = crops.items[index]
-    whole = Image.fromarray(images.decode(files.local_file(file), file))
+    whole = Image.fromarray(images.decode_image(files.local_file(file), file))
     if cache:
         siblings = crops.of_file[file]
         if cache.has_room(len(siblings) * crops.size**2 * 3):

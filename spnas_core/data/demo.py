@@ -20,13 +20,13 @@ COUNTS = {"train": 240, "val": 60, "test": 40}
 SHARES = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}  # of the scans of a digit, and of the width of a photograph
 LONGER_SIDE = (22, 56)  # px of a digit's ink
 MOST_DIGITS = 6
-GAP = 2  # px between boxes
+_GAP = 2  # px between boxes
 VERSION = 1  # of the pictures: raise it when they change
 MARK = "demo.json"
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Box = tuple[int, int, int, int]  # x1, y1, x2, y2
+_Box = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
 class Sources(NamedTuple):
@@ -58,10 +58,10 @@ def make_demo(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def draw_image(sources: Sources, rng: np.random.Generator) -> tuple[Pixels, list[tuple[int, Box]]]:
+def draw_image(sources: Sources, rng: np.random.Generator) -> tuple[Pixels, list[tuple[int, _Box]]]:
     """Draw one picture (128, 128, 3) and the (digit, box) of each digit on it; boxes are those of the visible ink, and do not touch."""
     picture = _background(sources.photographs, rng)
-    placed: list[tuple[int, Box]] = []
+    placed: list[tuple[int, _Box]] = []
     for _ in range(int(rng.integers(1, MOST_DIGITS + 1))):
         digit = int(rng.choice(DIGITS))
         ink = _ink(sources.scans[digit], rng)
@@ -128,8 +128,8 @@ def _paint(part: Floats, ink: Floats, rng: np.random.Generator) -> None:
     part += ink[:, :, None] * (colour.astype(np.float32) - part)
 
 
-def _near(box: Box, other: Box) -> bool:
-    return box[0] < other[2] + GAP and other[0] < box[2] + GAP and box[1] < other[3] + GAP and other[1] < box[3] + GAP
+def _near(box: _Box, other: _Box) -> bool:
+    return box[0] < other[2] + _GAP and other[0] < box[2] + _GAP and box[1] < other[3] + _GAP and other[1] < box[3] + _GAP
 
 
 def _write_split(folder: Path, split: str, sources: Sources, rng: np.random.Generator) -> None:

@@ -16,7 +16,7 @@ from spnas_core.names import check_url
 from spnas_core.store import listing
 from spnas_core.store.retries import insist
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 
 def open_url(url: str) -> tuple[Any, str]:
@@ -30,12 +30,12 @@ def open_url(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def full_url(system: Any, path: str) -> str:
+def url_of(system: Any, path: str) -> str:
     """URL of `path`: the bare path where it is local."""
     return path if isinstance(system, LocalFileSystem) else str(system.unstrip_protocol(path))
 
 
-def join(path: str, *parts: str) -> str:
+def join_path(path: str, *parts: str) -> str:
     """`path` with `parts` below it, without ``.`` and ``..`` inside the parts; UserError where they lead out of `path`."""
     inner = posixpath.normpath(posixpath.join(*parts)) if parts else "."
     if inner.startswith(("/", "..")):
@@ -43,10 +43,10 @@ def join(path: str, *parts: str) -> str:
     return path if inner == "." else f"{path.rstrip('/')}/{inner}"
 
 
-def _ask(call: Callable[[], Answer], url: str, action: str) -> Answer:
+def _ask(call: Callable[[], _Answer], url: str, action: str) -> _Answer:
     """Do `action` on what lies at `url`, again as long as its errors may pass; UserError where it is forbidden, StoreError in the end."""
 
-    def once() -> Answer:
+    def once() -> _Answer:
         try:
             return call()
         except PermissionError as error:
@@ -58,7 +58,7 @@ def _ask(call: Callable[[], Answer], url: str, action: str) -> Answer:
 def list_folder(system: Any, path: str) -> dict[str, dict[str, Any]]:
     """Name -> fsspec info (``size``, ``type``) of each entry of a folder, by one listing; empty where there is no such folder."""
     try:
-        entries = _ask(lambda: system.ls(path, detail=True), full_url(system, path), "list")
+        entries = _ask(lambda: system.ls(path, detail=True), url_of(system, path), "list")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     own = path.strip("/")
@@ -68,7 +68,7 @@ def list_folder(system: Any, path: str) -> dict[str, dict[str, Any]]:
 def kind(system: Any, path: str) -> str | None:
     """``file`` or ``directory``; None where there is nothing."""
     try:
-        return str(_ask(lambda: system.info(path), full_url(system, path), "read")["type"])
+        return str(_ask(lambda: system.info(path), url_of(system, path), "read")["type"])
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -80,15 +80,15 @@ def matching(pattern: str) -> list[str]:
         found = _ask(lambda: system.glob(path, detail=True), pattern, "list")
     except ValueError as error:
         raise UserError(f"{pattern}: expected a pattern of fsspec, such as {pattern.split('*')[0]}**/*.jpg, got: {error}") from error
-    return [full_url(system, name) for name, entry in found.items() if entry["type"] == "file"]
+    return [url_of(system, name) for name, entry in found.items() if entry["type"] == "file"]
 
 
-def find(system: Any, path: str) -> dict[str, int]:
+def files_below(system: Any, path: str) -> dict[str, int]:
     """Size of every file below a folder, by its full path; empty where there is no such folder."""
-    return _ask(lambda: listing.find(system, path), full_url(system, path), "list")
+    return _ask(lambda: listing.find_files(system, path), url_of(system, path), "list")
 
 
-def read(system: Any, path: str) -> bytes:
+def read_file(system: Any, path: str) -> bytes:
     """Content of one file, all of it; FileNotFoundError."""
 
     def whole() -> bytes:
@@ -96,7 +96,7 @@ def read(system: Any, path: str) -> bytes:
         _check_whole(len(content), system.size(path))
         return content
 
-    return _ask(whole, full_url(system, path), "read")
+    return _ask(whole, url_of(system, path), "read")
 
 
 def _check_whole(found: int, expected: int | None) -> None:
@@ -142,7 +142,7 @@ def local_file(url: str) -> Path:
 
 def _copy(system: Any, path: str) -> Path:
     """Path of the cached copy of a remote file, which is made where there is none of this version."""
-    key = hashlib.sha256(f"{full_url(system, path)} {system.ukey(path)}".encode()).hexdigest()
+    key = hashlib.sha256(f"{url_of(system, path)} {system.ukey(path)}".encode()).hexdigest()
     target = cache_folder() / "data" / key[:2] / (key + posixpath.splitext(path)[1])
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ class Kind(NamedTuple):
     advice: str
 
 
-KINDS = {
+FINDING_KINDS = {
     "unreadable": Kind("error", "file that cannot be read", "files that cannot be read", "write it again; nothing in it was checked"),
     "malformed": Kind("error", "malformed entry", "malformed entries", "write it again; it was not checked any further"),
     "image-id": Kind("error", "image id used again", "image ids used again", "give every image an id of its own"),
@@ -129,22 +129,22 @@ class Finding:
     @property
     def severity(self) -> Severity:
         """How bad it is."""
-        return KINDS[self.kind].severity
+        return FINDING_KINDS[self.kind].severity
 
     @property
     def what(self) -> str:
         """Count and name."""
-        kind = KINDS[self.kind]
+        kind = FINDING_KINDS[self.kind]
         return f"{self.count:,} {kind.one if self.count == 1 else kind.many}"
 
     @property
     def line(self) -> str:
         """All of it in one line."""
-        return " ".join(f"{self.where}: {self.what} ({self.first}): {KINDS[self.kind].advice}".split())
+        return " ".join(f"{self.where}: {self.what} ({self.first}): {FINDING_KINDS[self.kind].advice}".split())
 
     def document(self) -> dict[str, str | int]:
         """All of it for JSON."""
-        advice = KINDS[self.kind].advice
+        advice = FINDING_KINDS[self.kind].advice
         return {"severity": self.severity, **self.__dict__, "what": self.what, "advice": advice}
 
 

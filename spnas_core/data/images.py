@@ -20,7 +20,7 @@ from spnas_core.errors import UserError
 from spnas_core.store.retries import insist, passes
 
 Pixels = npt.NDArray[np.uint8]
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB in [0, 1]; torchvision's
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -32,7 +32,7 @@ THUMBNAIL = 16  # side of a thumbnail, px
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ImageFact:
     """What one reading of a whole image file shows."""
 
     size: tuple[int, int]  # width and height after EXIF rotation, px
@@ -41,7 +41,7 @@ class Look:
     thumbnail: npt.NDArray[np.float32]  # (16, 16) grey, as stored, 0 to 255
 
 
-def decode(path: Path, name: str = "") -> Pixels:
+def decode_image(path: Path, name: str = "") -> Pixels:
     """RGB pixels (H, W, 3) of an image file, its EXIF rotation applied; grey, palette, CMYK, alpha and 16 bit become 8-bit RGB.
 
     Alpha is dropped, 16-bit values keep their upper byte. UserError names the file (as `name`, if given) that is truncated,
@@ -61,14 +61,14 @@ def probe(path: Path, name: str = "") -> tuple[int, int]:
     return look(path, name).size
 
 
-def look(path: Path, name: str = "") -> Look:
+def look(path: Path, name: str = "") -> ImageFact:
     """Read an image file to its end, a JPEG at 1/8 size, and tell its size, its sha256 and what it looks like.
 
     UserError for a file that is truncated, missing or no image; also for a JPEG whose end was lost and filled with other bytes, of which
     a decoder shows the part that is there.
     """
 
-    def seen() -> Look:
+    def seen() -> ImageFact:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
@@ -79,7 +79,7 @@ def look(path: Path, name: str = "") -> Look:
             orientation = image.getexif().get(_ORIENTATION, 1)
             grey = _to_rgb(image).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
         size = (height, width) if orientation in _ROTATED else (width, height)
-        return Look(size, orientation, hashlib.sha256(content).hexdigest(), np.asarray(grey, np.float32))
+        return ImageFact(size, orientation, hashlib.sha256(content).hexdigest(), np.asarray(grey, np.float32))
 
     return _whole(seen, str(name or path))
 
@@ -102,10 +102,10 @@ def _has_end(content: bytes) -> bool:
     return True  # what the decoder took is none of these
 
 
-def _whole(read: Callable[[], Found], name: str) -> Found:
+def _whole(read: Callable[[], _Found], name: str) -> _Found:
     """Read an image file; UserError where it is broken, StoreError where its disk does not answer."""
 
-    def once() -> Found:
+    def once() -> _Found:
         try:
             return read()
         except _BROKEN as error:

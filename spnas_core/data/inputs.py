@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from spnas_core.data import files
-from spnas_core.data.source import SUFFIXES
+from spnas_core.data.raw_split import SUFFIXES
 from spnas_core.errors import UserError
 
 

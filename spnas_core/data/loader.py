@@ -15,10 +15,10 @@ import numpy.typing as npt
 from spnas_core.data import files, images
 from spnas_core.data.augment import keep_largest, place
 from spnas_core.data.coco import Sample, Split
-from spnas_core.data.pipeline import ImageCache, Plan, stream
-from spnas_core.settings import Recipe
+from spnas_core.data.pipeline import BatchPlan, ImageCache, stream
+from spnas_core.settings.training import Recipe
 
-logger = logging.getLogger("spnas_core")
+_log = logging.getLogger("spnas_core")
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -68,7 +68,7 @@ def train_batches(
     _tell_of_crowded(split, max_boxes, cache)
     order = epoch_order(len(split.samples), recipe.batch, seed, epoch)
 
-    def plans() -> Iterator[Plan[Batch]]:
+    def plans() -> Iterator[BatchPlan[Batch]]:
         for first in range(start_step * recipe.batch, len(order), recipe.batch):
             rows = range(recipe.batch)[share]
             batch = empty_batch(len(rows), size, max_boxes)
@@ -88,7 +88,7 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every image once, in the order of the split, the last batch filled up with padding images (id -1); of the batches only `share`."""
 
-    def plans() -> Iterator[Plan[Batch]]:
+    def plans() -> Iterator[BatchPlan[Batch]]:
         for first in range(0, len(split.samples), batch)[share]:
             arrays = empty_batch(batch, size, 0)
             yield arrays, [_eval_call(arrays, row, sample) for row, sample in enumerate(split.samples[first : first + batch])]
@@ -111,7 +111,7 @@ def empty_batch(batch: int, size: Size, max_boxes: int) -> Batch:
     )
 
 
-def enter(batch: Batch, row: int, pixels: images.Pixels, original: Size, number: int) -> None:
+def fill_row(batch: Batch, row: int, pixels: images.Pixels, original: Size, number: int) -> None:
     """Put image `number`, of height and width `original`, px, into a row of a batch; `pixels` (h, w, 3) are resized already."""
     h, w = pixels.shape[:2]
     images.normalise(pixels, (h, w), batch.images[row])
@@ -146,7 +146,7 @@ def _stored(sample: Sample, size: Size, factor: float, cache: ImageCache | None)
     key = (sample.file, h, w)
     kept = cache.get(key) if cache else None
     if kept is None:
-        pixels = images.decode(files.local_file(sample.file), sample.file)
+        pixels = images.decode_image(files.local_file(sample.file), sample.file)
         images.check_size((pixels.shape[1], pixels.shape[0]), (sample.width, sample.height), sample.file)
         kept = images.resize(pixels, h, w)
         if cache:
@@ -172,13 +172,13 @@ def _fill_train(
 
 
 def _fill_eval(batch: Batch, row: int, sample: Sample, size: Size, cache: ImageCache | None) -> None:
-    enter(batch, row, _stored(sample, size, 1.0, cache), (sample.height, sample.width), sample.image_id)
+    fill_row(batch, row, _stored(sample, size, 1.0, cache), (sample.height, sample.width), sample.image_id)
 
 
 def _tell_of_crowded(split: Split, max_boxes: int, cache: ImageCache | None) -> None:
     crowded = sum(len(sample.boxes) > max_boxes for sample in split.samples)
     text = f"{crowded} images of split {split.name!r} have more than max_boxes = {max_boxes} boxes; the largest are kept"
     if crowded and (cache is None or text not in cache.told):
-        logger.warning(text)
+        _log.warning(text)
         if cache is not None:
             cache.told.add(text)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from spnas_core.data.images import Pixels
 
-T = TypeVar("T")
-Plan = tuple[T, list[Callable[[], None]]]  # a batch of zeros, and what fills it: one call per image
+_T = TypeVar("_T")
+BatchPlan = tuple[_T, list[Callable[[], None]]]  # a batch of zeros, and what fills it: one call per image
 
 
 class ImageCache:
@@ -38,12 +38,12 @@ class ImageCache:
                 self.bytes += pixels.nbytes
 
 
-def stream(plans: Iterator[Plan[T]], threads: int, ahead: int = 3) -> Iterator[T]:
+def stream(plans: Iterator[BatchPlan[_T]], threads: int, ahead: int = 3) -> Iterator[_T]:
     """Fill batches in threads, at most `ahead` before they are asked for; closing the iterator early ends the threads."""
-    waiting: deque[tuple[T, list[Future[None]]]] = deque()
+    waiting: deque[tuple[_T, list[Future[None]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="spnas-data")
 
-    def oldest() -> T:
+    def oldest() -> _T:
         batch, calls = waiting.popleft()
         for call in calls:
             call.result()

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from spnas_core.data import files
 from spnas_core.errors import UserError
 
-Split = tuple[dict[str, Any], dict[str, str]]  # COCO document, and the URL of each of its images by file name
+_CocoSplit = tuple[dict[str, Any], dict[str, str]]  # COCO document, and the URL of each of its images by file name
 
 
 def flat_names(names: Iterable[str]) -> dict[str, str]:
@@ -29,7 +29,7 @@ def flat_names(names: Iterable[str]) -> dict[str, str]:
     return {name: short for short, name in flat.items()}
 
 
-def write_coco(splits: Mapping[str, Split], url: str) -> None:
+def write_coco(splits: Mapping[str, _CocoSplit], url: str) -> None:
     """Write annotations/instances_SPLIT.json and images/SPLIT/ to a new folder at `url`, a path or any fsspec URL.
 
     A local folder is there as a whole or not at all; elsewhere the annotations come last, so that before there is no data set to read.
@@ -52,13 +52,13 @@ def write_coco(splits: Mapping[str, Split], url: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(splits: Mapping[str, Split], system: Any, root: str) -> None:
+def _write(splits: Mapping[str, _CocoSplit], system: Any, root: str) -> None:
     for split, (_, sources) in splits.items():
-        folder = files.join(root, "images", split)
+        folder = files.join_path(root, "images", split)
         system.makedirs(folder, exist_ok=True)
         with ThreadPoolExecutor(8, thread_name_prefix="spnas-copy") as pool:
-            targets = [files.join(folder, name) for name in sources]
+            targets = [files.join_path(folder, name) for name in sources]
             list(pool.map(lambda source, target: system.put_file(str(files.local_file(source)), target), sources.values(), targets))
-    system.makedirs(files.join(root, "annotations"), exist_ok=True)
+    system.makedirs(files.join_path(root, "annotations"), exist_ok=True)
     for split, (document, _) in splits.items():
-        system.pipe_file(files.join(root, "annotations", f"instances_{split}.json"), json.dumps(document).encode())
+        system.pipe_file(files.join_path(root, "annotations", f"instances_{split}.json"), json.dumps(document).encode())

@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 
 from spnas_core.data import files
 from spnas_core.data.findings import Finding, found
-from spnas_core.data.images import Look
-from spnas_core.data.looks import Looks
-from spnas_core.data.source import SUFFIXES, Layout, Source, marked
+from spnas_core.data.image_facts import ImageFacts
+from spnas_core.data.images import ImageFact
+from spnas_core.data.raw_split import SUFFIXES, Layout, RawSplit, marked
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -33,29 +33,29 @@ class Page:
     malformed: tuple[str, ...] = ()
 
 
-def open_voc(system: Any, root: str, looks: Looks) -> Layout | None:
+def open_voc(system: Any, root: str, facts: ImageFacts) -> Layout | None:
     """Read a data set in this layout; None where there are no XML files."""
-    folder = files.join(root, "Annotations")
+    folder = files.join_path(root, "Annotations")
     stems = sorted(name.removesuffix(".xml") for name in files.list_folder(system, folder) if name.endswith(".xml"))
     if not stems:
         return None
     with ThreadPoolExecutor(16, thread_name_prefix="spnas-read") as pool:
-        read = pool.map(lambda stem: read_page(files.read(system, f"{folder}/{stem}.xml"), f"{stem}.xml"), stems)
+        read = pool.map(lambda stem: read_page(files.read_file(system, f"{folder}/{stem}.xml"), f"{stem}.xml"), stems)
         pages = dict(zip(stems, read, strict=True))
-    pictures = files.list_folder(system, files.join(root, "JPEGImages"))
+    pictures = files.list_folder(system, files.join_path(root, "JPEGImages"))
     by_stem = {posixpath.splitext(name)[0]: name for name in sorted(pictures) if name.lower().endswith(SUFFIXES)}
     corners = [corners for page in pages.values() for _, corners, _ in page.objects]
     first = 0 if any(min(box[:2]) == 0 for box in corners) else 1
     kinds = {name: number for number, name in enumerate(sorted({name for page in pages.values() for name, _, _ in page.objects}), 1)}
     splits = dict(_splits(system, root)) or {"train": stems}
-    urls = {name: files.full_url(system, entry["name"]) for name, entry in pictures.items()}
-    sources = tuple(_source(split, names, pages, by_stem, urls, kinds, first, looks) for split, names in splits.items())
+    urls = {name: files.url_of(system, entry["name"]) for name, entry in pictures.items()}
+    sources = tuple(_source(split, names, pages, by_stem, urls, kinds, first, facts) for split, names in splits.items())
     listed = {stem for names in splits.values() for stem in names}
     beside = [name for stem, name in by_stem.items() if stem not in listed]
     findings = found("unlisted-image", "data", beside)
     if not first:
         findings.append(Finding("from-zero", "data", len(pages), "some corner is at 0"))
-    return Layout("Pascal VOC", files.full_url(system, root).rstrip("/"), sources, tuple(findings))
+    return Layout("Pascal VOC", files.url_of(system, root).rstrip("/"), sources, tuple(findings))
 
 
 def read_page(content: bytes, name: str) -> Page:
@@ -81,12 +81,12 @@ def read_page(content: bytes, name: str) -> Page:
 
 
 def _splits(system: Any, root: str) -> Iterator[tuple[str, list[str]]]:
-    folder = files.join(root, "ImageSets", "Main")
+    folder = files.join_path(root, "ImageSets", "Main")
     there = files.list_folder(system, folder)
     usual = ("train", "val", "test") if "train.txt" in there else ("trainval", "val", "test")
     for split in usual:
         if f"{split}.txt" in there:
-            lines = files.read(system, f"{folder}/{split}.txt").decode(errors="replace").splitlines()
+            lines = files.read_file(system, f"{folder}/{split}.txt").decode(errors="replace").splitlines()
             yield split.replace("trainval", "train"), [line.split()[0] for line in lines if line.strip()]
 
 
@@ -98,8 +98,8 @@ def _source(
     urls: dict[str, str],
     kinds: dict[str, int],
     first: int,
-    looks: Looks,
-) -> Source:
+    facts: ImageFacts,
+) -> RawSplit:
     entries: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     places: dict[str, str | None] = {}
@@ -113,8 +113,8 @@ def _source(
         places[name] = url = urls.get(picture)
         malformed += page.malformed
         half_read |= {name} if page.malformed else set()
-        seen = looks.at([url])[url] if url and not page.size else None
-        size = seen.size if isinstance(seen, Look) else page.size
+        seen = facts.at([url])[url] if url and not page.size else None
+        size = seen.size if isinstance(seen, ImageFact) else page.size
         if size is None:
             continue
         entries.append({"id": image_id, "file_name": name, "width": size[0], "height": size[1]})
@@ -125,7 +125,9 @@ def _source(
     findings = found("malformed", split, malformed) + found("difficult", split, difficult)
     findings += found("missing-label", split, [f"Annotations/{stem}.xml" for stem in stems if stem not in pages])
     categories = [{"id": number, "name": name} for name, number in kinds.items()]
-    return Source(split, {"images": entries, "annotations": marks, "categories": categories}, places, tuple(findings), frozenset(half_read))
+    return RawSplit(
+        split, {"images": entries, "annotations": marks, "categories": categories}, places, tuple(findings), frozenset(half_read)
+    )
 
 
 def _whole(text: str | None) -> int:

@@ -15,37 +15,37 @@ from typing import Any
 
 from spnas_core.data import files, yolo_folders
 from spnas_core.data.findings import found
-from spnas_core.data.images import Look
-from spnas_core.data.looks import Looks
-from spnas_core.data.source import SUFFIXES, Layout, Source, marked
+from spnas_core.data.image_facts import ImageFacts
+from spnas_core.data.images import ImageFact
+from spnas_core.data.raw_split import SUFFIXES, Layout, RawSplit, marked
 
 LARGEST = 1.5  # what is larger is no part of an image, but px
-Line = tuple[int, float, float, float, float]  # class, and xywh in parts of the image
+_Line = tuple[int, float, float, float, float]  # class, and xywh in parts of the image
 
 
-def open_yolo(system: Any, root: str, looks: Looks) -> Layout | None:
+def open_yolo(system: Any, root: str, facts: ImageFacts) -> Layout | None:
     """Read a data set in this layout; None where there are no folders of images and labels."""
     described = yolo_folders.read_described(system, root)
     splits = yolo_folders.split_folders(system, root, described)
     if not splits:
         return None
     names = yolo_folders.class_names(system, root, described, splits)
-    sources = [_source(system, root, split, folders, looks) for split, folders in splits.items()]
-    used = {mark["category_id"] for source in sources for mark in source.document["annotations"]}
+    sources = [_source(system, root, split, folders, facts) for split, folders in splits.items()]
+    used = {mark["category_id"] for raw in sources for mark in raw.document["annotations"]}
     unnamed = [(number, f"class_{number}") for number in sorted(used)] if not any(names.values()) else []
-    for source in sources:
-        given = unnamed or list(enumerate(names[source.split]))
-        source.document["categories"] = [{"id": number, "name": name} for number, name in given]
+    for raw in sources:
+        given = unnamed or list(enumerate(names[raw.split]))
+        raw.document["categories"] = [{"id": number, "name": name} for number, name in given]
     findings = found("unnamed-category", "data", [name for _, name in unnamed])
-    listed = {name for source in sources for name in source.files}
+    listed = {name for raw in sources for name in raw.files}
     beside = sorted(name for name in _files(system, root, "images") if name.lower().endswith(SUFFIXES) and name not in listed)
     findings += found("unlisted-image", "data", beside)
-    return Layout("YOLO", files.full_url(system, root).rstrip("/"), tuple(sources), tuple(findings))
+    return Layout("YOLO", files.url_of(system, root).rstrip("/"), tuple(sources), tuple(findings))
 
 
-def read_lines(text: str, name: str) -> tuple[list[Line], list[str]]:
+def read_lines(text: str, name: str) -> tuple[list[_Line], list[str]]:
     """Boxes of one label file, as they are, and what is malformed in it."""
-    boxes: list[Line] = []
+    boxes: list[_Line] = []
     malformed = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
@@ -72,29 +72,29 @@ def read_lines(text: str, name: str) -> tuple[list[Line], list[str]]:
 def _files(system: Any, root: str, folder: str) -> dict[str, str]:
     """URL of every file in a folder and in those below it that are not hidden, by its path below the root."""
     top = f"{root.strip('/')}/"
-    inner = {path.strip("/").removeprefix(top): path for path in files.find(system, files.join(root, folder))}
-    return {name: files.full_url(system, path) for name, path in sorted(inner.items()) if "/." not in name}
+    inner = {path.strip("/").removeprefix(top): path for path in files.files_below(system, files.join_path(root, folder))}
+    return {name: files.url_of(system, path) for name, path in sorted(inner.items()) if "/." not in name}
 
 
-def _source(system: Any, root: str, split: str, folders: tuple[str, ...], looks: Looks) -> Source:
+def _source(system: Any, root: str, split: str, folders: tuple[str, ...], facts: ImageFacts) -> RawSplit:
     pictures = {name: url for folder in folders for name, url in _files(system, root, folder).items()}
     labels = {name: url for folder in folders for name, url in _files(system, root, yolo_folders.label_place(folder)).items()}
     urls = {name: url for name, url in pictures.items() if name.lower().endswith(SUFFIXES)}
     wanted = {name: f"{posixpath.splitext(yolo_folders.label_place(name))[0]}.txt" for name in urls}
 
-    def read(name: str) -> tuple[list[Line], list[str]]:
+    def read(name: str) -> tuple[list[_Line], list[str]]:
         if wanted[name] not in labels and wanted[name] not in pictures:
             return [], []
-        return read_lines(files.read(system, files.join(root, wanted[name])).decode(errors="replace"), wanted[name])
+        return read_lines(files.read_file(system, files.join_path(root, wanted[name])).decode(errors="replace"), wanted[name])
 
     with ThreadPoolExecutor(16, thread_name_prefix="spnas-read") as pool:
         pages = dict(zip(urls, pool.map(read, urls), strict=True))
-    seen = looks.at(urls.values())
+    seen = facts.at(urls.values())
     entries: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     for image_id, (name, (boxes, _)) in enumerate(pages.items(), start=1):
         picture = seen[urls[name]]
-        if isinstance(picture, Look):
+        if isinstance(picture, ImageFact):
             width, height = picture.size
             entries.append({"id": image_id, "file_name": name, "width": width, "height": height})
             for label, x, y, w, h in boxes:
@@ -104,4 +104,4 @@ def _source(system: Any, root: str, split: str, folders: tuple[str, ...], looks:
     findings += found("missing-image-of-label", split, sorted(texts - set(wanted.values())))
     half_read = frozenset(name for name, (_, malformed) in pages.items() if malformed)
     document = {"images": entries, "annotations": marks, "categories": []}
-    return Source(split, document, dict(urls), tuple(findings), half_read)
+    return RawSplit(split, document, dict(urls), tuple(findings), half_read)

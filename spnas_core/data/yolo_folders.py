@@ -12,7 +12,7 @@ import yaml
 
 from spnas_core.data import files
 
-SPLITS = ("train", "val", "test")
+_SPLITS = ("train", "val", "test")
 USUAL = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}  # folders that others call so
 Described = Sequence[dict[str, Any]]
 Folders = dict[str, tuple[str, ...]]  # of images, by split
@@ -24,7 +24,7 @@ def read_described(system: Any, root: str) -> Described:
     for name in sorted(files.list_folder(system, root)):
         if name.endswith((".yaml", ".yml")):
             with contextlib.suppress(yaml.YAMLError, ValueError):
-                documents.append(yaml.safe_load(files.read(system, files.join(root, name))))
+                documents.append(yaml.safe_load(files.read_file(system, files.join_path(root, name))))
     return [document for document in documents if isinstance(document, dict)]
 
 
@@ -35,7 +35,7 @@ def split_folders(system: Any, root: str, described: Described) -> Folders:
     for split, folder in _by_name(system, root).items():
         if split not in splits and not any(f"{folder}/".startswith(f"{one}/") or one.startswith(f"{folder}/") for one in taken):
             splits[split] = (folder,)
-    usual = [split for split in SPLITS if split in splits]
+    usual = [split for split in _SPLITS if split in splits]
     return {split: splits[split] for split in (*usual, *(name for name in splits if name not in usual))}
 
 
@@ -69,7 +69,7 @@ def _beside(system: Any, root: str, labels: str) -> list[str]:
 
 def _lines(system: Any, root: str, name: str) -> list[str]:
     try:
-        return files.read(system, files.join(root, name)).decode(errors="replace").strip().splitlines()
+        return files.read_file(system, files.join_path(root, name)).decode(errors="replace").strip().splitlines()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return []
 
@@ -77,7 +77,7 @@ def _lines(system: Any, root: str, name: str) -> list[str]:
 def _named(system: Any, root: str, document: dict[str, Any]) -> Folders:
     """Folders that `document` names for its splits, of those that are below the root."""
     splits = {}
-    for split in SPLITS:
+    for split in _SPLITS:
         entries = document.get(split)
         folders = [_below(system, root, document.get("path"), one) for one in (entries if isinstance(entries, list) else [entries])]
         splits[split] = tuple(folder for folder in folders if folder)
@@ -106,10 +106,10 @@ def _by_name(system: Any, root: str) -> dict[str, str]:
     """Folder of images of each split that folders are named for: images/SPLIT or SPLIT/images, or images alone for train."""
     top = _folders_in(system, root)
     if {"images", "labels"} <= top:
-        inner = _folders_in(system, files.join(root, "images"))
+        inner = _folders_in(system, files.join_path(root, "images"))
         splits = {split: f"images/{split}" for split in inner} or {"train": "images"}
     else:
-        splits = {split: f"{split}/images" for split in top if {"images", "labels"} <= _folders_in(system, files.join(root, split))}
+        splits = {split: f"{split}/images" for split in top if {"images", "labels"} <= _folders_in(system, files.join_path(root, split))}
     usual = {split: USUAL.get(split, split) for split in splits}
     return {split if usual[split] in splits else usual[split]: folder for split, folder in sorted(splits.items())}
 

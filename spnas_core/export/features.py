@@ -8,7 +8,7 @@ from spnas_core import cost
 from spnas_core.arch import Arch, Block
 from spnas_core.cost import Size
 from spnas_core.export.graph import Graph, Value
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 
 
 class Features:

@@ -12,15 +12,15 @@ from mindspore import Tensor
 from safetensors.numpy import save
 
 from spnas_core import arch as architecture
-from spnas_core import search
-from spnas_core.convert import check_parts, write_files
 from spnas_core.data import files as places
 from spnas_core.errors import UserError
 from spnas_core.export.card import readme
+from spnas_core.export.convert import check_parts, write_files
 from spnas_core.jobs import evaluate
 from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
-from spnas_core.weights.checkpoint import FILE
+from spnas_core.search import propose
+from spnas_core.weights.checkpoint import WEIGHTS_FILE
 from spnas_core.weights.model_folder import MODEL, Model, read_scores
 from spnas_core.weights.torchvision_names import to_module
 
@@ -29,7 +29,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 DETECT, NET, README = "detect.py", "net.py", "README.md"
 
 
-def export(model: str, form: Format) -> dict[str, bytes]:
+def export_model(model: str, form: Format) -> dict[str, bytes]:
     """Files by name of the model folder at `model`, a path or URL, in another form; UserError where that form cannot hold it."""
     net, found = evaluate.open_model(model)
     files = {"onnx": _onnx, "mindir": _mindir, "torchvision": _torchvision}[form](net, found, model)
@@ -37,12 +37,12 @@ def export(model: str, form: Format) -> dict[str, bytes]:
     document = found.model_dump(mode="json") | evaluate.model_document(found.arch, found.detector, categories)
     document["scores"] = document.get("scores") or read_scores(model)
     document["source_sha256"] = document.pop("weights_sha256")
-    cost = search.candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
+    cost = propose.candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
     files |= {MODEL: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
     return files | {DETECT: (SHIPPED / DETECT).read_bytes()}
 
 
-def publish(files: dict[str, bytes], url: str) -> None:
+def publish_export(files: dict[str, bytes], url: str) -> None:
     """Write the files to a new folder at any fsspec URL; UserError for one in which something lies, such as a model."""
     check_empty(url)
     write_files(files, url)
@@ -53,7 +53,7 @@ def check_empty(url: str) -> None:
     system, path = places.open_url(url)
     if places.kind(system, path) == "file":
         raise UserError(f"{url}: expected a new or empty folder for the export, got a file")
-    if there := min(places.find(system, path), default=None):
+    if there := min(places.files_below(system, path), default=None):
         raise UserError(f"{url}: expected a new or empty folder for the export, got one with {posixpath.relpath(there, path)}")
 
 
@@ -78,4 +78,4 @@ def _torchvision(net: FasterRCNN, found: Model, model: str) -> dict[str, bytes]:
     arch, weights = architecture.parse(found.arch), get_weights(net)
     check_parts(arch, found.detector, model)
     names = to_module(arch, weights)
-    return {FILE: save({names[name]: array for name, array in weights.items()}), NET: (SHIPPED / NET).read_bytes()}
+    return {WEIGHTS_FILE: save({names[name]: array for name, array in weights.items()}), NET: (SHIPPED / NET).read_bytes()}

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from spnas_core.transfer import Weights
+from spnas_core.weights.adopt import Arrays
 
 OPSET, IR_VERSION = 17, 8
 Value = str
@@ -23,7 +23,7 @@ Input = str | float | Sequence[float] | np.ndarray[Any, Any]  # numbers become c
 class Graph:
     """Nodes by calls: ``graph("Relu", x)`` adds one and gives its output; numbers among the inputs become constants."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Arrays) -> None:
         self.weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, onnx.TensorProto] = {}

@@ -6,13 +6,13 @@ of all images. Boxes are xyxy, px of the network input.
 
 import numpy as np
 
-from spnas_core.anchors import Grid, place_anchors
-from spnas_core.export.boxes import INT64, after_nms, as_number, clip, corner_and_size, decode, large, take
+from spnas_core.export.boxes import INT64, after_nms, as_number, clip_boxes, corner_and_size, decode_deltas, large_enough, take_rows
 from spnas_core.export.features import conv
 from spnas_core.export.graph import Graph, Value
 from spnas_core.models import cascade, roi, rpn
+from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.pooling import BINS, SAMPLES, least_sizes
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 
 POOLING = {"output_height": BINS, "output_width": BINS, "sampling_ratio": SAMPLES, "coordinate_transformation_mode": "output_half_pixel"}
 
@@ -39,17 +39,17 @@ class Heads:
             score = graph("Reshape", graph("Transpose", conv(graph, hidden, "rpn.score"), perm=[0, 2, 3, 1]), [0, -1])
             delta = graph("Reshape", graph("Transpose", conv(graph, hidden, "rpn.delta"), perm=[0, 2, 3, 1]), [0, -1, 4])
             best, order = graph.several(2, "TopK", score, [most])
-            found = decode(graph, take(graph, delta, order), graph("Gather", anchors, order), rpn.WEIGHTS)
-            boxes.append(clip(graph, found, self.image_hw))
+            found = decode_deltas(graph, take_rows(graph, delta, order), graph("Gather", anchors, order), rpn.RPN_CODER)
+            boxes.append(clip_boxes(graph, found, self.image_hw))
             scores.append(best)
             survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.settings.rpn_nms))
         found = graph("Concat", *boxes, axis=1)
-        keep = graph("Mul", graph("Concat", *survivors, axis=1), large(graph, found, rpn.MIN_SIZE))
+        keep = graph("Mul", graph("Concat", *survivors, axis=1), large_enough(graph, found, rpn.MIN_SIZE))
         score = graph("Sigmoid", graph("Concat", *scores, axis=1))
         keys = graph("Add", graph("Mul", score, keep), graph("Sub", keep, 1.0))  # -1 for what is not kept
         keys, order = graph.several(2, "TopK", keys, [self.proposals])
         valid = as_number(graph, graph("GreaterOrEqual", keys, 0.0))
-        return graph("Mul", take(graph, found, order), graph("Unsqueeze", valid, [2])), valid
+        return graph("Mul", take_rows(graph, found, order), graph("Unsqueeze", valid, [2])), valid
 
     def detect(self, proposals: Value, valid: Value) -> tuple[Value, Value, Value]:
         """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); where there is soft-NMS, its N candidates for D."""
@@ -58,15 +58,15 @@ class Heads:
             found, shares = proposals, []
             for stage, coder in enumerate(cascade.CODERS):
                 share, delta = self.predict(found, f"head.stages.{stage}", 1)
-                found = clip(graph, decode(graph, graph("Squeeze", delta, [2]), found, coder), self.image_hw)
+                found = clip_boxes(graph, decode_deltas(graph, graph("Squeeze", delta, [2]), found, coder), self.image_hw)
                 shares.append(share)
-            share = graph("Mul", graph("Sum", *shares), 1 / cascade.STAGES)
+            share = graph("Mul", graph("Sum", *shares), 1 / cascade.CASCADE_HEADS)
             boxes = graph("Expand", graph("Unsqueeze", found, [2]), [1, 1, self.classes, 1])
         else:
             share, delta = self.predict(proposals, "head", self.classes + 1)
             delta = graph("Slice", delta, [1], [self.classes + 1], [2])
-            boxes = decode(graph, delta, graph("Unsqueeze", proposals, [2]), roi.WEIGHTS)
-        return self.select(clip(graph, graph("Reshape", boxes, [0, -1, 4]), self.image_hw), share, valid)
+            boxes = decode_deltas(graph, delta, graph("Unsqueeze", proposals, [2]), roi.BOX_CODER)
+        return self.select(clip_boxes(graph, graph("Reshape", boxes, [0, -1, 4]), self.image_hw), share, valid)
 
     def predict(self, regions: Value, head: str, boxes: int) -> tuple[Value, Value]:
         """Shares (B, P, K+1) of the classes and the background, and deltas (B, P, boxes, 4), of regions (B, P, 4)."""
@@ -105,16 +105,16 @@ class Heads:
         """Choose from boxes (B, P * K, 4) with shares (B, P, K+1) and validity (B, P): NMS within each class, then the best of all."""
         graph, settings = self.graph, self.settings
         score = graph("Mul", graph("Slice", share, [1], [self.classes + 1], [2]), graph("Unsqueeze", valid, [2]))
-        score = graph("Mul", graph("Reshape", score, [0, -1]), large(graph, found, roi.MIN_SIZE))
+        score = graph("Mul", graph("Reshape", score, [0, -1]), large_enough(graph, found, roi.MIN_SIZE))
         most = min(roi.CANDIDATES * settings.detections, self.proposals * self.classes)
         best, order = graph.several(2, "TopK", score, [most])
-        found, label = take(graph, found, order), graph("Mod", order, self.classes)
+        found, label = take_rows(graph, found, order), graph("Mod", order, self.classes)
         best = graph("Mul", best, as_number(graph, graph("Greater", best, settings.score_threshold)))
         if settings.soft_nms is None:
             own = graph("Equal", graph("Unsqueeze", label, [1]), np.arange(self.classes).reshape(1, -1, 1))  # (B, K, N)
             by_class = graph("Where", own, graph("Unsqueeze", best, [1]), 0.0)
             best = graph("Mul", best, after_nms(graph, found, by_class, settings.box_nms, 0.0))
             best, order = graph.several(2, "TopK", best, [min(settings.detections, most)])
-            found, label = take(graph, found, order), take(graph, label, order)
+            found, label = take_rows(graph, found, order), take_rows(graph, label, order)
         there = graph("Cast", graph("Greater", best, 0.0), to=INT64)
         return found, best, graph("Mul", graph("Add", label, 1), there)

@@ -1,15 +1,15 @@
 """A detector as an ONNX model, from its architecture, its settings and its weights."""
 
 from spnas_core import arch as architecture
-from spnas_core.anchors import anchor_grid
 from spnas_core.export.features import Features
 from spnas_core.export.graph import Graph
 from spnas_core.export.heads import Heads
-from spnas_core.transfer import Weights
+from spnas_core.models.anchors import anchor_grid
+from spnas_core.weights.adopt import Arrays
 from spnas_core.weights.model_folder import Model
 
 
-def onnx_model(card: Model, weights: Weights) -> bytes:
+def onnx_model(card: Model, weights: Arrays) -> bytes:
     """Content of the model's file; its inputs and outputs are those of `models.detector.FasterRCNN`, by name, for any batch.
 
     images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D), before soft-NMS where there is one.

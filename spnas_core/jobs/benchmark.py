@@ -12,7 +12,7 @@ from mindspore import Tensor
 
 from spnas_core import arch as architecture
 from spnas_core.job import BenchmarkJob
-from spnas_core.jobs.progress import Desk
+from spnas_core.jobs.progress import JobContext
 from spnas_core.models.detector import FasterRCNN
 
 WARM_UP = 3
@@ -20,7 +20,7 @@ LEAST, MOST = 10, 100  # images
 SECONDS = 5.0  # after which no image is begun but the least number
 
 
-def run(job: BenchmarkJob, desk: Desk) -> dict[str, Any]:
+def run(job: BenchmarkJob, context: JobContext) -> dict[str, Any]:
     """Do the job and return the median time of one image, ms, and the peak of memory, MB: of the device, on the CPU of the process.
 
     All shapes are static, so neither weights nor image matter; the memory of the process has that of the graph compiler in it.
@@ -31,7 +31,7 @@ def run(job: BenchmarkJob, desk: Desk) -> dict[str, Any]:
     net = FasterRCNN(architecture.parse(job.arch), job.detector, job.classes).set_train(False)
     image = Tensor(np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32))
     size = Tensor(np.array([[height, width]], np.float32))
-    desk.report({"event": "compile"})
+    context.report({"event": "compile"})
 
     def seconds() -> float:
         begun = time.perf_counter()

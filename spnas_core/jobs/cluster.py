@@ -18,9 +18,9 @@ from typing import TextIO
 from spnas_core.errors import JobError
 
 HOST = "127.0.0.1"
-POLL = 0.1  # s between two looks at the processes
-PATIENCE = "86400"  # s to wait for the other ranks; MindSpore's 30 are fewer than a first rank may need to score and to save
-log = logging.getLogger(__name__)
+_POLL = 0.1  # s between two looks at the processes
+_PATIENCE = "86400"  # s to wait for the other ranks; MindSpore's 30 are fewer than a first rank may need to score and to save
+_log = logging.getLogger(__name__)
 
 
 class RankError(RuntimeError):
@@ -41,7 +41,7 @@ def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threadin
     told, port = False, free_port()
     try:
         for number in (None, *range(ranks)):
-            environment = {"MS_NODE_TIMEOUT": PATIENCE, **os.environ, **variables(number, ranks, port)}
+            environment = {"MS_NODE_TIMEOUT": _PATIENCE, **os.environ, **rank_variables(number, ranks, port)}
             processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, env=environment))
         scheduler, *members = processes
         while not all_done([process.poll() for process in members]):
@@ -51,7 +51,7 @@ def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threadin
                 told = True
                 for process in members:
                     process.terminate()
-            time.sleep(POLL)
+            time.sleep(_POLL)
     finally:
         for process in processes:
             process.kill()
@@ -64,7 +64,7 @@ def all_done(statuses: Sequence[int | None]) -> bool:
     if failed:  # one with a reason, then one that was killed, then what may have followed from these: a fault, an exception
         order = (2, 3, -signal.SIGKILL, -signal.SIGTERM)
         error = RankError(*min(failed, key=lambda one: order.index(one[1]) if one[1] in order else len(order) + (one[1] > 0)))
-        log.error("%s", error)
+        _log.error("%s", error)
         raise error
     return None not in statuses
 
@@ -74,7 +74,7 @@ def ending(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"status {status}"
 
 
-def variables(number: int | None, ranks: int, port: int) -> dict[str, str]:
+def rank_variables(number: int | None, ranks: int, port: int) -> dict[str, str]:
     """Environment of rank `number`, or of the scheduler: what msrun sets on one host."""
     found = {
         "MS_WORKER_NUM": str(ranks),

@@ -10,20 +10,20 @@ import numpy as np
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core import metrics, transfer
+from spnas_core import metrics
 from spnas_core.data import coco, images, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
-from spnas_core.jobs import start
-from spnas_core.jobs.progress import Desk
+from spnas_core.jobs import initial_weights
+from spnas_core.jobs.progress import JobContext
 from spnas_core.models.detector import FasterRCNN
-from spnas_core.models.ranks import gather, rank
+from spnas_core.models.ranks import gather_ranks, rank
+from spnas_core.models.soft_nms import Floats, Ints, soft_nms
 from spnas_core.models.step import get_weights, set_weights
-from spnas_core.settings import Detector
-from spnas_core.soft_nms import Floats, Ints, soft_nms
+from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
-from spnas_core.weights import model_folder
+from spnas_core.weights import adopt, model_folder
 from spnas_core.weights.model_folder import Model
 
 PIXELS = 1 << 19  # of one batch
@@ -46,7 +46,7 @@ def detect(
     for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache, share=rank().share):
         found = infer(net, settings, batch.images, batch.image_hw)
         results.append(loader.to_results(batch.ids, *found, batch.scale, categories or split.categories))
-    rounds = zip_longest(*gather(results), fillvalue=())
+    rounds = zip_longest(*gather_ranks(results), fillvalue=())
     return [one for batches in rounds for batch in batches for one in batch]
 
 
@@ -80,7 +80,7 @@ def model_document(arch: str, settings: Detector, categories: coco.Categories) -
     }
 
 
-def run(job: EvaluateJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
+def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
     """Score weights on a split with pycocotools; leaves the detections in `out` and returns the metrics. A stopped one starts anew."""
     ms.set_context(mode=ms.GRAPH_MODE)
     named = [job.data.train, job.data.val] if job.split in (job.data.train, job.data.val) else [job.split]  # in the data's fingerprint
@@ -89,22 +89,22 @@ def run(job: EvaluateJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
     if rank().first:
         coco.check_fingerprint(list(splits.values()), job.data)
     net = FasterRCNN(architecture.parse(job.arch), job.detector, len(split.categories))
-    set_weights(net, start.gather(job.weights, store)[1])
-    desk.report({"event": "compile"})
+    set_weights(net, initial_weights.merge_weights(job.weights, store)[1])
+    context.report({"event": "compile"})
     detections = detect(net, split, job.detector)
     if not rank().first:
         return {}
     (out / "detections.json").write_text(json.dumps(detections))
-    return metrics.evaluate(split.annotations, detections, "pycocotools").document()
+    return metrics.score_detections(split.annotations, detections, "pycocotools").document()
 
 
 def open_model(model: str) -> tuple[FasterRCNN, Model]:
     """Build the net of a model folder (path or URL) with its weights; also returns its `model.json`. UserError where it is not one."""
-    card, weights = model_folder.open_folder(model)
+    card, weights = model_folder.open_model_folder(model)
     ms.set_context(mode=ms.GRAPH_MODE)
     net = FasterRCNN(architecture.parse(card.arch), card.detector, len(card.classes))
     try:
-        set_weights(net, transfer.load(get_weights(net), weights)[0])
+        set_weights(net, adopt.load_same(get_weights(net), weights)[0])
     except UserError as error:
         raise UserError(f"model {model}: {error}") from error
     return net.set_train(False), card
@@ -120,4 +120,4 @@ def score_model(model: str, data_url: str, name: str) -> dict[str, Any]:
     results = detect(net, split, card.detector, categories=tuple(known.items()))
     there = {number for number, _ in split.categories}
     results = [one for one in results if one["category_id"] in there]
-    return metrics.evaluate(split.annotations, results, "pycocotools").document()
+    return metrics.score_detections(split.annotations, results, "pycocotools").document()

@@ -19,17 +19,17 @@ from spnas_core.data.files import cache_folder
 from spnas_core.job import Job, canonical_json
 from spnas_core.store.manifest import versions
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 SOURCE = Path(__file__).parents[1]  # all of spnas_core
-KEPT = 32  # folders; the ones used last stay
+MOST_KEPT = 32  # folders; the ones used last stay
 NUMBERS_ONLY: dict[str, Any] = {
     "seed": True,
     "checkpoint": True,
     "checkpoint_sha256": True,
     "checkpoint_coverage": True,
     "split": True,
-    "stop": True,
-    "resume": True,
+    "stop_after_epochs": True,
+    "resume_from": True,
     "data": {"url"},
     "recipe": {
         "epochs",
@@ -48,7 +48,7 @@ NUMBERS_ONLY: dict[str, Any] = {
 }  # parts of a job that no graph depends on
 
 
-def variables(folder: Path) -> dict[str, str]:
+def cache_variables(folder: Path) -> dict[str, str]:
     """Environment variables that make MindSpore keep its graphs in `folder`; read when a process compiles its first graph."""
     return {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(folder)}
 
@@ -82,7 +82,7 @@ def borrow(name: str, folder: Path) -> None:
     except FileNotFoundError:  # none are kept
         pass
     except OSError as error:  # or another process replaces them at this moment
-        log.warning("compiled graphs are not taken from %s: %s", kept, error)
+        _log.warning("compiled graphs are not taken from %s: %s", kept, error)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
 
@@ -95,7 +95,7 @@ def keep(name: str, folder: Path) -> None:
     try:
         _keep(name, folder)
     except OSError as error:
-        log.warning("compiled graphs are not kept in %s: %s", cache_folder() / "graphs", error)
+        _log.warning("compiled graphs are not kept in %s: %s", cache_folder() / "graphs", error)
 
 
 def _keep(name: str, folder: Path) -> None:
@@ -113,7 +113,7 @@ def _keep(name: str, folder: Path) -> None:
             for rest in (partial, old):
                 shutil.rmtree(rest, ignore_errors=True)
     used = sorted((path for path in place.iterdir() if not path.name.startswith(".")), key=lambda path: path.stat().st_mtime)
-    for unused in used[:-KEPT]:
+    for unused in used[:-MOST_KEPT]:
         shutil.rmtree(unused, ignore_errors=True)
 
 

@@ -18,16 +18,16 @@ from spnas_core.data import coco, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import JobError
 from spnas_core.job import MeasureJob
-from spnas_core.jobs import evaluate, start, train
+from spnas_core.jobs import evaluate, initial_weights, train
 from spnas_core.jobs.benchmark import peak_memory
-from spnas_core.jobs.progress import Desk
+from spnas_core.jobs.progress import JobContext
 from spnas_core.models.detector import FasterRCNN
 
 DECODED = 32  # images, of one training batch at least
 WARM_UP, LEAST, MOST, SECONDS = 1, 3, 60, 4.0  # steps, or batches of the evaluation; after so many seconds none but the least is begun
 
 
-def run(job: MeasureJob, desk: Desk) -> dict[str, Any]:
+def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     """Do the job and return its metrics, in seconds and MB; JobError ``diverged`` where a loss is not finite.
 
     `prepare`: until data and net are there; `decode`: of one image that is read and resized; `train_compile`, `step`; `eval_compile`,
@@ -42,14 +42,14 @@ def run(job: MeasureJob, desk: Desk) -> dict[str, Any]:
     split, val = (coco.open_split(job.data.url, name, job.data.strict) for name in (job.data.train, job.data.val))
     arch = architecture.parse(job.arch)
     net = FasterRCNN(arch, settings, len(split.categories), recipe.mixed_precision)
-    start.freeze(net, arch, settings)
+    initial_weights.freeze(net, arch, settings)
     step = train.make_step(net, recipe)
 
     ready = time.perf_counter()
     stream = train.inputs(net, split, settings, recipe, 0, 0, 0, ImageCache(0))
     batches = list(itertools.islice(stream, max(1, DECODED // recipe.batch)))
     decode = (time.perf_counter() - ready) / (len(batches) * recipe.batch)
-    desk.report({"event": "compile"})
+    context.report({"event": "compile"})
 
     def one_step(number: int) -> None:
         losses = step(Tensor(np.float32(1e-4)), *map(Tensor, batches[number % len(batches)])).asnumpy()

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from spnas_core.data import files, images, loader
 from spnas_core.data.inputs import find_images
-from spnas_core.data.pipeline import Plan, stream
+from spnas_core.data.pipeline import BatchPlan, stream
 from spnas_core.errors import UserError
 from spnas_core.jobs import evaluate
 
@@ -66,7 +66,7 @@ def predict(model: str, words: list[str], out: str, threshold: float) -> list[di
             own = [one for one in kept if one["image_id"] == picture.number]
             objects = [_record(one, categories) for one in own]
             target, drawn = targets[picture.name], io.BytesIO()
-            draw(picture.pixels, objects, list(categories.values())).save(drawn, "PNG", pnginfo=mark)
+            draw_boxes(picture.pixels, objects, list(categories.values())).save(drawn, "PNG", pnginfo=mark)
             files.write(target, drawn.getvalue(), "--out")
             records.append({"image": picture.name, "picture": target, "objects": objects})
             results += [{**one, "file_name": picture.name} for one in own]
@@ -91,7 +91,7 @@ def _may_be_drawn_over(url: str) -> bool:
     if files.kind(system, path) is None:
         return True
     try:
-        with Image.open(io.BytesIO(files.read(system, path))) as picture:
+        with Image.open(io.BytesIO(files.read_file(system, path))) as picture:
             return picture.info.get("Software") == SOFTWARE
     except (UnidentifiedImageError, IsADirectoryError, Image.DecompressionBombError):
         return False
@@ -124,7 +124,7 @@ def _batches(names: list[str], size: loader.Size) -> Iterator[tuple[loader.Batch
     """All images in batches of one shape, the last filled up with padding images; a broken image is a padding image too."""
     count = min(evaluate.batch_size(size), len(names))
 
-    def plans() -> Iterator[Plan[tuple[loader.Batch, list[Picture]]]]:
+    def plans() -> Iterator[BatchPlan[tuple[loader.Batch, list[Picture]]]]:
         for first in range(0, len(names), count):
             batch = loader.empty_batch(count, size, 0)
             pictures = [Picture(number, name) for number, name in enumerate(names[first : first + count], start=first + 1)]
@@ -136,13 +136,13 @@ def _batches(names: list[str], size: loader.Size) -> Iterator[tuple[loader.Batch
 def _call(batch: loader.Batch, row: int, picture: Picture, size: loader.Size) -> Callable[[], None]:
     def fill() -> None:
         try:
-            pixels = images.decode(files.local_file(picture.name), picture.name)
+            pixels = images.decode_image(files.local_file(picture.name), picture.name)
         except UserError as error:
             picture.error = str(error)
             return
         height, width = pixels.shape[:2]
         resized = images.resize(pixels, *images.fitted_size(height, width, size))
-        loader.enter(batch, row, resized, (height, width), picture.number)
+        loader.fill_row(batch, row, resized, (height, width), picture.number)
         picture.pixels = pixels
 
     return fill
@@ -154,7 +154,7 @@ def _record(result: dict[str, Any], categories: dict[int, str]) -> dict[str, Any
     return {"label": categories[result["category_id"]], "score": round(result["score"], 4), "box": box}
 
 
-def draw(picture: images.Pixels, objects: list[dict[str, Any]], labels: list[str]) -> Image.Image:
+def draw_boxes(picture: images.Pixels, objects: list[dict[str, Any]], labels: list[str]) -> Image.Image:
     """Draw boxes and scores on a copy of an image (H, W, 3)."""
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas)

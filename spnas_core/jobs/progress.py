@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 QUIET = ("step", "checkpoint", "resume", "start", "evaluate", "scored")  # events of the debug level
 
 
 @dataclass(frozen=True)
-class Desk:
+class JobContext:
     """Where a job and its worker meet.
 
     `report` takes events; `resume` is the folder of the checkpoint, which is written every `interval` seconds; when `stop` is set, the job
@@ -72,9 +72,9 @@ def duration(seconds: float) -> str:
 def log_progress(label: str, event: dict[str, Any]) -> None:
     """Log one event of the job `label`; single steps only at debug level."""
     level = logging.DEBUG if event.get("event") in QUIET else logging.INFO
-    log.log(level, "%s", line(label, event), extra={"progress": (label, event)})
+    _log.log(level, "%s", line(label, event), extra={"progress": (label, event)})
 
 
 def log_line(text: str) -> None:
     """Log one line about the run as a whole."""
-    log.info("%s", text)
+    _log.info("%s", text)

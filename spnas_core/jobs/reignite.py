@@ -16,16 +16,15 @@ from spnas_core.data.loader import steps_per_epoch
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob
-from spnas_core.jobs import start
-from spnas_core.jobs.progress import Desk
-from spnas_core.jobs.training import Arrays, run_epochs
+from spnas_core.jobs import initial_weights
+from spnas_core.jobs.progress import JobContext
+from spnas_core.jobs.timing import Stopwatch
+from spnas_core.jobs.training import StepInputs, run_epochs
 from spnas_core.models.classifier import Classifier
-from spnas_core.models.ranks import gather, rank
+from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.schedule import learning_rate
-from spnas_core.settings import Recipe
+from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
-from spnas_core.timing import Stopwatch
 from spnas_core.weights import checkpoint
 
 
@@ -33,10 +32,14 @@ def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
     """Training and validation images: a folder per class where the settings name one, else crops of the detection set."""
     size, url = job.recipe.image_size, job.recipe.data
     if url:
-        if rank().first and job.images not in (None, found := crops.fingerprint(url)) and job.images != crops.fingerprint(url, full=True):
+        if (
+            rank().first
+            and job.images not in (None, found := crops.fingerprint_folder(url))
+            and job.images != crops.fingerprint_folder(url, full=True)
+        ):
             raise UserError(f"{url}: expected the images that the job was planned with, got others ({found[:12]}); start the run again")
-        train = crops.open_folder(url, "train", size)
-        return train, crops.open_folder(url, "val", size, train.class_names)
+        train = crops.open_class_folder(url, "train", size)
+        return train, crops.open_class_folder(url, "val", size, train.class_names)
     splits = [coco.open_split(job.data.url, split, job.data.strict) for split in (job.data.train, job.data.val)]
     if rank().first:
         coco.check_fingerprint(splits, job.data)
@@ -44,7 +47,7 @@ def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
     return first, second
 
 
-def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
+def run(job: ReigniteJob, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
     """Do the job; leaves the backbone's weights and the history in `out` and returns top-1 accuracy on the validation images."""
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
@@ -52,13 +55,13 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
     train, val = open_sets(job)
     classes = len(train.class_names)
     net = Classifier(architecture.parse(job.arch), job.detector, classes)
-    set_weights(net, start.start_backbone(job, store, get_weights(net)))
-    step = TrainStep(net, recipe.momentum, start.decays(net, recipe.weight_decay, True), None)
+    set_weights(net, initial_weights.start_backbone(job, store, get_weights(net)))
+    step = TrainStep(net, recipe.momentum, initial_weights.decays(net, recipe.weight_decay, True), None)
     cache, share = ImageCache(), rank().share
     steps = steps_per_epoch(len(train.items), recipe.batch)
     schedule = Recipe(lr=recipe.lr, schedule=recipe.schedule, milestones=recipe.milestones, warmup_steps=min(50, steps))
 
-    def batches(epoch: int, first: int) -> Iterator[Arrays]:
+    def batches(epoch: int, first: int) -> Iterator[StepInputs]:
         def draws(number: int) -> np.random.Generator:
             return np.random.default_rng((job.seed, epoch * steps + number))
 
@@ -76,17 +79,20 @@ def run(job: ReigniteJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]
     def rate(number: int) -> float:
         return learning_rate(schedule, number, recipe.epochs * steps)
 
-    history = run_epochs(step, batches, rate, recipe.epochs, steps, desk, lambda _: {})
+    history = run_epochs(step, batches, rate, recipe.epochs, steps, context, lambda _: {})
     watch = Stopwatch(history[-1].get("timing"))
     with watch.during("evaluation"):
         accuracy = top1(net, val, recipe.batch, cache)
     if not rank().first:
         return {}
     history[-1] |= {"top1": accuracy, "timing": watch.seconds}
-    desk.report(
+    context.report(
         {"event": "scored", "epoch": recipe.epochs, "epochs": recipe.epochs, "steps": steps, "top1": accuracy, "timing": watch.seconds}
     )
-    save_file({name: array for name, array in get_weights(net).items() if name.startswith(start.BACKBONE)}, out / checkpoint.FILE)
+    save_file(
+        {name: array for name, array in get_weights(net).items() if name.startswith(initial_weights.BACKBONE)},
+        out / checkpoint.WEIGHTS_FILE,
+    )
     (out / "history.json").write_text(json.dumps(history))
     return {**{name: history[-1][name] for name in ("top1", "seconds", "timing")}, "epochs": recipe.epochs}
 
@@ -96,4 +102,4 @@ def top1(net: Classifier, val: crops.Crops, batch: int, cache: ImageCache) -> fl
     net.set_train(False)
     stream = crops.eval_crops(val, batch, cache, share=rank().share)
     right = sum(int((net(Tensor(found.images)).asnumpy().argmax(1) == found.labels).sum()) for found in stream)
-    return float(sum(gather(right)) / len(val.items))
+    return float(sum(gather_ranks(right)) / len(val.items))

@@ -18,19 +18,65 @@ from typing import Any, get_args
 from spnas_core import job as jobs
 from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
 from spnas_core.jobs import memory
-from spnas_core.jobs.order import BAD_INPUT, Order, environment, out_of_memory
-from spnas_core.jobs.trail import Trail
+from spnas_core.jobs.progress_file import ProgressFile
+from spnas_core.jobs.request import BAD_INPUT, WorkerRequest, environment, out_of_memory
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
 
-LOG_LINES = 15
+_LOG_LINES = 15
 GRACE = 10.0  # s that a job has for its last checkpoint when its run ends
-POLL = 0.25  # s between two looks at a worker and its limits
+_POLL = 0.25  # s between two looks at a worker and its limits
 Progress = Callable[[dict[str, Any]], None]
-_running: set[subprocess.Popen[bytes]] = set()
-_waiting: set[threading.Event] = set()
 _ROOT = Path(__file__).resolve().parents[2]  # where spnas_core lies
+
+
+class JobGroup:
+    """The jobs that one run has under way in this process, so that they can be stopped together."""
+
+    def __init__(self) -> None:
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._waiting: set[threading.Event] = set()
+
+    @contextlib.contextmanager
+    def stoppable(self) -> Iterator[threading.Event]:
+        """Give an event that `stop` sets; a job that fails after that has been stopped."""
+        stopped = threading.Event()
+        self._waiting.add(stopped)
+        try:
+            yield stopped
+        except JobError as error:
+            if stopped.is_set():
+                raise Stopped(error.message) from error
+            raise
+        finally:
+            self._waiting.discard(stopped)
+
+    @contextlib.contextmanager
+    def running(self, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+        """Count a worker's process among those that `stop` ends."""
+        self._processes.add(process)
+        try:
+            yield
+        finally:
+            self._processes.discard(process)
+
+    def stop(self, grace: float = 0.0) -> None:
+        """End the processes of all jobs, and their waiting for those of others.
+
+        Those that save a checkpoint within `grace` seconds may do so.
+        """
+        for stopped in list(self._waiting):
+            stopped.set()
+        running = list(self._processes)
+        end = time.monotonic() + grace
+        if grace:
+            for process in running:
+                process.terminate()
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+            _kill_group(process)
 
 
 class JobBug(RuntimeError):  # noqa: N818 - it is no failure of a candidate: it stops the search
@@ -47,26 +93,27 @@ def run_job(
     checkpoint_seconds: float = 60.0,
     memory_gb: float | None = None,
     lease: Lease = Lease(),  # noqa: B008 - it is immutable
+    group: JobGroup | None = None,
 ) -> Manifest:
     """Do `job`, in a process for each of its devices, and return its artifact's manifest; one that is there is not done again.
 
     Where another process has claimed the job, it is waited for: event ``wait``. `devices` is entered after that, and gives the only ones
     that the job sees; `timeout`, in seconds, begins then. `memory_gb` is a limit of the host memory, in GB, that the job's processes have
     at any time; one looks every `POLL` seconds.
-    JobError: a typed failure of the job, with the last lines of its log; Stopped where `stop_all` ended it. UserError: the job's input is
+    JobError: a typed failure of the job, with the last lines of its log; Stopped where `group` was stopped. UserError: the job's input is
     wrong. StoreError: no answer of the store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's
     processes too.
     """
     if memory_gb is not None:
         memory.check_limits()
-    store, kind, digest = Store(store_url), job.kind, jobs.digest(job)
+    store, kind, digest, group = Store(store_url), job.kind, jobs.digest(job), group or JobGroup()
     tell = on_progress or (lambda _: None)
-    with store.claim(kind, digest, lease) as claim, _stoppable() as stopped:
+    with store.claim(kind, digest, lease) as claim, group.stoppable() as stopped:
         if found := claim.acquire(lambda: store.find(kind, digest), stopped, lambda: tell({"event": "wait"})):
             tell({"event": "done"})
             return found
         with devices as held:
-            order = Order.model_validate(
+            request = WorkerRequest.model_validate(
                 {
                     "job": job.model_dump(),
                     "store": store.url,
@@ -76,33 +123,39 @@ def run_job(
                     "parent": os.getpid(),
                 }
             )
-            return _work(order, store, timeout, memory_gb, tell, claim.lost)
+            return _work(request, store, timeout, memory_gb, tell, claim.lost, group)
 
 
 def _work(
-    order: Order, store: Store, timeout: float | None, memory_gb: float | None, on_progress: Progress, lost: threading.Event
+    request: WorkerRequest,
+    store: Store,
+    timeout: float | None,
+    memory_gb: float | None,
+    on_progress: Progress,
+    lost: threading.Event,
+    group: JobGroup,
 ) -> Manifest:
     """Run the worker and say how it ended, by its artifact's manifest or an exception."""
-    kind, digest = order.job.kind, jobs.digest(order.job)
+    kind, digest = request.job.kind, jobs.digest(request.job)
     with tempfile.TemporaryDirectory(prefix="spnas-job-") as scratch:
         path, log = Path(scratch) / "job.json", Path(scratch) / "log.txt"
-        path.write_text(order.model_dump_json())
-        trail = Trail(store, order.job)
+        path.write_text(request.model_dump_json())
+        progress_file = ProgressFile(store, request.job)
 
         def tell(event: dict[str, Any]) -> None:
-            trail(event)
+            progress_file(event)
             on_progress(event)
 
         try:
-            status, last, stopped = _follow(path, log, order, timeout, memory_gb, tell, lost)
+            status, last, stopped = _follow(path, log, request, timeout, memory_gb, tell, lost, group)
         except BaseException:
-            trail.close()
+            progress_file.close()
             raise
         finally:
             with contextlib.suppress(StoreError):  # how the job ended is more than its log
                 store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
         failure = _failure(status, last, stopped, log.read_text(errors="replace")) if status else None
-        trail.close(failure)
+        progress_file.close(failure)
         if failure:
             raise failure
     manifest = store.find(kind, digest)
@@ -111,51 +164,19 @@ def _work(
     return manifest
 
 
-def stop_all(grace: float = 0.0) -> None:
-    """End the processes of all jobs that this process runs, and its waiting for those of others.
-
-    Those that save a checkpoint within `grace` seconds may do so.
-    """
-    for stopped in list(_waiting):
-        stopped.set()
-    running = list(_running)
-    end = time.monotonic() + grace
-    if grace:
-        for process in running:
-            process.terminate()
-    for process in running:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, end - time.monotonic()))
-        _kill_group(process)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """Give an event that `stop_all` sets; a job that fails after that has been stopped."""
-    stopped = threading.Event()
-    _waiting.add(stopped)
-    try:
-        yield stopped
-    except JobError as error:
-        if stopped.is_set():
-            raise Stopped(error.message) from error
-        raise
-    finally:
-        _waiting.discard(stopped)
-
-
 def _follow(
     path: Path,
     log: Path,
-    order: Order,
+    request: WorkerRequest,
     timeout: float | None,
     memory_gb: float | None,
     on_progress: Progress,
     lost: threading.Event,
+    group: JobGroup,
 ) -> tuple[int, dict[str, Any], JobError | None]:
     """Run the worker to its end, or until it has to be stopped: exit status, last line, and why it was stopped."""
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-    variables = {**os.environ, **environment(order), "PYTHONPATH": os.pathsep.join(p for p in paths if p), "TMPDIR": str(path.parent)}
+    variables = {**os.environ, **environment(request), "PYTHONPATH": os.pathsep.join(p for p in paths if p), "TMPDIR": str(path.parent)}
     command = [sys.executable, "-m", "spnas_core.jobs.worker", str(path)]
     with log.open("wb") as errors:
         process = subprocess.Popen(
@@ -184,23 +205,22 @@ def _follow(
 
     reader = threading.Thread(target=contextvars.copy_context().run, args=(read,), name="spnas-progress")
     begun, stopped = time.monotonic(), None
-    _running.add(process)
-    try:
-        reader.start()
-        while process.poll() is None and not (stopped := overstepped()):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(POLL)
-    finally:
-        _kill_group(process)  # also what the worker left behind, which would hold its end of the pipe
-        status = process.wait()
-        reader.join()
-        _running.discard(process)
+    with group.running(process):
+        try:
+            reader.start()
+            while process.poll() is None and not (stopped := overstepped()):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL)
+        finally:
+            _kill_group(process)  # also what the worker left behind, which would hold its end of the pipe
+            status = process.wait()
+            reader.join()
     return status, last, stopped
 
 
 def _failure(status: int, last: dict[str, Any], stopped: JobError | None, log: str) -> Exception:
     """Say with an exception how a worker ended, by itself or `stopped`."""
-    lines = log.strip().splitlines()[-LOG_LINES:]
+    lines = log.strip().splitlines()[-_LOG_LINES:]
     tail = "; last lines of its log:\n" + "\n".join(lines) if lines else ""
     reason, message = str(last.get("reason", "")), str(last.get("message", ""))
     if stopped:

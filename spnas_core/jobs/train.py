@@ -15,28 +15,29 @@ import mindspore as ms
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import cost, metrics, search
+from spnas_core import cost, metrics
 from spnas_core.data import coco, loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
-from spnas_core.jobs import evaluate, start
-from spnas_core.jobs.progress import Desk
-from spnas_core.jobs.training import CHECKPOINT, Arrays, run_epochs, save_checkpoint
+from spnas_core.jobs import evaluate, initial_weights
+from spnas_core.jobs.progress import JobContext
+from spnas_core.jobs.timing import Stopwatch
+from spnas_core.jobs.training import CHECKPOINT, StepInputs, run_epochs, save_checkpoint
 from spnas_core.models.detector import FasterRCNN, draw_noise
-from spnas_core.models.ranks import gather, rank
+from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.schedule import learning_rate
-from spnas_core.settings import Detector, Recipe
+from spnas_core.search import propose
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
-from spnas_core.timing import Stopwatch
 from spnas_core.weights import checkpoint
 
 LOSS_SCALE = 1024.0  # of float16 trainings
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
-def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
+def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
     """Do the job; leaves weights, model, audit, history and detections (and at a rung its state) in `out` and returns the metrics.
 
     On several devices each rank takes its share of every batch and its noise; the first one does all that is left.
@@ -51,14 +52,14 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
         coco.check_fingerprint([train_split, val_split], job.data)
     arch = architecture.parse(job.arch)
     net = FasterRCNN(arch, settings, len(train_split.categories), recipe.mixed_precision)
-    weights, audit = start.start_detector(job, store, get_weights(net))
+    weights, audit = initial_weights.start_detector(job, store, get_weights(net))
     set_weights(net, weights)
-    start.choose_trained(net, job, audit)
+    initial_weights.choose_trained(net, job, audit)
     step = make_step(net, recipe)
     cache = ImageCache()
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 
-    def batches(epoch: int, first: int) -> Iterator[Arrays]:
+    def batches(epoch: int, first: int) -> Iterator[StepInputs]:
         return inputs(net, train_split, settings, recipe, job.seed, epoch, first, cache)
 
     def score(epoch: int) -> dict[str, Any]:
@@ -67,30 +68,30 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
         detections = evaluate.detect(net, val_split, settings, cache)
         if not rank().first:
             return {}
-        scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
+        scores = metrics.score_detections(val_split.annotations, detections, "hotcoco")
         return {name: scores.stats[name] for name in ("AP", "AP50")}
 
     def rate(number: int) -> float:
         return learning_rate(recipe, number, recipe.epochs * steps)
 
-    epochs = job.stop or recipe.epochs
+    epochs = job.stop_after_epochs or recipe.epochs
     if rank().first:
-        take_state(job, store, desk.resume)
-    gather(None)  # the others find it there
-    history = run_epochs(step, batches, rate, epochs, steps, desk, score)
-    desk.report({"event": "evaluate"})
+        take_state(job, store, context.resume)
+    gather_ranks(None)  # the others find it there
+    history = run_epochs(step, batches, rate, epochs, steps, context, score)
+    context.report({"event": "evaluate"})
     watch = Stopwatch(history[-1].get("timing"))
     with watch.during("evaluation"):
         detections = evaluate.detect(net, val_split, settings, cache)
         if not rank().first:
             return {}
-        scores = metrics.evaluate(val_split.annotations, detections, "hotcoco")
-    if job.stop:
+        scores = metrics.score_detections(val_split.annotations, detections, "hotcoco")
+    if job.stop_after_epochs:
         save_checkpoint(step, history, [], out / CHECKPOINT)
     found = {name: scores.stats[name] for name in ("AP", "AP50")}
     history[-1] |= {**found, "timing": watch.seconds}
-    desk.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **found, "timing": watch.seconds})
-    save_file(get_weights(net), out / checkpoint.FILE)
+    context.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **found, "timing": watch.seconds})
+    save_file(get_weights(net), out / checkpoint.WEIGHTS_FILE)
     documents = {
         "model": evaluate.model_document(job.arch, settings, train_split.categories),
         "audit": audit.model,
@@ -99,7 +100,7 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
     }
     for name, document in documents.items():
         (out / f"{name}.json").write_text(json.dumps(document))
-    whole = search.candidate_cost(arch, settings, len(train_split.categories))
+    whole = propose.candidate_cost(arch, settings, len(train_split.categories))
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
     took = {"seconds": history[-1]["seconds"], "timing": history[-1]["timing"]}
@@ -108,13 +109,13 @@ def run(job: TrainJob, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
 
 def make_step(net: FasterRCNN, recipe: Recipe) -> TrainStep:
     """Step that trains those parameters of `net` which are to be trained."""
-    decays = start.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
+    decays = initial_weights.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
     return TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
 
 
 def inputs(
     net: FasterRCNN, split: coco.Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
-) -> Iterator[Arrays]:
+) -> Iterator[StepInputs]:
     """Yield what the steps of an epoch take, from step `first` on: images, sizes, boxes, labels, noise; of a rank its share."""
     share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)
     stream = loader.train_batches(split, settings.image_size, recipe, settings.max_boxes, seed, epoch, first, cache, share=share)
@@ -125,9 +126,9 @@ def inputs(
 
 def take_state(job: TrainJob, store: Store, folder: Path) -> None:
     """Put the state of the rung that `job` goes on from into `folder`, unless a checkpoint of its own lies there."""
-    if job.resume is None or (folder / CHECKPOINT).exists():
+    if job.resume_from is None or (folder / CHECKPOINT).exists():
         return
     try:
-        shutil.copyfile(store.fetch("train", job.resume, CHECKPOINT), folder / CHECKPOINT)
+        shutil.copyfile(store.fetch("train", job.resume_from, CHECKPOINT), folder / CHECKPOINT)
     except MissingArtifactError as error:
-        log.warning("the training begins anew, without its earlier rung: %s", error)
+        _log.warning("the training begins anew, without its earlier rung: %s", error)

@@ -18,12 +18,12 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from spnas_core.errors import JobError
-from spnas_core.jobs.progress import Desk
-from spnas_core.models.ranks import gather, rank
+from spnas_core.jobs.progress import JobContext
+from spnas_core.jobs.timing import Stopwatch
+from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.timing import Stopwatch
 
-Arrays = tuple[npt.NDArray[Any], ...]
+StepInputs = tuple[npt.NDArray[Any], ...]
 Losses = npt.NDArray[np.float32]
 CHECKPOINT = "checkpoint.safetensors"
 REPORT_SECONDS = 2.0
@@ -31,11 +31,11 @@ REPORT_SECONDS = 2.0
 
 def run_epochs(
     step: TrainStep,
-    batches: Callable[[int, int], Iterable[Arrays]],
+    batches: Callable[[int, int], Iterable[StepInputs]],
     rate: Callable[[int], float],
     epochs: int,
     steps: int,
-    desk: Desk,
+    context: JobContext,
     score: Callable[[int], dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """Train `epochs` of `steps` batches, from the checkpoint of `desk` where there is one; returns one record per epoch.
@@ -44,26 +44,26 @@ def run_epochs(
     add to the epoch's record. JobError ``diverged`` at the first loss that is not finite, or after an epoch that leaves a weight or a
     statistic so; ``killed`` when the worker was told to stop.
     """
-    history, losses = load_checkpoint(step, desk.resume / CHECKPOINT)
+    history, losses = load_checkpoint(step, context.resume / CHECKPOINT)
     begun = saved = told = time.monotonic()
     before = len(history) * steps + len(losses)
     spent = history[-1]["seconds"] if history else 0.0
     watch = Stopwatch(history[-1].get("timing") if history else None)
     compiled = False
-    desk.report({"event": "resume", "done": before} if before else {"event": "compile"})
+    context.report({"event": "resume", "done": before} if before else {"event": "compile"})
 
     def left(done: int) -> float:
         return round((time.monotonic() - begun) / max(1, done - before) * (epochs * steps - done), 1)
 
     def pause() -> None:
         nonlocal saved
-        stopped = any(gather(desk.stop.is_set()))  # all at the same step, whoever was told first
-        if rank().first and (stopped or time.monotonic() - saved > desk.interval):
-            save_checkpoint(step, history, losses, desk.resume / CHECKPOINT)
-            desk.report({"event": "checkpoint", "done": len(history) * steps + len(losses)})
+        stopped = any(gather_ranks(context.stop.is_set()))  # all at the same step, whoever was told first
+        if rank().first and (stopped or time.monotonic() - saved > context.interval):
+            save_checkpoint(step, history, losses, context.resume / CHECKPOINT)
+            context.report({"event": "checkpoint", "done": len(history) * steps + len(losses)})
             saved = time.monotonic()
         if stopped:
-            gather(None)  # none ends before the checkpoint is there
+            gather_ranks(None)  # none ends before the checkpoint is there
             raise JobError("killed", f"stopped from outside after step {len(history) * steps + len(losses)} of {epochs * steps}")
 
     for epoch in range(len(history), epochs):
@@ -78,7 +78,7 @@ def run_epochs(
             if time.monotonic() - told > REPORT_SECONDS:
                 told = time.monotonic()
                 progress = {"epoch": epoch + 1, "epochs": epochs, "step": len(losses), "steps": steps}
-                desk.report({"event": "step", **progress, "loss": float(losses[-1].sum()), "seconds_left": left(done)})
+                context.report({"event": "step", **progress, "loss": float(losses[-1].sum()), "seconds_left": left(done)})
             if len(losses) < steps:
                 pause()
         check_state(step, f"after epoch {epoch + 1} of {epochs}")
@@ -93,7 +93,7 @@ def run_epochs(
             pause()
         shown: dict[str, Any] = {name: record[name] for name in ("loss", "AP", "AP50", "top1") if name in record}
         shown |= {"steps": steps, "timing": watch.seconds, "seconds_left": left((epoch + 1) * steps)}
-        desk.report({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **shown})
+        context.report({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **shown})
     return history
 
 
@@ -109,7 +109,7 @@ def check_state(step: TrainStep, when: str) -> None:
             raise JobError("diverged", f"{parameter.name} is not finite {when}")
         if together:
             digest.update(values.tobytes())
-    if len(found := set(gather(digest.hexdigest()))) > 1:
+    if len(found := set(gather_ranks(digest.hexdigest()))) > 1:
         raise RuntimeError(f"expected all ranks to have the same weights {when}, got {len(found)} kinds")
 
 

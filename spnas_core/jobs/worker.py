@@ -26,15 +26,15 @@ from pydantic import ValidationError
 from spnas_core import job as jobs
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.jobs import cluster, graphs
-from spnas_core.jobs.order import BAD_INPUT, DONE, FAILED, Order, environment, lost_device, out_of_memory
-from spnas_core.jobs.progress import Desk, line
+from spnas_core.jobs.progress import JobContext, line
+from spnas_core.jobs.request import BAD_INPUT, DONE, FAILED, WorkerRequest, environment, lost_device, out_of_memory
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.retries import first_line, is_full
 
 OUT, RESUME, GRAPHS, METRICS = "out", "resume", "graphs", "metrics.json"  # of the folder that the processes of a job share
-Report = Callable[[dict[str, Any]], None]
-log = logging.getLogger(__name__)
+_Report = Callable[[dict[str, Any]], None]
+_log = logging.getLogger(__name__)
 
 
 def die_with(parent: int | None) -> None:
@@ -48,48 +48,48 @@ def die_with(parent: int | None) -> None:
         sys.exit(FAILED)
 
 
-def prepare_device(order: Order) -> None:
+def prepare_device(request: WorkerRequest) -> None:
     """Point MindSpore to its device, one of those that `environment` leaves visible, and its threads; join the other ranks."""
     import mindspore
 
     from spnas_core.models import ranks
 
-    mindspore.set_device(order.job.device_target, 0 if order.job.device_target == "CPU" else cluster.role()[1])
-    if order.job.device_target == "CPU":
-        mindspore.device_context.cpu.op_tuning.threads_num(order.threads)
-    if order.ranks > 1:
-        ranks.join()
+    mindspore.set_device(request.job.device_target, 0 if request.job.device_target == "CPU" else cluster.role()[1])
+    if request.job.device_target == "CPU":
+        mindspore.device_context.cpu.op_tuning.threads_num(request.threads)
+    if request.ranks > 1:
+        ranks.join_cluster()
 
 
-def run(job: jobs.Job, store: Store, out: Path, desk: Desk) -> dict[str, Any]:
+def run(job: jobs.Job, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
     """Do a job of any kind; the imports load MindSpore."""
     if isinstance(job, jobs.TrainJob):
         from spnas_core.jobs import train
 
-        return train.run(job, store, out, desk)
+        return train.run(job, store, out, context)
     if isinstance(job, jobs.ReigniteJob):
         from spnas_core.jobs import reignite
 
-        return reignite.run(job, store, out, desk)
+        return reignite.run(job, store, out, context)
     if isinstance(job, jobs.BenchmarkJob):
         from spnas_core.jobs import benchmark
 
-        return benchmark.run(job, desk)
+        return benchmark.run(job, context)
     if isinstance(job, jobs.MeasureJob):
         from spnas_core.jobs import measure
 
-        return measure.run(job, desk)
+        return measure.run(job, context)
     from spnas_core.jobs import evaluate
 
-    return evaluate.run(job, store, out, desk)
+    return evaluate.run(job, store, out, context)
 
 
-def perform(order: Order, report: Report, lines: TextIO, stop: threading.Event) -> Manifest:
+def perform(request: WorkerRequest, report: _Report, lines: TextIO, stop: threading.Event) -> Manifest:
     """Do the job, from its checkpoint where it has one, and publish its artifact; a finished one is only looked up.
 
     When `stop` is set, the job saves a checkpoint and ends as ``killed``. `lines` is standard output.
     """
-    store, job = Store(order.store), order.job
+    store, job = Store(request.store), request.job
     kind, digest = job.kind, jobs.digest(job)
     if found := store.find(kind, digest):
         return found
@@ -97,39 +97,39 @@ def perform(order: Order, report: Report, lines: TextIO, stop: threading.Event) 
     with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
         folder = Path(scratch)
         (folder / OUT).mkdir()
-        graphs.borrow(graphs.key(job, order.ranks), folder / GRAPHS)
+        graphs.borrow(graphs.key(job, request.ranks), folder / GRAPHS)
         checkpoints.load(folder / RESUME)
-        if order.ranks == 1:
-            metrics = compute(order, folder, report, stop)
+        if request.ranks == 1:
+            metrics = compute(request, folder, report, stop)
         else:
-            share = {"parent": os.getpid(), "threads": max(1, order.threads // order.ranks)}
-            (folder / "job.json").write_text(order.model_copy(update=share).model_dump_json())
-            cluster.run_ranks([sys.executable, "-m", "spnas_core.jobs.worker", str(folder / "job.json")], order.ranks, lines, stop)
+            share = {"parent": os.getpid(), "threads": max(1, request.threads // request.ranks)}
+            (folder / "job.json").write_text(request.model_copy(update=share).model_dump_json())
+            cluster.run_ranks([sys.executable, "-m", "spnas_core.jobs.worker", str(folder / "job.json")], request.ranks, lines, stop)
             metrics = json.loads((folder / METRICS).read_text())
-        graphs.keep(graphs.key(job, order.ranks), folder / GRAPHS)
+        graphs.keep(graphs.key(job, request.ranks), folder / GRAPHS)
         manifest = store.publish(job, folder / OUT, metrics, time.monotonic() - begun)
     checkpoints.drop()
     return manifest
 
 
-def compute(order: Order, folder: Path, report: Report, stop: threading.Event) -> dict[str, Any]:
+def compute(request: WorkerRequest, folder: Path, report: _Report, stop: threading.Event) -> dict[str, Any]:
     """Do the job in this process, alone or as a rank; files are left in `folder`, and checkpoints in the store too."""
-    store, resume = Store(order.store), folder / RESUME
-    checkpoints = store.checkpoints(order.job.kind, jobs.digest(order.job))
-    os.environ.update(graphs.variables(folder / GRAPHS))
+    store, resume = Store(request.store), folder / RESUME
+    checkpoints = store.checkpoints(request.job.kind, jobs.digest(request.job))
+    os.environ.update(graphs.cache_variables(folder / GRAPHS))
 
     def on_progress(event: dict[str, Any]) -> None:
         if event["event"] == "checkpoint":
-            graphs.keep(graphs.key(order.job, order.ranks), folder / GRAPHS)
+            graphs.keep(graphs.key(request.job, request.ranks), folder / GRAPHS)
             try:
                 checkpoints.save(resume)
             except StoreError as error:
-                log.warning("no checkpoint was saved: %s", error)
+                _log.warning("no checkpoint was saved: %s", error)
                 return
         report(event)
 
-    prepare_device(order)
-    return run(order.job, store, folder / OUT, Desk(on_progress, resume, order.checkpoint_seconds, stop))
+    prepare_device(request)
+    return run(request.job, store, folder / OUT, JobContext(on_progress, resume, request.checkpoint_seconds, stop))
 
 
 def main(path: str) -> int:
@@ -148,16 +148,16 @@ def main(path: str) -> int:
         return status
 
     try:
-        order = Order.model_validate_json(Path(path).read_bytes())
-        die_with(order.parent)
-        os.environ.update(environment(order))
+        request = WorkerRequest.model_validate_json(Path(path).read_bytes())
+        die_with(request.parent)
+        os.environ.update(environment(request))
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
         if role:
-            _take_part(order, Path(path).parent, role, rank, report, stop)
+            _take_part(request, Path(path).parent, role, rank, report, stop)
             return DONE
         report({"event": "start", "pid": os.getpid()})
-        manifest = perform(order, report, lines, stop)
+        manifest = perform(request, report, lines, stop)
     except ValidationError as error:
         return fail(BAD_INPUT, "bad_input", f"job {path}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}")
     except UserError as error:
@@ -182,17 +182,17 @@ def main(path: str) -> int:
     return DONE
 
 
-def _take_part(order: Order, folder: Path, role: str, rank: int, report: Report, stop: threading.Event) -> None:
+def _take_part(request: WorkerRequest, folder: Path, role: str, rank: int, report: _Report, stop: threading.Event) -> None:
     """Do the job as one of a cluster; only the first rank reports, and leaves the metrics."""
     from spnas_core.models import ranks
 
     if role == "MS_SCHED":
-        ranks.join()
+        ranks.join_cluster()
         return
-    metrics = compute(order, folder, (lambda _: None) if rank else report, stop)
+    metrics = compute(request, folder, (lambda _: None) if rank else report, stop)
     if rank == 0:
         (folder / METRICS).write_text(json.dumps(metrics))
-    ranks.gather(None)  # MindSpore may count one that leaves early as lost
+    ranks.gather_ranks(None)  # MindSpore may count one that leaves early as lost
 
 
 def _own_stdout() -> TextIO:

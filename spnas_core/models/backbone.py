@@ -9,7 +9,7 @@ from mindspore import Tensor, nn, ops
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
 from spnas_core.models import primitives as p
-from spnas_core.models.blocks import ResidualBlock, Shortcut, Stem
+from spnas_core.models.blocks import ResidualBlock, Shortcut, StemCell
 
 
 def upsample(x: Tensor, height: int, width: int) -> Tensor:
@@ -33,7 +33,7 @@ class Backbone(nn.Cell):
     def __init__(self, arch: Arch, width: int, stem: str, epsilon: float, frozen: bool, share_weights: bool) -> None:
         super().__init__()
         plan = architecture.blocks(arch, width)
-        self.stem = Stem(width, stem, epsilon, frozen)
+        self.stem = StemCell(width, stem, epsilon, frozen)
         self.blocks = nn.CellList([ResidualBlock(block, arch.block_type, epsilon, frozen) for block in plan])
         stages = [[block for block in plan if block.stage == stage] for stage in range(len(arch.stages))]
         self.ranges = tuple((members[0].index, members[-1].index + 1) for members in stages)

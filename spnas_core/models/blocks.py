@@ -137,7 +137,7 @@ class ResidualBlock(ConvNorm):
         return p.relu(x + y)
 
 
-class Stem(ConvNorm):
+class StemCell(ConvNorm):
     """Image (B, 3, H, W) to (B, width, H/4, W/4): 7x7 stride 2 and max-pool, or two 3x3 stride 2 (after a reignition)."""
 
     def __init__(self, width: int, kind: str, epsilon: float, frozen: bool) -> None:

@@ -10,7 +10,7 @@ from spnas_core.arch import Arch
 from spnas_core.models import primitives as p
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.ranks import rank
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 
 
 class Classifier(nn.Cell):

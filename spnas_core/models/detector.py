@@ -10,15 +10,15 @@ import numpy.typing as npt
 from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
-from spnas_core.anchors import anchor_grid
 from spnas_core.arch import Arch
 from spnas_core.models import primitives as p
+from spnas_core.models.anchors import anchor_grid
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.cascade import CascadeHead
 from spnas_core.models.neck import Pyramid
 from spnas_core.models.roi import BoxHead
 from spnas_core.models.rpn import RegionProposal
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 
 
 class FasterRCNN(nn.Cell):

@@ -31,7 +31,7 @@ class RegionPooling(nn.Cell):
     def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]) -> None:
         super().__init__()
         self.count = len(sizes)
-        self.taps = Taps(sizes, strides, sides)
+        self.taps = _Corners(sizes, strides, sides)
         self.product = ops.BatchMatMul()
 
     def construct(self, maps: tuple[Tensor, ...], regions: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class RegionPooling(nn.Cell):
         return ops.concat(pooled, 0)
 
 
-class Taps(nn.Cell):
+class _Corners(nn.Cell):
     """The cells that each bin averages, and their weights."""
 
     def __init__(self, sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], sides: tuple[float, ...]) -> None:

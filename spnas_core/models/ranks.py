@@ -29,7 +29,7 @@ class Rank:
         return slice(self.number, None, self.of)
 
 
-def join() -> None:
+def join_cluster() -> None:
     """Meet the other processes, as the variables of `cluster.variables` say; a scheduler's process ends here when they have ended."""
     communication.init()
 
@@ -39,7 +39,7 @@ def rank() -> Rank:
     return Rank(communication.get_rank(), communication.get_group_size()) if communication.GlobalComm.INITED else Rank()
 
 
-def gather(value: Any) -> list[Any]:
+def gather_ranks(value: Any) -> list[Any]:
     """Give the value, anything that JSON holds, of every rank, in their order; each waits here for the others."""
     if rank().of == 1:
         return [value]

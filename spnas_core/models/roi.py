@@ -17,9 +17,9 @@ from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 from spnas_core.models.pooling import BINS, RegionPooling
 from spnas_core.models.ranks import RankSum
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 
-WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+BOX_CODER = (10.0, 10.0, 5.0, 5.0)
 FOREGROUND, POSITIVE_SHARE, MIN_SIZE = 0.5, 0.25, 1e-2
 CANDIDATES = 20  # boxes that enter the last NMS, per detection kept; torchvision lets all above the threshold in
 
@@ -77,7 +77,7 @@ class BoxHead(BoxPredictor):
         score, delta = self.construct(maps, proposals)
         batch, count = proposals.shape[0], proposals.shape[1]
         delta = p.slice_strided(delta, (0, 0, 1, 0), (batch, count, self.classes + 1, 4), (1, 1, 1, 1))
-        found = box_ops.decode(delta, ops.BroadcastTo(delta.shape)(p.expand_dims(proposals, 2)), WEIGHTS)
+        found = box_ops.decode(delta, ops.BroadcastTo(delta.shape)(p.expand_dims(proposals, 2)), BOX_CODER)
         found = box_ops.clip(p.reshape(found, (batch, -1, 4)), image_hw)
         detections: tuple[Tensor, Tensor, Tensor] = self.select(found, p.softmax(score), valid)
         return detections
@@ -167,7 +167,7 @@ class RegionSample(nn.Cell):
         keys, order = p.topk(keys, min(self.batch, noise.shape[1]))
         nearest = p.gather_elements(nearest, 1, order)
         regions = box_ops.take(pool, order)
-        target = box_ops.encode(box_ops.take(truth, nearest), regions, WEIGHTS)
+        target = box_ops.encode(box_ops.take(truth, nearest), regions, BOX_CODER)
         return regions, p.gather_elements(labels, 1, nearest) * p.cast(keys > 1.5, ms.int32), target, p.cast(keys > 0.5, ms.float32)
 
     def bprop(self, proposals: Tensor, valid: Tensor, truth: Tensor, labels: Tensor, noise: Tensor, out: Any, dout: Any) -> Any:

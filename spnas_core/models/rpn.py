@@ -11,13 +11,13 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
-from spnas_core.anchors import Grid, place_anchors
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
+from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.ranks import RankSum
-from spnas_core.settings import Detector
+from spnas_core.settings.detector import Detector
 
-WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+RPN_CODER = (1.0, 1.0, 1.0, 1.0)
 FOREGROUND, BACKGROUND, POSITIVE_SHARE, MIN_SIZE = 0.7, 0.3, 0.5, 1e-3
 
 
@@ -86,7 +86,7 @@ class Proposals(nn.Cell):
             values, order = p.topk(scores[level], min(limit, self.counts[level]))
             values_of, index_of = (*values_of, values), (*index_of, order + self.starts[level])
         best, index = ops.Concat(1)(values_of), ops.Concat(1)(index_of)
-        found = box_ops.decode(box_ops.take(ops.Concat(1)(deltas), index), p.gather(self.anchors, index, 0), WEIGHTS)
+        found = box_ops.decode(box_ops.take(ops.Concat(1)(deltas), index), p.gather(self.anchors, index, 0), RPN_CODER)
         found = box_ops.clip(found, image_hw)
         apart, first = box_ops.set_apart(found, p.zeros_like(best), self.extent), 0
         for values in values_of:
@@ -128,7 +128,7 @@ class AnchorTargets(nn.Cell):
         negative = box_ops.draw_rest(negative, noise, positive, self.batch)
         chosen = p.cast(positive, ms.float32)
         matched = box_ops.take(truth, nearest)
-        target = box_ops.encode(matched, ops.BroadcastTo(matched.shape)(anchors), WEIGHTS)
+        target = box_ops.encode(matched, ops.BroadcastTo(matched.shape)(anchors), RPN_CODER)
         return chosen, chosen + p.cast(negative, ms.float32), target
 
     def bprop(self, truth: Tensor, present: Tensor, noise: Tensor, out: Any, dout: Any) -> Any:

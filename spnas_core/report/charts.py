@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spnas_core.config import SCORES, Objectives
-from spnas_core.report.evidence import Evidence, Training
-from spnas_core.report.family import Entry
+from spnas_core.report.ancestry import TrialEntry
+from spnas_core.report.inputs import Evidence, Training
+from spnas_core.settings.search import SCORES, Objectives
 
-PARTS = ("classes", "boxes", "objectness", "boxes of proposals")  # of a detector's loss, in the order of a history
+_PARTS = ("classes", "boxes", "objectness", "boxes of proposals")  # of a detector's loss, in the order of a history
 UNITS = {
     "AP": ("AP on val, %", 100.0),
     "AP50": ("AP50 on val, %", 100.0),
@@ -41,12 +41,12 @@ class Axis:
         return 100 * (value - self.low) / (self.high - self.low)
 
 
-class Point(NamedTuple):
+class _Point(NamedTuple):
     """A trial in the Pareto chart; one that has no score lies on the lower end of the plot."""
 
     x: float
     y: float
-    entry: Entry
+    entry: TrialEntry
 
 
 class Curve(NamedTuple):
@@ -55,7 +55,7 @@ class Curve(NamedTuple):
     name: str
     kind: str
     points: str
-    entry: Entry | None = None
+    entry: TrialEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Chart:
 
     x: Axis
     y: Axis
-    points: tuple[Point, ...] = ()
+    points: tuple[_Point, ...] = ()
     curves: tuple[Curve, ...] = ()
     title: str = ""
 
@@ -85,7 +85,7 @@ def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = 
     return Axis(title, first * step, last * step, ticks)
 
 
-def pareto_chart(family: Sequence[Entry], objectives: Objectives) -> Chart:
+def pareto_chart(family: Sequence[TrialEntry], objectives: Objectives) -> Chart:
     """Draw the score that decides against the first cost; the front as steps, where these two are all objectives.
 
     Trials without these numbers that failed are there by their counted cost, where the cost is one that is counted.
@@ -95,13 +95,13 @@ def pareto_chart(family: Sequence[Entry], objectives: Objectives) -> Chart:
     places = [(x_factor * _cost(one, cost), y_factor * one.trial.value(objectives[0]), one) for one in family]
     places = [(x, y if y >= 0 else math.nan, one) for x, y, one in places if math.isfinite(x)]
     x_axis, y_axis = axis((x for x, _, _ in places), x_title), axis((y for _, y, _ in places), y_title)
-    points = tuple(Point(x_axis.share(x), 100 - y_axis.share(y) if math.isfinite(y) else 100.0, one) for x, y, one in places)
+    points = tuple(_Point(x_axis.share(x), 100 - y_axis.share(y) if math.isfinite(y) else 100.0, one) for x, y, one in places)
     front = sorted(((p.x, p.y) for p in points if p.entry.state == "front"), key=lambda place: place[0])
     curves = (Curve("Pareto front", "front", _steps(front)),) if front and set(objectives) == {objectives[0], cost} else ()
     return Chart(x_axis, y_axis, points, curves)
 
 
-def _cost(entry: Entry, name: str) -> float:
+def _cost(entry: TrialEntry, name: str) -> float:
     counted = {"params": entry.cost.params, "macs": entry.cost.macs}
     return float(counted[name]) if name in counted else entry.trial.value(name)
 
@@ -118,7 +118,7 @@ def _line(places: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
 
 
-def curve_charts(evidence: Evidence, family: Sequence[Entry]) -> list[Chart]:
+def curve_charts(evidence: Evidence, family: Sequence[TrialEntry]) -> list[Chart]:
     """Draw losses (and AP where it was measured meanwhile) by epoch: of the full trainings, of all trials, of the reignitions."""
     results = evidence.stage.results
     names = {"final": "final net", "start": "start net"}
@@ -138,14 +138,14 @@ def curve_charts(evidence: Evidence, family: Sequence[Entry]) -> list[Chart]:
 def _parts(evidence: Evidence) -> Chart | None:
     final = evidence.stage.results.get("final")
     history = evidence.trainings[final.digest].history if final else ()
-    if not history or len(history[0].get("losses", ())) != len(PARTS):
+    if not history or len(history[0].get("losses", ())) != len(_PARTS):
         return None
     one = evidence.trainings[final.digest] if final else Training()
-    lines = [(name, f"part{n}", one, None) for n, name in enumerate(PARTS)]
+    lines = [(name, f"part{n}", one, None) for n, name in enumerate(_PARTS)]
     return _epochs("Final net: parts of its loss", lines, None)
 
 
-def _epochs(title: str, lines: Sequence[tuple[str, str, Training, Entry | None]], value: Any) -> Chart | None:
+def _epochs(title: str, lines: Sequence[tuple[str, str, Training, TrialEntry | None]], value: Any) -> Chart | None:
     """Draw a value of each record by its epoch (None: the n-th of the parts); None where no line has two points."""
     found = []
     for place, (name, kind, training, entry) in enumerate(lines):

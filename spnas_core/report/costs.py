@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from spnas_core.config import STAGE_NAMES
-from spnas_core.report.evidence import Evidence
+from spnas_core.jobs.timing import parts, total_seconds
+from spnas_core.report.inputs import Evidence
+from spnas_core.settings.run import STAGE_NAMES
 from spnas_core.store.manifest import Manifest
-from spnas_core.timing import parts, total
 
 
 class StageCost(NamedTuple):
@@ -41,7 +41,7 @@ def stage_costs(evidence: Evidence) -> list[StageCost]:
 def _cost(name: str, done: Sequence[Manifest], failed: int, evidence: Evidence) -> StageCost:
     # one that went on from a checkpoint or a rung: its epochs count all of its processes, its manifest the last one
     seconds = [max(one.seconds, float(one.metrics.get("seconds", 0.0))) for one in done]
-    phases = total(parts(one.kind, each, one.metrics) for one, each in zip(done, seconds, strict=True))
+    phases = total_seconds(parts(one.kind, each, one.metrics) for one, each in zip(done, seconds, strict=True))
     devices = evidence.plan.settings.devices_per_job
     epochs = sum(int(one.metrics.get("epochs", 0)) for one in done)
     by_phase = {phase: devices * each for phase, each in phases.items()}

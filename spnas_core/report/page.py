@@ -12,22 +12,22 @@ import yaml
 from markupsafe import Markup
 
 from spnas_core.arch import Arch, parse
-from spnas_core.config import MEASURED
 from spnas_core.jobs.progress import duration
-from spnas_core.ledger import ranked, winner
-from spnas_core.plan import short
+from spnas_core.jobs.timing import PHASES
+from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
 from spnas_core.report.costs import stage_costs
-from spnas_core.report.evidence import Evidence
-from spnas_core.report.family import Entry, entries, tree
-from spnas_core.report.nets import Drawing, draw, stage_rows
-from spnas_core.report.quality import Quality, class_rows, judge, size_rows
+from spnas_core.report.inputs import Evidence
+from spnas_core.report.net_drawings import Drawing, draw_net, stage_rows
+from spnas_core.report.quality import Quality, class_rows, judge_detections, size_rows
 from spnas_core.report.reproduction import commands, facts
-from spnas_core.report.shots import shoot
-from spnas_core.report.tables import SCORES, rows
-from spnas_core.rounds import rounds
-from spnas_core.search import chosen_net
-from spnas_core.timing import PHASES
+from spnas_core.report.tables import SHOWN_SCORES, rows
+from spnas_core.report.val_images import shoot
+from spnas_core.run.plan import short
+from spnas_core.run.rounds import rounds
+from spnas_core.search.ledger import ranked, winner
+from spnas_core.search.propose import chosen_net
+from spnas_core.settings.search import MEASURED
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL = 0.85  # scale of a net in the family
@@ -48,7 +48,7 @@ def report_html(evidence: Evidence) -> str:
     """Return the whole report; equal evidence gives equal text."""
     plan, stage = evidence.plan, evidence.stage
     family, table = entries(evidence), rows(stage, plan.settings.objectives)
-    quality = judge(evidence.val, evidence.detections) if evidence.val and evidence.detections is not None else None
+    quality = judge_detections(evidence.val, evidence.detections) if evidence.val and evidence.detections is not None else None
     final, start = (stage.results.get(name) for name in ("final", "start"))
     costs = stage_costs(evidence)
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
@@ -63,12 +63,12 @@ def report_html(evidence: Evidence) -> str:
         "stages": list(dict.fromkeys(one.trial.stage for one in family)),
         "figures": _figures(evidence, family, sum(one.seconds for one in costs)),
         "table": table,
-        "scores": SCORES,
+        "scores": SHOWN_SCORES,
         "notes": stage.notes,
         "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
         "family": family,
         "tree": tree(family),
-        "drawings": [draw(parse(one.trial.arch), _parent(one), SMALL, links=False) for one in family],
+        "drawings": [draw_net(parse(one.trial.arch), _parent(one), SMALL, links=False) for one in family],
         "pareto": pareto_chart(family, plan.settings.objectives),
         "chosen": _chosen(evidence, family),
         "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in plan.settings.objectives),
@@ -107,7 +107,7 @@ def _environment() -> jinja2.Environment:
     return found
 
 
-def _figures(evidence: Evidence, family: Sequence[Entry], seconds: float) -> list[tuple[str, str, str]]:
+def _figures(evidence: Evidence, family: Sequence[TrialEntry], seconds: float) -> list[tuple[str, str, str]]:
     """Return the few numbers that say most: title, value, remark."""
     results, found = evidence.stage.results, list[tuple[str, str, str]]()
     final, start = (results[name].scores["val"] if name in results else None for name in ("final", "start"))
@@ -124,11 +124,11 @@ def _figures(evidence: Evidence, family: Sequence[Entry], seconds: float) -> lis
     return [*found, ("time of devices", duration(seconds), "all jobs")]
 
 
-def _parent(entry: Entry) -> Arch | None:
+def _parent(entry: TrialEntry) -> Arch | None:
     return parse(entry.parent.trial.arch) if entry.parent else None
 
 
-def _chosen(evidence: Evidence, family: Sequence[Entry]) -> int | None:
+def _chosen(evidence: Evidence, family: Sequence[TrialEntry]) -> int | None:
     """Find the number of the trial whose net was trained to the end."""
     if not evidence.finished:
         return None
@@ -162,7 +162,7 @@ def _nets(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _large(arch: Arch, start: Arch) -> Drawing:
-    return draw(arch, start, min(2.2, max(1.0, WIDE / draw(arch, start).width)))
+    return draw_net(arch, start, min(2.2, max(1.0, WIDE / draw_net(arch, start).width)))
 
 
 def _shots(evidence: Evidence, quality: Quality | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import io
 
-from spnas_core.ledger import Ledger, pareto_front, ranked
+from spnas_core.search.ledger import Ledger, pareto_front, ranked
 
 
 def pareto_png(ledger: Ledger) -> bytes:

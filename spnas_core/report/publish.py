@@ -6,22 +6,22 @@ from typing import Any
 
 import yaml
 
-from spnas_core.course import course, what_is_known, where_time_went
 from spnas_core.metrics import STATS
-from spnas_core.plan import Plan
-from spnas_core.report.evidence import collect
+from spnas_core.report.inputs import collect
 from spnas_core.report.page import report_html
 from spnas_core.report.picture import pareto_png
 from spnas_core.report.tables import rows, trials_csv
 from spnas_core.report.text import report_md
-from spnas_core.rounds import rounds
-from spnas_core.runs import announce_run
-from spnas_core.stages import Stage
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import StageRecord
+from spnas_core.run.register import announce_run
+from spnas_core.run.replay import known_results, replay, where_time_went
+from spnas_core.run.rounds import rounds
 
 HTML = "report.html"
 
 
-def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
+def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     """Write what a person wants of a finished run below `runs/NAME/` of the store, and return its summary."""
     announce_run(plan)
     store, folder, final = plan.store, f"runs/{plan.settings.name}", stage.results["final"]
@@ -47,7 +47,7 @@ def publish_run(plan: Plan, stage: Stage) -> dict[str, Any]:
         "rounds": rounds(stage.ledger, plan.settings),
         "reignited": [{"arch": weights.arch, "top1": stage.top1[digest]} for digest, weights in stage.reignited.items()],
         "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in table],
-        "timing": where_time_went(course(plan, what_is_known(plan)).steps),
+        "timing": where_time_went(replay(plan, known_results(plan)).steps),
         "key": stage.key,
     }
     store.write(f"{folder}/summary.json", json.dumps(summary, indent=1).encode())

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from spnas_core.data.coco import Split
 from spnas_core.metrics import hotcoco_evaluation
-from spnas_core.report.evidence import Evidence
+from spnas_core.report.inputs import Evidence
 
 THRESHOLD = 0.5  # least score of a box that counts in the confusions and the pictures
 MATRIX = 14  # classes of a matrix that one can read
@@ -78,7 +78,7 @@ class Quality:
         return max(error.gain for error in self.errors)
 
 
-def judge(val: Split, detections: list[dict[str, Any]]) -> Quality:
+def judge_detections(val: Split, detections: list[dict[str, Any]]) -> Quality:
     """Compare detections (COCO results) with the truth of val at an IoU of 0.5."""
     evaluation = hotcoco_evaluation(val.annotations, detections)
     evaluation.evaluate()

@@ -2,10 +2,10 @@
 
 import shlex
 
-from spnas_core.config import STAGE_NAMES
 from spnas_core.job import RECIPE_VERSION
-from spnas_core.plan import SEARCH_VERSION
-from spnas_core.report.evidence import Evidence
+from spnas_core.report.inputs import Evidence
+from spnas_core.run.plan import SEARCH_VERSION
+from spnas_core.settings.run import STAGE_NAMES
 
 
 def facts(evidence: Evidence) -> list[tuple[str, str]]:

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spnas_core import timing
-from spnas_core.config import OBJECTIVES, Objectives
-from spnas_core.ledger import Ledger, pareto_front, ranked, volumes, winner
+from spnas_core.jobs import timing
 from spnas_core.metrics import STATS
-from spnas_core.plan import short
-from spnas_core.stages import Stage
+from spnas_core.run.plan import short
+from spnas_core.run.record import StageRecord
+from spnas_core.search.ledger import Ledger, pareto_front, ranked, volumes, winner
+from spnas_core.settings.search import OBJECTIVES, Objectives
 
 COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
 PLACE = ("stage", "round", "index", "arch", "stem", "taps")
-SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
+SHOWN_SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """Return the row as text: millions, GMACs, AP in per cent."""
         millions, gmacs = f"{self.metrics['params'] / 1e6:.2f} M", f"{self.metrics['macs'] / 1e9:.2f}"
-        scores = (self.metrics.get(name, -1.0) for name in SCORES)
+        scores = (self.metrics.get(name, -1.0) for name in SHOWN_SCORES)
         return (self.net, short(self.arch, 60), millions, gmacs, *(f"{100 * s:.1f}" if s >= 0 else "-" for s in scores))
 
 
-def rows(stage: Stage, objectives: Objectives = OBJECTIVES) -> list[Row]:
+def rows(stage: StageRecord, objectives: Objectives = OBJECTIVES) -> list[Row]:
     """Rows of the table at the end of a run: start net, best serial, best parallel, and the nets that were trained to the end."""
     groups = {"start net": stage.ledger[:1]}
     groups |= {f"best {name}": tuple(trial for trial in stage.ledger if trial.stage == name) for name in ("serial", "parallel")}
@@ -60,7 +60,7 @@ def plain(table: list[Row]) -> str:
 
 def plain_timing(stages: Mapping[str, Mapping[str, float]]) -> str:
     """Return where the time went, by stage and phase, as aligned text."""
-    return _aligned(timing.table(stages), 1)
+    return _aligned(timing.timing_table(stages), 1)
 
 
 def _aligned(lines: Sequence[tuple[str, ...]], words: int) -> str:

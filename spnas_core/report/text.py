@@ -1,13 +1,13 @@
 """`report.md`: the report of a finished run as text."""
 
-from spnas_core.ledger import Trial
-from spnas_core.plan import Plan
 from spnas_core.report.tables import markdown, rows
-from spnas_core.rounds import rounds_md
-from spnas_core.stages import Stage
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import StageRecord
+from spnas_core.run.rounds import rounds_md
+from spnas_core.search.ledger import Trial
 
 
-def report_md(plan: Plan, stage: Stage) -> str:
+def report_md(plan: Plan, stage: StageRecord) -> str:
     """Return the report of a finished run."""
     final, failed = stage.results["final"], [trial for trial in stage.ledger if trial.failure]
     counts = {name: sum(trial.stage == name for trial in stage.ledger) for name in ("serial", "parallel")}

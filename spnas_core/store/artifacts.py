@@ -3,7 +3,7 @@
     KIND/DIGEST/manifest.json + files     complete if and only if the manifest is there (it is written last)
     checkpoints/KIND/DIGEST/NUMBER/       the same, of a job that still runs (checkpoints.py)
     claims/KIND/DIGEST/NUMBER             which process computes it (claims.py)
-    runs/NAME/, logs/KIND/                what a person reads; the progress and the curves of jobs (jobs/trail.py)
+    runs/NAME/, logs/KIND/                what a person reads; the progress and the curves of jobs (jobs/progress_file.py)
     watch/NAME.json                       on which data a search was started (flows/research.py)
     aside/KIND/DIGEST.N                   what was found corrupt or half-written
 
@@ -27,7 +27,7 @@ from spnas_core.store.manifest import Manifest, files_of, read_manifest, seal, v
 from spnas_core.store.retries import DELAYS, first_line
 from spnas_core.store.storage import MANIFEST, READS, Storage, sha256_file
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -187,7 +187,7 @@ class Store:
                     raise
                 number += 1
                 continue
-            log.warning("artifact %s is set aside as %s: %s", folder, target, reason)
+            _log.warning("artifact %s is set aside as %s: %s", folder, target, reason)
             return
 
 

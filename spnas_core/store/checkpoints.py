@@ -9,8 +9,8 @@ from pathlib import Path
 from spnas_core.store.manifest import Manifest, files_of, read_manifest, seal, versions
 from spnas_core.store.storage import Storage
 
-log = logging.getLogger(__name__)
-KEPT = 2
+_log = logging.getLogger(__name__)
+_KEPT = 2
 _NUMBER = re.compile(r"\d{6}", re.ASCII)
 
 
@@ -27,7 +27,7 @@ class Checkpoints:
         manifest = seal(Manifest(kind=self._kind, digest=self._digest, job={}, files=files, metrics={}, versions=versions(), seconds=now))
         number = f"{int(numbers[-1]) + 1 if numbers else 0:06d}"
         self._storage.put_folder(f"{self._place}/{number}", folder, list(files), manifest.model_dump_json().encode())
-        for old in [*numbers, number][:-KEPT]:
+        for old in [*numbers, number][:-_KEPT]:
             self._storage.remove(f"{self._place}/{old}")
 
     def load(self, folder: Path) -> bool:
@@ -37,7 +37,7 @@ class Checkpoints:
             place = f"{self._place}/{number}"
             manifest = read_manifest(self._storage, place)
             if not isinstance(manifest, Manifest):
-                log.warning("checkpoint %s is passed over: %s", place, manifest or "it is half-written")
+                _log.warning("checkpoint %s is passed over: %s", place, manifest or "it is half-written")
                 continue
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
                 files = manifest.files.items()
@@ -45,7 +45,7 @@ class Checkpoints:
                     for name in manifest.files:
                         (Path(scratch) / name).replace(folder / name)
                     return True
-            log.warning("checkpoint %s is passed over: a file has another sha256", place)
+            _log.warning("checkpoint %s is passed over: a file has another sha256", place)
         return False
 
     def drop(self) -> None:

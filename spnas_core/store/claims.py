@@ -28,8 +28,8 @@ from typing import Any, NamedTuple, TypeVar
 from spnas_core.errors import JobError
 from spnas_core.store.storage import Storage
 
-log = logging.getLogger(__name__)
-Found = TypeVar("Found")
+_log = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
 _NUMBER = re.compile(r"\d{6}|[1-9]\d{6,}", re.ASCII)
 
 
@@ -66,7 +66,7 @@ class Claim:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._release(done=error is None)
 
-    def acquire(self, done: Callable[[], Found | None], stopped: threading.Event, on_wait: Callable[[], None]) -> Found | None:
+    def acquire(self, done: Callable[[], _Found | None], stopped: threading.Event, on_wait: Callable[[], None]) -> _Found | None:
         """Take the claim, or wait for it: what `done` finds of another's work, else None, and the claim is held from then on.
 
         `on_wait` is called once, where there is something to wait for. JobError ``killed`` as soon as `stopped` is set.
@@ -123,13 +123,13 @@ class Claim:
         while not self._ended.wait(self._lease.heartbeat):
             try:
                 if not self._is_held():
-                    log.warning("%s was taken over by another process", path)
+                    _log.warning("%s was taken over by another process", path)
                     self.lost.set()
                     return
                 beats += 1
                 self._storage.write(path, self._content(beats))
             except Exception as error:  # noqa: BLE001 - a driver may have errors of its own; the next heartbeat tells
-                log.warning("no heartbeat of %s: %s", path, error)
+                _log.warning("no heartbeat of %s: %s", path, error)
 
     def _is_held(self) -> bool:
         number, content = self.newest()
@@ -150,7 +150,7 @@ class Claim:
             else:
                 self._storage.write(self._path(self._number), json.dumps({"released": True}).encode())
         except Exception as error:  # noqa: BLE001 - the lease will free it
-            log.warning("%s could not be given back: %s", self._folder, error)
+            _log.warning("%s could not be given back: %s", self._folder, error)
 
 
 def whoami() -> dict[str, Any]:

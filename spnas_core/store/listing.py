@@ -11,7 +11,7 @@ from fsspec.spec import AbstractFileSystem
 _GONE = (FileNotFoundError, NotADirectoryError)  # what another process removes meanwhile is not there
 
 
-def find(system: Any, root: str) -> dict[str, int]:
+def find_files(system: Any, root: str) -> dict[str, int]:
     """Size of every file below `root` of an fsspec file system, by its full path; empty where there is no such folder.
 
     A driver that lists all at once (S3) is asked once, else each folder is.

@@ -11,7 +11,7 @@ from pydantic import Field
 from spnas_core.errors import UserError
 from spnas_core.job import canonical_json
 from spnas_core.names import check_name
-from spnas_core.settings import Settings
+from spnas_core.settings.base import Settings
 from spnas_core.store.storage import MANIFEST, READS, Storage, sha256_file
 
 

@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from spnas_core.errors import StoreError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # s between two tries, each shortened at random by up to a half
 FULL = {errno.ENOSPC, errno.EDQUOT}
 AWAY = {
@@ -29,20 +29,20 @@ class _HasUrl(Protocol):
 
 Self = TypeVar("Self", bound=_HasUrl)
 Asked = ParamSpec("Asked")
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 
-def retried(method: Callable[Concatenate[Self, Asked], Answer]) -> Callable[Concatenate[Self, Asked], Answer]:
+def retried(method: Callable[Concatenate[Self, Asked], _Answer]) -> Callable[Concatenate[Self, Asked], _Answer]:
     """Have a method of a store, which must be harmless when done twice, tried again as long as its errors may pass; StoreError then."""
 
     @functools.wraps(method)
-    def ask(self: Self, /, *args: Asked.args, **options: Asked.kwargs) -> Answer:
+    def ask(self: Self, /, *args: Asked.args, **options: Asked.kwargs) -> _Answer:
         return insist(lambda: method(self, *args, **options), f"store {self.url}: {method.__name__}", self.delays)
 
     return ask
 
 
-def insist(call: Callable[[], Answer], what: str, delays: tuple[float, ...] = DELAYS) -> Answer:
+def insist(call: Callable[[], _Answer], what: str, delays: tuple[float, ...] = DELAYS) -> _Answer:
     """Return what `call` returns; while its errors may pass, it is made again after each of `delays`. StoreError, about `what`, then."""
     for delay in (*delays, None):
         try:
@@ -52,7 +52,7 @@ def insist(call: Callable[[], Answer], what: str, delays: tuple[float, ...] = DE
                 if word := _last_word(error, what):
                     raise word from error
                 raise
-            log.warning("%s: %s; tried again in %.1f s", what, first_line(error), delay)
+            _log.warning("%s: %s; tried again in %.1f s", what, first_line(error), delay)
             time.sleep(delay * random.uniform(0.5, 1.0))
     raise AssertionError("the last try returns or raises")
 

@@ -117,7 +117,7 @@ class Storage:
         root = self._full(folder) if folder else self._root
         if self.local is not None:
             return listing.find_local(root)
-        return {path[len(root) :].lstrip("/"): size for path, size in listing.find(self._fs, root).items()}
+        return {path[len(root) :].lstrip("/"): size for path, size in listing.find_files(self._fs, root).items()}
 
     @retried
     def sha256(self, path: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spnas_core.study.arms import METHODS, Arrival, Forecast, Method, Outcome
+from spnas_core.study.methods import METHODS, Arrival, Forecast, Method, Outcome
 
 
 def _png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:

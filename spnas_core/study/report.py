@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from spnas_core.plan import short
-from spnas_core.study.arms import (
+from spnas_core.run.plan import short
+from spnas_core.study.methods import (
     METHODS,
     Arrival,
     Difference,
-    Entry,
     Floats,
     Forecast,
     Method,
     Outcome,
+    StudyEntry,
     bootstrap_interval,
     paired_difference,
 )
@@ -28,7 +28,7 @@ from spnas_core.study.pictures import draw_arrivals, draw_forecasts, draw_outcom
 
 Lines = list[tuple[str, ...]]
 Score = Callable[[Outcome], float]
-SCORES: dict[str, Score] = {
+_SCORES: dict[str, Score] = {
     "AP test": lambda one: one.test["AP"],
     "AP50 test": lambda one: one.test["AP50"],
     "AP val": lambda one: one.val["AP"],
@@ -36,7 +36,7 @@ SCORES: dict[str, Score] = {
 
 
 @dataclass(frozen=True)
-class Report:
+class StudyReport:
     """A study's result: texts and tables in their order (a table's first line is its head), what was computed, and a picture (PNG)."""
 
     title: str
@@ -53,28 +53,28 @@ class Report:
         return "\n\n".join(p if isinstance(p, str) else _aligned(p) for p in self.parts)
 
 
-def report_outcomes(outcomes: Sequence[Outcome]) -> Report:
+def report_outcomes(outcomes: Sequence[Outcome]) -> StudyReport:
     """Compare the methods of `spnas study baselines`: the same seeds of each, in the same order."""
     by_method = {method: [one for one in outcomes if one.method == method] for method in METHODS}
     seeds = [one.seed for one in by_method["spnas"]]
     pairs: list[tuple[Method, Method]] = [(b, a) for a, b in combinations(METHODS, 2)]
     differences = {
         name: {pair: paired_difference(*([score(one) for one in by_method[method]] for method in pair)) for pair in pairs}
-        for name, score in SCORES.items()
+        for name, score in _SCORES.items()
     }
-    head = ("method", "epochs", "nets", "minutes", "parameters", "GMACs", *SCORES, "SP-NAS is")
+    head = ("method", "epochs", "nets", "minutes", "parameters", "GMACs", *_SCORES, "SP-NAS is")
     table: Lines = [head]
     for method, ones in by_method.items():
         costs = (f"{fmean(one.params for one in ones) / 1e6:.2f} M", f"{fmean(one.macs for one in ones) / 1e9:.3f}")
         counts = (_mean([one.epochs for one in ones], 0), _mean([one.nets for one in ones], 0), _mean([one.minutes for one in ones], 1))
-        scores = (_spread([score(one) for one in ones]) for score in SCORES.values())
+        scores = (_spread([score(one) for one in ones]) for score in _SCORES.values())
         against = differences["AP test"].get(("spnas", method))
         table.append((METHODS[method], *counts, *costs, *scores, against.verdict if against else ""))
-    compared: Lines = [("difference, points", *SCORES)]
+    compared: Lines = [("difference, points", *_SCORES)]
     compared += [(f"{METHODS[a]} - {METHODS[b]}", *(_interval(found[a, b]) for found in differences.values())) for a, b in pairs]
-    chosen: Lines = [("seed", "method", "architecture", "GMACs", *SCORES)]
+    chosen: Lines = [("seed", "method", "architecture", "GMACs", *_SCORES)]
     for one in sorted(outcomes, key=lambda one: (one.seed, list(METHODS).index(one.method))):
-        numbers = (f"{one.macs / 1e9:.3f}", *(f"{100 * score(one):.1f}" for score in SCORES.values()))
+        numbers = (f"{one.macs / 1e9:.3f}", *(f"{100 * score(one):.1f}" for score in _SCORES.values()))
         chosen.append((str(one.seed), METHODS[one.method], short(one.arch, 60), *numbers))
     parts: tuple[str | Lines, ...] = (
         f"Each method trains equally many epochs (their sum is in the table) until it has chosen a net by its val AP; the chosen net "
@@ -94,7 +94,7 @@ def report_outcomes(outcomes: Sequence[Outcome]) -> Report:
         ]
         for name, found in differences.items()
     }
-    return Report("Baselines: what the search is worth", parts, {"differences": computed}, draw_outcomes(by_method))
+    return StudyReport("Baselines: what the search is worth", parts, {"differences": computed}, draw_outcomes(by_method))
 
 
 def _unequal(by_method: dict[Method, list[Outcome]]) -> list[str]:
@@ -107,7 +107,7 @@ def _unequal(by_method: dict[Method, list[Outcome]]) -> list[str]:
     return found
 
 
-def report_forecasts(nets: Sequence[Forecast]) -> Report:
+def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
     """Say how well the short score predicts the long one."""
     pairs = np.array([(net.short, net.long) for net in nets])
     tau = _tau(pairs)
@@ -121,7 +121,7 @@ def report_forecasts(nets: Sequence[Forecast]) -> Report:
         f"interval {low:.2f} to {high:.2f}. The net that is best after the short training ends {100 * regret:.1f} points below the best."
     )
     computed = {"tau": tau, "low": low, "high": high, "regret": regret}
-    return Report("Proxy: does the short score predict the long one?", (text, lines), computed, draw_forecasts(nets, tau))
+    return StudyReport("Proxy: does the short score predict the long one?", (text, lines), computed, draw_forecasts(nets, tau))
 
 
 def _tau(pairs: Floats) -> float:
@@ -129,7 +129,7 @@ def _tau(pairs: Floats) -> float:
     return float(stats.kendalltau(pairs[:, 0], pairs[:, 1]).statistic)
 
 
-def report_arrivals(children: Sequence[Arrival]) -> Report:
+def report_arrivals(children: Sequence[Arrival]) -> StudyReport:
     """Say what inheritance saves."""
     epochs = [child.scratch_epochs / child.inherited_epochs for child in children]
     times = [child.scratch_seconds / child.inherited_seconds for child in children]
@@ -156,10 +156,10 @@ def report_arrivals(children: Sequence[Arrival]) -> Report:
         f"data: compiling, which is the same for both, and evaluations are left out."
     )
     computed = {"median_ratio_epochs": median(epochs), "median_ratio_minutes": median(times), "never_reached": missed}
-    return Report("Inheritance: what it saves", (text, lines), computed, draw_arrivals(children))
+    return StudyReport("Inheritance: what it saves", (text, lines), computed, draw_arrivals(children))
 
 
-def entries_csv(entries: Sequence[Entry]) -> str:
+def entries_csv(entries: Sequence[StudyEntry]) -> str:
     """Return the record of a study as CSV, one entry a line; parts of a part have names such as `test.AP`."""
     rows = []
     for entry in entries:

@@ -10,23 +10,23 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from spnas_core.config import Run
 from spnas_core.errors import UserError
 from spnas_core.job import canonical_json
-from spnas_core.plan import Plan, open_plan
-from spnas_core.runs import announce
-from spnas_core.study.arms import Arrival, Entry, Forecast, Outcome
-from spnas_core.study.report import Report, entries_csv, report_arrivals, report_forecasts, report_outcomes
+from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.register import announce
+from spnas_core.settings.run import Run
+from spnas_core.study.methods import Arrival, Forecast, Outcome, StudyEntry
+from spnas_core.study.report import StudyReport, entries_csv, report_arrivals, report_forecasts, report_outcomes
 
 STUDY_VERSION = 2  # raise it when a study comes to do something else with the same settings
-FILE = "entries.json"
-Kind = Literal["baselines", "proxy", "inheritance"]
-ENTRIES: dict[Kind, TypeAdapter[Any]] = {
+ENTRIES_FILE = "entries.json"
+StudyKind = Literal["baselines", "proxy", "inheritance"]
+ENTRIES: dict[StudyKind, TypeAdapter[Any]] = {
     "baselines": TypeAdapter(tuple[Outcome, ...]),
     "proxy": TypeAdapter(tuple[Forecast, ...]),
     "inheritance": TypeAdapter(tuple[Arrival, ...]),
 }
-REPORTS: dict[Kind, Callable[[Any], Report]] = {
+REPORTS: dict[StudyKind, Callable[[Any], StudyReport]] = {
     "baselines": report_outcomes,
     "proxy": report_forecasts,
     "inheritance": report_arrivals,
@@ -37,7 +37,7 @@ REPORTS: dict[Kind, Callable[[Any], Report]] = {
 class Study:
     """A study of one run with the seeds of `plans`, on `count` nets where it does not take those of a search."""
 
-    kind: Kind
+    kind: StudyKind
     plans: tuple[Plan, ...]
     count: int = 0
 
@@ -54,7 +54,7 @@ class Study:
         return f"{self.plans[0].settings.name}-{self.kind}"
 
 
-def open_study(kind: Kind, settings: Run, data_url: str, store_url: str, seeds: int = 1, count: int = 0) -> Study:
+def open_study(kind: StudyKind, settings: Run, data_url: str, store_url: str, seeds: int = 1, count: int = 0) -> Study:
     """Open the data and the store for a study with `seeds` seeds, from that of `settings` on. UserError for what cannot be compared."""
     if settings.checkpoint:
         raise UserError(f"study: expected settings without a checkpoint, since nets are trained from scratch, got {settings.checkpoint!r}")
@@ -67,16 +67,16 @@ def open_study(kind: Kind, settings: Run, data_url: str, store_url: str, seeds: 
     return study
 
 
-def find_entries(study: Study) -> tuple[Entry, ...] | None:
+def find_entries(study: Study) -> tuple[StudyEntry, ...] | None:
     """Record of a finished study, else None."""
     store = study.plans[0].store
     if store.find("study", study.key) is None:
         return None
-    entries: tuple[Entry, ...] = ENTRIES[study.kind].validate_json(store.fetch("study", study.key, FILE).read_bytes())
+    entries: tuple[StudyEntry, ...] = ENTRIES[study.kind].validate_json(store.fetch("study", study.key, ENTRIES_FILE).read_bytes())
     return entries
 
 
-def publish_entries(study: Study, entries: Sequence[Entry], seconds: float) -> None:
+def publish_entries(study: Study, entries: Sequence[StudyEntry], seconds: float) -> None:
     """Leave the record of a finished study in the store."""
     names = dict.fromkeys(tuple(name.split("/")) for entry in entries for name in entry.artifacts)
     document = {
@@ -87,11 +87,11 @@ def publish_entries(study: Study, entries: Sequence[Entry], seconds: float) -> N
         "weights": [{"kind": kind, "digest": digest} for kind, digest in names],
     }
     with tempfile.TemporaryDirectory(prefix="spnas-study-") as scratch:
-        (Path(scratch) / FILE).write_bytes(ENTRIES[study.kind].dump_json(tuple(entries)))
+        (Path(scratch) / ENTRIES_FILE).write_bytes(ENTRIES[study.kind].dump_json(tuple(entries)))
         study.plans[0].store.publish_record("study", study.key, document, Path(scratch), {"entries": len(entries)}, seconds)
 
 
-def publish_report(study: Study, entries: Sequence[Entry]) -> dict[str, Any]:
+def publish_report(study: Study, entries: Sequence[StudyEntry]) -> dict[str, Any]:
     """Write `report.md`, `.csv`, `.json` and `.png` of a finished study below `runs/NAME-KIND/`, and return what `report.json` holds."""
     store, report = study.plans[0].store, REPORTS[study.kind](entries)
     summary = {

@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from spnas_core.config import Run
 from spnas_core.errors import UserError
-from spnas_core.settings import Reignite
+from spnas_core.settings.run import Run
+from spnas_core.settings.training import Reignite
 from spnas_core.vega.rules import Role, find_rule
 
-MOST = 10_000  # values of a file
+_MOST = 10_000  # values of a file
 Action = Literal["took", "changed", "dropped", "added"]
 RECIPES: Mapping[Role, str] = {
     "fine_tune": "fine_tune",
@@ -89,7 +89,7 @@ def _take(made: Imported, leaf: Leaf, key: str, role: Role | Literal["general"],
     rule = find_rule(role, key)
     try:
         settings = {} if leaf.value is None else dict(rule.settings(leaf.value))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{name}, line {leaf.line}: {leaf.key}: expected a value as Vega has it, got {leaf.value!r}") from error
     settings = {path.format(recipe=RECIPES.get(role, "")): value for path, value in settings.items()}  # type: ignore[arg-type]
     if role == "reignite":
@@ -138,7 +138,7 @@ def _complete(made: Imported, roles: set[Role]) -> None:
         add("fine_tune", "the file has no such stage: the start net is trained as in full_train, to be trial 0")
     for role in ("serial", "reignite", "parallel", "full_train"):
         if role not in roles:
-            add(role, "the file has no such stage: the defaults of spnas_core/settings.py")
+            add(role, "the file has no such stage: the defaults of spnas_core/settings/")
 
 
 def _roles(document: Mapping[str, Any]) -> dict[str, Role]:
@@ -179,8 +179,8 @@ def _leaves(text: str, name: str) -> tuple[list[Leaf], dict[str, Any]]:
         leaves = []
         for leaf in _walk(loader, node, ""):
             leaves.append(leaf)
-            if len(leaves) > MOST:
-                raise UserError(f"{name}: expected at most {MOST:,} values, got more")
+            if len(leaves) > _MOST:
+                raise UserError(f"{name}: expected at most {_MOST:,} values, got more")
         return leaves, loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, UserError):

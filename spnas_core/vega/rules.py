@@ -5,17 +5,17 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 Role = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
-Settings = Mapping[str, Any]  # dotted keys of a run's settings; {recipe} stands for the recipe of the section's stage
-NOTHING: Settings = {}
+_Settings = Mapping[str, Any]  # dotted keys of a run's settings; {recipe} stands for the recipe of the section's stage
+NOTHING: _Settings = {}
 TARGETS = {"NPU": "Ascend", "GPU": "GPU"}
-SCORES = {"mAP": "AP", "AP": "AP", "AP50": "AP50", "params": "params", "flops": "macs", "FLOPs": "macs"}
+_SCORES = {"mAP": "AP", "AP": "AP", "AP50": "AP50", "params": "params", "flops": "macs", "FLOPs": "macs"}
 
 
 class Rule(NamedTuple):
     """Keys (``ROLE:KEY``, with ``*``), the settings that a value becomes, and what is to be said; without words it is taken as it is."""
 
     pattern: str
-    settings: Callable[[Any], Settings]
+    settings: Callable[[Any], _Settings]
     text: str = ""
 
 
@@ -24,28 +24,28 @@ def find_rule(role: str, key: str) -> Rule:
     return next(rule for rule in RULES if fnmatchcase(f"{role}:{key}", rule.pattern))
 
 
-def _as(*keys: str) -> Callable[[Any], Settings]:
+def _as(*keys: str) -> Callable[[Any], _Settings]:
     return lambda value: dict.fromkeys(keys, value)
 
 
-def _nothing(value: Any) -> Settings:
+def _nothing(value: Any) -> _Settings:
     return NOTHING
 
 
-def _samples(value: Any) -> Settings:
+def _samples(value: Any) -> _Settings:
     """Make as many candidates as there: rounds of at most five."""
     count = max(1, int(value))
     size = max(n for n in range(1, 6) if count % n == 0)
     return {"serial.rounds": count // size, "serial.candidates": size}
 
 
-def _objectives(value: Any) -> Settings:
-    names = [SCORES[str(name)] for name in (value if isinstance(value, list) else [value]) if str(name) in SCORES]
+def _objectives(value: Any) -> _Settings:
+    names = [_SCORES[str(name)] for name in (value if isinstance(value, list) else [value]) if str(name) in _SCORES]
     names = [name for name in names if name.startswith("AP")][:1] + [name for name in names if not name.startswith("AP")]
     return {"objectives": list(dict.fromkeys(names))} if names else NOTHING
 
 
-def _space(value: Any) -> Settings:
+def _space(value: Any) -> _Settings:
     found: dict[str, Any] = {}
     for one in value if isinstance(value, list) else []:
         texts = one.get("range") if isinstance(one, dict) else None
@@ -56,24 +56,24 @@ def _space(value: Any) -> Settings:
     return found
 
 
-def _reignite(value: Any) -> Settings:
+def _reignite(value: Any) -> _Settings:
     return NOTHING if value else {"serial.max_reignite": 0}
 
 
-def _schedule(value: Any) -> Settings:
+def _schedule(value: Any) -> _Settings:
     known = {"Multi": "step", "Step": "step", "Cos": "cosine"}
     return next(({"{recipe}.schedule": schedule} for name, schedule in known.items() if str(value).startswith(name)), NOTHING)
 
 
-def _milestones(value: Any) -> Settings:
+def _milestones(value: Any) -> _Settings:
     return {"{recipe}.milestones": [float(one) for one in value]}
 
 
 ELSEWHERE = "results are found in the store"
 FROM_DATA = "read from the data set"
-SPLITS = "splits are called train and val: link annotations/instances_train2017.json as instances_train.json"
+_SPLITS = "splits are called train and val: link annotations/instances_train2017.json as instances_train.json"
 DEVICE = "the devices are a setting of the whole run"
-DIGITS = (
+_DIGITS = (
     "`-` ends a stage and halves the resolution, `2` doubles the channels; there, a digit was the stride of its block. That is the same "
     "net as long as a `2` stands at the beginning of every stage but the first and nowhere else"
 )
@@ -112,7 +112,7 @@ RULES = (
     Rule("*:search_algorithm.sample_level", _nothing, "it says which stage this is"),
     Rule("*:search_algorithm.*list", _nothing, "the ledger is in the store"),
     Rule("*:search_algorithm.last_search_result", _nothing, "a search goes on from its ledger in the store by itself"),
-    Rule("serial:search_space.hyperparameters", _space, DIGITS),
+    Rule("serial:search_space.hyperparameters", _space, _DIGITS),
     Rule("parallel:search_space.hyperparameters", _space, "merged levels that the outputs of the pyramid read"),
     Rule("*config_template*", _nothing, "a configuration of mmdetection is not read: set `detector` and the recipes by hand"),
     Rule("*:pipe_step.*", _nothing, ELSEWHERE),
@@ -151,11 +151,11 @@ RULES = (
     Rule("*:dataset.*num_parallel_workers", _as("threads")),
     Rule("*:dataset.*root", _nothing, "data is an argument: spnas run ... --data with this folder"),
     Rule("*:dataset.*instance_set", _nothing, "annotations are annotations/instances_train.json and instances_val.json"),
-    Rule("*:dataset.*prefix", _nothing, SPLITS),
+    Rule("*:dataset.*prefix", _nothing, _SPLITS),
     Rule(
         "*:dataset.*data_type",
         _nothing,
-        SPLITS,
+        _SPLITS,
     ),
     Rule("*:dataset.*classes", _nothing, FROM_DATA),
     Rule("*:dataset.*keep_ratio", _nothing, ALWAYS),

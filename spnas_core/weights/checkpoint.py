@@ -10,10 +10,10 @@ from safetensors import SafetensorError, deserialize
 from spnas_core.arch import Arch
 from spnas_core.data.files import local_file
 from spnas_core.errors import UserError
-from spnas_core.weights.torch_file import decode, is_torch_file, read_torch
+from spnas_core.weights.torch_file import decode_state, is_torch_file, read_torch
 from spnas_core.weights.torchvision_names import from_torchvision, to_spnas
 
-FILE = "weights.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
 _TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bf16", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
 _PARALLEL = "module."  # before every name of a net that was wrapped for several devices
 
@@ -44,7 +44,7 @@ def _read_safetensors(path: Path, name: str) -> dict[str, npt.NDArray[Any]]:
     for key, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
         if tensor["dtype"] not in _TYPES:
             raise UserError(f"checkpoint {name}: expected tensors of {', '.join(_TYPES)}, got {tensor['dtype']} in {key!r}")
-        arrays[key] = decode(tensor["data"], _TYPES[tensor["dtype"]], "<").reshape(tensor["shape"])
+        arrays[key] = decode_state(tensor["data"], _TYPES[tensor["dtype"]], "<").reshape(tensor["shape"])
     return arrays
 
 

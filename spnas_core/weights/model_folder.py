@@ -12,10 +12,11 @@ from safetensors.numpy import load_file
 
 from spnas_core.data import files
 from spnas_core.errors import UserError
-from spnas_core.settings import ArchText, Detector, Settings
+from spnas_core.settings.base import ArchText, Settings
+from spnas_core.settings.detector import Detector
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.storage import MANIFEST, sha256_file
-from spnas_core.weights.checkpoint import FILE
+from spnas_core.weights.checkpoint import WEIGHTS_FILE
 from spnas_core.weights.torchvision_names import from_torchvision, trained_epsilon
 
 MODEL = "model.json"
@@ -65,32 +66,32 @@ def norm_epsilon(url: str, arrays: dict[str, npt.NDArray[Any]]) -> float | None:
         return trained_epsilon({name: array.shape for name, array in arrays.items()})
     system, path = files.open_url(url)
     folder, name = posixpath.split(path)
-    if name != FILE or MODEL not in files.list_folder(system, folder):
+    if name != WEIGHTS_FILE or MODEL not in files.list_folder(system, folder):
         return None
-    return read_model(files.full_url(system, f"{folder}/{MODEL}")).detector.norm_epsilon
+    return read_model(files.url_of(system, f"{folder}/{MODEL}")).detector.norm_epsilon
 
 
-def open_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float32]]]:
+def open_model_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float32]]]:
     """Read the model folder at a path or URL: what it is, and its weights by name.
 
     UserError, one line, where it is no model folder, or where a file is not what a manifest beside it or `model.json` itself says.
     """
     system, root = files.open_url(model)
-    where, there = files.full_url(system, root), files.list_folder(system, root)
-    if missing := {MODEL, FILE} - there.keys():
-        raise UserError(f"model {model}: expected a folder with {MODEL} and {FILE}, got none with {min(missing)}")
-    paths = {name: files.local_file(f"{where}/{name}") for name in (MODEL, FILE)}
+    where, there = files.url_of(system, root), files.list_folder(system, root)
+    if missing := {MODEL, WEIGHTS_FILE} - there.keys():
+        raise UserError(f"model {model}: expected a folder with {MODEL} and {WEIGHTS_FILE}, got none with {min(missing)}")
+    paths = {name: files.local_file(f"{where}/{name}") for name in (MODEL, WEIGHTS_FILE)}
     if MANIFEST in there:
         manifest = _read_manifest(f"{where}/{MANIFEST}")
         for name, path in paths.items():
             _check_sha256(path, f"{where}/{name}", manifest.files[name].sha256 if name in manifest.files else None, MANIFEST)
     found = read_model(f"{where}/{MODEL}")
     if found.weights_sha256:
-        _check_sha256(paths[FILE], f"{where}/{FILE}", found.weights_sha256, MODEL)
+        _check_sha256(paths[WEIGHTS_FILE], f"{where}/{WEIGHTS_FILE}", found.weights_sha256, MODEL)
     try:
-        return found, load_file(paths[FILE])
+        return found, load_file(paths[WEIGHTS_FILE])
     except SafetensorError as error:
-        raise UserError(f"{where}/{FILE}: expected a .safetensors file, got: {error}") from error
+        raise UserError(f"{where}/{WEIGHTS_FILE}: expected a .safetensors file, got: {error}") from error
 
 
 def read_scores(model: str) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def read_scores(model: str) -> dict[str, Any]:
     system, root = files.open_url(model)
     if MANIFEST not in files.list_folder(system, root):
         return {}
-    manifest = _read_manifest(f"{files.full_url(system, root)}/{MANIFEST}")
+    manifest = _read_manifest(f"{files.url_of(system, root)}/{MANIFEST}")
     return {manifest.job["data"]["val"]: manifest.metrics} if manifest.kind == "train" else {}
 
 

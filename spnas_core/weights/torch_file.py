@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from spnas_core.errors import UserError
 from spnas_core.weights import torch_pickle
-from spnas_core.weights.torch_values import Storage, StoredTensor
+from spnas_core.weights.torch_values import StoredTensor, TensorStorage
 
 Arrays = dict[str, npt.NDArray[Any]]
 ZIP_START = b"PK\x03\x04"
@@ -67,9 +67,9 @@ def _read_zip(file: IO[bytes]) -> Arrays:
             return archive.read(name)
 
         order = ">" if f"{top}byteorder" in entries and read(f"{top}byteorder") == b"big" else "<"
-        value, _ = torch_pickle.load(io.BytesIO(read(pickles[0])))
+        value, _ = torch_pickle.unpickle(io.BytesIO(read(pickles[0])))
 
-        def fetch(storage: Storage) -> bytes:
+        def fetch(storage: TensorStorage) -> bytes:
             return read(f"{top}data/{storage.key}")
 
         return _arrays(_state(value), fetch, order, _length(file))
@@ -81,9 +81,9 @@ def _read_legacy(file: IO[bytes]) -> Arrays:
     if stream.read(len(LEGACY_START)) != LEGACY_START:
         raise ValueError("a file that does not begin as one")
     for _ in ("version", "system"):
-        torch_pickle.load(stream)
-    value, storages = torch_pickle.load(stream)
-    keys, _ = torch_pickle.load(stream)
+        torch_pickle.unpickle(stream)
+    value, storages = torch_pickle.unpickle(stream)
+    keys, _ = torch_pickle.unpickle(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
         raise ValueError("keys of storages that no tensor has")
     places = {}
@@ -94,7 +94,7 @@ def _read_legacy(file: IO[bytes]) -> Arrays:
         places[key] = stream.tell()
         stream.seek(count * _size(storages[key].dtype), os.SEEK_CUR)
 
-    def fetch(storage: Storage) -> bytes:
+    def fetch(storage: TensorStorage) -> bytes:
         stream.seek(places[storage.key])
         return stream.read(storage.elements * _size(storage.dtype))
 
@@ -115,7 +115,7 @@ def _state(value: Any) -> dict[str, StoredTensor]:
     return found
 
 
-def _arrays(tensors: dict[str, StoredTensor], fetch: Callable[[Storage], bytes], order: str, length: int) -> Arrays:
+def _arrays(tensors: dict[str, StoredTensor], fetch: Callable[[TensorStorage], bytes], order: str, length: int) -> Arrays:
     """Make each tensor a view of its storage, which is read once; together they may not be longer than the file's `length` in bytes."""
     memory: dict[str, npt.NDArray[Any]] = {}
     left = length
@@ -130,19 +130,19 @@ def _arrays(tensors: dict[str, StoredTensor], fetch: Callable[[Storage], bytes],
         raw = fetch(storage)
         if len(raw) != expected:
             raise ValueError(f"storage {storage.key!r} of {len(raw)} bytes, expected {expected}")
-        memory[storage.key] = decode(raw, storage.dtype, order)
+        memory[storage.key] = decode_state(raw, storage.dtype, order)
     return {name: _view(tensor, memory.get(tensor.storage.key)) for name, tensor in tensors.items()}
 
 
 def _view(tensor: StoredTensor, memory: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
     if memory is None or 0 in tensor.shape:
-        return np.empty(tensor.shape, decode(b"", tensor.storage.dtype, "<").dtype)
+        return np.empty(tensor.shape, decode_state(b"", tensor.storage.dtype, "<").dtype)
     size = memory.itemsize
     strides = tuple(stride * size for stride in tensor.strides)
     return np.ndarray(tensor.shape, memory.dtype, memory, tensor.offset * size, strides)
 
 
-def decode(raw: bytes, dtype: str, order: str) -> npt.NDArray[Any]:
+def decode_state(raw: bytes, dtype: str, order: str) -> npt.NDArray[Any]:
     """Elements in the machine's own byte order; bfloat16 is the upper half of a float32."""
     if dtype == "bf16":
         return (np.frombuffer(raw, f"{order}u2").astype(np.uint32) << 16).view(np.float32)

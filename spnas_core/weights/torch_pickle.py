@@ -10,7 +10,7 @@ import warnings
 from typing import IO, Any
 
 from spnas_core.weights import torch_values as values
-from spnas_core.weights.torch_values import Name, Storage
+from spnas_core.weights.torch_values import GlobalName, TensorStorage
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
@@ -20,7 +20,7 @@ _LITERALS = {
 }
 
 
-def load(stream: IO[bytes]) -> tuple[Any, dict[str, Storage]]:
+def unpickle(stream: IO[bytes]) -> tuple[Any, dict[str, TensorStorage]]:
     """Read one pickle from `stream`, up to its STOP: plain values and `StoredTensor`s, and all storages by key.
 
     UserError for a name that is not known here, by that name. ValueError, IndexError, KeyError or TypeError for all else that torch.save
@@ -41,7 +41,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.storages: dict[str, Storage] = {}
+        self.storages: dict[str, TensorStorage] = {}
 
     def do(self, name: str, argument: Any) -> None:
         """Do one opcode."""
@@ -84,7 +84,7 @@ class _Machine:
                 push(values.known(".".join(_kind(part, str) for part in self._last(2))))
             case "REDUCE" | "NEWOBJ":
                 function, arguments = self._last(2)
-                push(values.called(_kind(function, Name).text, _kind(arguments, tuple)))
+                push(values.called(_kind(function, GlobalName).text, _kind(arguments, tuple)))
             case "INST":
                 push(values.called(values.known(argument.replace(" ", ".", 1)).text, tuple(self._marked())))
             case "BUILD":  # attributes, such as the versions that a state_dict carries: nothing here has any
@@ -107,7 +107,7 @@ class _Machine:
         del self.stack[start:]
         return taken
 
-    def _storage(self, identity: Any) -> Storage:
+    def _storage(self, identity: Any) -> TensorStorage:
         storage = values.storage_of(identity)
         if self.storages.setdefault(storage.key, storage) != storage:
             raise ValueError(f"two storages of the key {storage.key!r}")

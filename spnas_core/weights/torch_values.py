@@ -36,13 +36,13 @@ _CALLED = {
 _DIMENSIONS, _LARGEST, _SHOWN = 32, 1 << 48, 200  # of a tensor; of a size, offset or stride; characters of a name in an error
 
 
-class Name(NamedTuple):
+class GlobalName(NamedTuple):
     """A name of the pickle, ``module.name``; one of those that are known here."""
 
     text: str
 
 
-class Storage(NamedTuple):
+class TensorStorage(NamedTuple):
     """Where the bytes of tensors lie: type of an element, key in the file, number of elements."""
 
     dtype: str
@@ -53,18 +53,18 @@ class Storage(NamedTuple):
 class StoredTensor(NamedTuple):
     """A tensor as a view of a storage, offset and strides in elements; checked to lie inside and to be no larger than it."""
 
-    storage: Storage
+    storage: TensorStorage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
-def known(name: str) -> Name:
+def known(name: str) -> GlobalName:
     """Return the name ``module.name`` if it is one of those that are known here; else UserError."""
     if name not in _CALLED and name not in STORAGES:
         shown = repr(name[:_SHOWN])[1:-1]  # a name may hold anything
         raise UserError(f"it wants to call {shown}, which weights do not need; nothing of it was run")
-    return Name(name)
+    return GlobalName(name)
 
 
 def called(name: str, arguments: tuple[Any, ...]) -> Any:
@@ -92,7 +92,7 @@ def called(name: str, arguments: tuple[Any, ...]) -> Any:
 
 def _tensor(arguments: tuple[Any, ...]) -> StoredTensor:
     match arguments:
-        case (Storage() as storage, offset, tuple() as shape, tuple() as strides, *_) if len(shape) == len(strides) <= _DIMENSIONS:
+        case (TensorStorage() as storage, offset, tuple() as shape, tuple() as strides, *_) if len(shape) == len(strides) <= _DIMENSIONS:
             if not all(isinstance(number, int) and 0 <= number < _LARGEST for number in (offset, *shape, *strides)):
                 raise ValueError("a tensor with an offset, size or stride that is none")
             last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
@@ -117,9 +117,9 @@ def _pair(value: Any) -> Sequence[Any]:
     return value
 
 
-def storage_of(identity: Any) -> Storage:
+def storage_of(identity: Any) -> TensorStorage:
     """Storage of the persistent id ("storage", type, key, device, count[, None])."""
     match identity:
-        case ("storage", Name(kind), str(key), _, int(count), *view) if kind in STORAGES and count >= 0 and view in ([], [None]):
-            return Storage(STORAGES[kind], key, count)
+        case ("storage", GlobalName(kind), str(key), _, int(count), *view) if kind in STORAGES and count >= 0 and view in ([], [None]):
+            return TensorStorage(STORAGES[kind], key, count)
     raise ValueError("a storage that is none")

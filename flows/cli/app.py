@@ -1,0 +1,170 @@
+"""The command line, `spnas`. What is heavy is imported inside the commands, so that `--help` and `arch` answer at once."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from flows.cli.commands import check, doctor, model, plan, report, status, store, study, vega
+from flows.cli.options import AsJson, DataOption, MovedData, NameOption, Overrides, PresetArgument, StoreOption
+from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
+
+
+class _Commands(TyperGroup):
+    """The commands; a user's mistake is one line on standard error and exit status 2, a run that failed 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (UserError, JobError, MissingArtifactError, StoreError) as error:
+            typer.echo(f"spnas: {error.args[0]}", err=True)
+            raise typer.Exit(2 if isinstance(error, UserError) else 1) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
+)
+
+
+@app.command(help="Run the five stages on made images (scanned digits on photographs), on the CPU.\n\nExample: spnas demo --out /tmp/demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the data and the store.")] = Path("demo"),
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the embedded default."""
+    from flows import presets
+    from spnas_core.data.demo import make_demo
+
+    settings = presets.load_preset("demo", overrides or ())
+    _search(settings, str(make_demo(out / "data")), str(out / "store"), as_json)
+
+
+@app.command(
+    help="Search on a data set: fine_tune, serial, reignite, parallel, full_train. A finished part is never computed again.\n\n"
+    "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, study, or a YAML file. DATA: `demo` makes its own.\n\n"
+    "Example: spnas run bccd --data ../shared/data/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'"
+)
+def run(
+    preset: PresetArgument,
+    data: DataOption,
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search on a data set."""
+    from flows import presets
+
+    _search(presets.load_preset(preset, overrides or ()), data, store, as_json)
+
+
+@app.command(
+    help="Go on with a run that was killed or has failed, by its name alone; one that is finished is only shown.\n\n"
+    "Example: spnas resume bccd --store spnas-store"
+)
+def resume(name: NameOption, store: StoreOption = "spnas-store", data: MovedData = None, as_json: AsJson = False) -> None:
+    """Continue a run."""
+    _continue(name, store, data, 0, as_json)
+
+
+@app.command(
+    help="Add rounds to the serial search of a run, finished or not, and do what follows from them; the rounds that are there stay.\n\n"
+    "What the run has left so far is kept under the name NAME-1.\n\n"
+    "Example: spnas extend bccd --rounds 2 --store spnas-store"
+)
+def extend(
+    name: NameOption,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How many rounds to add.")],
+    store: StoreOption = "spnas-store",
+    data: MovedData = None,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a run with more rounds."""
+    _continue(name, store, data, rounds, as_json)
+
+
+@app.command(
+    "settings",
+    help="Print all settings of a run as JSON, as the flow spnas takes them.\n\nExample: spnas settings bccd --set serial.rounds=3",
+)
+def show_settings(
+    preset: PresetArgument,
+    overrides: Overrides = None,
+) -> None:
+    """Print the settings of a run."""
+    from flows import presets
+
+    typer.echo(presets.load_preset(preset, overrides or ()).model_dump_json())
+
+
+@app.command(
+    help="Blocks, parameters, MACs and levels of a backbone (7x7 stem, no classifier).\n\nExample: spnas arch 111-2111-211111-211 --json"
+)
+def arch(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Architecture: TYPE_SERIAL_PARALLEL, or SERIAL for Bottleneck blocks.")],
+    size: Annotated[tuple[int, int], typer.Option("--size", metavar="H W", help="Input height and width, px.")] = (224, 224),
+    as_json: AsJson = False,
+) -> None:
+    """Describe a backbone."""
+    from spnas_core.arch import check_space, levels, parse
+    from spnas_core.cost import backbone_cost
+
+    if min(size) < 1:
+        raise UserError(f"--size: expected a height and a width of at least 1 px, got {size[0]} {size[1]}")
+    value = check_space(parse(text))
+    cost = backbone_cost(value, size)
+    stages = [{"channels": level.channels, "stride": level.stride} for level in levels(value)]
+    if as_json:
+        typer.echo(json.dumps({"blocks": len(value.digits), "parameters": cost.params, "macs": cost.macs, "levels": stages}))
+        return
+    typer.echo(f"{value}\nblocks      {len(value.digits)}\nparameters  {cost.params:,}\nMACs        {cost.macs:,} at {size[0]}x{size[1]}")
+    for number, stage in enumerate(stages, start=1):
+        typer.echo(f"stage {number}     {stage['channels']} channels at stride {stage['stride']}")
+
+
+def _continue(name: str, store: str, data: str | None, rounds: int, as_json: bool) -> None:
+    """Do the run `name` of a store, with so many more serial rounds."""
+    from spnas_core.run.register import read_run
+    from spnas_core.store.artifacts import Store
+
+    record = read_run(Store(store), name)
+    serial = record.settings.serial
+    serial = serial.model_copy(update={"rounds": serial.rounds + rounds})
+    _search(record.settings.model_copy(update={"serial": serial}), data or record.data.url, store, as_json)
+
+
+def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
+    """Do a run, or look up one that is finished, and print its table."""
+    from flows.cli.local import run_locally
+    from spnas_core.report import plain, plain_timing, table_of
+
+    summary = run_locally(settings, data, store)
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    typer.echo(f"\n{plain(table_of(summary))}\n\n{plain_timing(summary['timing'])}\n")
+    for note in summary["notes"]:
+        typer.echo(note)
+    typer.echo(f"Report, trials and model: {summary['folder']}")
+
+
+app.add_typer(check.app)
+app.add_typer(plan.app)
+app.add_typer(status.app)
+app.add_typer(doctor.app)
+app.add_typer(vega.app)
+app.add_typer(model.app)  # eval, predict, export, convert
+app.add_typer(report.app)
+app.add_typer(store.app, name="store")
+app.add_typer(study.app, name="study")
+
+if __name__ == "__main__":
+    app()

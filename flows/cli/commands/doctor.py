@@ -1,0 +1,82 @@
+"""The command `spnas doctor`: why the AP of a run is 0, or will be."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.options import AsJson, MovedData, Overrides, StoreOption
+
+app = typer.Typer()
+
+
+@app.command(
+    help="Name what makes the AP 0: class mapping, boxes format, anchors that never match, learning rate, frozen norms with new weights, "
+    "empty targets, an evaluation on the wrong split, broken data. One line for each cause: where, what was seen, what to do.\n\n"
+    "RUN_OR_DATA: the name of a run of the store, finished or not; or a data set, as spnas check takes it.\n\n"
+    "Exit status 0: no cause was found; 1: there is one; 2: there is nothing to look at.\n\n"
+    "Example: spnas doctor demo --store demo/store"
+)
+def doctor(
+    subject: Annotated[str, typer.Argument(metavar="RUN_OR_DATA", help="What to look at.")],
+    store: StoreOption = "spnas-store",
+    data: MovedData = None,
+    preset: Annotated[str, typer.Option("--preset", help="For data: whose anchors count, a preset or a YAML file.")] = "coco",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for causes."""
+    causes, notes = _of_run(subject, store, data) if _is_run(subject, store) else _of_data(subject, store, preset, overrides)
+    if as_json:
+        typer.echo(json.dumps({"causes": [cause.__dict__ for cause in causes], "notes": notes}))
+    else:
+        for line in [*(cause.line for cause in causes), *notes]:
+            typer.echo(line)
+        if not causes:
+            typer.echo("no cause of an AP of 0 was found")
+    if causes:
+        raise typer.Exit(1)
+
+
+def _is_run(subject: str, store: str) -> bool:
+    from spnas_core.run.register import names_of_runs
+    from spnas_core.store.artifacts import Store
+
+    return "/" not in subject and subject in names_of_runs(Store(store))
+
+
+def _of_data(url: str, store: str, preset: str, overrides: list[str] | None) -> tuple[list[Any], list[str]]:
+    from flows import presets
+    from spnas_core.check.dataset import inspect
+    from spnas_core.errors import UserError
+    from spnas_core.monitor.doctor import causes_in_data, first_error
+
+    try:
+        report = inspect(url, presets.load_preset(preset, overrides or ()))
+    except UserError as error:
+        if "/" in url:
+            raise
+        raise UserError(f"{error}; and no run of store {store} is called {url!r}") from error
+    return causes_in_data(report) or first_error(report), []
+
+
+def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[str]]:
+    """Causes in a run and in its data, which may be gone by now."""
+    from spnas_core.check.dataset import inspect
+    from spnas_core.errors import UserError
+    from spnas_core.monitor.doctor import WELL, causes_in_data, causes_in_run, first_error
+    from spnas_core.monitor.status import Watcher
+    from spnas_core.store.artifacts import Store
+
+    watcher = Watcher(Store(store), name)
+    plan, now = watcher.plan, watcher.look()
+    url = data or plan.data.url
+    notes = [] if now.best is None else [f"best net so far: AP {100 * now.best['AP']:.1f}, AP50 {100 * now.best['AP50']:.1f}"]
+    try:
+        report = inspect(url, plan.settings)
+    except UserError as error:
+        return causes_in_run(plan.store, watcher.steps(), None), [*notes, f"the data was not looked at: {error}"]
+    val = next((source.document for source in report.layout.sources if source.split == plan.data.val), None)
+    causes = [*causes_in_data(report), *causes_in_run(plan.store, watcher.steps(), val)]
+    well = now.best is not None and now.best["AP50"] >= WELL
+    return causes or ([] if well else first_error(report)), notes

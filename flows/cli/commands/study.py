@@ -1,0 +1,85 @@
+"""The commands `spnas study baselines|proxy|inheritance`: what the search is worth, measured on a data set."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.options import AsJson, DataOption, Overrides, PresetArgument, StoreOption
+
+PRESETS = "PRESET_OR_YAML: a preset (`study` is made for this) or a YAML file."
+GOES_ON = "Every training is an ordinary job: what is in the store is not done again, and what was interrupted goes on at the next start."
+app = typer.Typer(no_args_is_help=True, help="What the search, its short scores and inheritance are worth on your data.")
+
+
+@app.command(
+    help="Compare, with equal training budget and the same seeds: the start net, random children of it trained from scratch, random "
+    "search with inheritance, and SP-NAS.\n\n"
+    "Budget: SP-NAS trains as its settings say (start net, serial and parallel candidates, reignitions). The epochs of all these "
+    "trainings are added up, an epoch of reignition as one, and every other method trains as many with the same seed: the start net "
+    "alone, for longer; the start net and as many random children from scratch as get the epochs of fine_tune; the start net and "
+    "inherited children of uniformly drawn parents. Epochs are equal, not minutes: a larger net costs more per epoch. Then each method's "
+    "net, chosen by its AP on val, is trained on by the recipe full_train, and scored on the test split.\n\n"
+    "Tie: the 95 % confidence interval of the mean difference over the seeds (paired, Student's t) contains 0.\n\n"
+    f"{PRESETS} {GOES_ON}\n\n"
+    "Example: spnas study baselines study --data ../shared/data/bccd --seeds 3"
+)
+def baselines(
+    data: DataOption,
+    preset: PresetArgument = "study",
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, max=20, help="How many, from `seed` of the settings on.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods."""
+    _study("baselines", preset, overrides, data, store, as_json, seeds=seeds)
+
+
+@app.command(
+    help="How well the short score predicts the long one: Kendall's tau-b between the val AP of children of the start net after their "
+    "short, inherited training (serial.recipe), and after the training full_train that goes on from it.\n\n"
+    f"{PRESETS} {GOES_ON}\n\n"
+    "Example: spnas study proxy study --data ../shared/data/bccd"
+)
+def proxy(
+    data: DataOption,
+    preset: PresetArgument = "study",
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    nets: Annotated[int, typer.Option("--nets", min=8, help="How many nets; fewer say nothing.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the proxy."""
+    _study("proxy", preset, overrides, data, store, as_json, count=nets)
+
+
+@app.command(
+    help="What inheritance saves: epochs and minutes until a child of the start net comes to the AP50 (val) that it has at the end of "
+    "its short training on inherited weights (serial.recipe), and until the same child does from scratch (recipe fine_tune, in "
+    "trainings of 2, 4 and 8 times the short length, until one comes there). Every epoch is evaluated.\n\n"
+    f"{PRESETS} {GOES_ON}\n\n"
+    "Example: spnas study inheritance study --data ../shared/data/bccd"
+)
+def inheritance(
+    data: DataOption,
+    preset: PresetArgument = "study",
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    children: Annotated[int, typer.Option("--children", min=1, help="How many children.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Measure inheritance."""
+    _study("inheritance", preset, overrides, data, store, as_json, count=children)
+
+
+def _study(kind: Any, preset: str, overrides: list[str] | None, data: str, store: str, as_json: bool, **size: int) -> None:
+    """Do a study, or look up one that is finished, and print its tables."""
+    from flows import presets
+    from flows.cli.local import study_locally
+
+    summary = study_locally(kind, presets.load_preset(preset, overrides or ()), data, store, **size)
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    typer.echo(f"\n{summary['text']}\n\nReport: {summary['folder']}")

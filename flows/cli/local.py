@@ -1,0 +1,100 @@
+"""A run from the command line: a finished one is only looked up, another one gets an ephemeral Prefect server where there is none."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from flows.cli.display import shown
+from spnas_core.report import publish_run
+from spnas_core.run.plan import open_plan
+from spnas_core.run.record import read_stage
+from spnas_core.settings.run import Run
+from spnas_core.store.artifacts import Store
+from spnas_core.study.studies import StudyKind, find_entries, open_study, publish_report
+
+_T = TypeVar("_T")
+PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_API_REQUEST_TIMEOUT": "300",  # a busy machine starves the server, too
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+EPHEMERAL = {  # nobody looks at such a server
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_API_HOST": "127.0.0.1",
+}
+SERVED = {  # the run's page has its log, as that of a worker's run (prefect.yaml); standard error is for `shown` alone
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "spnas_core",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_LOGGING_HANDLERS_API_LEVEL": "INFO",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # flows/automations.yaml ends runs that are not heard of for 90 s
+}
+
+
+def run_locally(settings: Run, data: str, store: str) -> dict[str, Any]:
+    """Do the run, showing its progress on standard error, and return its summary."""
+    url = Store(store).url
+    with shown(), ended_by_signals():
+        plan = open_plan(settings, data, url)
+        if not settings.refresh and plan.store.find("stage", plan.keys["full_train"]):
+            return publish_run(plan, read_stage(plan.store, plan.keys["full_train"]))
+        return with_server(lambda: _flow(settings, plan.data.url, url))
+
+
+def _flow(settings: Run, data: str, store: str) -> dict[str, Any]:
+    from flows.spnas import spnas
+
+    return spnas(settings, data, store)
+
+
+def study_locally(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
+    """Do a study, showing its progress on standard error, and return its summary."""
+    url = Store(store).url
+    with shown(), ended_by_signals():
+        asked = open_study(kind, settings, data, url, seeds, count)
+        if entries := find_entries(asked):
+            return publish_report(asked, entries)
+        return with_server(lambda: _study_flow(kind, settings, asked.plans[0].data.url, url, seeds, count))
+
+
+def _study_flow(*words: Any) -> dict[str, Any]:
+    from flows.study import study_locally as study_flow
+
+    return study_flow(*words)
+
+
+def with_server(work: Callable[[], _T]) -> _T:
+    """Do `work` that runs a flow; a Prefect server is there, the one of PREFECT_API_URL or an ephemeral one."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    served = PREFECT_API_URL.value() is not None  # also by a profile of Prefect
+    for name, value in (PREFECT_DEFAULTS | (SERVED if served else EPHEMERAL)).items():
+        os.environ.setdefault(name, value)
+    refresh_global_settings_context()  # before Prefect sets up its logging
+    if served:
+        return work()
+    from flows.cli.server import watch_ephemeral_server
+
+    watch_ephemeral_server()
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        return work()
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Make SIGTERM end a run as an exception does: its executor stops its jobs, and the ephemeral server ends with the process."""
+
+    def end(_signal: int, _frame: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

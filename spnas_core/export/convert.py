@@ -1,0 +1,156 @@
+"""Weights of torchvision's detectors and classifiers as a model folder of this program, and back, bit for bit."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore as ms
+import numpy.typing as npt
+from mindspore import nn
+from safetensors.numpy import save
+
+from spnas_core import arch as architecture
+from spnas_core.arch import Arch
+from spnas_core.data import coco, files
+from spnas_core.errors import UserError
+from spnas_core.jobs import evaluate
+from spnas_core.models.classifier import Classifier
+from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.step import get_weights
+from spnas_core.settings.detector import Detector
+from spnas_core.store.storage import Storage
+from spnas_core.weights import adopt
+from spnas_core.weights.adopt import Audit
+from spnas_core.weights.checkpoint import WEIGHTS_FILE, open_checkpoint, our_weights, read_checkpoint
+from spnas_core.weights.model_folder import MODEL, norm_epsilon, read_model
+from spnas_core.weights.torchvision_names import COCO_LABELS, from_torchvision, infer_arch, to_torchvision
+
+Arrays = dict[str, npt.NDArray[Any]]
+THEIR_FILE = "torchvision.safetensors"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion made: the files of the folder, the audit and, of a detector, its norms' epsilon.
+
+    `counters` is the number of torchvision's counters of batches, which no net here has a use for.
+    """
+
+    arch: Arch
+    files: dict[str, bytes]
+    audit: Audit
+    counters: int
+    norm_epsilon: float | None = None
+
+
+def convert_checkpoint(
+    url: str, arch: str | None, to: str, epsilon: float | None = None, categories: str | None = None, coverage: float = 0.9
+) -> Converted:
+    """Convert the checkpoint at `url`, a file or a model folder; `to` is ``spnas`` or ``torchvision``.
+
+    `arch` is inferred from torchvision's tensors, or read beside this program's, where it is not given. So is `epsilon`, that of the norms
+    (see `norm_epsilon`); it is 1e-5 where nothing says it. `categories` is the URL of a COCO annotation file that names the labels.
+    UserError where less than `coverage` of the net's parameters are found.
+    """
+    file, known = _locate(url, architecture.parse(arch) if arch else None)
+    arrays = read_checkpoint(open_checkpoint(file), url)
+    if known is None:
+        if not from_torchvision(arrays):
+            raise UserError(f"checkpoint {url}: expected --arch, since no {MODEL} beside the file says the architecture")
+        known = infer_arch({name: array.shape for name, array in arrays.items()})
+    ours = our_weights(known, arrays, url)
+    counters = len(arrays) - len(ours)
+    settings = read_settings(ours, url, norm_epsilon(file, arrays) if epsilon is None else epsilon)
+    net = _build(known, settings, ours)
+    weights, audit = adopt.adopt(get_weights(net), ours)
+    if audit.share < coverage:
+        raise UserError(f"checkpoint {url}: expected at least {coverage:.0%} of the net's parameters (--coverage), got {audit.share:.1%}")
+    if to == "torchvision":
+        names = to_torchvision(known, weights)
+        return Converted(known, {THEIR_FILE: save({names[name]: array for name, array in weights.items()})}, audit, counters)
+    made = {WEIGHTS_FILE: save(weights)}
+    if isinstance(net, Classifier):
+        return Converted(known, made, audit, counters)
+    document = evaluate.model_document(str(known), settings, _categories(categories, net.head.classes))
+    return Converted(known, {**made, MODEL: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
+
+
+def publish_converted(converted: Converted, url: str) -> None:
+    """Write the files to a folder at any fsspec URL."""
+    write_files(converted.files, url)
+
+
+def write_files(contents: dict[str, bytes], url: str) -> None:
+    """Write files, each whole or not at all, to a folder at any fsspec URL; UserError where that is no place for one."""
+    try:
+        target = Storage(url)
+        for name, content in contents.items():
+            target.write(name, content)
+    except OSError as error:
+        raise UserError(f"--out: expected a place for a folder, got {url}: {error}") from error
+
+
+def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> Detector:
+    """Sizes that the shapes of the weights show; all else has its default. UserError where a tensor that shows one is missing."""
+
+    def side(tensor: str, axis: int) -> int:
+        if tensor not in weights or weights[tensor].ndim <= axis:
+            raise UserError(f"checkpoint {name}: expected a tensor {tensor}, found none")
+        return int(weights[tensor].shape[axis])
+
+    stem = "3x3" if "backbone.stem.conv1.weight" in weights else "7x7"
+    sizes: dict[str, Any] = {"stem": stem, "base_width": side(f"backbone.stem.{'conv2' if stem == '3x3' else 'conv'}.weight", 0)}
+    if _is_detector(weights):
+        sizes |= {"fpn_channels": side("neck.inner.0.weight", 0), "head_channels": side("head.fc1.weight", 0)}
+        sizes |= {"norm": "frozen", "frozen_stages": 2}
+    if epsilon is not None:
+        sizes["norm_epsilon"] = epsilon
+    return Detector.model_validate(sizes)
+
+
+def _is_detector(weights: Arrays) -> bool:
+    return any(name.startswith(("neck.", "rpn.", "head.")) for name in weights)
+
+
+def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if _is_detector(weights):
+        return FasterRCNN(arch, settings, len(weights["head.score.weight"]) - 1 if "head.score.weight" in weights else COCO_LABELS)
+    return Classifier(arch, settings, len(weights["score.weight"]) if "score.weight" in weights else 1)
+
+
+def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
+    """URL of the file of weights, and the architecture that stands beside them where it is not given.
+
+    UserError for a net with a pyramid or a box head that torchvision has not.
+    """
+    system, root = files.open_url(url)
+    folder = files.url_of(system, root)
+    if WEIGHTS_FILE not in (there := files.list_folder(system, root)):
+        return url, arch
+    if MODEL in there:
+        card = read_model(f"{folder}/{MODEL}")
+        arch = arch or architecture.parse(card.arch)
+        check_parts(arch, card.detector, url)
+    return f"{folder}/{WEIGHTS_FILE}", arch
+
+
+def check_parts(arch: Arch, settings: Detector, url: str) -> None:
+    """UserError for a net with a pyramid or a box head that torchvision has not."""
+    if settings.taps and architecture.tapped(arch, settings.taps) != architecture.tapped(arch, None):
+        raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {list(settings.taps)}")
+    if settings.cascade:
+        raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
+
+
+def _categories(url: str | None, labels: int) -> coco.Categories:
+    """(id, name) of every label: torchvision's labels are COCO's ids, which have gaps."""
+    names: dict[int, str] = {}
+    if url:
+        try:
+            names = {int(one["id"]): str(one["name"]) for one in json.loads(open_checkpoint(url).read_bytes())["categories"]}
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{url}: expected a COCO annotation file with categories, got: {type(error).__name__} {error}") from error
+        if strangers := sorted(number for number in names if not 1 <= number <= labels):
+            raise UserError(f"{url}: expected ids of categories from 1 to {labels}, the labels of the checkpoint, got {strangers[0]}")
+    return tuple((number, names.get(number, str(number))) for number in range(1, labels + 1))

@@ -1,0 +1,107 @@
+"""The weights that a job starts from: inherited, reignited, from a checkpoint file, or new; and which of them are trained."""
+
+import numpy as np
+import numpy.typing as npt
+from mindspore import nn
+from safetensors.numpy import load_file
+
+from spnas_core import arch as architecture
+from spnas_core.errors import UserError
+from spnas_core.job import ReigniteJob, TrainJob, Weights
+from spnas_core.settings.detector import Detector
+from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import sha256_file
+from spnas_core.weights import adopt, checkpoint, inherit, model_folder
+from spnas_core.weights.adopt import STATISTICS, Audit
+from spnas_core.weights.checkpoint import WEIGHTS_FILE
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+BACKBONE = "backbone."
+STEM = "backbone.stem."
+
+
+def merge_weights(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
+    """Merge weights files of one architecture: later ones replace what earlier ones gave. Returns the architecture and the arrays."""
+    merged: Arrays = {}
+    for source in weights:
+        if source.arch != weights[0].arch:
+            raise UserError(f"weights of one job: expected one architecture, got {weights[0].arch} and {source.arch}")
+        if source.kind == "reignite":  # a whole backbone, maybe with another stem
+            merged = {name: array for name, array in merged.items() if not name.startswith(BACKBONE)}
+        merged |= load_file(store.fetch(source.kind, source.digest, WEIGHTS_FILE))
+    return weights[0].arch, merged
+
+
+def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, Audit]:
+    """Weights of a new training, and the audit of where they come from; `fresh` are those of the newly initialised net."""
+    if job.weights:
+        parent, given = merge_weights(job.weights, store)
+        return inherit.inherit(architecture.parse(parent), architecture.parse(job.arch), given, fresh, base_width=job.detector.base_width)
+    if job.checkpoint:
+        return _start_from_file(job, job.checkpoint, fresh)
+    count = sum(array.size for name, array in fresh.items() if not name.endswith(STATISTICS))
+    return fresh, Audit((), tuple(sorted(fresh)), (), (), 0, count, 0)
+
+
+def _start_from_file(job: TrainJob, url: str, fresh: Arrays) -> tuple[Arrays, Audit]:
+    path = checkpoint.open_checkpoint(url)
+    if sha256_file(path) != job.checkpoint_sha256:
+        raise UserError(f"checkpoint {url}: expected the file with sha256 {job.checkpoint_sha256}, got another")
+    arrays = checkpoint.read_checkpoint(path, url)
+    epsilon, ours = model_folder.norm_epsilon(url, arrays), job.detector.norm_epsilon
+    if job.detector.norm == "frozen" and epsilon not in (None, ours):
+        raise UserError(f"checkpoint {url}: expected detector.norm_epsilon={epsilon}, with which its norms were trained, got {ours}")
+    given = checkpoint.our_weights(architecture.parse(job.arch), arrays, url)
+    weights, audit = adopt.adopt(fresh, given)
+    if audit.share < job.checkpoint_coverage:
+        least = f"expected at least {job.checkpoint_coverage:.0%} (checkpoint_coverage)"
+        raise UserError(f"checkpoint {url}: {least} of the net's parameters, got {audit.share:.1%}: {audit.copied_params:,}")
+    return weights, audit
+
+
+def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
+    """Weights of a classifier: the backbone of the job's weights, but for a stem of the other kind; the rest is of `fresh`."""
+    if not job.weights:
+        return fresh
+    _, given = merge_weights(job.weights, store)
+    stems = [{name for name in weights if name.startswith(STEM)} for weights in (fresh, given)]
+    if stems[0] == stems[1]:
+        return adopt.load_same(fresh, given, BACKBONE)[0]
+    body = {name: array for name, array in fresh.items() if name not in stems[0]}
+    rest = {name: array for name, array in given.items() if name not in stems[1]}
+    return fresh | adopt.load_same(body, rest, BACKBONE)[0]
+
+
+def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
+    """Set `requires_grad` of every parameter: statistics, frozen norms and frozen stages are not trained."""
+    still = {f"{BACKBONE}blocks.{block.index}." for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
+    if settings.frozen_stages:
+        still.add(STEM)
+    never = (*STATISTICS, *((".gamma", ".beta") if settings.norm == "frozen" else ()))
+    for parameter in net.get_parameters():
+        parameter.requires_grad = not (parameter.name.endswith(never) or parameter.name.startswith(tuple(still)))
+
+
+def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
+    """Freeze what the settings and, with `freeze_inherited`, the inheritance say; what is new is always trained.
+
+    So a block that is inserted into a frozen stage, or into a net of frozen norms, learns in all its convolutions, gammas and betas;
+    the statistics of its norms stay those of the identity (mean 0, variance 1).
+    """
+    arch = architecture.parse(job.arch)
+    freeze(net, arch, job.detector)
+    if job.recipe.freeze_inherited and job.weights:
+        names = [parameter.name for parameter in net.get_parameters()]
+        allowed = inherit.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names, job.detector.base_width)
+        for parameter in net.get_parameters():
+            parameter.requires_grad = parameter.requires_grad and parameter.name in allowed
+    new = set(audit.new)
+    for parameter in net.get_parameters():
+        if parameter.name in new and not parameter.name.endswith(STATISTICS):
+            parameter.requires_grad = True
+
+
+def decays(net: nn.Cell, weight_decay: float, norm_and_bias: bool) -> tuple[float, ...]:
+    """Weight decay of each trained parameter."""
+    spared = () if norm_and_bias else (".gamma", ".beta", ".bias")
+    return tuple(0.0 if parameter.name.endswith(spared) else weight_decay for parameter in net.trainable_params())

@@ -1,0 +1,65 @@
+"""What a runner asks of a worker, the environment that goes with it, and how the worker's end is read."""
+
+import re
+
+from pydantic import Field
+
+from spnas_core import job as jobs
+from spnas_core.settings.base import Settings
+
+DONE, BAD_INPUT, FAILED = 0, 2, 3  # exit statuses; anything else is a bug or a death
+OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
+# Texts and error codes of CANN, which MindSpore passes on in a RuntimeError: a device that does not answer, or whose hardware failed.
+# Source: error codes of https://github.com/hicann/runtime; texts as in https://github.com/vllm-project/vllm-ascend/issues/8186
+LOST_DEVICE = re.compile(
+    r"""lost\ heartbeat | \bEL0001\b    # device not found or invalid: it does not exist or is abnormal
+    | \bE39009\b                      # failed to connect the device: its heartbeats are missing, or the channel is disconnected
+    | (?:result|ret|code)(?:\ is)?[\ =:\[]*(?:
+        107022                         # its tasks are aborted (aclrtDeviceTaskAbort; MindSpore's ForceStopError)
+        | 507010                       # its task scheduler lost its heartbeat
+        | 507033                       # it did not start
+        | 507053 | 507054              # its memory has an error that cannot be corrected
+        | 507056                       # the link between two devices is broken
+        | 507899                       # internal error of the driver
+        | 507901                       # the connection between host and device is closed
+    )\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+class WorkerRequest(Settings):
+    """What the runner asks of a worker."""
+
+    job: jobs.Job = Field(discriminator="kind")
+    store: str
+    devices: tuple[int, ...] = Field((0,), min_length=1, description="a job trains and evaluates on all of them")
+    threads: int = Field(1, ge=1)
+    checkpoint_seconds: float = Field(60.0, description="time between two checkpoints of a training")
+    parent: int | None = Field(None, description="process id of the runner: the worker dies with it")
+
+    @property
+    def ranks(self) -> int:
+        """Processes that do the job, one per device; what is measured is measured on one."""
+        return 1 if self.job.kind in ("benchmark", "measure") else len(self.devices)
+
+
+def environment(request: WorkerRequest) -> dict[str, str]:
+    """Variables that MindSpore and its libraries read when they are loaded."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    found = {**dict.fromkeys(names, str(request.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
+    devices = ",".join(map(str, request.devices[: request.ranks]))
+    if request.job.device_target == "Ascend":
+        found["ASCEND_RT_VISIBLE_DEVICES"] = devices
+    if request.job.device_target == "GPU":
+        found["CUDA_VISIBLE_DEVICES"] = devices
+    return found
+
+
+def out_of_memory(text: str) -> bool:
+    """Whether a message of MindSpore, the C++ library or the system speaks of memory that could not be had."""
+    return any(words in text.lower() for words in OUT_OF_MEMORY)
+
+
+def lost_device(text: str) -> bool:
+    """Whether a message of MindSpore or CANN speaks of a device that was lost: another one, or the same after a reset, may do the job."""
+    return LOST_DEVICE.search(text) is not None

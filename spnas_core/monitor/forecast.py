@@ -1,0 +1,173 @@
+"""What a run will take: seconds and bytes of each stage, from its course and from how fast a device was measured to be.
+
+The rounds to come are played a few times with made-up scores (course.py), and the mean is the forecast; a search whose larger nets score
+better grows larger ones. What the store holds already takes no time.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from spnas_core.arch import Arch, parse
+from spnas_core.cost import backbone_cost
+from spnas_core.data.loader import steps_per_epoch
+from spnas_core.data.pipeline import ImageCache
+from spnas_core.job import EvaluateJob, Job, ReigniteJob, TrainJob
+from spnas_core.monitor.speed import WARM, Speed, fit_line, makespan
+from spnas_core.run.plan import Plan
+from spnas_core.run.replay import Replay, Step
+from spnas_core.search.propose import candidate_cost
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import STAGE_NAMES, StageName
+
+FORECAST_PLAYS = 8
+RUN = 12.0  # s of a run beside its jobs: Prefect's server starts, the report is written
+_STATISTICS = 1.02  # of a net's bytes, those of its norms' statistics included, to those of its parameters
+DETECTION = 105  # bytes of one in detections.json
+FOUND = 0.4  # share of the most detections of an image that a net finds
+Kept = Callable[[Job], bool]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one stage takes: jobs, some of them held by the store; seconds, as the mean of all plays, the least and the most; bytes."""
+
+    jobs: float
+    held: int
+    epochs: float
+    seconds: float | None
+    least: float | None
+    most: float | None
+    bytes: float
+
+
+class MeasuredNet(NamedTuple):
+    """What jobs/measure.py has measured of one net in steps of `batch` images, and the seconds outside of that job."""
+
+    arch: str
+    detector: Detector
+    batch: int
+    metrics: dict[str, float]
+    outside: float
+
+
+def forecast(plan: Plan, courses: Sequence[Replay], speed: Speed | None, kept: Kept) -> dict[StageName, Share]:
+    """Forecast each stage, over all `courses`; `kept` tells whether the graphs of a job are compiled. No seconds without `speed`."""
+    found = {}
+    clocks = [Clock(plan, one, speed, kept) for one in courses] if speed else []
+    for name in STAGE_NAMES:
+        groups = [[group for group in one.groups if group[0].stage == name] for one in courses]
+        steps = [[step for group in those for step in group] for those in groups]
+        times = [sum(clock.group(group) for group in those) for clock, those in zip(clocks, groups, strict=False)]
+        if all(step.ended is not None for those in steps for step in those):
+            times = [0.0]
+        found[name] = Share(
+            jobs=_mean(map(len, steps)),
+            held=min(sum(step.ended is not None for step in those) for those in steps),
+            epochs=_mean(sum(step.epochs for step in those) for those in steps),
+            seconds=_mean(times) if times else None,
+            least=min(times, default=None),
+            most=max(times, default=None),
+            bytes=_mean(sum(_step_bytes(plan, step) for step in those if step.ended is None) for those in steps),
+        )
+    return found
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+class Clock:
+    """Seconds of the steps of one course."""
+
+    def __init__(self, plan: Plan, course: Replay, speed: Speed, kept: Kept) -> None:
+        self.plan, self.speed, self.kept = plan, speed, kept
+        candidates = [step for step in course.steps if step.sure and step.ended is None and step.stage in ("serial", "parallel")]
+        certain = candidates or [step for step in course.steps if step.sure and step.ended is None]
+        self.share = _mean(kept(step.job) for step in certain) if certain else 0.0  # of the graphs of nets that nobody can name yet
+
+    def group(self, group: Sequence[Step]) -> float:
+        """Seconds of a group of steps, on the devices of the plan."""
+        settings = self.plan.settings
+        return makespan([self.step(step) for step in group if step.ended is None], len(settings.device_groups))
+
+    def step(self, step: Step) -> float:
+        """Seconds of one job that is done anew."""
+        warm = float(self.kept(step.job)) if step.sure else self.share
+        return job_seconds(self.plan, step.job, step.epochs, self.speed, 1 - warm * (1 - WARM))
+
+
+def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: float = 1.0) -> float:
+    """Seconds of a job that trains `epochs`; `compiling` is the share of its compiling that is left."""
+    counts, arch = plan.counts, parse(job.arch)
+    devices = plan.settings.devices_per_job
+    images = image_gmacs(plan, arch, job.detector)
+
+    def evaluation(count: int) -> float:
+        return compiling * speed.eval_compile.at(graph_blocks(arch)) + count * (speed.image.at(images) + speed.decode) / devices
+
+    if isinstance(job, TrainJob):
+        batch, size = job.recipe.batch, job.detector.image_size
+        steps = epochs * steps_per_epoch(counts.train, batch)
+        fits = counts.train * size[0] * size[1] * 3 <= ImageCache().max_bytes
+        decoded = steps * batch / (epochs if fits and epochs else 1)
+        compiled = compiling * speed.train_compile.at(graph_blocks(arch))
+        scored = epochs // job.recipe.eval_epochs if job.recipe.eval_epochs else 1
+        whole = speed.start + compiled + steps * speed.step.at(batch * images / devices) + decoded * speed.decode / devices
+        return whole + evaluation(counts.val) + (scored - 1) * counts.val * speed.image.at(images) / devices
+    if isinstance(job, ReigniteJob):
+        recipe = job.recipe
+        body = backbone_cost(arch, (recipe.image_size, recipe.image_size), job.detector.base_width, job.detector.stem)
+        steps = epochs * steps_per_epoch(counts.crops, recipe.batch)
+        compiled = compiling * speed.train_compile.at(graph_blocks(arch))
+        return speed.start + compiled + steps * speed.step.slope * recipe.batch * body.macs / 1e9 / devices + counts.crops * speed.decode
+    if isinstance(job, EvaluateJob):
+        return speed.start + evaluation(counts.test if job.split == "test" else counts.val)
+    return speed.start + speed.eval_compile.at(graph_blocks(arch)) + 5.0  # a benchmark takes images for so long
+
+
+def _step_bytes(plan: Plan, step: Step) -> float:
+    """Bytes of a step; the run's folder has the final net once more."""
+    return job_bytes(plan, step.job) * (2 if (step.label.role, step.label.net) == ("full_train", "final") else 1)
+
+
+def job_bytes(plan: Plan, job: Job) -> float:
+    """Bytes that a job leaves in the store: weights in float32, detections; at a rung of halving the state of the training too."""
+    arch, counts = parse(job.arch), plan.counts
+    found = 0.0
+    if isinstance(job, TrainJob | EvaluateJob):
+        images = counts.test if isinstance(job, EvaluateJob) and job.split == "test" else counts.val
+        found += images * FOUND * job.detector.detections * DETECTION
+    if isinstance(job, TrainJob):
+        weights = 4 * _STATISTICS * plan.cost_of(arch, job.detector).params
+        found += weights * (3 if job.stop_after_epochs else 1)
+    if isinstance(job, ReigniteJob):
+        detector = job.detector
+        body = backbone_cost(arch, detector.image_size, detector.base_width, detector.stem, detector.share_weights)
+        found += 4 * _STATISTICS * body.params
+    return found
+
+
+def graph_blocks(arch: Arch) -> int:
+    """Blocks that a graph of the net holds, those of the copies counted."""
+    return sum(len(stage) * (1 + copies) for stage, copies in zip(arch.stages, arch.parallel, strict=True))
+
+
+def image_gmacs(plan: Plan, arch: Arch, detector: Detector) -> float:
+    """GMACs of one image in a detector."""
+    return candidate_cost(arch, detector, plan.classes).macs / 1e9
+
+
+def speed_of(plan: Plan, measured: Sequence[MeasuredNet]) -> Speed:
+    """Fit lines through what was measured of some nets."""
+    points = [(one, graph_blocks(parse(one.arch)), image_gmacs(plan, parse(one.arch), one.detector)) for one in measured]
+    return Speed(
+        start=_mean(one.outside + one.metrics["prepare"] for one in measured),
+        train_compile=fit_line((blocks, one.metrics["train_compile"]) for one, blocks, _ in points),
+        step=fit_line((one.batch * gmacs, one.metrics["step"]) for one, _, gmacs in points),
+        eval_compile=fit_line((blocks, one.metrics["eval_compile"]) for one, blocks, _ in points),
+        image=fit_line((gmacs, one.metrics["image"]) for one, _, gmacs in points),
+        decode=_mean(one.metrics["decode"] for one in measured),
+        memory_mb=fit_line((one.batch * gmacs, one.metrics["memory_mb"]) for one, _, gmacs in points),
+    )

@@ -1,0 +1,134 @@
+"""Who descends from whom: the trials of a ledger as a tree, what each child changed in its parent, and what came of it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from spnas_core.arch import Arch, blocks, parse
+from spnas_core.cost import Cost
+from spnas_core.report.inputs import Evidence, Training
+from spnas_core.search.ledger import Trial, pareto_front
+from spnas_core.search.propose import candidate_cost
+from spnas_core.weights.lineage import lineage
+
+EditKind = Literal["swap", "expand", "add stage", "move double", "change type", "parallel", "taps", "stem", "reignite"]
+TrialState = Literal["front", "trained", "stopped", "failed"]
+NAMES = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}
+
+
+class Edit(NamedTuple):
+    """One change of a parent, and in which words."""
+
+    kind: EditKind
+    words: str
+
+
+@dataclass(frozen=True)
+class TrialEntry:
+    """One trial as it is shown: `number` counts along the ledger; the cost is that of its whole detector, also where it failed.
+
+    State: on the Pareto front, trained to the end of its training, stopped at a rung, or failed.
+    """
+
+    number: int
+    trial: Trial
+    state: TrialState
+    cost: Cost
+    parent: "TrialEntry | None"
+    edits: tuple[Edit, ...]
+    training: Training
+
+    @property
+    def name(self) -> str:
+        """What the trial is called: `serial r1 c2`."""
+        one = self.trial
+        return NAMES[one.stage] if one.stage == "fine_tune" else f"{one.stage} r{one.round} c{one.index + 1}"
+
+    @property
+    def gain(self) -> float:
+        """AP minus the parent's; nan where one of them has none."""
+        return self.trial.ap - self.parent.trial.ap if self.parent else float("nan")
+
+    @property
+    def growth(self) -> float:
+        """MACs more than the parent's, as a share of these; 0 for one that has no parent."""
+        return self.cost.macs / self.parent.cost.macs - 1 if self.parent else 0.0
+
+
+def entries(evidence: Evidence) -> tuple[TrialEntry, ...]:
+    """Every trial of the ledger, in its order."""
+    plan, ledger = evidence.plan, evidence.stage.ledger
+    front = {trial.digest for trial in pareto_front(ledger, plan.settings.objectives)}
+    found: dict[str, TrialEntry] = {}
+    for number, trial in enumerate(ledger):
+        state: TrialState = "failed" if trial.failure else "stopped" if trial.rung else "front" if trial.digest in front else "trained"
+        parent = found.get(trial.parent or "")
+        training = evidence.trainings.get(trial.digest, Training())
+        cost = candidate_cost(parse(trial.arch), trial.detector(plan.settings.detector), plan.classes)
+        found[trial.digest] = TrialEntry(number, trial, state, cost, parent, _edits(trial, parent, training, evidence), training)
+    return tuple(found.values())
+
+
+def tree(family: Sequence[TrialEntry]) -> list[tuple[int, TrialEntry]]:
+    """Depth and entry of all, each followed by its descendants."""
+    children: dict[int | None, list[TrialEntry]] = {}
+    for one in family:
+        children.setdefault(one.parent.number if one.parent else None, []).append(one)
+    found, left = [], [(0, one) for one in reversed(children.get(None, []))]
+    while left:
+        depth, one = left.pop()
+        found.append((depth, one))
+        left += [(depth + 1, child) for child in reversed(children.get(one.number, []))]
+    return found
+
+
+def _edits(trial: Trial, parent: TrialEntry | None, training: Training, evidence: Evidence) -> tuple[Edit, ...]:
+    if parent is None:
+        return ()
+    found = list(edits(parse(parent.trial.arch), parse(trial.arch)))
+    if trial.taps and trial.taps != parent.trial.taps:
+        found.append(Edit("taps", f"the pyramid's outputs read the merged levels {', '.join(map(str, trial.taps))}"))
+    if trial.stem and trial.stem != (parent.trial.stem or trial.stem):
+        found.append(Edit("stem", f"{trial.stem} stem"))
+    weights = training.manifest.job.get("weights", ()) if training.manifest else ()
+    if any(one["kind"] == "reignite" for one in weights):
+        top1 = evidence.stage.top1.get(parent.trial.digest)
+        found.append(Edit("reignite", "backbone from the reignition" + ("" if top1 is None else f", top-1 {100 * top1:.1f} %")))
+    return tuple(found)
+
+
+def edits(parent: Arch, child: Arch) -> tuple[Edit, ...]:
+    """Tell what leads from parent to child, by the blocks that the child inherits (see `lineage`).
+
+    The operations that were drawn may have been others with the same end. ArchError where no operations lead there.
+    """
+    line, ours, theirs = lineage(parent, child), blocks(parent), blocks(child)
+    found = []
+    if child.block_type != parent.block_type:
+        found.append(Edit("change type", f"{child.block_type.text} blocks for {parent.block_type.text}"))
+    kept = [(ours[source], block) for source, block in zip(line, theirs, strict=True) if source is not None]
+    moves = []
+    for stage in range(1, len(child.stages)):
+        steps = sum(block.stage < stage for _, block in kept) - sum(block.stage < stage for block in ours)
+        if steps:
+            moves.append(f"stage {stage} ends {_blocks(abs(steps))} {'later' if steps > 0 else 'earlier'}")
+    if moves:
+        found.append(Edit("swap", ", ".join(moves)))
+    new = Counter(block.stage for source, block in zip(line, theirs, strict=True) if source is None)
+    for stage in range(len(parent.stages), len(child.stages)):
+        found.append(Edit("add stage", f"stage {stage + 1}"))
+        new[stage] -= 1
+    if inserted := [f"{_blocks(count, 'new block')} in stage {stage + 1}" for stage, count in sorted(new.items()) if count > 0]:
+        found.append(Edit("expand", ", ".join(inserted)))
+    digits = [(parent.digits[a.index], child.digits[b.index]) for a, b in kept]
+    if any(a != b for a, b in digits):
+        found.append(Edit("move double", "the channels double at another block"))
+    if any(child.parallel) and child.parallel != parent.parallel:
+        copies = [f"{count} beside stage {stage}" for stage, count in enumerate(child.parallel, start=1) if count]
+        found.append(Edit("parallel", ", ".join(copies)))
+    return tuple(found)
+
+
+def _blocks(count: int, word: str = "block") -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -1,0 +1,145 @@
+"""What the report of a run is made of, read once: its ledger, what its trainings left in the store, and its data where that still is.
+
+A run that has not ended is reported as far as its stages are finished. What the store or the data no longer has is left out, not guessed.
+"""
+
+import contextlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spnas_core.data import coco
+from spnas_core.errors import MissingArtifactError, StoreError, UserError
+from spnas_core.job import TrainJob, digest
+from spnas_core.run.plan import Plan, ScoredSplit
+from spnas_core.run.record import StageRecord, newest_round, read_stage
+from spnas_core.run.register import Record, plan_of, read_run
+from spnas_core.settings.run import STAGE_NAMES
+from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
+
+_LOG_LINES = 12  # of the log of a training that failed
+READERS = 8  # threads that read from the store
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the store has of one training: one record per epoch, where its weights came from; of one that failed, the end of its log."""
+
+    manifest: Manifest | None = None
+    history: tuple[dict[str, Any], ...] = ()
+    audit: dict[str, Any] = field(default_factory=dict)
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run with all that its report needs; `stage` is the last that is finished.
+
+    `trainings` and `reignitions` by the digest of their artifact, `evaluations` of the nets that were trained to the end. `seconds`: from
+    begin to end of each stage, where the store tells. `detections` of the final net on val, COCO results; `val` is None where the data
+    cannot be read, and `no_data` then says why.
+    """
+
+    plan: Plan
+    stage: StageRecord
+    trainings: dict[str, Training]
+    reignitions: dict[str, Training]
+    evaluations: tuple[Manifest, ...]
+    seconds: dict[str, float]
+    detections: list[dict[str, Any]] | None = None
+    val: coco.Split | None = None
+    no_data: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is at its end."""
+        return "final" in self.stage.results
+
+
+def collect(plan: Plan, stage: StageRecord) -> Evidence:
+    """Read all that the report of `plan`, finished up to `stage`, needs."""
+    store, results = plan.store, stage.results
+    digests = [trial.digest for trial in stage.ledger] + [result.digest for result in results.values()]
+    wanted = [("train", digest) for digest in dict.fromkeys(digests)] + [("reignite", w.digest) for w in stage.reignited.values()]
+    with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-report") as pool:
+        found = dict(zip(wanted, pool.map(lambda one: _training(store, *one), wanted), strict=True))
+    trained, reignited = ({name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite"))
+    detections = _document(store, trained[results["final"].digest].manifest, "detections.json") if "final" in results else None
+    val, no_data = _open_val(plan)
+    return Evidence(plan, stage, trained, reignited, _evaluations(plan, stage, trained), _seconds(plan), detections, val, no_data)
+
+
+def reopen(store: Store, name: str, data_url: str | None = None) -> Evidence:
+    """Read what is needed to report the run `name` of a store, as far as it is finished; its data may have moved to `data_url`.
+
+    UserError: no such run, none of its stages is finished, or `data_url` holds other data.
+    """
+    record = read_run(store, name)
+    if data_url is not None:
+        place = data_url if "://" in data_url else str(Path(data_url).expanduser().absolute())
+        record = record.model_copy(update={"data": record.data.model_copy(update={"url": place})})
+        _check_data(record)
+    plan = plan_of(record, store)
+    done = [stage for stage in STAGE_NAMES if store.find("stage", plan.keys[stage])]
+    if not done:
+        raise UserError(f"run {name!r} of {store.url}: expected at least one finished stage to report, found none")
+    stage = read_stage(store, plan.keys[done[-1]])
+    return collect(plan, newest_round(plan, stage)[1] if done[-1] == "fine_tune" else stage)
+
+
+def _check_data(record: Record) -> None:
+    data, settings = record.data, record.settings
+    splits = [coco.open_split(data.url, name, data.strict) for name in (data.train, data.val)]
+    if (found := coco.fingerprint_splits(splits, settings.fingerprint == "full", settings.threads)) != data.fingerprint:
+        raise UserError(
+            f"--data {data.url}: expected the data of the run (fingerprint {data.fingerprint[:12]}), got other data ({found[:12]})"
+        )
+
+
+def _open_val(plan: Plan) -> tuple[coco.Split | None, str]:
+    try:
+        return coco.open_split(plan.data.url, plan.data.val, plan.data.strict), ""
+    except (UserError, StoreError) as error:
+        return None, str(error.args[0])
+
+
+def _training(store: Store, kind: str, digest: str) -> Training:
+    manifest = store.manifest(f"{kind}/{digest}")
+    if isinstance(manifest, Manifest):
+        return Training(manifest, tuple(_document(store, manifest, "history.json") or ()), _document(store, manifest, "audit.json") or {})
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        lines = store.read(f"logs/{kind}/{digest}.txt").decode(errors="replace").strip().splitlines()
+        return Training(log="\n".join(lines[-_LOG_LINES:]))
+    return Training()
+
+
+def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
+    """Content of a JSON file of an artifact; None where it is not there."""
+    if manifest is None or name not in manifest.files:
+        return None
+    with contextlib.suppress(MissingArtifactError):
+        return json.loads(store.fetch(manifest.kind, manifest.digest, name).read_bytes())
+    return None
+
+
+def _evaluations(plan: Plan, stage: StageRecord, trainings: dict[str, Training]) -> tuple[Manifest, ...]:
+    """Find the evaluations that full_train asks for: of the final net on val, and of both on test."""
+    found = []
+    for result in stage.results.values():
+        if manifest := trainings[result.digest].manifest:
+            job = TrainJob.model_validate(manifest.job)
+            splits: tuple[ScoredSplit, ...] = ("val", "test")
+            scored = [digest(plan.evaluate(job, result.digest, split)) for split in splits if split in result.scores]
+            found += [plan.store.manifest(f"evaluate/{name}") for name in scored]
+    return tuple(one for one in found if isinstance(one, Manifest))
+
+
+def _seconds(plan: Plan) -> dict[str, float]:
+    """Seconds of the finished stages; every round of the serial search has a record of its own."""
+    records = {name: [plan.keys[name]] for name in STAGE_NAMES}
+    records["serial"] = [plan.after(number).keys["serial"] for number in range(1, plan.settings.serial.rounds + 1)]
+    found = {name: [plan.store.manifest(f"stage/{key}") for key in keys] for name, keys in records.items()}
+    return {name: sum(one.seconds for one in ones if isinstance(one, Manifest)) for name, ones in found.items()}

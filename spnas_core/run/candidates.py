@@ -1,0 +1,95 @@
+"""One round of candidates: measured where the settings ask for it, trained briefly, entered into the ledger."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from spnas_core.errors import JobError
+from spnas_core.job import TrainJob, Weights
+from spnas_core.metrics import STATS, Scores, scores_line
+from spnas_core.run.crew import Crew, Ended, Label, do
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import ended_trial
+from spnas_core.search.ledger import SearchStage, Trial, survivors
+from spnas_core.search.propose import Proposal, over_budget
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.search import MEASURED, Budget, Halving
+
+Measured = Mapping[str, float]
+
+
+class Round(NamedTuple):
+    """A round of the search: its stage and its number, from 1."""
+
+    stage: SearchStage
+    number: int
+
+
+# Scores the children of one round; `reignited` are the reignited backbones by the digest of the trial that they came from.
+Evaluator = Callable[[Plan, Crew, Round, Sequence[Proposal], Mapping[str, Weights]], list[Trial]]
+
+
+def train_each(plan: Plan, crew: Crew, place: Round, children: Sequence[Proposal], reignited: Mapping[str, Weights]) -> list[Trial]:
+    """Train every child on inherited weights by the recipe of its stage; with halving, the worse ones stop early."""
+    settings = plan.settings.serial if place.stage == "serial" else plan.settings.parallel
+    work = [plan.short_training(settings.recipe, child, reignited) for child in children]
+    return train_jobs(plan, crew, place, work, settings.halving)
+
+
+def train_jobs(
+    plan: Plan, crew: Crew, place: Round, work: Sequence[tuple[TrainJob, Trial | None]], halving: Halving | None = None
+) -> list[Trial]:
+    """Do the trainings of one round, each given with the trial that it inherits from; returns its trials in the order of `work`.
+
+    A training that fails is a failed trial, and so is one over a measured limit, untrained. With `halving`, the worse ones stop at its
+    rungs.
+    """
+    labels = [Label(place.stage, "candidate", job.arch, place.number, index, ends_run=False) for index, (job, _) in enumerate(work)]
+    measured = measure(plan, crew, [(label, job.detector) for label, (job, _) in zip(labels, work, strict=True)])
+
+    def trial(index: int, job: TrainJob, ended: Ended) -> Trial:
+        crew.tell(lambda: f"{labels[index]}: {f'after {job.stop_after_epochs} epochs ' if job.stop_after_epochs else ''}{_scores(ended)}")
+        costs, parent = measured[index], work[index][1]
+        digest = parent.digest if parent else None
+        return ended_trial(place.stage, place.number, index, digest, job, ended, {} if isinstance(costs, JobError) else costs)
+
+    standing = {index: job for index, (job, _) in enumerate(work)}
+    refused = {index: error for index, costs in enumerate(measured) if (error := _refusal(costs, plan.settings.budget))}
+    trials = [trial(index, standing.pop(index), error) for index, error in refused.items()]
+    for rung in (*(halving.rungs if halving else ()), None):
+        standing = {index: job.model_copy(update={"stop_after_epochs": rung}) for index, job in standing.items()}
+        ended = do(crew, [(labels[index], job) for index, job in standing.items()])
+        at_rung = [trial(index, job, one) for (index, job), one in zip(standing.items(), ended, strict=True)]
+        on = {one.index: one.digest for one in survivors(at_rung, halving.keep, plan.settings.objectives)} if halving and rung else {}
+        trials += [one for one in at_rung if one.index not in on]
+        standing = {index: standing[index].model_copy(update={"resume_from": on[index]}) for index in sorted(on)}
+    return sorted(trials, key=lambda one: one.index)
+
+
+def measure(plan: Plan, crew: Crew, nets: Sequence[tuple[Label, Detector]]) -> list[Measured | JobError]:
+    """Latency (ms) and memory (MB) of nets where the settings ask for them, else nothing: one by one, so that none disturbs another.
+
+    A net is given by the label of its training and the settings of its detector.
+    """
+    if not plan.settings.measures:
+        return [{} for _ in nets]
+    found: list[Measured | JobError] = []
+    for label, detector in nets:
+        own = Label(label.stage, "benchmark", label.arch, label.round, label.index, ends_run=label.ends_run)
+        (ended,) = do(crew, [(own, plan.benchmark(label.arch, detector))])
+        found.append(ended if isinstance(ended, JobError) else {name: float(ended.metrics[name]) for name in MEASURED})
+    return found
+
+
+def _refusal(measured: Measured | JobError, budget: Budget) -> JobError | None:
+    """Say why an architecture is not trained, if it is not: its measurement failed, or is over a limit."""
+    if isinstance(measured, JobError):
+        return measured
+    reason = over_budget(measured, budget) if measured else None
+    return JobError("over_budget", reason) if reason else None
+
+
+def _scores(ended: Ended) -> str:
+    """Scores of a training as text, or how it failed, with the last lines of its log."""
+    if isinstance(ended, JobError):
+        return f"failed, {ended}"
+    return scores_line(Scores({name: float(ended.metrics[name]) for name in STATS}, {}))

@@ -1,0 +1,228 @@
+"""What one run will do: its settings, its data, and the jobs and stages that follow from them; the keys of all stages are known at once."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from spnas_core.arch import Arch, parse
+from spnas_core.cost import Cost
+from spnas_core.data import coco, crops
+from spnas_core.data.demo import make_demo
+from spnas_core.data.files import cache_folder, join_path, list_folder, open_url
+from spnas_core.errors import UserError
+from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
+from spnas_core.search.ledger import Trial
+from spnas_core.search.propose import Proposal, candidate_cost
+from spnas_core.settings.base import Settings
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import STAGE_NAMES, Run, StageName
+from spnas_core.settings.training import Recipe
+from spnas_core.store.artifacts import Store
+from spnas_core.store.storage import sha256_file
+from spnas_core.weights.checkpoint import open_checkpoint
+
+SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
+ScoredSplit = Literal["val", "test"]
+FinalNet = Literal["final", "start"]  # the two nets that are trained to the end
+_T = TypeVar("_T")
+
+
+class Counts(Settings):
+    """Images of the splits, and boxes that are learnt; crops of these, or the reignition's own images."""
+
+    train: int = 0
+    val: int = 0
+    test: int = 0
+    boxes: int = 0
+    crops: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run with its data opened; `test` is the data of the test split, `images` the fingerprint of the reignition's own images, if any."""
+
+    settings: Run
+    store: Store
+    data: Data
+    classes: int
+    test: Data | None = None
+    checkpoint_sha256: str | None = None
+    images: str | None = None
+    counts: Counts = field(default_factory=Counts)
+    keys: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the keys of the stages, each from its settings and the key of the stage before."""
+        object.__setattr__(self, "keys", stage_keys(self))
+
+    def train(self, arch: str, detector: Detector, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
+        """Job that trains `arch` in `detector`; without `weights` it starts from the run's checkpoint, if that has one."""
+        settings, from_checkpoint = self.settings, {}
+        if settings.checkpoint and not weights:
+            from_checkpoint = {
+                "checkpoint": settings.checkpoint,
+                "checkpoint_sha256": self.checkpoint_sha256,
+                "checkpoint_coverage": settings.checkpoint_coverage,
+            }
+        common = {"data": self.data, "seed": settings.seed, "device_target": settings.device_target}
+        return TrainJob(arch=arch, detector=detector, recipe=recipe, weights=weights, **common, **from_checkpoint)
+
+    def short_training(self, recipe: Recipe, child: Proposal, reignited: Mapping[str, Weights]) -> tuple[TrainJob, Trial]:
+        """Job that trains a child from its parent's detector and, where that was reignited, the new backbone in it; and the parent."""
+        parent = child.parent
+        weights = (trained(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
+        return self.train(str(child.arch), child.detector, recipe, weights), parent
+
+    def full_trainings(self, chosen: Trial, start: Trial) -> dict[FinalNet, TrainJob]:
+        """Jobs that train the chosen net, and the start net to compare with, to their ends, going on from their weights."""
+        nets: dict[FinalNet, Trial] = {"final": chosen, "start": start}
+        return {
+            name: self.train(net.arch, net.detector(self.settings.detector), self.settings.full_train, (trained(net),))
+            for name, net in nets.items()
+        }
+
+    def reignite(self, trial: Trial) -> ReigniteJob:
+        """Job that trains the backbone of `trial` as a classifier."""
+        settings = self.settings
+        return ReigniteJob(
+            arch=trial.arch,
+            detector=replace(trial, stem=settings.reignite.stem or trial.stem).detector(settings.detector),
+            recipe=settings.reignite,
+            images=self.images,
+            data=self.data,
+            weights=(trained(trial),),
+            seed=settings.seed,
+            device_target=settings.device_target,
+        )
+
+    def evaluate(self, job: TrainJob, artifact: str, split: ScoredSplit) -> EvaluateJob:
+        """Job that scores what the train job left, the artifact of digest `artifact`, on a split of the data."""
+        data = self.test if split == "test" and self.test else self.data
+        weights = Weights(kind="train", digest=artifact, arch=job.arch)
+        return EvaluateJob(
+            arch=job.arch, detector=job.detector, data=data, split=split, weights=(weights,), device_target=job.device_target
+        )
+
+    def after(self, rounds: int) -> "Plan":
+        """Plan of this run with so many serial rounds; what its serial stage leaves is what this one's has found by then."""
+        serial = self.settings.serial.model_copy(update={"rounds": rounds})
+        return replace(self, settings=self.settings.model_copy(update={"serial": serial}))
+
+    def benchmark(self, arch: str, detector: Detector) -> BenchmarkJob:
+        """Job that measures what inference with `arch` in `detector` costs on the run's device."""
+        device = {"device_target": self.settings.device_target, "threads": self.settings.threads}
+        return BenchmarkJob(arch=arch, detector=detector, classes=self.classes, **device)
+
+    def benchmarks(self, ledger: Sequence[Trial]) -> tuple[str, ...]:
+        """Digests of the benchmarks that the trials of `ledger` needed."""
+        nets = [(trial.arch, trial.detector(self.settings.detector)) for trial in ledger] if self.settings.measures else []
+        return tuple(dict.fromkeys(digest(self.benchmark(*net)) for net in nets))
+
+    def cost_of(self, arch: Arch, detector: Detector) -> Cost:
+        """Cost of the detector with this backbone, for the classes of the data."""
+        return candidate_cost(arch, detector, self.classes)
+
+
+def trained(trial: Trial) -> Weights:
+    """Weights that the training of `trial` left."""
+    return Weights(kind="train", digest=trial.digest, arch=trial.arch)
+
+
+class _Tries:
+    """Several tries, of which each may find mistakes of the user."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+
+    def do(self, work: Callable[[], _T]) -> _T | None:
+        """Return what `work` returns, or None where it finds a mistake."""
+        try:
+            return work()
+        except UserError as error:
+            self.mistakes += str(error).splitlines()
+            return None
+
+    def end(self) -> None:
+        """Raise UserError with all mistakes, a line each, if there is one."""
+        if self.mistakes:
+            raise UserError("\n".join(self.mistakes))
+
+
+def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
+    """Check the store, open the data (`demo` is made here) and read its fingerprint; UserError, a line for each thing that is wrong."""
+    tries = _Tries()
+    store = tries.do(partial(_open_store, store_url))
+    if data_url == "demo":
+        data_url = str(make_demo(cache_folder() / "demo"))
+    elif "://" not in data_url:
+        data_url = str(Path(data_url).expanduser().absolute())
+    found = {name: tries.do(partial(coco.open_split, data_url, name, settings.strict)) for name in ("train", "val")}
+    splits = {name: split for name, split in found.items() if split}
+    if len({split.class_names for split in splits.values()}) > 1:
+        names = [splits[name].class_names for name in ("train", "val")]
+        tries.mistakes.append(f"{data_url}: expected the same categories in train and val, got {names[0]} and {names[1]}")
+    test = tries.do(partial(coco.open_split, data_url, "test", settings.strict)) if splits and has_test(data_url) else None
+    checkpoint = tries.do(partial(open_checkpoint, settings.checkpoint)) if settings.checkpoint else None
+    full, threads, own = settings.fingerprint == "full", settings.threads, settings.reignite.data
+    images = tries.do(partial(crops.fingerprint_folder, own, full)) if own else None
+    tries.end()
+    assert store
+    data = Data(url=data_url, fingerprint=coco.fingerprint_splits(list(splits.values()), full, threads), strict=settings.strict)
+    scored = data.model_copy(update={"fingerprint": coco.fingerprint_splits([test], full, threads)}) if test else None
+    sha256 = sha256_file(checkpoint) if checkpoint else None
+    counts = _counts(splits["train"], splits["val"], test, own)
+    plan = Plan(settings, store, data, len(splits["train"].class_names), scored, sha256, images, counts)
+    if store.find("stage", plan.keys["fine_tune"]) is None:
+        for split in splits.values():
+            tries.do(partial(coco.verify_images, split, settings.threads))
+    tries.end()
+    return plan
+
+
+def _open_store(url: str) -> Store:
+    store = Store(url)
+    store.writable()
+    return store
+
+
+def _counts(train: coco.Split, val: coco.Split, test: coco.Split | None, images: str | None) -> Counts:
+    boxes = sum(len(sample.boxes) for sample in train.samples)
+    own = crops.count(images, "train") if images else boxes
+    return Counts(train=len(train.samples), val=len(val.samples), test=len(test.samples) if test else 0, boxes=boxes, crops=own)
+
+
+def stage_keys(plan: Plan) -> dict[str, str]:
+    """Digest of each stage: of all that determines what it leaves, and of nothing else."""
+    settings = plan.settings
+    whole = settings.model_dump(mode="json")
+    device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
+    reignite = {**whole["reignite"], "data": plan.images}
+    parts: dict[StageName, dict[str, Any]] = {
+        "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
+        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device,
+        "reignite": {"reignite": reignite, "parents": settings.parallel.parents},
+        "parallel": {name: whole[name] for name in ("parallel", "budget")},
+        "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},
+    }
+    keys: dict[str, str] = {}
+    before = canonical_json({"data": plan.data.identity, "device": settings.device_target, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
+    for name in STAGE_NAMES:
+        before = hashlib.sha256(canonical_json({"stage": name, "settings": parts[name], "before": before}).encode()).hexdigest()
+        keys[name] = before
+    return keys
+
+
+def short(arch: str, length: int = 28) -> str:
+    """Architecture text without a parallel part of zeros, cut to `length` for names."""
+    value = parse(arch)
+    text = arch if any(value.parallel) else f"{value.block_type.text}_{value.serial_text}"
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def has_test(data_url: str) -> bool:
+    """Whether a data set has a test split."""
+    system, root = open_url(data_url)
+    return "instances_test.json" in list_folder(system, join_path(root, "annotations"))

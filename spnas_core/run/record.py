@@ -1,0 +1,113 @@
+"""What a stage of a run leaves: the ledger so far, reignited weights, final results; an artifact of kind `stage`, like any other."""
+
+import json
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from spnas_core.cost import Stem
+from spnas_core.errors import JobError, UserError
+from spnas_core.job import TrainJob, Weights, digest
+from spnas_core.run.plan import Plan
+from spnas_core.search.ledger import SearchStage as TrialStage
+from spnas_core.search.ledger import Trial, pareto_front
+from spnas_core.settings.base import Settings
+from spnas_core.settings.run import StageName
+from spnas_core.settings.search import OBJECTIVES
+from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
+
+STAGE_FILE = "stage.json"
+KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
+
+
+class Result(Settings):
+    """One net that was trained to the end, with its scores per split."""
+
+    arch: str
+    digest: str
+    scores: dict[str, dict[str, Any]]
+
+
+class StageRecord(Settings):
+    """Record of one finished stage; `ledger` holds the trials of this stage and of all before it."""
+
+    name: StageName
+    key: str
+    ledger: tuple[Trial, ...]
+    reignited: dict[str, Weights] = Field(default={}, description="reignited backbone by the digest of the trial that it came from")
+    top1: dict[str, float] = Field(default={}, description="accuracy of the reignited backbones, a fraction, by the same digests")
+    benchmarks: tuple[str, ...] = Field(default=(), description="digests of the benchmarks of these trials, where the settings ask for any")
+    results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
+    notes: tuple[str, ...] = ()
+
+    def parents(self, stem: Stem | None) -> tuple[Trial, ...]:
+        """Return the ledger as its children take after it: a net that was reignited has the `stem` of the reignition, if that has one."""
+        return tuple(replace(one, stem=stem) if stem and one.digest in self.reignited else one for one in self.ledger)
+
+
+def ended_trial(
+    stage: TrialStage,
+    number: int,
+    index: int,
+    parent: str | None,
+    job: TrainJob,
+    ended: Manifest | JobError,
+    measured: Mapping[str, float] = MappingProxyType({}),
+) -> Trial:
+    """Enter one ended training into the ledger, with what was measured of its net."""
+    place = (job.arch, stage, number, index, parent, digest(job))
+    built: dict[str, Any] = {"taps": job.detector.taps, "stem": job.detector.stem, "rung": job.stop_after_epochs}
+    if isinstance(ended, JobError):
+        return Trial(*place, failure=ended.reason, **built)
+    return Trial(*place, scores_of(ended) | dict(measured), **built)
+
+
+def scores_of(manifest: Manifest) -> dict[str, Any]:
+    """Metrics without times, so that a repeated search leaves equal records."""
+    return {name: value for name, value in manifest.metrics.items() if name not in ("seconds", "timing")}
+
+
+def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:
+    """Leave a stage's record, and the Pareto front of its ledger, in the store."""
+    front = pareto_front(stage.ledger, OBJECTIVES if stage.name == "fine_tune" else plan.settings.objectives)
+    metrics = {
+        "trials": len(stage.ledger),
+        "failed": sum(1 for one in stage.ledger if one.failure),
+        "AP": max((one.ap for one in front), default=None),
+    }
+    with tempfile.TemporaryDirectory(prefix="spnas-stage-") as scratch:
+        folder = Path(scratch)
+        (folder / STAGE_FILE).write_text(stage.model_dump_json(indent=1))
+        (folder / "pareto.json").write_text(json.dumps([one.digest for one in front]))
+        document = {"kind": "stage", "name": stage.name, "settings": plan.settings.model_dump(mode="json")}
+        with plan.store.claim("stage", stage.key) as claim:  # two runs come to the same stage together when they share its last job
+            found = claim.acquire(lambda: plan.store.find("stage", stage.key), threading.Event(), lambda: None)
+            return found or plan.store.publish_record("stage", stage.key, document, folder, metrics, seconds)
+
+
+def read_stage(store: Store, key: str) -> StageRecord:
+    """Read the record of a finished stage; MissingArtifactError, UserError where it is none."""
+    try:
+        return StageRecord.model_validate_json(store.fetch("stage", key, STAGE_FILE).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{store.url}: stage/{key}: expected the record of a stage, got: {first['loc']}: {first['msg']}") from error
+
+
+def newest_round(plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
+    """Last finished round of the serial search, be it this run's or a shorter one's by the same settings, and its record; else 0, `start`.
+
+    So a search that goes on, or gets more rounds, keeps the trials of its finished rounds, failed ones among them.
+    """
+    for number in range(plan.settings.serial.rounds, 0, -1):
+        key = plan.after(number).keys["serial"]
+        if plan.store.find("stage", key):
+            return number, read_stage(plan.store, key)
+    return 0, start

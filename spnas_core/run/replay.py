@@ -1,0 +1,178 @@
+"""The replay of a run: every job that it asks for, in that order, with how each ended, as far as that is known.
+
+A run is a function of its settings and of the results of its jobs. So what it has done, does and will do follows from the store alone: the
+stages (stages.py) are played with a crew that does nothing, but answers from the store, and makes a result up where it has none. Jobs asked
+for before the first made-up result are sure; the others show one way that the run may take.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spnas_core.arch import parse
+from spnas_core.errors import JobError
+from spnas_core.job import Job, ReigniteJob, TrainJob, digest
+from spnas_core.jobs import timing
+from spnas_core.metrics import STATS
+from spnas_core.run.crew import Ended, Label, Work
+from spnas_core.run.plan import Plan
+from spnas_core.run.record import StageRecord, newest_round, read_stage
+from spnas_core.run.stages import STAGES
+from spnas_core.search.ledger import Trial
+from spnas_core.settings.run import STAGE_NAMES, StageName
+from spnas_core.settings.search import MEASURED
+from spnas_core.store.manifest import Manifest
+
+Known = Callable[[Job], Ended | None]
+SPREAD = 0.05  # standard deviation of made-up scores between nets of one size
+PER_DOUBLING = 0.03  # by which they rise when MACs double
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One job of a run, how it ended, if that is known, and whether it is `sure` to be asked for; `epochs` are those that it adds."""
+
+    label: Label
+    job: Job
+    ended: Ended | None
+    sure: bool
+    epochs: int = 0
+
+    @property
+    def stage(self) -> StageName:
+        """The stage that asks for it."""
+        return self.label.stage
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """Groups of steps, and the ledger at the end; the steps of one group run at once, as devices are free, and end before the next group.
+
+    Where a job failed without which the run cannot go on, its group is the last.
+    """
+
+    groups: tuple[tuple[Step, ...], ...]
+    ledger: tuple[Trial, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in their order."""
+        return tuple(step for group in self.groups for step in group)
+
+
+def known_results(plan: Plan, held: dict[str, Ended] | None = None) -> Known:
+    """Look results up in the store of a plan: a failure where the record of a finished round has it, else the artifact, once for each.
+
+    What is found is kept in `held` too, where it is not looked for again.
+    """
+    failures = _failures(plan)
+    seen: dict[str, Ended | None] = dict(held or {})
+
+    def known(job: Job) -> Ended | None:
+        key = digest(job)
+        if key not in seen:
+            found = failures.get(key) or plan.store.manifest(f"{job.kind}/{key}")
+            seen[key] = ended = None if isinstance(found, str) else found
+            if held is not None and ended:
+                held[key] = ended
+        return seen[key]
+
+    return known
+
+
+def _failures(plan: Plan) -> dict[str, JobError]:
+    """Failures in the newest record of a run, by the digest of the job that failed.
+
+    A trial that failed without a measurement of its net, where the settings ask for one, was never trained: the measurement failed.
+    """
+    _, newest = newest_round(plan, StageRecord(name="fine_tune", key="", ledger=()))
+    if isinstance(plan.store.manifest(f"stage/{plan.keys['parallel']}"), Manifest):
+        newest = read_stage(plan.store, plan.keys["parallel"])
+    found: dict[str, JobError] = {}
+    for trial in newest.ledger:
+        if trial.failure:
+            error = JobError(trial.failure, "")  # type: ignore[arg-type]
+            (benchmark,) = plan.benchmarks([trial]) or ("",)
+            measured = not benchmark or isinstance(plan.store.manifest(f"benchmark/{benchmark}"), Manifest)
+            found[trial.digest if measured else benchmark] = error
+    return found
+
+
+def replay(plan: Plan, known: Known, play: int = 0) -> Replay:
+    """Play the five stages; `play` draws what is made up: the larger a net, the better it scores, but for some noise."""
+    crew = _ReplayCrew(plan, known, play)
+    try:
+        for name in STAGE_NAMES:
+            crew.record = STAGES[name](plan, crew, crew.record)
+    except JobError:
+        pass  # the run ends there
+    return Replay(tuple(crew.groups), crew.record.ledger if crew.record else ())
+
+
+def where_time_went(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
+    """Seconds of the ended jobs, by stage and phase."""
+    found: dict[str, dict[str, float]] = {}
+    for name in STAGE_NAMES:
+        ended = [step.ended for step in steps if step.stage == name and isinstance(step.ended, Manifest)]
+        if ended:
+            found[name] = timing.total_seconds(timing.parts(one.kind, one.seconds, one.metrics) for one in ended)
+    return found
+
+
+class _ReplayCrew:
+    """A crew that does nothing: it notes the jobs, and answers with what is known or made up."""
+
+    def __init__(self, plan: Plan, known: Known, play: int) -> None:
+        self.plan, self.known, self.play = plan, known, play
+        self.groups: list[tuple[Step, ...]] = []
+        self.record: StageRecord | None = None
+        self._sure = True
+        self._epochs: dict[str, int] = {}  # of the trainings asked for so far, by digest
+
+    def do(self, work: Sequence[Work]) -> list[Ended]:
+        """Note a group of jobs; returns their results, made up where they are not known."""
+        found = [self.known(job) for _, job in work]
+        steps = [Step(label, job, ended, self._sure, self._added(job)) for (label, job), ended in zip(work, found, strict=True)]
+        self.groups.append(tuple(steps))
+        self._sure = self._sure and None not in found
+        return [ended or self._made_up(job) for (_, job), ended in zip(work, found, strict=True)]
+
+    def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
+        """Play all rounds: the replay lists their jobs."""
+        return 0, start
+
+    def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:
+        """Keep the ledger of the round."""
+        self.record = record
+
+    def tell(self, line: Callable[[], str]) -> None:
+        """Have no log."""
+
+    def _added(self, job: Job) -> int:
+        """Epochs that a job adds to those of the rung from which it goes on."""
+        if isinstance(job, ReigniteJob):
+            return job.recipe.epochs
+        if not isinstance(job, TrainJob):
+            return 0
+        whole = self._epochs[digest(job)] = job.stop_after_epochs or job.recipe.epochs
+        return whole - self._epochs.get(job.resume_from or "", 0)
+
+    def _made_up(self, job: Job) -> Manifest:
+        """Make up the result of a job that has not ended."""
+        key, plan = digest(job), self.plan
+        metrics: dict[str, Any] = {"top1": 0.5, **dict.fromkeys(MEASURED, 1.0)}
+        if isinstance(job, TrainJob):
+            cost, start = (plan.cost_of(parse(arch), job.detector) for arch in (job.arch, plan.settings.arch))
+            noise = np.random.default_rng((self.play, int(key[:8], 16))).normal(0, SPREAD)
+            score = float(np.clip(0.5 + PER_DOUBLING * np.log2(cost.macs / start.macs) + noise, 0.01, 0.99))
+            metrics |= {**dict.fromkeys(STATS, score), "params": cost.params, "macs": cost.macs}
+        if plan.settings.measures:
+            metrics |= {name: _inside(getattr(plan.settings.budget, name)) for name in MEASURED}
+        return Manifest(kind=job.kind, digest=key, job={}, files={}, metrics=metrics, versions={}, seconds=0.0)
+
+
+def _inside(limit: tuple[float | None, float | None]) -> float:
+    """Give a value that a limit lets pass."""
+    return next((value for value in limit if value is not None), 1.0)

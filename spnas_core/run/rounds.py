@@ -1,0 +1,32 @@
+"""What each round of a search gained, as a table: trials, failures, hyper-volume, reignitions; it follows from the ledger."""
+
+from typing import Any
+
+from spnas_core.search.ledger import Ledger, reignitions, volumes
+from spnas_core.settings.run import Run
+
+_COLUMNS = ("stage", "round", "trials", "failed", "stopped", "hypervolume", "reignited")
+
+
+def rounds(ledger: Ledger, settings: Run) -> list[dict[str, Any]]:
+    """One entry per round: its trials, those that failed or stopped at a rung, the hyper-volume after it, and the net reignited then."""
+    serial, found = settings.serial, []
+    reignited = reignitions(ledger, serial.n_stuck, serial.max_reignite, settings.objectives)
+    for (stage, number), volume in volumes(ledger, settings.objectives).items():
+        trials = [trial for trial in ledger if (trial.stage, trial.round) == (stage, number)]
+        failed, stopped = sum(bool(t.failure) for t in trials), sum(bool(t.rung and not t.failure) for t in trials)
+        then = reignited.get(number) if stage == "serial" and number < serial.rounds else None  # none after the last round
+        values = (stage, number, len(trials), failed, stopped, volume, then.arch if then else None)
+        found.append(dict(zip(_COLUMNS, values, strict=True)))
+    return found
+
+
+def rounds_md(ledger: Ledger, settings: Run) -> str:
+    """Return the rounds as a Markdown table."""
+    title = (
+        f"Hyper-volume of {', '.join(settings.objectives)} after each round, as a share of the box from the highest costs of all trials "
+        "to AP 1 (in the log: of the trials until then):"
+    )
+    cells = [one | {"hypervolume": f"{one['hypervolume']:.4f}", "reignited": one["reignited"] or ""} for one in rounds(ledger, settings)]
+    lines = [_COLUMNS, ("---", *["---:"] * 5, "---"), *(one.values() for one in cells)]
+    return f"{title}\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -1,0 +1,138 @@
+"""The five stages of SP-NAS (Jiang et al., CVPR 2020): fine_tune, serial, reignite, parallel, full_train.
+
+Each takes the record of the stage before and returns its own. Which jobs come next follows from the plan, the records and how earlier jobs
+ended, and from nothing else; a crew does the jobs.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from spnas_core.errors import JobError
+from spnas_core.job import TrainJob, Weights
+from spnas_core.run.candidates import Evaluator, Round, measure, train_each
+from spnas_core.run.crew import Crew, Label, Work, do, manifests
+from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
+from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
+from spnas_core.search.ledger import Trial, best, reignitions, volumes
+from spnas_core.search.propose import chosen_net, propose_parallel, propose_serial
+from spnas_core.settings.run import StageName
+from spnas_core.store.manifest import Manifest
+
+
+def fine_tune(plan: Plan, crew: Crew, _before: StageRecord | None = None) -> StageRecord:
+    """Train the start net on the data: trial 0 of the ledger, whose weights all others inherit."""
+    job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
+    (ended,) = do(crew, [(Label("fine_tune", "fine_tune", job.arch), job)])
+    return StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(ended_trial("fine_tune", 0, 0, None, job, ended),))
+
+
+def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evaluator = train_each) -> StageRecord:
+    """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and continue from it."""
+    run, settings = plan.settings, plan.settings.serial
+    finished, record = crew.newest_round(plan, _measured(plan, crew, start))
+    for number in range(finished + 1, settings.rounds + 1):
+        begun = time.monotonic()
+        reignited = reignitions(record.ledger, settings.n_stuck, settings.max_reignite, run.objectives)
+        if number - 1 in reignited:
+            crew.tell(lambda: f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
+            record = _reignited(plan, crew, Label("serial", "reignite", "", number), record, [reignited[number - 1]])
+        children = propose_serial(record.parents(run.reignite.stem), run, number, plan.cost_of)
+        record = _with_round(plan, crew, record, score_round(plan, crew, Round("serial", number), children, record.reignited))
+        until = plan.after(number)
+        record = record.model_copy(update={"name": "serial", "key": until.keys["serial"]})
+        crew.leave(until, record, time.monotonic() - begun)
+    return record
+
+
+def reignite(plan: Plan, crew: Crew, serial: StageRecord) -> StageRecord:
+    """Train the backbones of the best serial nets as classifiers, before they get parallel copies."""
+    trials = best(serial.ledger, plan.settings.parallel.parents, plan.settings.objectives)
+    record = _reignited(plan, crew, Label("reignite", "reignite", ""), serial, trials)
+    return record.model_copy(update={"name": "reignite", "key": plan.keys["reignite"]})
+
+
+def parallel_search(plan: Plan, crew: Crew, reignited: StageRecord, score_round: Evaluator = train_each) -> StageRecord:
+    """Give the best serial nets parallel copies of their stages, and train each briefly."""
+    run = plan.settings
+    parents = best(reignited.parents(run.reignite.stem), run.parallel.parents, run.objectives)
+    children = propose_parallel(parents, run, plan.cost_of, ledger=reignited.ledger)
+    record = _with_round(plan, crew, reignited, score_round(plan, crew, Round("parallel", 1), children, reignited.reignited))
+    return record.model_copy(update={"name": "parallel", "key": plan.keys["parallel"]})
+
+
+def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
+    """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
+    chosen, notes = chosen_net(parallel.ledger, plan.settings)
+    jobs = plan.full_trainings(chosen, parallel.ledger[0])
+    labels = {name: Label("full_train", "full_train", job.arch, net=name, ends_run=name == "final") for name, job in jobs.items()}
+    ended = dict(zip(jobs, do(crew, [(labels[name], job) for name, job in jobs.items()]), strict=True))
+    if isinstance(failure := ended["start"], JobError):
+        notes.append(f"The start net has no full training to compare with: {failure.reason}.")
+    if chosen.taps:
+        notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, chosen.taps))}.")
+    results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
+    update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": tuple(notes)}
+    return parallel.model_copy(update=update)
+
+
+STAGES: dict[StageName, Callable[[Plan, Crew, Any], StageRecord]] = {  # the last argument is the record of the stage before
+    "fine_tune": fine_tune,
+    "serial": serial_search,
+    "reignite": reignite,
+    "parallel": parallel_search,
+    "full_train": full_train,
+}
+
+
+def _measured(plan: Plan, crew: Crew, start: StageRecord) -> StageRecord:
+    """Enter latency and memory of the start net, where the settings ask for them; its training does not depend on these settings."""
+    (trial,) = start.ledger
+    (costs,) = measure(plan, crew, [(Label("serial", "benchmark", trial.arch), trial.detector(plan.settings.detector))])
+    assert not isinstance(costs, JobError)  # without it the run ends
+    ledger = (replace(trial, metrics={**(trial.metrics or {}), **costs}),)
+    return start.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})
+
+
+def _with_round(plan: Plan, crew: Crew, record: StageRecord, trials: Sequence[Trial]) -> StageRecord:
+    """Add the trials of one round to the ledger, and tell what they gained."""
+    ledger = (*record.ledger, *trials)
+
+    def gain() -> str:
+        place = trials[0].stage, trials[0].round
+        found = volumes(ledger, plan.settings.objectives)
+        before = max((volume for one, volume in found.items() if one != place), default=0.0)
+        return f"{place[0]} r{place[1]}: hyper-volume {found[place]:.4f}, {found[place] - before:+.4f}"
+
+    if trials:
+        crew.tell(gain)
+    return record.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})
+
+
+def _reignited(plan: Plan, crew: Crew, label: Label, record: StageRecord, trials: Sequence[Trial]) -> StageRecord:
+    """Train the backbones of `trials` as classifiers; the record with their weights and their accuracy, by the digest of the trial."""
+    work = [(replace(label, arch=trial.arch), plan.reignite(trial)) for trial in trials]
+    weights, top1 = dict(record.reignited), dict(record.top1)
+    for (own, _), trial, manifest in zip(work, trials, manifests(do(crew, work)), strict=True):
+        weights[trial.digest] = Weights(kind="reignite", digest=manifest.digest, arch=trial.arch)
+        top1[trial.digest] = share = manifest.metrics["top1"]
+        crew.tell(partial("{}: top-1 {:.1%}".format, own, share))
+    return record.model_copy(update={"reignited": weights, "top1": top1})
+
+
+def _results(
+    plan: Plan, crew: Crew, jobs: Mapping[FinalNet, TrainJob], labels: Mapping[FinalNet, Label], trained: Mapping[FinalNet, Manifest]
+) -> dict[str, Result]:
+    """Scores of the fully trained nets: of the final one on val, by pycocotools, and of both on test where the data has it."""
+    wanted: list[tuple[FinalNet, ScoredSplit]] = [("final", "val")]
+    wanted += [(name, "test") for name in trained if plan.test]
+    work: list[Work] = [
+        (replace(labels[name], role="evaluate", split=split, ends_run=True), plan.evaluate(jobs[name], trained[name].digest, split))
+        for name, split in wanted
+    ]
+    scores: dict[FinalNet, dict[str, Any]] = {name: {"val": scores_of(manifest)} for name, manifest in trained.items()}
+    for (name, split), scored in zip(wanted, manifests(do(crew, work)), strict=True):
+        scores[name][split] = scores_of(trained[name]) | scores_of(scored)
+    return {name: Result(arch=jobs[name].arch, digest=trained[name].digest, scores=found) for name, found in scores.items()}

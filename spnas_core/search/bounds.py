@@ -1,0 +1,112 @@
+"""The smallest and the largest net, by MACs, that a search can come to: what no candidate is below or above.
+
+The operators (mutation.py) insert `1`, append stages, move `-`, and where the settings say so change the type or move `2`. A block costs
+the more MACs, the finer its resolution, so of all places of the `-` the first possible ones make the smallest net and the last possible
+ones the largest; and blocks that may still come make the greatest difference where all of them stand at one place of the sequence.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from spnas_core.arch import Arch, BlockType, parse
+from spnas_core.cost import Cost
+from spnas_core.errors import UserError
+from spnas_core.search.propose import CostOf, within
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import Run
+from spnas_core.settings.search import Budget
+
+
+class Extreme(NamedTuple):
+    """A net, the settings of its detector, and its cost."""
+
+    arch: Arch
+    detector: Detector
+    cost: Cost
+
+
+class _Family(NamedTuple):
+    """Serial nets of the same first blocks, to which up to `room` may still come, and of as many stages, which end early or late."""
+
+    kind: BlockType
+    digits: str
+    room: int
+    stages: int
+    late: bool
+
+    def member(self, place: int, count: int, copies: int) -> Arch:
+        """Net with `count` blocks more after the first `place`, and so many copies of each stage."""
+        digits = self.digits[:place] + "1" * count + self.digits[place:]
+        first = len(digits) - self.stages + 1 if self.late else 1
+        ends = [0, *range(first, first + self.stages - 1), len(digits)]
+        return Arch(self.kind, tuple(digits[a:b] for a, b in pairwise(ends)), (copies,) * self.stages)
+
+    @property
+    def places(self) -> list[int]:
+        """Where more blocks make a difference: after the first block, after each `2`, at the end."""
+        return sorted({1, len(self.digits), *(place for place, digit in enumerate(self.digits, start=1) if digit == "2")})
+
+
+def extremes(settings: Run, cost_of: CostOf) -> tuple[Extreme, Extreme]:
+    """Smallest and largest net of the search; where the budget has limits, nets that come near to them.
+
+    UserError where the budget leaves no net, so that a search would find no candidate.
+    """
+    found = [
+        one
+        for family in _families(settings)
+        for detector in _detectors(settings, family.stages)
+        for place in family.places
+        for copies in (0, settings.parallel.max_parallel)
+        for one in _members(family, place, copies, detector, settings.budget, cost_of)
+    ]
+    inside = [one for one in found if within(one.cost, settings.budget)]
+    if not inside:
+        small, large = (pick(found, key=_size).cost for pick in (min, max))
+        have = f"{small.params / 1e6:.3g} to {large.params / 1e6:.3g} M parameters, {small.macs / 1e9:.3g} to {large.macs / 1e9:.3g} GMACs"
+        limits = {name: list(getattr(settings.budget, name)) for name in ("params_m", "gmacs")}
+        raise UserError(f"budget: expected limits that some net of the space meets, got {limits}; its nets have {have}")
+    return min(inside, key=_size), max(inside, key=_size)
+
+
+def _size(one: Extreme) -> tuple[int, int]:
+    return one.cost.macs, one.cost.params
+
+
+def _families(settings: Run) -> Iterator[_Family]:
+    start, mutation, space = parse(settings.arch).serial(), settings.serial.mutation, settings.space
+    operations = settings.serial.rounds * mutation.num_mutate
+    most_blocks = min(space.max_blocks, len(start.digits) + 2 * operations)
+    most_stages = min(space.max_stages, len(start.stages) + (operations if mutation.add_stage else 0))
+    doubles = start.digits.count("2")
+    ones = len(start.digits) - doubles
+    orders = {start.digits} | ({"2" * doubles + "1" * ones, "1" * ones + "2" * doubles} if mutation.move_double else set())
+    for kind in space.block_types or (start.block_type.text,):
+        for order in sorted(orders):
+            for stages in range(len(start.stages), most_stages + 1):
+                digits = order + "1" * (stages - len(start.stages))
+                if (room := most_blocks - len(digits)) >= 0:
+                    yield from (_Family(BlockType(kind), digits, room, stages, late) for late in (False, True))
+
+
+def _detectors(settings: Run, stages: int) -> list[Detector]:
+    """Detectors that a candidate of so many stages can have."""
+    stems = dict.fromkeys((settings.detector.stem, settings.reignite.stem or settings.detector.stem))
+    taps = dict.fromkeys((settings.detector.taps, *(one for one in settings.parallel.taps if len(one) <= stages)))
+    return [settings.detector.model_copy(update={"stem": stem, "taps": one}) for stem in stems for one in taps]
+
+
+def _members(family: _Family, place: int, copies: int, detector: Detector, budget: Budget, cost_of: CostOf) -> Iterator[Extreme]:
+    """Nets with no block more, with all that may come, and with the fewest and the most that the budget allows."""
+
+    def cost(count: int) -> Cost:
+        return cost_of(family.member(place, count, copies), detector)
+
+    counts, room = {0, family.room}, range(family.room + 1)
+    if budget.params_m != (None, None) or budget.gmacs != (None, None):
+        least = Budget(params_m=(budget.params_m[0], None), gmacs=(budget.gmacs[0], None))
+        counts.add(bisect_left(room, True, key=lambda count: within(cost(count), least)))
+        counts.add(bisect_left(room, True, key=lambda count: not within(cost(count), budget, lower=False)) - 1)
+    yield from (Extreme(family.member(place, count, copies), detector, cost(count)) for count in sorted(counts.intersection(room)))

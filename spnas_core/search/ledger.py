@@ -1,0 +1,168 @@
+"""The ledger: every finished trial of a run, and what follows from it alone (ranks, the best, the winner, when to reignite).
+
+A trial is ranked on the objectives of the run: the first is AP or AP50, and decides wherever there can be but one winner. Ranked are
+the trials that were trained to the end of their training; one that failed, or that stopped at a rung, never is, but its architecture
+is not proposed again.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from spnas_core.cost import Stem
+from spnas_core.errors import UserError
+from spnas_core.search.pareto import Point, dominates, hypervolume, pareto_rank
+from spnas_core.settings.base import Taps
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.search import OBJECTIVES, SCORES, Objectives
+
+SearchStage = Literal["fine_tune", "serial", "parallel"]
+SEARCH_STAGES: tuple[SearchStage, ...] = ("fine_tune", "serial", "parallel")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate that was tried: its architecture (text), where it stood in the search, and its metrics or why it failed.
+
+    `parent` and `digest` name train artifacts; `metrics` are those of its manifest (AP as a fraction, "macs", "params"). `taps`: of its
+    pyramid. `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training that went to its end.
+    `stem`: of its backbone; None: that of the run.
+    """
+
+    arch: str
+    stage: SearchStage
+    round: int
+    index: int
+    parent: str | None
+    digest: str
+    metrics: dict[str, Any] | None = field(default=None, hash=False)
+    failure: str | None = None
+    taps: Taps | None = None
+    rung: int | None = None
+    stem: Stem | None = None
+
+    def value(self, name: str) -> float:
+        """Metric `name`; nan for a failed trial."""
+        return float(self.metrics[name]) if self.metrics and self.failure is None else math.nan
+
+    @property
+    def ap(self) -> float:
+        """AP of the validation split, a fraction; nan where there is none."""
+        return self.value("AP")
+
+    def point(self, objectives: Objectives) -> Point:
+        """Return the objectives as a point of `pareto`: the first and costs as they are, any other score with a minus."""
+        first, *others = objectives
+        return (self.value(first), *(-self.value(name) if name in SCORES else self.value(name) for name in others))
+
+    def detector(self, settings: Detector) -> Detector:
+        """Give the settings of its detector, those of the run being `settings`."""
+        return settings.model_copy(update={"taps": self.taps, "stem": self.stem or settings.stem})
+
+
+Ledger = Sequence[Trial]
+
+
+def ranked(ledger: Iterable[Trial], objectives: Objectives = OBJECTIVES) -> list[Trial]:
+    """Return the trials trained to their end that have all objectives (an AP of -1 is none), in the order of the search."""
+    found = [trial for trial in ledger if trial.rung is None and all(trial.value(name) >= 0 for name in objectives)]
+    return sorted(found, key=lambda t: (_place(t.stage, t.round), t.index, t.digest))
+
+
+def _ranks(trials: Sequence[Trial], objectives: Objectives) -> list[int]:
+    return pareto_rank([trial.point(objectives) for trial in trials])
+
+
+def pareto_front(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> list[Trial]:
+    """Return the trials that no other beats in the objectives, cheapest first."""
+    trials = ranked(ledger, objectives)
+    front = [trial for trial, rank in zip(trials, _ranks(trials, objectives), strict=True) if not rank]
+    return sorted(front, key=lambda t: (t.value("macs"), t.digest))
+
+
+def ranked_best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> list[tuple[int, Trial]]:
+    """Return the `n` best trials with their Pareto ranks; of equal rank by the first objective, then by digest."""
+    trials = ranked(ledger, objectives)
+    pairs = zip(_ranks(trials, objectives), trials, strict=True)
+    return sorted(pairs, key=lambda pair: (pair[0], -pair[1].value(objectives[0]), pair[1].digest))[:n]
+
+
+def best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> list[Trial]:
+    """Return the `n` best trials by Pareto rank, then by the first objective, then by digest."""
+    return [trial for _, trial in ranked_best(ledger, n, objectives)]
+
+
+def survivors(trials: Ledger, keep: float, objectives: Objectives = OBJECTIVES) -> list[Trial]:
+    """Return those of one round's trials at one rung that go on: the best by `best`, as many as the share `keep` of all, rounded up.
+
+    They are compared with each other only, since they alone have been trained for so many epochs; one that failed does not go on.
+    """
+    standing = {trial.digest: trial for trial in trials}
+    found = best([replace(trial, rung=None) for trial in trials], math.ceil(keep * len(trials)), objectives)
+    return [standing[trial.digest] for trial in found]
+
+
+def winner(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> Trial:
+    """Return the trial best in the first objective; of equal ones that with fewest MACs, then by digest. UserError where none is ranked."""
+    trials = ranked(ledger, objectives)
+    if not trials:
+        raise UserError(f"expected at least one trial with an {objectives[0]}, got none: every candidate failed")
+    return min(trials, key=lambda t: (-t.value(objectives[0]), t.value("macs"), t.digest))
+
+
+def volumes(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> dict[tuple[SearchStage, int], float]:
+    """Hyper-volume of all trials so far after each round of `ledger`, in the order of the search, as a share of one box.
+
+    The box reaches from a score of 0 to 1 and, for each cost, from 0 to 1.1 times the highest of these trials; so the numbers of one ledger
+    can be compared with each other, and those of two ledgers cannot.
+    """
+    trials = ranked(ledger, objectives)
+    highest = {name: max((trial.value(name) for trial in trials), default=0.0) for name in objectives}
+    scales = [1.0 if name in SCORES else 1.1 * highest[name] or 1.0 for name in objectives]
+    scaled = [tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True)) for trial in trials]
+    reference = tuple(0.0 if name in SCORES else 1.0 for name in objectives)
+    places = [_place(trial.stage, trial.round) for trial in trials]
+    found: dict[tuple[SearchStage, int], float] = {}
+    for stage, number in sorted({(trial.stage, trial.round) for trial in ledger}, key=lambda one: _place(*one)):
+        so_far = [point for point, place in zip(scaled, places, strict=True) if place <= _place(stage, number)]
+        found[stage, number] = hypervolume(so_far, reference)
+    return found
+
+
+def _place(stage: SearchStage, number: int) -> tuple[int, int]:
+    return SEARCH_STAGES.index(stage), number
+
+
+def stuck(ledger: Ledger, n_stuck: int, since: int = 0, objectives: Objectives = OBJECTIVES) -> bool:
+    """Whether the last `n_stuck` serial rounds, all after round `since`, gained no hyper-volume.
+
+    That is, whether an earlier trial equals or dominates each of theirs, or theirs has a score of 0; no volume has to be computed.
+    """
+    trials = [trial for trial in ledger if trial.stage != "parallel"]
+    last = max((trial.round for trial in trials), default=0)
+    if last - since < n_stuck or not (finished := ranked(trials, objectives)):
+        return False
+    earlier = [trial.point(objectives) for trial in finished if trial.round <= last - n_stuck]
+
+    def gains(trial: Trial) -> bool:
+        point = trial.point(objectives)
+        scored = all(trial.value(name) > 0 for name in objectives if name in SCORES)
+        return scored and not any(other == point or dominates(other, point) for other in earlier)
+
+    return not any(gains(trial) for trial in finished if trial.round > last - n_stuck)
+
+
+def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, objectives: Objectives = OBJECTIVES) -> dict[int, Trial]:
+    """Return the serial rounds after which the search reignites, at most `max_reignite`, and the net: the best that was not yet.
+
+    The finished rounds alone say it.
+    """
+    last = max((trial.round for trial in ledger if trial.stage == "serial"), default=0)
+    found: dict[int, Trial] = {}
+    for number in range(1, last + 1):
+        finished = [trial for trial in ledger if trial.stage != "parallel" and trial.round <= number]
+        left = ranked([trial for trial in finished if trial not in found.values()], objectives)
+        if left and len(found) < max_reignite and stuck(finished, n_stuck, max(found, default=0), objectives):
+            found[number] = winner(left, objectives)
+    return found

@@ -1,0 +1,1 @@
+"""Settings of a run and of its parts: pydantic models, frozen, unknown keys refused."""

@@ -1,0 +1,138 @@
+"""Settings of a run as a whole: resolved once at the door and passed by hand."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from spnas_core import arch as architecture
+from spnas_core.settings.base import ArchText, Settings, Url
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.search import MEASURED, OBJECTIVES, SCORES, Budget, Objectives, Parallel, Serial, Space
+from spnas_core.settings.training import Recipe, Reignite
+
+DeviceTarget = Literal["CPU", "Ascend", "GPU"]
+StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
+STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
+
+
+class Retries(Settings):
+    """How often a job is started again, by how it failed; it goes on from its last checkpoint."""
+
+    killed: int = Field(2, ge=0, le=10, description="by a signal from outside, as the system sends them when memory is short")
+    crashed: int = Field(1, ge=0, le=10, description="it died of a fault of its own, such as SIGSEGV in a library, or lost its device")
+    timeout: int = Field(0, ge=0, le=10, description="it was longer at work than timeout_minutes")
+    out_of_memory: int = Field(0, ge=0, le=10, description="it needed more than memory_gb, or than the device has")
+    diverged: int = Field(0, ge=0, le=10, description="a loss or a weight was not finite; the same happens again")
+    store: int = Field(2, ge=0, le=10, description="the store or the network did not answer, for longer than one waits for them")
+
+
+class Run(Settings):
+    """Everything that a run is, but where its data and its store are."""
+
+    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="folder below `runs/` of the store")
+    arch: ArchText = Field("r_111-2111-211111-211_0-0-0-0", description="architecture of the start net")
+    checkpoint: Url | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
+    checkpoint_coverage: float = Field(
+        0.3, ge=0, le=1, description="least share of the start net's parameters that it must give; a ResNet-18 classifier gives 0.39"
+    )
+    seed: int = Field(0, ge=0, description="of proposals, new weights and the order of images")
+    executor: Literal["local", "work_pool"] = Field(
+        "local", description="where jobs run: on devices of this host, or of the hosts whose workers serve the work pool spnas-devices"
+    )
+    devices: tuple[int, ...] = Field((0,), min_length=1, description="devices of this host, one job at a time on each, or each group")
+    devices_per_job: PositiveInt = Field(1, description="devices that train one net together, each on its share of every batch")
+    threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
+    device_target: DeviceTarget = Field("CPU", description="what the devices are")
+    timeout_minutes: PositiveFloat | dict[Literal["train", "reignite", "evaluate", "benchmark"], PositiveFloat] = Field(
+        600.0, description="longest time of one job, or that by its kind, such as {train: 300, evaluate: 20}; 600 for a kind left out"
+    )
+    memory_gb: PositiveFloat | None = Field(None, description="most memory of the host that one job may have, GB; null = no limit")
+    retries: Retries = Field(Retries(), description="how often a job that failed is started again")
+    checkpoint_seconds: PositiveFloat = Field(60.0, description="time between two checkpoints of a training")
+    fingerprint: Literal["cheap", "full"] = Field(
+        "cheap",
+        description="what tells data sets apart: annotations and the names and sizes of images, or their contents too",
+    )
+    lease_seconds: PositiveFloat = Field(60.0, description="a job whose host has not been heard of for so long goes on elsewhere")
+    refresh: tuple[StageName, ...] = Field((), description="stages to compute anew although the store has them, one or a list")
+    strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
+    objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: AP or AP50 first, which alone decides the winner")
+    detector: Detector = Field(Detector(), description="all of the detector but its backbone")
+    space: Space = Field(Space(), description="limits of the search space")
+    budget: Budget = Field(Budget(), description="limits of a candidate's cost")
+    fine_tune: Recipe = Field(Recipe(), description="training of the start net")
+    serial: Serial = Field(Serial(), description="the serial search")
+    reignite: Reignite = Field(Reignite(), description="training of the backbone as a classifier")
+    parallel: Parallel = Field(Parallel(), description="the parallel search")
+    full_train: Recipe = Field(Recipe(), description="training of the final net, and of the start net to compare with")
+
+    def timeout(self, kind: str) -> float:
+        """Longest time of a job of that kind, seconds."""
+        minutes = self.timeout_minutes
+        return 60 * (minutes.get(kind, 600.0) if isinstance(minutes, dict) else minutes)  # type: ignore[call-overload]
+
+    @field_validator("refresh", mode="before")
+    @classmethod
+    def _one_or_several(cls, stages: Any) -> Any:
+        return (stages,) if isinstance(stages, str) else stages
+
+    @field_validator("objectives")
+    @classmethod
+    def _score_first(cls, objectives: Objectives) -> Objectives:
+        if not objectives or objectives[0] not in SCORES or len(set(objectives)) < len(objectives):
+            raise ValueError(f"expected AP or AP50 first, and none twice, got {list(objectives)}")
+        return objectives
+
+    @property
+    def device_groups(self) -> tuple[tuple[int, ...], ...]:
+        """The devices in groups of `devices_per_job`, in their order."""
+        count = self.devices_per_job
+        return tuple(self.devices[first : first + count] for first in range(0, len(self.devices), count))
+
+    @model_validator(mode="after")
+    def _all_at_once(self) -> "Run":
+        mistakes = []
+        for check in (self._check_shares, self._check_frozen_norms, self._check_start):
+            try:
+                check()
+            except ValueError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    def _check_shares(self) -> None:
+        count, devices = self.devices_per_job, self.devices
+        if self.executor == "local" and (len(devices) % count or (count > 1 and len(set(devices)) < len(devices))):
+            raise ValueError(f"expected groups of devices_per_job = {count} different devices, got devices {list(devices)}")
+        batches = {
+            "fine_tune": self.fine_tune.batch,
+            "serial.recipe": self.serial.recipe.batch,
+            "reignite": self.reignite.batch,
+            "parallel.recipe": self.parallel.recipe.batch,
+            "full_train": self.full_train.batch,
+        }
+        for name, batch in batches.items():
+            if batch % count:
+                raise ValueError(f"expected {name}.batch to be a multiple of devices_per_job = {count}, got {batch}")
+
+    @property
+    def measures(self) -> bool:
+        """Whether candidates must be measured on the device."""
+        limits = (limit for name in MEASURED for limit in getattr(self.budget, name))
+        return any(name in self.objectives for name in MEASURED) or any(limit is not None for limit in limits)
+
+    def _check_frozen_norms(self) -> None:
+        if self.checkpoint is None and (self.detector.norm == "frozen" or self.detector.frozen_stages):
+            raise ValueError("expected norm: train and frozen_stages: 0 without a checkpoint, since new weights must all be trained")
+
+    def _check_start(self) -> None:
+        space, start = self.space, architecture.parse(self.arch)
+        architecture.check_space(start, space.min_blocks, space.max_blocks, space.max_stages)
+        if space.block_types and start.block_type.text not in space.block_types:
+            raise ValueError(f"expected the start net's block type {start.block_type.text!r} in space.block_types, got {space.block_types}")
+        for kind in space.block_types or (start.block_type.text,):
+            architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), self.detector.base_width)
+        for taps in (self.detector.taps, *self.parallel.taps):
+            architecture.tapped(start, taps)  # children never have fewer stages

@@ -1,0 +1,167 @@
+"""Studies of the search itself: what they record, how they make budgets equal, and when they call a difference one.
+
+Budget: the epochs that a method trains in all until its net is chosen, of any net, whatever the net costs; an epoch of reignition counts
+as one, though it takes less. SP-NAS spends what its settings say; the other methods spend as much, seed by seed.
+Tie: the 95 % confidence interval of the mean difference over the seeds (paired, Student's t) contains 0.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from spnas_core.job import TrainJob
+from spnas_core.search.ledger import Ledger, Trial
+from spnas_core.search.propose import CostOf, Proposal, propose_serial
+from spnas_core.settings.base import Settings
+from spnas_core.settings.run import Run
+from spnas_core.settings.training import Recipe
+
+Method = Literal["start", "scratch", "random", "spnas"]
+METHODS: dict[Method, str] = {
+    "start": "start net, trained longer",
+    "scratch": "random nets from scratch",
+    "random": "random search, inherited",
+    "spnas": "SP-NAS",
+}
+Floats = npt.NDArray[np.float64]
+RESAMPLES = 2000
+
+
+class StudyEntry(Settings):
+    """One line of a study's record; `artifacts` (KIND/DIGEST) are all trainings that it comes from."""
+
+    arch: str
+    artifacts: tuple[str, ...]
+
+
+class Outcome(StudyEntry):
+    """What one method came to with one seed; `val` and `test` are scores of the chosen net after the final training, fractions.
+
+    The final training is the last of `artifacts`.
+    """
+
+    method: Method
+    seed: int
+    nets: int
+    failed: int
+    epochs: int
+    minutes: float
+    params: int
+    macs: int
+    val: dict[str, float]
+    test: dict[str, float]
+
+
+class Forecast(StudyEntry):
+    """Val AP of one net after its short training, as in the search, and after the full training that goes on from it."""
+
+    short: float
+    long: float
+
+
+class Arrival(StudyEntry):
+    """When one child came to the AP50 that it has after its short training on inherited weights, and when it did so from scratch.
+
+    Epochs and seconds (see `training_seconds`) are those of the first evaluation that reached `target`; from scratch they are those of the
+    longest training where none did (`reached` is false), and so less than it would need.
+    """
+
+    target: float
+    inherited_epochs: int
+    inherited_seconds: float
+    scratch_epochs: int
+    scratch_seconds: float
+    scratch_length: int
+    reached: bool
+
+
+def deal(total: int, least: int) -> tuple[int, ...]:
+    """Deal out `total` epochs to as many trainings as get `least` each, all as long as each other but for one epoch.
+
+    One training where `total` is less than `least`, none where it is 0.
+    """
+    count = max(1, total // least) if total > 0 else 0
+    return tuple(total // count + (number < total % count) for number in range(count))
+
+
+def lasting(recipe: Recipe, epochs: int) -> Recipe:
+    """Return the recipe with another length."""
+    return recipe.model_copy(update={"epochs": epochs})
+
+
+def epochs_of(jobs: Iterable[TrainJob]) -> int:
+    """Epochs of trainings, of those that fail too."""
+    return sum(job.recipe.epochs for job in jobs)
+
+
+def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
+    """Epochs that SP-NAS took for a ledger: up to the rung where a trial stopped, else as if it had come to its end, also if it failed."""
+    planned = {"fine_tune": settings.fine_tune, "serial": settings.serial.recipe, "parallel": settings.parallel.recipe}
+    spent = sum(trial.rung or planned[trial.stage].epochs for trial in ledger)
+    return spent + reignitions * settings.reignite.epochs
+
+
+def levelled(ledger: Ledger) -> list[Trial]:
+    """Make all trials equally good: of Pareto rank 0, so that who proposes from them draws every parent alike."""
+    return [replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0)) if trial.ap >= 0 else trial for trial in ledger]
+
+
+def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cost_of: CostOf) -> list[Proposal]:
+    """Propose `count` children, by the operators of serial round `number`, of parents that are drawn uniformly from all of `ledger`.
+
+    Those of the start net alone begin with the children of the first round of the search, since both come from the same seed.
+    """
+    serial = settings.serial.model_copy(update={"candidates": max(1, count), "max_optimal": len(ledger), "max_reignite": 0})
+    return propose_serial(levelled(ledger), settings.model_copy(update={"serial": serial}), number, cost_of)[:count]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences and its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def tie(self) -> bool:
+        """Whether the interval contains 0."""
+        return self.low <= 0 <= self.high
+
+    @property
+    def verdict(self) -> str:
+        """Say `tie`, `better` or `worse`."""
+        return "tie" if self.tie else "better" if self.mean > 0 else "worse"
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+    """Difference of two methods' scores, (S,) each, ours[i] and theirs[i] of the same seed; S is at least 2. Source: Student's paired t."""
+    values = np.subtract(ours, theirs)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    mean = float(values.mean())
+    return Difference(mean, mean - half, mean + half)
+
+
+def bootstrap_interval(statistic: Callable[[Floats], float], values: Floats, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of a statistic of the rows of `values`, drawn again with replacement; draws where it is nan do not count."""
+    rng = np.random.default_rng(seed)
+    drawn = np.array([statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)])
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def arrival(history: Iterable[dict[str, Any]], target: float) -> tuple[int, float] | None:
+    """Epochs and `training_seconds` at the first evaluation of a training that reached the AP50 `target`."""
+    return next(((one["epoch"], training_seconds(one)) for one in history if one.get("AP50", -1.0) >= target), None)
+
+
+def training_seconds(record: Mapping[str, Any]) -> float:
+    """Seconds that a training had waited for data and taken steps at a record of its history.
+
+    Compiling is left out: the graph is the same wherever the weights come from, and who trains first keeps it for the other.
+    """
+    return float(record["timing"]["data"] + record["timing"]["steps"])

@@ -1,0 +1,147 @@
+"""Weights moved into a net of the same architecture, and the audit of any move: every tensor is copied, new by design, or an error.
+
+Weights are ``dict[str, ndarray]`` with the names of the built net.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spnas_core.errors import UserError
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
+_INNER = re.compile(r"neck\.inner\.(\d+)\.")
+_HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
+_SHOWN = 12  # tensors named in an error
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an inheritance did: names of the child's copied and new tensors, and of the parent's dropped ones.
+
+    `zero` names those new gammas and betas that start at zero. Counts are of parameters, so without the statistics of norms.
+    """
+
+    copied: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+    zero: tuple[str, ...]
+    copied_params: int
+    new_params: int
+    dropped_params: int
+
+    @property
+    def share(self) -> float:
+        """Share of the child's parameters that were copied."""
+        return self.copied_params / max(self.copied_params + self.new_params, 1)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The audit as a JSON document."""
+        return {**asdict(self), "share": self.share}
+
+
+def audit_of(fresh: Arrays, weights: Arrays, copied: set[str], dropped: set[str], zero: Iterable[str] = ()) -> Audit:
+    """Audit of a transfer from `weights` into the net that `fresh` initialised."""
+
+    def count(names: Iterable[str], owner: Arrays) -> int:
+        return sum(owner[name].size for name in names if not name.endswith(STATISTICS))
+
+    new = fresh.keys() - copied
+    counts = count(copied, fresh), count(new, fresh), count(dropped, weights)
+    return Audit(tuple(sorted(copied)), tuple(sorted(new)), tuple(sorted(dropped)), tuple(sorted(zero)), *counts)
+
+
+def check_fit(title: str, missing: Arrays, unused: Arrays) -> None:
+    """UserError with a +/- list where tensors are missing or unused."""
+    lines = [f"{sign}{name} {found[name].shape}" for sign, found in (("+", missing), ("-", unused)) for name in sorted(found)]
+    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    if lines:
+        raise UserError(f"{title}: weights differ, expected (+) and found (-): {', '.join(lines[:_SHOWN])}{more}")
+
+
+def fits(a: Arrays, name: str, b: Arrays, other: str) -> bool:
+    """Whether tensor `name` of `a` has the shape and dtype of tensor `other` of `b`, which must be there."""
+    return other in b and a[name].shape == b[other].shape and a[name].dtype == b[other].dtype
+
+
+def load_same(fresh: Arrays, weights: Arrays, prefix: str = "") -> tuple[Arrays, Audit]:
+    """Replace the tensors of `fresh` whose names start with `prefix` by those of `weights`, for one and the same architecture.
+
+    Below `prefix`, names, shapes and dtypes must be equal, else UserError with a +/- list. Other tensors of `fresh` stay (and count as
+    new), others of `weights` are left out (and count as dropped).
+    """
+    wanted = {name for name in fresh if name.startswith(prefix)}
+    given = {name for name in weights if name.startswith(prefix)}
+    fitting = {name for name in wanted if fits(fresh, name, weights, name)}
+    check_fit("cannot load", {name: fresh[name] for name in wanted - fitting}, {name: weights[name] for name in given - fitting})
+    result = {name: (weights if name in fitting else fresh)[name].copy() for name in fresh}
+    return result, audit_of(fresh, weights, fitting, weights.keys() - fitting)
+
+
+def lowest_merged(names: Iterable[str]) -> int:
+    """Lowest level that the pyramid of a net with these tensors merges: its taps leave out those below."""
+    return min((int(match[1]) for match in map(_INNER.match, names) if match), default=0)
+
+
+def is_last_layer(name: str) -> bool:
+    """Whether this is a tensor of the last layers of a box head, whose sizes depend on the number of classes."""
+    match = _HEAD.fullmatch(name)
+    return bool(match and match[3] in ("score", "delta"))
+
+
+def is_cascade(names: Iterable[str]) -> bool:
+    """Whether a detector with these tensors has the three box heads of a cascade."""
+    return any(name.startswith("head.stages.") for name in names)
+
+
+def head_source(name: str, cascade: bool) -> str | None:
+    """Name, in a detector with a cascade or without, of the tensor that `name` of a box head starts from; None where it is new by design.
+
+    Every stage of a cascade starts from a single box head, and that from the first stage, but for the boxes: one for all classes or one for
+    each.
+    """
+    match = _HEAD.fullmatch(name)
+    if not match or bool(match[1]) == cascade:
+        return name
+    return None if match[3] == "delta" else f"head.stages.0.{match[2]}" if cascade else f"head.{match[2]}"
+
+
+def is_other_head(name: str, cascade: bool) -> bool:
+    """Whether a net with a cascade, or without, has no place for this tensor, since it is of a box head of the other kind."""
+    match = _HEAD.fullmatch(name)
+    return match is not None and bool(match[1]) != cascade
+
+
+def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
+    """Weights of a net from a checkpoint of the same backbone: of a detector, maybe for other classes, or of a classifier.
+
+    New by design: whole parts that the checkpoint has not (neck, proposals, box head, classifier's last layer), the box head's last layers
+    where the classes are others, and its layers of boxes where only one of the two is a cascade (see `head_source`). Dropped by design: a
+    classifier's last layer in a detector, the same layers of the box head, and levels that the pyramid does not merge. Anything else that
+    differs in name, shape or dtype is a UserError with a +/- list.
+    """
+    theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
+    new_parts = tuple(f"{part}." for part in ours - theirs - {"backbone"})
+    sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not name.startswith(new_parts)}
+    given = {name: source for name, source in sources.items() if source is not None}
+    copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
+    other_classes = any(is_last_layer(name) and source in weights and name not in copied for name, source in given.items())
+    if other_classes:
+        given, copied = ({name: source for name, source in found.items() if not is_last_layer(name)} for found in (given, copied))
+    unmerged = tuple(f"neck.inner.{level}." for level in range(lowest_merged(fresh)))
+
+    def dropped(name: str) -> bool:
+        of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
+        return of_head or name.startswith(unmerged) or ("score" not in ours and name.startswith("score."))
+
+    missing = {name: fresh[name] for name in given.keys() - copied.keys()}
+    unused = weights.keys() - set(copied.values())
+    check_fit("cannot start from the checkpoint", missing, {name: weights[name] for name in unused if not dropped(name)})
+    result = {name: (weights[copied[name]] if name in copied else fresh[name]).copy() for name in fresh}
+    return result, audit_of(fresh, weights, set(copied), unused)

@@ -1,0 +1,187 @@
+"""Inheritance: the weights of a parent, moved to a child architecture; every tensor is copied, new by design, or an error.
+
+Weights are ``dict[str, ndarray]`` with the names of the built net; blocks are numbered along the flat sequence, so moving a ``-``
+renames nothing. A new block of stride 1 is exactly the identity, since gamma and beta of the last norm of its residual branch are
+zero (its input comes out of a ReLU), and it can learn at once, since nothing else of it is zero. Where the block type or the channels
+of a block change, a layer (a convolution and its norm) whose shape stays is inherited, and any other is new.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from spnas_core.arch import Arch, Block, blocks, levels
+from spnas_core.weights.adopt import (
+    Arrays,
+    Audit,
+    audit_of,
+    check_fit,
+    fits,
+    head_source,
+    is_cascade,
+    is_last_layer,
+    is_other_head,
+    lowest_merged,
+)
+from spnas_core.weights.lineage import lineage
+
+Shapes = dict[str, tuple[int, int, int, int]]  # of the layers of one block
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where the tensors of a child come from."""
+
+    parent: Arch
+    child: Arch
+    width: int = 64
+    given: Collection[str] = ()  # names of the parent's tensors
+    wanted: Collection[str] = ()  # and of the child's
+    replace_head: bool = False
+
+    @cached_property
+    def own_copies(self) -> bool:
+        """Whether the parent's copies have weights of their own."""
+        return any(name.startswith("backbone.copies.") for name in self.given)
+
+    @cached_property
+    def merged(self) -> tuple[int, int]:
+        """Lowest level that the pyramids of parent and child merge."""
+        return lowest_merged(self.given), lowest_merged(self.wanted)
+
+    @cached_property
+    def cascade(self) -> tuple[bool, bool]:
+        """Whether parent and child have a cascade of box heads."""
+        return is_cascade(self.given), is_cascade(self.wanted)
+
+    @cached_property
+    def line(self) -> tuple[int | None, ...]:
+        return lineage(self.parent, self.child)
+
+    @cached_property
+    def ours(self) -> tuple[Shapes, ...]:
+        """Layers of the parent's blocks."""
+        return tuple(block.layers(self.parent.block_type) for block in blocks(self.parent, self.width))
+
+    @cached_property
+    def theirs(self) -> tuple[Shapes, ...]:
+        """Layers of the child's blocks."""
+        return tuple(block.layers(self.child.block_type) for block in blocks(self.child, self.width))
+
+    def keeps_layer(self, index: int, layer: str) -> bool:
+        """Whether this layer of the child's block is one of the parent's."""
+        source = self.line[index]
+        return source is not None and self.ours[source].get(layer) == self.theirs[index].get(layer)
+
+    def keeps_part(self, stage: int, number: int) -> bool:
+        """Whether parent and child both have this copy; none is kept where the serial parts differ."""
+        if self.parent.serial() != self.child.serial():
+            return False
+        return number < min(self.parent.parallel[stage], self.child.parallel[stage])
+
+    def main_name(self, name: str) -> str | None:
+        """Name of the child's main tensor from which the tensor of a new copy starts; None for any other tensor."""
+        if not name.startswith("backbone.copies."):
+            return None
+        stage, number, position, rest = name.split(".", 5)[2:]
+        if self.own_copies and self.keeps_part(int(stage), int(number)):
+            return None
+        return f"backbone.blocks.{sum(map(len, self.child.stages[: int(stage)])) + int(position)}.{rest}"
+
+    def source(self, name: str) -> str | None:
+        """Name of the parent's tensor; None where the child's is new by design."""
+        parts = name.split(".")
+        match parts[:2]:
+            case ["backbone", "blocks"]:
+                index = int(parts[2])
+                return f"backbone.blocks.{self.line[index]}.{'.'.join(parts[3:])}" if self.keeps_layer(index, _layer(parts[3])) else None
+            case ["backbone", "connect"]:
+                return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
+            case ["neck", kind]:
+                ours, theirs, stage = levels(self.parent), levels(self.child), int(parts[2])
+                if stage >= len(ours) or (kind == "inner" and stage < self.merged[0]):
+                    return None
+                if kind == "inner" and parts[3] == "weight" and ours[stage] != theirs[stage]:
+                    return None
+            case ["head", _]:
+                return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
+        return name
+
+    def drops(self, name: str) -> bool:
+        """Whether this is a tensor of the parent for which the child has no use, by design."""
+        parts = name.split(".")
+        numbers = [int(part) for part in parts if part.isdecimal()]
+        match parts[:2]:
+            case ["backbone", "blocks"] if len(parts) > 3 and numbers and numbers[0] in self.line:
+                layer = _layer(parts[3])
+                return layer in self.ours[numbers[0]] and not self.keeps_layer(self.line.index(numbers[0]), layer)
+            case ["backbone", "copies" | "connect"] if len(numbers) > 1 and numbers[0] < len(self.parent.stages):
+                return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
+            case ["neck", "inner"] if numbers and numbers[0] < len(self.parent.stages):
+                return numbers[0] < self.merged[1] or self.source(name) is None
+            case ["head", _]:
+                return (self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1])
+        return False
+
+    def blank_norms(self) -> tuple[str, ...]:
+        """Beginnings of the names of the last norms of residual branches without projection beside them whose last layer is new."""
+        last = 2 if self.child.block_type.expansion == 1 else 3
+        new = [i for i, layers in enumerate(self.theirs) if "shortcut" not in layers and not self.keeps_layer(i, f"conv{last}")]
+        return tuple(f"backbone.blocks.{index}.bn{last}." for index in new)
+
+    def changes(self, block: Block) -> bool:
+        """Whether this block of the child is new, or at another stride, or has other layers than in the parent."""
+        index = self.line[block.index]
+        return index is None or blocks(self.parent)[index].stride != block.stride or self.ours[index] != self.theirs[block.index]
+
+
+def _layer(name: str) -> str:
+    """Name of the convolution to whose layer this part of a block belongs."""
+    return name.replace("bn", "conv")
+
+
+def inherit(
+    parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, *, base_width: int = 64, replace_head: bool = False
+) -> tuple[Arrays, Audit]:
+    """Weights of `child`: those of `parent` where its blocks and parts continue, else those of `fresh`, the newly initialised child.
+
+    New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers that block type or channels
+    give another shape, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta
+    zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: what
+    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes; see also `transfer.head_source`.
+    Anything else that differs in name, shape or dtype is a UserError with a +/- list.
+    """
+    plan = _Plan(parent, child, base_width, weights, fresh, replace_head)
+    mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
+    sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
+    matched = {name: source for name, source in sources.items() if source is not None and fits(fresh, name, weights, source)}
+    misses = {name: fresh[name] for name, source in sources.items() if source is not None and name not in matched}
+    unused = weights.keys() - set(matched.values())
+    check_fit(f"cannot inherit {child} from {parent}", misses, {name: weights[name] for name in unused if not plan.drops(name)})
+
+    blank = (*plan.blank_norms(), "backbone.connect.")
+    zero = {name for name in sources.keys() - matched.keys() if name.startswith(blank) and name.endswith((".gamma", ".beta"))}
+    result = {name: weights[matched[name]].copy() if name in matched else fresh[name].copy() for name in sources}
+    result |= {name: np.zeros_like(fresh[name]) for name in zero}
+    result |= {name: result[main].copy() for name, main in mains.items()}
+    copied = matched.keys() | {name for name, main in mains.items() if main in matched}
+    zero |= {name for name, main in mains.items() if main in zero}
+    return {name: result[name] for name in fresh}, audit_of(fresh, weights, copied, unused, zero)
+
+
+def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_width: int = 64) -> set[str]:
+    """Those of `names` that are trained when inherited blocks are not: changed blocks (new, other stride, other layers), neck and heads.
+
+    The stem and all blocks that continue unchanged are frozen, and so are copies which the parent has too.
+    """
+    plan = _Plan(parent, child, base_width)
+    changed = (f"backbone.blocks.{block.index}." for block in blocks(child) if plan.changes(block))
+    trained = ("backbone.connect.", "neck.", "rpn.", "head.", *changed)
+
+    def new_copy(name: str) -> bool:
+        parts = name.split(".")
+        return parts[:2] == ["backbone", "copies"] and not plan.keeps_part(int(parts[2]), int(parts[3]))
+
+    return {name for name in names if name.startswith(trained) or new_copy(name)}
