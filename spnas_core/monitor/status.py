@@ -26,6 +26,7 @@ from spnas_core.store.claims import is_over
 from spnas_core.store.manifest import Manifest
 
 JobState = Literal["done", "failed", "running", "waiting"]
+RunState = Literal["finished", "running", "failed", "not running", "unknown"]
 STATUS_PLAYS = 4
 SHOWN = ("AP", "AP50", "params", "macs")  # of the best net
 
@@ -46,11 +47,12 @@ class JobStatus:
 class Status:
     """One run: `jobs` are those that go on at the same time now, `done` of about `total` have ended; times in seconds, AP as a fraction.
 
-    `timing`: where the time of the ended jobs went, by stage and phase (timing.py). `left` is None where nothing has ended yet.
+    `timing`: where the time of the ended jobs went, by stage and phase (timing.py). `left` is None where nothing has ended yet, and
+    where a job failed without which the run cannot go on.
     """
 
     name: str
-    state: Literal["finished", "running", "failed", "not running", "unknown"]
+    state: RunState
     stage: str = ""
     round: int = 0
     rounds: int = 0
@@ -77,9 +79,13 @@ class Watcher:
         self._progress: dict[str, dict[str, Any]] = {}
         self._courses: list[Replay] = []
 
+    def replay(self) -> Replay:
+        """Replay of the run, with the results that are known now."""
+        return self._play()[0]
+
     def steps(self) -> tuple[Step, ...]:
-        """Return the steps that are sure to be asked for, with what is known of their ends now."""
-        return tuple(step for step in self._play()[0].steps if step.sure)
+        """Return the steps of the replay that are sure to be asked for."""
+        return tuple(step for step in self.replay().steps if step.sure)
 
     def _play(self) -> list[Replay]:
         """Courses of the run; they are played again only where a job has ended, or one that failed goes on, since the last time."""
@@ -102,10 +108,11 @@ class Watcher:
         finished = plan.store.manifest(f"stage/{plan.keys['full_train']}") is not None
         ended = [step for step in sure if step.ended is not None]
         heard = any(one.state == "running" for one in jobs) or self._silent(jobs, ended, now) < plan.settings.lease_seconds
-        speed = _speed(plan, ended)
+        state: RunState = "finished" if finished else "failed" if broken and not heard else "running" if heard else "not running"
+        speed = _speed(plan, ended) if state in ("running", "not running") else None
         return Status(
             name=plan.settings.name,
-            state="finished" if finished else "failed" if broken and not heard else "running" if heard else "not running",
+            state=state,
             stage=group[0].stage,
             round=group[0].label.round,
             rounds=plan.settings.serial.rounds if group[0].stage == "serial" else 0,
@@ -172,10 +179,11 @@ def _best(plan: Plan, found: Replay) -> dict[str, Any] | None:
         if (step.label.role, step.label.net) == ("full_train", "final") and isinstance(step.ended, Manifest):
             return {"label": str(step.label), "arch": step.job.arch, **{name: step.ended.metrics[name] for name in SHOWN}}
     there = {digest(step.job) for step in found.steps if isinstance(step.ended, Manifest)}
-    trials = ranked([trial for trial in found.ledger if trial.digest in there], plan.settings.objectives)
+    score = plan.settings.objectives[:1]  # costs may not be measured yet
+    trials = ranked([trial for trial in found.ledger if trial.digest in there], score)
     if not trials:
         return None
-    best = winner(trials, plan.settings.objectives)
+    best = winner(trials, score)
     label = f"{best.stage} r{best.round} c{best.index + 1}" if best.round else best.stage
     return {"label": label, "arch": best.arch, **{name: best.value(name) for name in SHOWN}}
 
