@@ -2,8 +2,8 @@
 
 ``python -m flows.bench [--threads N] [--repeat N] [--net NAME] [--peer COMMAND]``; seconds, medians of `repeat` after one warm run.
 
-`--peer` is a command that measures torchvision's detector, such as ``PYTHON ../shared/reference/bench_torchvision.py``: it is called with
-``speed --size 512 512`` and prints one JSON object with `infer_1_image_s` and `train_step_s`. Its figures stand beside ours, with ratios.
+`--peer` is a command that measures another detector, such as torchvision's: it is called with ``speed --size 512 512`` and prints one JSON
+object with `infer_1_image_s` and `train_step_s`. Its figures stand beside ours, with ratios.
 """
 
 import argparse

@@ -144,7 +144,7 @@ def test_expanding_keeps_the_detectors_output(kind: str) -> None:
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("copies", [(1, 0, 2, 3), (0, 3, 1, 0), (2, 1, 1, 2)])
 def test_the_structure_of_a_parallel_net(share: bool, copies: tuple[int, ...]) -> None:
-    """SP-NAS, section 3.3, and the authors' release, written out as DESIGN 5 has it."""
+    """SP-NAS, section 3.3, and the authors' release, written out."""
     arch = architecture.parse("b_11-21-12-11").with_parallel(copies)
     net = Backbone(arch, 8, "3x3", 1e-5, False, share)
     with_statistics(net)

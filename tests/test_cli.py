@@ -13,6 +13,7 @@ from flows.cli.app import app
 from spnas_core.arch import parse
 from spnas_core.errors import UserError
 from spnas_core.search.propose import candidate_cost
+from spnas_core.settings.page import settings_page
 from spnas_core.settings.run import Run
 
 COMMANDS = (
@@ -117,6 +118,14 @@ def test_settings_are_printed_as_the_flow_takes_them() -> None:
     result = run.invoke(app, ["settings", "demo", "--set", "serial.rounds=7"])
     assert Run.model_validate_json(result.stdout) == presets.load_preset("demo", ["serial.rounds=7"])
     assert "serial.rounds" in mistake("settings", "demo", "--set", "serial.rounds=0")
+
+
+def test_all_settings_are_explained() -> None:
+    result = run.invoke(app, ["settings", "--table"])
+    assert result.exit_code == 0
+    assert result.stdout == settings_page(Run)
+    for wrong in ([], ["demo", "--table"], ["--table", "--set", "seed=1"]):
+        assert mistake("settings", *wrong).startswith("settings: expected PRESET_OR_YAML")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from test_arch import archs
 from spnas_core.arch import parse
 from spnas_core.cost import Cost, backbone_cost, detector_cost, head_cost, stage_macs, stage_sizes
 
-TABLE = [  # of DESIGN, section 2
+TABLE = [  # text, blocks, parameters, GMACs at 224x224; the ResNets and ResNeXt are torchvision's
     ("b_11-21-21-21", 8, 11_176_512, "1.81"),
     ("b_111-2111-211111-211", 16, 21_284_672, "3.66"),
     ("r_111-2111-211111-211", 16, 23_508_032, "4.09"),
@@ -20,7 +20,7 @@ ECP = "r_11121111-21111-112-1111-1111_0-0-2-0-3"
 
 
 @pytest.mark.parametrize(("text", "blocks", "params", "gmacs"), TABLE)
-def test_table_of_the_design(text, blocks, params, gmacs):
+def test_table_of_known_nets(text, blocks, params, gmacs):
     arch = parse(text)
     cost = backbone_cost(arch, (224, 224))
     assert (len(arch.digits), cost.params, f"{cost.macs / 1e9:.2f}") == (blocks, params, gmacs)

@@ -208,7 +208,7 @@ def parts(names):
 
 @pytest.mark.parametrize(("kind", "last"), [("b", "bn2"), ("r", "bn3"), ("x(2x32d)", "bn3")])
 def test_a_new_block_is_the_identity_and_can_learn(kind, last):
-    # DESIGN 9: the old program zeroed all norms of an inserted block, so that it could not learn
+    # the old public program zeroed all norms of an inserted block, so that it could not learn
     _, fresh, result, audit = pair(f"{kind}_111-2111", f"{kind}_1111-21111")
     assert set(audit.zero) == {f"backbone.blocks.{index}.{last}.{part}" for index in (3, 8) for part in ("gamma", "beta")}
     assert {name.split(".")[2] for name in audit.new} == {"3", "8"}

@@ -1,4 +1,4 @@
-"""Against torchvision, number for number: what ../shared/golden holds, for weights made by its rule.
+"""Against torchvision, number for number: its golden values for weights made by a rule (weight_rule.py).
 
 Where the environment variable SPNAS_TORCHVISION_PYTHON names the Python of an environment with torchvision, also for a second salt, with an
 image that is smaller than the network input and the default number of detections.
@@ -77,7 +77,7 @@ def numpy(value: Any) -> Any:
 
 
 def close(ours: np.ndarray, theirs: np.ndarray, std: float) -> None:
-    """Assert what issue 3 asks for: within 1e-3 of the standard deviation."""
+    """Assert that the difference is within 1e-3 of the standard deviation."""
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() < 1e-3 * std
 
