@@ -1,4 +1,4 @@
-"""The bill of a run: what it will cost, by counting, by measuring two of its nets on this device, and by what the store holds."""
+"""Expected cost of a run: counted, measured on this device with two of its nets, less what the store holds."""
 
 import contextlib
 import tempfile
@@ -25,7 +25,7 @@ from spnas_core.settings.training import Recipe
 
 
 def open_all(settings: Run, data: str, store: str) -> tuple[Plan | None, list[str]]:
-    """Open the plan of a run, and find a net in its budget; else one line for each thing that is wrong."""
+    """Open the plan of a run and check that its budget allows a net; returns None and one line per mistake where something is wrong."""
     try:
         plan = open_plan(settings, data, store)
         extremes(settings, plan.cost_of)
@@ -35,7 +35,7 @@ def open_all(settings: Run, data: str, store: str) -> tuple[Plan | None, list[st
 
 
 def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
-    """Say what the run will cost, as a document; `measured`: with the times, for which two nets are trained a few steps."""
+    """Cost of the run as a JSON document; with `measured`, times too, for which two nets train for a few steps."""
     settings, known = plan.settings, known_results(plan)
     courses = [replay(plan, known, play) for play in range(FORECAST_PLAYS)]
     left = any(step.ended is None for step in courses[0].steps)
@@ -64,7 +64,7 @@ def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
 
 
 def measure_nets(plan: Plan, first: Replay) -> list[MeasuredNet]:
-    """Measure the start net and the net of most MACs of a course."""
+    """Measure the start net and the net with most MACs of a replay."""
     settings = plan.settings
     jobs = [step.job for step in first.steps if isinstance(step.job, TrainJob)]
     largest = max(jobs, key=lambda job: plan.cost_of(parse(job.arch), job.detector).macs)
@@ -87,7 +87,7 @@ def _measure(plan: Plan, arch: str, detector: Detector, recipe: Recipe) -> Measu
 
 
 def has_graphs(plan: Plan, job: Job) -> bool:
-    """Whether this host has compiled the graphs of a job, and will do it itself."""
+    """Whether this host holds the compiled graphs of a job, and runs the job itself."""
     return plan.settings.executor == "local" and graphs.is_kept(graphs.key(job, plan.settings.devices_per_job))
 
 
@@ -97,7 +97,7 @@ def _net(plan: Plan, arch: Any, detector: Detector, cost: Cost, speed: Speed | N
 
 
 def _differing(settings: Run) -> dict[str, tuple[Any, Any]]:
-    """By dotted key, the value and the default of each setting that has another value."""
+    """Value and default, by dotted key, of each setting that differs from its default."""
     values, defaults = (flat(one.model_dump(mode="json")) for one in (settings, Run()))
     return {key: (value, defaults.get(key)) for key, value in values.items() if value != defaults.get(key) and key != "name"}
 
