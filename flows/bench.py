@@ -29,10 +29,11 @@ from flows import presets
 from spnas_core import arch as architecture
 from spnas_core.data import coco, images
 from spnas_core.data.demo import DIGITS, make_demo
-from spnas_core.data.loader import steps_per_epoch
+from spnas_core.data.loader import Batch, steps_per_epoch
 from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate, initial_weights, runner
-from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
@@ -81,8 +82,8 @@ def measure_net(net: Net, repeat: int) -> Measured:
     Inference comes first, as in the peer's program: after a training the memory is in pieces, and all is slower.
     """
     arch, settings, batch = architecture.parse(net.arch), net.settings, net.recipe.batch
-    built: list[FasterRCNN] = []
-    yield "build", once(lambda: built.append(FasterRCNN(arch, settings, net.classes)))
+    built: list[DetectorNet] = []
+    yield "build", once(lambda: built.append(build(arch, settings, net.classes)))
     detector = built[0]
     initial_weights.freeze(detector, arch, settings)
     rng = np.random.default_rng(0)
@@ -92,7 +93,8 @@ def measure_net(net: Net, repeat: int) -> Measured:
     truth = np.concatenate((corner, corner + 0.3 * min(height, width)), -1)
     labels = np.ones((batch, settings.max_boxes), np.int32)
     sizes = np.tile(np.array([height, width], np.float32), (batch, 1))
-    inputs = [Tensor(a) for a in (np.float32(1e-4), pictures, sizes, truth, labels, *draw_noise(detector, batch, settings.max_boxes, 0, 0))]
+    given = Batch(pictures, sizes, truth, labels, np.arange(batch), np.ones((batch, 2), np.float32))
+    inputs = [Tensor(a) for a in (np.float32(1e-4), *detector.inputs(given, 0, 0))]
     detector.set_train(False)
     single = Tensor(pictures[:1]), Tensor(sizes[:1])
     yield "inference_compile", once(lambda: detector.compile(*single))

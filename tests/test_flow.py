@@ -179,7 +179,7 @@ def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]
     assert json.loads((folder / "summary.json").read_text()) == summary
     card = json.loads((folder / "model" / "model.json").read_text())
     assert {"arch", "detector", "classes", "preprocessing", "scores"} <= set(card)
-    assert (card["detector"]["taps"], card["detector"]["stem"]) == ([1, 1], "3x3")
+    assert (card["detector"]["neck"]["taps"], card["detector"]["stem"]) == ([1, 1], "3x3")
     weights = (folder / "model" / "weights.safetensors").read_bytes()
     assert card["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert [row["net"] for row in summary["table"]][:5] == [

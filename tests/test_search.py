@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spnas_core.arch import check_space, parse, tapped
+from spnas_core.arch import check_space, parse
 from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
 from spnas_core.job import Weights
+from spnas_core.necks.fpn import Fpn
 from spnas_core.run.record import StageRecord as RunStage
 from spnas_core.search.ledger import ranked, ranked_best, volumes
 from spnas_core.search.pareto import dominates
@@ -72,7 +73,7 @@ def trial(ap, macs=1, stage="serial", number=1, index=0, arch="b_11-21-21-21", f
 
 
 def _net(arch, taps):
-    return str(arch), tapped(parse(str(arch)), taps)
+    return str(arch), Fpn(taps=taps).reads(parse(str(arch)))
 
 
 def start(ap=0.3):
@@ -435,20 +436,20 @@ def test_taps_are_drawn_for_each_child():
     run = settings_of(parallel=Parallel(candidates=20, max_parallel=1, taps=allowed))
     parents = [start()]
     found = propose_parallel(parents, run, cost_of)
-    counts = Counter(one.detector.taps for one in found)
+    counts = Counter(one.detector.neck.taps for one in found)
     assert set(counts) == set(allowed)
-    assert all(one.detector == SMALL.model_copy(update={"taps": one.detector.taps}) for one in found)
-    assert len({_net(one.arch, one.detector.taps) for one in found}) == len(found) == 20  # of 16 sets of copies times two pyramids
-    tried = [replace(trial(0.1, stage="parallel", number=1, arch=str(one.arch)), taps=one.detector.taps) for one in found[:5]]
+    assert all(one.detector == SMALL.model_copy(update={"taps": one.detector.neck.taps}) for one in found)
+    assert len({_net(one.arch, one.detector.neck.taps) for one in found}) == len(found) == 20  # of 16 sets of copies times two pyramids
+    tried = [replace(trial(0.1, stage="parallel", number=1, arch=str(one.arch)), taps=one.detector.neck.taps) for one in found[:5]]
     again = propose_parallel(parents, run, cost_of, ledger=tried)
-    assert not {_net(one.arch, one.detector.taps) for one in again} & {_net(t.arch, t.taps) for t in tried}
+    assert not {_net(one.arch, one.detector.neck.taps) for one in again} & {_net(t.arch, t.taps) for t in tried}
 
 
 def test_without_taps_to_draw_from_a_child_has_those_of_its_parent():
     parent = replace(start(), taps=(1, 1, 2, 3))
     run = settings_of(parallel=Parallel(candidates=4))
     children = propose_parallel([parent], run, cost_of)
-    assert {one.detector.taps for one in (*children, *propose_serial([parent], run, 1, cost_of))} == {(1, 1, 2, 3)}
+    assert {one.detector.neck.taps for one in (*children, *propose_serial([parent], run, 1, cost_of))} == {(1, 1, 2, 3)}
     assert [one.arch for one in children] == [one.arch for one in propose_parallel([start()], run, cost_of)]
 
 

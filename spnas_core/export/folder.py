@@ -17,7 +17,7 @@ from spnas_core.errors import UserError
 from spnas_core.export.card import readme
 from spnas_core.export.convert import check_parts, write_files
 from spnas_core.jobs import evaluate
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights
 from spnas_core.search import propose
 from spnas_core.weights.checkpoint import WEIGHTS_FILE
@@ -57,7 +57,7 @@ def check_empty(url: str) -> None:
         raise UserError(f"{url}: expected a new or empty folder for the export, got one with {posixpath.relpath(there, path)}")
 
 
-def _onnx(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
+def _onnx(net: DetectorNet, found: Model, _: str) -> dict[str, bytes]:
     try:
         from spnas_core.export.onnx_model import onnx_model
     except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def _onnx(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
     return {"model.onnx": onnx_model(found, get_weights(net))}
 
 
-def _mindir(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
+def _mindir(net: DetectorNet, found: Model, _: str) -> dict[str, bytes]:
     """One image at a time: MindSpore compiles for fixed shapes."""
     height, width = found.detector.image_size
     inputs = np.zeros((1, 3, height, width), np.float32), np.array([[height, width]], np.float32)
@@ -74,7 +74,7 @@ def _mindir(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
         return {"model.mindir": Path(folder, "model.mindir").read_bytes()}
 
 
-def _torchvision(net: FasterRCNN, found: Model, model: str) -> dict[str, bytes]:
+def _torchvision(net: DetectorNet, found: Model, model: str) -> dict[str, bytes]:
     arch, weights = architecture.parse(found.arch), get_weights(net)
     check_parts(arch, found.detector, model)
     names = to_module(arch, weights)

@@ -197,7 +197,7 @@ def _counts(train: coco.Split, val: coco.Split, test: coco.Split | None, images:
 def stage_keys(plan: Plan) -> dict[str, str]:
     """Digest of each stage: of all that determines what it leaves, and of nothing else."""
     settings = plan.settings
-    whole = settings.model_dump(mode="json")
+    whole = settings.model_dump(mode="json") | {"detector": settings.detector.former_document()}
     device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
     reignite = {**whole["reignite"], "data": plan.images}
     parts: dict[StageName, dict[str, Any]] = {

@@ -63,7 +63,7 @@ def ended_trial(
 ) -> Trial:
     """Enter one ended training into the ledger, with what was measured of its net."""
     place = (job.arch, stage, number, index, parent, digest(job))
-    built: dict[str, Any] = {"taps": job.detector.taps, "stem": job.detector.stem, "rung": job.stop_after_epochs}
+    built: dict[str, Any] = {"taps": job.detector.neck.taps, "stem": job.detector.stem, "rung": job.stop_after_epochs}
     if isinstance(ended, JobError):
         return Trial(*place, failure=ended.reason, **built)
     return Trial(*place, scores_of(ended) | dict(measured), **built)

@@ -94,7 +94,7 @@ def _families(settings: Run) -> Iterator[_Family]:
 def _detectors(settings: Run, stages: int) -> list[Detector]:
     """Detectors that a candidate of so many stages can have."""
     stems = dict.fromkeys((settings.detector.stem, settings.reignite.stem or settings.detector.stem))
-    taps = dict.fromkeys((settings.detector.taps, *(one for one in settings.parallel.taps if len(one) <= stages)))
+    taps = dict.fromkeys((settings.detector.neck.taps, *(one for one in settings.parallel.taps if len(one) <= stages)))
     return [settings.detector.model_copy(update={"stem": stem, "taps": one}) for stem in stems for one in taps]
 
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spnas_core.arch import Arch, ArchError, parse, tapped
-from spnas_core.cost import Cost, detector_cost, stage_macs
+from spnas_core.arch import Arch, ArchError, parse
+from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
+from spnas_core.necks.fpn import Fpn
 from spnas_core.search.ledger import (
     SEARCH_STAGES,
     Ledger,
@@ -68,20 +69,10 @@ class Proposal(NamedTuple):
 @lru_cache(maxsize=4096)
 def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
     """Cost of the whole detector of `detector` with the backbone `arch`, in inference at its image size; `classes` without background."""
-    return detector_cost(
-        arch,
-        size=detector.image_size,
-        classes=classes,
-        base_width=detector.base_width,
-        stem=detector.stem,
-        share_weights=detector.share_weights,
-        fpn_channels=detector.fpn_channels,
-        taps=detector.taps,
-        head_channels=detector.head_channels,
-        anchors=len(detector.anchor_ratios),
-        proposals=detector.proposals_test,
-        cascade=detector.cascade,
-    )
+    size, neck = detector.image_size, detector.neck
+    backbone = backbone_cost(arch, size, detector.base_width, detector.stem, detector.share_weights)
+    maps = [output.size for output in neck.outputs(arch, size)]
+    return backbone + neck.cost(arch, size, detector.base_width) + detector.head.cost(neck.channels, maps, classes)
 
 
 def _inside(value: float, limit: Limit) -> bool:
@@ -159,7 +150,7 @@ def _grow(start: Arch, detector: Detector, rng: np.random.Generator, settings: R
 
 def _likeness(arch: Arch, taps: Taps | None) -> tuple[str, Taps]:
     """Give what two candidates share that are the same net."""
-    return str(arch), tapped(arch, taps)
+    return str(arch), Fpn(taps=taps).reads(arch)
 
 
 def propose_parallel(
@@ -182,7 +173,7 @@ def propose_parallel(
         if choice := settings.parallel.taps:
             detector = detector.model_copy(update={"taps": choice[int(rng.integers(len(choice)))]})
         child = _grow(parse(parent.arch).serial(), detector, rng, settings, cost_of)
-        likeness = _likeness(child, detector.taps)
+        likeness = _likeness(child, detector.neck.taps)
         if likeness not in known and within(cost_of(child, detector), settings.budget):
             known.add(likeness)
             found.append(Proposal(child, parent, detector))
