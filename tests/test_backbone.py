@@ -15,7 +15,7 @@ from spnas_core.models.build import build
 from spnas_core.models.fpn import Pyramid
 from spnas_core.models.step import get_weights, set_weights
 from spnas_core.necks.fpn import Fpn
-from spnas_core.search import propose
+from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.weights import inherit
 
@@ -76,7 +76,7 @@ def test_the_whole_detector_has_the_parameters_that_cost_says() -> None:
     for text in ("b_11-21-21-21", "r_11-12-11-1-1_1-0-2-0-1"):
         net = build(architecture.parse(text), settings, 3)
         params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-        assert params == propose.candidate_cost(architecture.parse(text), settings, 3).params
+        assert params == candidate_cost(architecture.parse(text), settings, 3).params
 
 
 @pytest.mark.parametrize("taps", [(0, 1, 2, 3), (1, 1, 2, 3), (2, 3, 3, 2), (1,)])
@@ -124,7 +124,7 @@ def test_a_detector_with_taps_finds_objects_of_every_size() -> None:
     assert boxes.shape == (1, 5, 4)
     assert np.isfinite(scores.asnumpy()).all()
     params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-    assert params == propose.candidate_cost(architecture.parse("b_11-21-21-21"), settings, 3).params
+    assert params == candidate_cost(architecture.parse("b_11-21-21-21"), settings, 3).params
 
 
 @pytest.mark.parametrize("kind", ["b", "r", "x(2x32d)"])

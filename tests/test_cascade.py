@@ -18,7 +18,7 @@ from spnas_core.jobs.predict import predict
 from spnas_core.jobs.runner import run_job
 from spnas_core.models.build import build
 from spnas_core.models.cascade import CascadeHead
-from spnas_core.search import propose
+from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
@@ -185,10 +185,10 @@ def test_the_parameters_and_macs_that_cost_says() -> None:
     arch = architecture.parse("b_111-211-211")
     net = build(arch, SETTINGS, CLASSES)
     params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-    whole = propose.candidate_cost(arch, SETTINGS, CLASSES)
+    whole = candidate_cost(arch, SETTINGS, CLASSES)
     assert params == whole.params
     once = 8 * 49 * 16 + 16 * 16 + 16 * (CLASSES + 1) + 16 * 4
-    more = propose.candidate_cost(arch, SETTINGS.model_copy(update={"proposals_test": 26}), CLASSES)
+    more = candidate_cost(arch, SETTINGS.model_copy(update={"proposals_test": 26}), CLASSES)
     assert more.macs - whole.macs == 3 * once
 
 

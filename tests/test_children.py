@@ -13,8 +13,8 @@ from spnas_core.jobs import initial_weights
 from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.search.costs import candidate_cost
 from spnas_core.search.mutation import mutate
-from spnas_core.search.propose import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Mutation, Space
 from spnas_core.weights import inherit

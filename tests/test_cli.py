@@ -12,7 +12,7 @@ from flows import presets
 from flows.cli.app import app
 from spnas_core.arch import parse
 from spnas_core.errors import UserError
-from spnas_core.search.propose import candidate_cost
+from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.page import settings_page
 from spnas_core.settings.run import Run
 

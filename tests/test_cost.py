@@ -5,7 +5,7 @@ from test_arch import archs
 
 from spnas_core.arch import parse
 from spnas_core.cost import Cost, backbone_cost, head_cost, stage_macs, stage_sizes
-from spnas_core.search.propose import candidate_cost
+from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.detector import Detector
 
 TABLE = [  # text, blocks, parameters, GMACs at 224x224; the ResNets and ResNeXt are torchvision's

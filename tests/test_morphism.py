@@ -7,8 +7,8 @@ from test_mutation import SEEDS, generator
 
 from spnas_core.arch import ArchError, blocks, levels, parse
 from spnas_core.errors import UserError
+from spnas_core.search.costs import candidate_cost
 from spnas_core.search.mutation import change_type, expand, move_double, mutate, swap
-from spnas_core.search.propose import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Mutation, Space
 from spnas_core.weights.adopt import adopt, load_same

@@ -15,7 +15,8 @@ from spnas_core.job import TrainJob
 from spnas_core.jobs import train
 from spnas_core.jobs.progress import JobContext
 from spnas_core.models.step import TrainStep
-from spnas_core.search.propose import candidate_cost, propose_serial
+from spnas_core.search.costs import candidate_cost
+from spnas_core.search.propose import propose_serial
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
@@ -91,9 +92,9 @@ def test_a_search_leaves_its_start_behind() -> None:
     run, ledger = ledger_after(4)
     proposals = propose_serial(ledger, run, 5, cost_of)
     assert max(one.parent.round for one in proposals) >= 2
-    for child, parent, _ in proposals:
+    for child, parent in proposals:
         start_of = architecture.parse(parent.arch)
-        assert [index for index in lineage(start_of, child) if index is not None] == list(range(len(start_of.digits)))
+        assert [index for index in lineage(start_of, child.arch) if index is not None] == list(range(len(start_of.digits)))
 
 
 class _EnoughError(Exception):

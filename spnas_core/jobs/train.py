@@ -28,7 +28,7 @@ from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.search import propose
+from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
@@ -101,7 +101,7 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     }
     for name, document in documents.items():
         (out / f"{name}.json").write_text(json.dumps(document))
-    whole = propose.candidate_cost(arch, settings, len(train_split.categories))
+    whole = candidate_cost(arch, settings, len(train_split.categories))
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
     took = {"seconds": history[-1]["seconds"], "timing": history[-1]["timing"]}

@@ -16,7 +16,8 @@ from spnas_core.job import EvaluateJob, Job, ReigniteJob, TrainJob
 from spnas_core.monitor.speed import WARM, Speed, fit_line, makespan
 from spnas_core.run.plan import Plan
 from spnas_core.run.replay import Replay, Step
-from spnas_core.search.propose import candidate_cost
+from spnas_core.search.costs import candidate_cost
+from spnas_core.search.net import net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, StageName
 
@@ -140,7 +141,7 @@ def job_bytes(plan: Plan, job: Job) -> float:
         images = counts.test if isinstance(job, EvaluateJob) and job.split == "test" else counts.val
         found += images * FOUND * job.detector.detections * DETECTION
     if isinstance(job, TrainJob):
-        weights = 4 * _STATISTICS * plan.cost_of(arch, job.detector).params
+        weights = 4 * _STATISTICS * plan.cost_of(net_of(arch, job.detector)).params
         found += weights * (3 if job.stop_after_epochs else 1)
     if isinstance(job, ReigniteJob):
         detector = job.detector

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from spnas_core.errors import UserError
-from spnas_core.run.record import KEYS, STAGE_FILE, StageRecord
+from spnas_core.run.record import KEYS, STAGE_FILE, parse_record
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.storage import MANIFEST, full_url
@@ -123,7 +123,7 @@ def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) 
             continue
         try:
             content = store.read(f"{name}/{STAGE_FILE}")
-            record = StageRecord.model_validate_json(content)
+            record = parse_record(content, manifest.job)
         except (ValidationError, FileNotFoundError):
             continue
         if hashlib.sha256(content).hexdigest() != manifest.files[STAGE_FILE].sha256:  # who knows what it named: the stage is not done

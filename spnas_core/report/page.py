@@ -25,8 +25,7 @@ from spnas_core.report.tables import SHOWN_SCORES, rows
 from spnas_core.report.val_images import shoot
 from spnas_core.run.plan import short
 from spnas_core.run.rounds import rounds
-from spnas_core.search.ledger import ranked, winner
-from spnas_core.search.propose import chosen_net
+from spnas_core.search.ledger import chosen_net, ranked, winner
 from spnas_core.settings.search import MEASURED
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -68,7 +67,7 @@ def report_html(inputs: ReportInputs) -> str:
         "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
         "family": family,
         "tree": tree(family),
-        "drawings": [draw_net(parse(one.trial.arch), _parent(one), SMALL, links=False) for one in family],
+        "drawings": [draw_net(one.trial.net.arch, _parent(one), SMALL, links=False) for one in family],
         "pareto": pareto_chart(family, inputs.settings.objectives),
         "chosen": _chosen(inputs, family),
         "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in inputs.settings.objectives),
@@ -125,7 +124,7 @@ def _figures(inputs: ReportInputs, family: Sequence[TrialEntry], seconds: float)
 
 
 def _parent(entry: TrialEntry) -> Arch | None:
-    return parse(entry.parent.trial.arch) if entry.parent else None
+    return entry.parent.trial.net.arch if entry.parent else None
 
 
 def _chosen(inputs: ReportInputs, family: Sequence[TrialEntry]) -> int | None:
