@@ -118,7 +118,7 @@ def _reignited(plan: Plan, crew: Crew, label: Label, record: StageRecord, trials
     for (own, _), trial, manifest in zip(work, trials, manifests(do(crew, work)), strict=True):
         weights[trial.digest] = Weights(kind="reignite", digest=manifest.digest, arch=trial.arch)
         top1[trial.digest] = share = manifest.metrics["top1"]
-        crew.tell(partial("{}: top-1 {:.1%}".format, own, share))
+        crew.tell(partial("{}: top-1 {:.1f} %".format, own, 100 * share))
     return record.model_copy(update={"reignited": weights, "top1": top1})
 
 

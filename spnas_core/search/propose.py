@@ -1,7 +1,7 @@
-"""Proposing: pure functions of the ledger, the settings and the seed.
+"""Proposers: pure functions of the ledger, the settings and the seed.
 
-Only the rounds before its own decide what a round proposes, in the order (stage, round, index); so the same children come out
-whatever the order in which candidates finished, and a killed search goes on to the same end with no state of its own.
+A round's proposals depend only on earlier rounds, in the order (stage, round, index): they do not depend on the order in which candidates
+finish, and a killed search continues to the same end without any state of its own.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ DRAWS = 200  # tries per candidate, before a round is given fewer candidates
 
 
 class Proposal(NamedTuple):
-    """A child, and the trial whose weights it inherits."""
+    """Child to try, and the trial whose weights it inherits."""
 
     net: Net
     parent: Trial
@@ -37,9 +37,9 @@ def _generator(seed: int, stage: SearchStage, number: int) -> np.random.Generato
 def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf) -> list[Proposal]:
     """Children for serial round `number` (from 1), from all rounds before it.
 
-    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank); right after a reignition it is the reignited net alone, so
-    that the search does go on from the new weights. Children are new to the ledger and to each other, in
-    the space and within the budget; fewer than asked for where too few are found. UserError where no trial can be a parent.
+    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank); after a reignition the reignited net alone, so that the
+    search continues from the new weights. Children are new to the ledger and to each other, in the space and within the budget; in a tight
+    space they may be fewer than `candidates`. UserError where no trial can be a parent.
     """
     serial = settings.serial
     finished = [trial for trial in ledger if trial.stage == "fine_tune" or (trial.stage == "serial" and trial.round < number)]
@@ -93,7 +93,7 @@ def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, l
     """Children of the parallel search, dealt out to `parents` in turn: the serial part of a parent with copies beside its stages.
 
     Where the settings list taps of the pyramid, each child draws its own, all equally likely; else it has those of its parent.
-    Children are new to `ledger` and to each other, and within the budget; fewer than asked for where too few are found.
+    Children are new to `ledger` and to each other, and within the budget; their number may be lower than `candidates`.
     """
     if not parents:
         raise UserError("parallel search: expected a serial net to start from, got none")
