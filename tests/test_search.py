@@ -16,22 +16,9 @@ from spnas_core.errors import UserError
 from spnas_core.job import Weights
 from spnas_core.necks.fpn import Fpn
 from spnas_core.run.record import StageRecord as RunStage
-from spnas_core.search.ledger import ranked, ranked_best, volumes
-from spnas_core.search.pareto import dominates
-from spnas_core.search.propose import (
-    Trial,
-    best,
-    candidate_cost,
-    hypervolume,
-    pareto_front,
-    pareto_rank,
-    propose_parallel,
-    propose_serial,
-    reignitions,
-    stuck,
-    winner,
-    within,
-)
+from spnas_core.search.ledger import Trial, best, pareto_front, ranked, ranked_best, reignitions, stuck, volumes, winner
+from spnas_core.search.pareto import dominates, hypervolume, pareto_rank
+from spnas_core.search.propose import candidate_cost, propose_parallel, propose_serial, within
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Budget, Parallel, Serial
@@ -372,7 +359,7 @@ def test_children_are_new_and_in_the_space_and_within_the_budget():
         assert within(cost_of(child), tight.budget)
         assert str(child) not in texts
         assert parent in best(ledger, run.serial.max_optimal)
-    assert propose_serial(ledger, run, 4, cost_of) != propose_serial(ledger, run, 4, cost_of, seed=6)
+    assert propose_serial(ledger, run, 4, cost_of) != propose_serial(ledger, run.model_copy(update={"seed": 6}), 4, cost_of)
 
 
 def test_a_budget_that_nothing_meets_gives_fewer():
@@ -416,7 +403,8 @@ def test_stages_are_drawn_by_one_over_macs():
     rarity = 1 / np.array(stage_macs(arch, SMALL.image_size, SMALL.base_width))
     run = settings_of(parallel=Parallel(candidates=1), budget=Budget(gmacs=(None, 1)))  # which any second copy breaks
     parents, draws = [trial(0.4, arch=str(arch))], 2000
-    children = [propose_parallel(parents, run, lambda a, _: Cost(0, sum(a.parallel) * 10**9), seed=seed)[0][0] for seed in range(draws)]
+    runs = (run.model_copy(update={"seed": seed}) for seed in range(draws))
+    children = [propose_parallel(parents, one, lambda a, _: Cost(0, sum(a.parallel) * 10**9))[0][0] for one in runs]
     counts = Counter(child.parallel.index(1) for child in children)
     for stage, chance in enumerate(rarity / rarity.sum()):
         assert counts[stage] / draws == pytest.approx(chance, abs=4 * (0.25 / draws) ** 0.5)

@@ -40,16 +40,6 @@ def fit_line(points: Iterable[tuple[float, float]]) -> Line:
 
 
 @dataclass(frozen=True)
-class Point:
-    """What was measured of one net: seconds of compiling and of one step or image, at so many blocks and so much work."""
-
-    blocks: int
-    gmacs: float
-    compile: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Speed:
     """Seconds that a device takes, and megabytes that it needs.
 

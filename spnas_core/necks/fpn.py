@@ -14,7 +14,7 @@ from spnas_core.arch import Arch, ArchError, levels
 from spnas_core.cost import Cost, Size, conv_cost, half, stage_sizes
 from spnas_core.settings.base import Settings, Taps
 
-INNER, LAYER = "neck.inner", "neck.layer"  # each with the number of its level
+INNER, LAYER = "neck.inner.", "neck.layer."  # tensors of these names, and the number of their level
 _INNER = re.compile(r"neck\.inner\.(\d+)\.")
 _TENSOR = re.compile(r"neck\.(inner|layer)\.(\d+)\.(weight|bias)")
 _TEXT = re.compile(r"fpn([1-9]\d*)(?:\(((?:\d+(?:-\d+)*)?)\))?")

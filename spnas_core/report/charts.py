@@ -9,7 +9,6 @@ from spnas_core.report.ancestry import TrialEntry
 from spnas_core.report.inputs import Evidence, Training
 from spnas_core.settings.search import SCORES, Objectives
 
-_PARTS = ("classes", "boxes", "objectness", "boxes of proposals")  # of a detector's loss, in the order of a history
 UNITS = {
     "AP": ("AP on val, %", 100.0),
     "AP50": ("AP50 on val, %", 100.0),
@@ -138,10 +137,11 @@ def curve_charts(evidence: Evidence, family: Sequence[TrialEntry]) -> list[Chart
 def _parts(evidence: Evidence) -> Chart | None:
     final = evidence.stage.results.get("final")
     history = evidence.trainings[final.digest].history if final else ()
-    if not history or len(history[0].get("losses", ())) != len(_PARTS):
+    names = evidence.plan.settings.detector.head.loss_names
+    if not history or len(history[0].get("losses", ())) != len(names):
         return None
     one = evidence.trainings[final.digest] if final else Training()
-    lines = [(name, f"part{n}", one, None) for n, name in enumerate(_PARTS)]
+    lines = [(name, f"part{n}", one, None) for n, name in enumerate(names)]
     return _epochs("Final net: parts of its loss", lines, None)
 
 

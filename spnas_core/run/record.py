@@ -14,6 +14,8 @@ from pydantic import Field, ValidationError
 from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
+from spnas_core.names import STAGE_FILE
+from spnas_core.necks import taps_of
 from spnas_core.run.plan import Plan
 from spnas_core.search.ledger import SearchStage as TrialStage
 from spnas_core.search.ledger import Trial, pareto_front
@@ -23,7 +25,6 @@ from spnas_core.settings.search import OBJECTIVES
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
-STAGE_FILE = "stage.json"
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 
@@ -63,7 +64,7 @@ def ended_trial(
 ) -> Trial:
     """Enter one ended training into the ledger, with what was measured of its net."""
     place = (job.arch, stage, number, index, parent, digest(job))
-    built: dict[str, Any] = {"taps": job.detector.neck.taps, "stem": job.detector.stem, "rung": job.stop_after_epochs}
+    built: dict[str, Any] = {"taps": taps_of(job.detector.neck), "stem": job.detector.stem, "rung": job.stop_after_epochs}
     if isinstance(ended, JobError):
         return Trial(*place, failure=ended.reason, **built)
     return Trial(*place, scores_of(ended) | dict(measured), **built)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from spnas_core.cost import Stem
 from spnas_core.errors import UserError
+from spnas_core.necks import with_taps
 from spnas_core.search.pareto import Point, dominates, hypervolume, pareto_rank
 from spnas_core.settings.base import Taps
 from spnas_core.settings.detector import Detector
@@ -58,7 +59,7 @@ class Trial:
 
     def detector(self, settings: Detector) -> Detector:
         """Give the settings of its detector, those of the run being `settings`."""
-        return settings.model_copy(update={"taps": self.taps, "stem": self.stem or settings.stem})
+        return settings.model_copy(update={"neck": with_taps(settings.neck, self.taps), "stem": self.stem or settings.stem})
 
 
 Ledger = Sequence[Trial]

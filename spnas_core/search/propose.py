@@ -14,45 +14,23 @@ import numpy as np
 from spnas_core.arch import Arch, ArchError, parse
 from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
+from spnas_core.necks import taps_of, with_taps
 from spnas_core.necks.fpn import Fpn
 from spnas_core.search.ledger import (
     SEARCH_STAGES,
     Ledger,
     SearchStage,
     Trial,
-    best,
-    pareto_front,
     ranked,
     ranked_best,
     reignitions,
-    stuck,
     winner,
 )
 from spnas_core.search.mutation import mutate
-from spnas_core.search.pareto import hypervolume, pareto_rank
 from spnas_core.settings.base import Limit, Taps
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import MEASURED, Budget
-
-__all__ = [
-    "Ledger",
-    "Proposal",
-    "Trial",
-    "best",
-    "candidate_cost",
-    "chosen_net",
-    "hypervolume",
-    "over_budget",
-    "pareto_front",
-    "pareto_rank",
-    "propose_parallel",
-    "propose_serial",
-    "reignitions",
-    "stuck",
-    "winner",
-    "within",
-]
 
 CostOf = Callable[[Arch, Detector], Cost]
 DRAWS = 200  # tries per candidate, before a round is given fewer candidates
@@ -98,8 +76,8 @@ def _generator(seed: int, stage: SearchStage, number: int) -> np.random.Generato
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, SEARCH_STAGES.index(stage), number])))
 
 
-def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf, seed: int | None = None) -> list[Proposal]:
-    """Children for serial round `number` (from 1), from all rounds before it; `seed` is by default that of `settings`.
+def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf) -> list[Proposal]:
+    """Children for serial round `number` (from 1), from all rounds before it.
 
     Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank); right after a reignition it is the reignited net alone, so
     that the search does go on from the new weights. Children are new to the ledger and to each other, in
@@ -114,7 +92,7 @@ def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf, 
     if not parents:
         raise UserError(f"serial round {number}: expected a finished trial to start from, got none")
     weights = np.array([1 / (1 + rank) for rank, _ in parents])
-    rng = _generator(settings.seed if seed is None else seed, "serial", number)
+    rng = _generator(settings.seed, "serial", number)
     known = {str(parse(trial.arch)) for trial in finished}
     found: list[Proposal] = []
     for _ in range(DRAWS * serial.candidates):
@@ -153,9 +131,7 @@ def _likeness(arch: Arch, taps: Taps | None) -> tuple[str, Taps]:
     return str(arch), Fpn(taps=taps).reads(arch)
 
 
-def propose_parallel(
-    parents: Sequence[Trial], settings: Run, cost_of: CostOf, seed: int | None = None, ledger: Ledger = ()
-) -> list[Proposal]:
+def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, ledger: Ledger = ()) -> list[Proposal]:
     """Children of the parallel search, dealt out to `parents` in turn: the serial part of a parent with copies beside its stages.
 
     Where the settings list taps of the pyramid, each child draws its own, all equally likely; else it has those of its parent.
@@ -163,7 +139,7 @@ def propose_parallel(
     """
     if not parents:
         raise UserError("parallel search: expected a serial net to start from, got none")
-    rng = _generator(settings.seed if seed is None else seed, "parallel", 0)
+    rng = _generator(settings.seed, "parallel", 0)
     known = {_likeness(parse(trial.arch), trial.taps) for trial in (*parents, *ledger)}
     known |= {_likeness(parse(trial.arch).serial(), trial.taps) for trial in parents}
     found: list[Proposal] = []
@@ -171,9 +147,9 @@ def propose_parallel(
         parent = parents[draw % len(parents)]
         detector = parent.detector(settings.detector)
         if choice := settings.parallel.taps:
-            detector = detector.model_copy(update={"taps": choice[int(rng.integers(len(choice)))]})
+            detector = detector.model_copy(update={"neck": with_taps(detector.neck, choice[int(rng.integers(len(choice)))])})
         child = _grow(parse(parent.arch).serial(), detector, rng, settings, cost_of)
-        likeness = _likeness(child, detector.neck.taps)
+        likeness = _likeness(child, taps_of(detector.neck))
         if likeness not in known and within(cost_of(child, detector), settings.budget):
             known.add(likeness)
             found.append(Proposal(child, parent, detector))
