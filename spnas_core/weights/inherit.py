@@ -132,7 +132,7 @@ def inherit(
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers that block type or channels
     give another shape, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta
     zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: what
-    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes; see also `transfer.head_source`.
+    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes; see also `adopt.head_source`.
     Anything else that differs in name, shape or dtype is a UserError with a +/- list.
     """
     plan = _Plan(parent, child, base_width, weights, fresh, replace_head)
