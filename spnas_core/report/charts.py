@@ -74,6 +74,7 @@ def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = 
     low, high = (min(0.0, *finite) if zero else min(finite)), max(finite)
     size = max(abs(low), abs(high))
     span = high - low if high - low > 1e-6 * size else max(size, 1e-6)
+    span = max(span, 1e-300)  # which can still be divided
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
     step = max(1.0, step) if whole else step
