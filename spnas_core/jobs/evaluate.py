@@ -12,6 +12,7 @@ from mindspore import Tensor
 from spnas_core import arch as architecture
 from spnas_core import metrics
 from spnas_core.data import coco, images, loader
+from spnas_core.data.loader import Floats, Ints
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
@@ -20,8 +21,9 @@ from spnas_core.jobs.progress import JobContext
 from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import gather_ranks, rank
-from spnas_core.models.soft_nms import Floats, Ints, soft_nms
+from spnas_core.models.soft_nms import soft_nms
 from spnas_core.models.step import get_weights, set_weights
+from spnas_core.names import DETECTIONS_FILE
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
 from spnas_core.weights import adopt, model_folder
@@ -95,7 +97,7 @@ def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[
     detections = detect(net, split, job.detector)
     if not rank().first:
         return {}
-    (out / "detections.json").write_text(json.dumps(detections))
+    (out / DETECTIONS_FILE).write_text(json.dumps(detections))
     return metrics.score_detections(split.annotations, detections, "pycocotools").document()
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
+from spnas_core.names import STAGE_FILE
 from spnas_core.run.plan import Plan
 from spnas_core.search.ledger import SearchStage, Trial, pareto_front
 from spnas_core.search.net import net_of
@@ -25,7 +26,6 @@ from spnas_core.settings.task import DETECTION
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
-STAGE_FILE = "stage.json"
 _DOCUMENT = TypeAdapter(dict[str, Any])
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 

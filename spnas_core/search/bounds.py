@@ -13,6 +13,7 @@ from typing import NamedTuple
 from spnas_core.arch import Arch, BlockType, parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
+from spnas_core.necks import with_taps
 from spnas_core.search.costs import CostOf, within
 from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
@@ -94,8 +95,9 @@ def _families(settings: Run) -> Iterator[_Family]:
 def _detectors(settings: Run, stages: int) -> list[Detector]:
     """All detectors that a candidate with `stages` stages can have, as settings."""
     stems = dict.fromkeys((settings.detector.stem, settings.reignite.stem or settings.detector.stem))
-    taps = dict.fromkeys((settings.detector.neck.taps, *(one for one in settings.parallel.taps if len(one) <= stages)))
-    return [settings.detector.model_copy(update={"stem": stem, "taps": one}) for stem in stems for one in taps]
+    own = settings.detector.neck
+    necks = dict.fromkeys((own, *(with_taps(own, taps) for taps in settings.parallel.taps if len(taps) <= stages)))
+    return [settings.detector.model_copy(update={"stem": stem, "neck": neck}) for stem in stems for neck in necks]
 
 
 def _members(family: _Family, place: int, copies: int, detector: Detector, budget: Budget, cost_of: CostOf) -> Iterator[Bound]:

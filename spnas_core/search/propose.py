@@ -4,7 +4,7 @@ A round's proposals depend only on earlier rounds, in the order (stage, round, i
 finish, and a killed search continues to the same end without any state of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ import numpy as np
 from spnas_core.arch import Arch, ArchError
 from spnas_core.cost import stage_macs
 from spnas_core.errors import UserError
+from spnas_core.necks import with_taps
 from spnas_core.search.costs import CostOf, within
 from spnas_core.search.ledger import SEARCH_STAGES, Ledger, SearchStage, Trial, ranked_best, reignitions
 from spnas_core.search.mutation import mutate
 from spnas_core.search.net import Net
-from spnas_core.settings.base import Taps
 from spnas_core.settings.run import Run
 
 DRAWS = 200  # tries per candidate, before a round is given fewer candidates
@@ -84,9 +84,9 @@ def _grow(start: Net, rng: np.random.Generator, settings: Run, cost_of: CostOf) 
     return grown
 
 
-def _identity(net: Net) -> tuple[Arch, Taps]:
-    """Identity of a candidate, for de-duplication: two texts of taps may name the same pyramid."""
-    return net.arch, net.neck.reads(net.arch)
+def _identity(net: Net) -> tuple[Arch, Hashable]:
+    """Identity of a candidate, for de-duplication."""
+    return net.arch, net.neck.identity(net.arch)
 
 
 def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, ledger: Ledger = ()) -> list[Proposal]:
@@ -105,7 +105,7 @@ def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, l
         parent = parents[draw % len(parents)]
         start = replace(parent.net, arch=parent.net.arch.serial())
         if choice := settings.parallel.taps:
-            start = replace(start, neck=start.neck.model_copy(update={"taps": choice[int(rng.integers(len(choice)))]}))
+            start = replace(start, neck=with_taps(start.neck, choice[int(rng.integers(len(choice)))]))
         child = _grow(start, rng, settings, cost_of)
         identity = _identity(child)
         if identity not in known and within(cost_of(child), settings.budget):
