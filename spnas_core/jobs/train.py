@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
 from spnas_core import cost, metrics
-from spnas_core.data import coco, loader
+from spnas_core.data import loader
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.splits import Split, check_fingerprint, open_split
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate, initial_weights
@@ -46,10 +47,10 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
     recipe, settings = job.recipe, job.detector
-    train_split = coco.open_split(job.data.url, job.data.train, job.data.strict)
-    val_split = coco.open_split(job.data.url, job.data.val, job.data.strict)
+    train_split = open_split(job.data.url, job.data.train, job.data.strict)
+    val_split = open_split(job.data.url, job.data.val, job.data.strict)
     if rank().first:
-        coco.check_fingerprint([train_split, val_split], job.data)
+        check_fingerprint([train_split, val_split], job.data)
     arch = architecture.parse(job.arch)
     net = FasterRCNN(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = initial_weights.start_detector(job, store, get_weights(net))
@@ -114,7 +115,7 @@ def make_step(net: FasterRCNN, recipe: Recipe) -> TrainStep:
 
 
 def inputs(
-    net: FasterRCNN, split: coco.Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
+    net: FasterRCNN, split: Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
 ) -> Iterator[StepInputs]:
     """Yield what the steps of an epoch take, from step `first` on: images, sizes, boxes, labels, noise; of a rank its share."""
     share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)

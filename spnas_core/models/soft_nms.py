@@ -6,10 +6,8 @@ It runs on the host, on the candidates that the compiled net gives. Source: Bodl
 import numpy as np
 import numpy.typing as npt
 
+from spnas_core.data.images import Floats, Ints
 from spnas_core.settings.detector import Detector
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
 
 
 def soft_nms(boxes: Floats, scores: Floats, labels: Ints, settings: Detector) -> tuple[npt.NDArray[np.intp], Floats]:
