@@ -1,4 +1,4 @@
-"""Judgements over the boxes of one split.
+"""Findings about the boxes of one split.
 
 Shapes: n = annotations whose image and category are known. Boxes are xywh, px of the original image, as COCO has them.
 """

@@ -139,12 +139,12 @@ def _whole(read: Callable[[], _Found], name: str) -> _Found:
     return insist(once, f"image {name}: read")
 
 
-def check_size(found: tuple[int, int], annotated: tuple[int, int], name: str) -> None:
+def check_size(decoded: tuple[int, int], annotated: tuple[int, int], name: str) -> None:
     """UserError unless the decoded (width, height) is the annotated one."""
-    if found == annotated:
+    if decoded == annotated:
         return
-    (width, height), (w, h) = found, annotated
-    hint = " (swapped: boxes must be drawn on the image after its EXIF rotation)" if (h, w) == found else ""
+    (width, height), (w, h) = decoded, annotated
+    hint = " (swapped: boxes must be drawn on the image after its EXIF rotation)" if (h, w) == decoded else ""
     raise UserError(f"image {name}: the annotation says {w}x{h} px, the file has {width}x{height}{hint}")
 
 

@@ -18,7 +18,7 @@ _CocoSplit = tuple[dict[str, Any], dict[str, str]]  # COCO document, and the URL
 
 
 def flat_names(names: Iterable[str]) -> dict[str, str]:
-    """Name each of `names` (paths) for one folder: its last part, with the folders above it (sub_1.jpg) where another has that."""
+    """Name of each of `names` (paths) in one folder: its last part, with the folders above it (sub_1.jpg) where another has that one."""
     flat: dict[str, str] = {}  # path by name
     for name in names:
         above, short = posixpath.split(name)

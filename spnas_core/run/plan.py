@@ -11,7 +11,6 @@ from spnas_core.arch import Arch, parse
 from spnas_core.cost import Cost
 from spnas_core.data import crops
 from spnas_core.data.demo import make_demo
-from spnas_core.data.files import cache_folder
 from spnas_core.data.splits import Split, fingerprint_splits, open_split, split_names, verify_images
 from spnas_core.errors import UserError
 from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
@@ -22,7 +21,7 @@ from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, Run, StageName
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
-from spnas_core.store.storage import sha256_file
+from spnas_core.store.storage import cache_folder, sha256_file
 from spnas_core.weights.checkpoint import open_checkpoint
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
@@ -157,7 +156,7 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     tries = _Tries()
     store = tries.do(partial(_open_store, store_url))
     if data_url == "demo":
-        data_url = str(make_demo(cache_folder() / "demo"))
+        data_url = str(make_demo(cache_folder("demo")))
     elif "://" not in data_url:
         data_url = str(Path(data_url).expanduser().absolute())
     found = {name: tries.do(partial(open_split, data_url, name, settings.strict)) for name in ("train", "val")}
