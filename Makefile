@@ -34,7 +34,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 PEER ?=
-bench: setup  ## one JSON line per measurement; PEER="PYTHON ../shared/reference/bench_torchvision.py" adds torchvision's figures
+bench: setup  ## one JSON line per measurement; PEER="COMMAND", see flows/bench.py, adds those of another detector
 	$(BIN)/python -m flows.bench --peer "$(PEER)"
 
 export PREFECT_PORT ?= 4200

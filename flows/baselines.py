@@ -12,7 +12,7 @@ from flows.spnas import search
 from spnas_core.job import Job, TrainJob, digest
 from spnas_core.jobs.progress import log_line
 from spnas_core.run.candidates import Round, train_jobs
-from spnas_core.run.plan import Plan, short, trained
+from spnas_core.run.plan import Plan, inherited, short
 from spnas_core.run.record import ended_trial
 from spnas_core.search.ledger import SearchStage, Trial, ranked, winner
 from spnas_core.search.propose import Proposal, propose_parallel
@@ -142,12 +142,12 @@ def start_training(plan: Plan, recipe: Recipe) -> TrainJob:
 
 def from_scratch(plan: Plan, child: Proposal, recipe: Recipe) -> TrainJob:
     """Job that trains a child on new weights."""
-    return plan.train(str(child.arch), child.detector, recipe)
+    return plan.train_net(child.net, recipe)
 
 
 def final_training(plan: Plan, trial: Trial) -> TrainJob:
     """Job that trains the net of a trial to its end, going on from its weights."""
-    return plan.train(trial.arch, trial.detector(plan.settings.detector), plan.settings.full_train, (trained(trial),))
+    return plan.train_net(trial.net, plan.settings.full_train, (inherited(trial),))
 
 
 def _completed(executor: Executor, work: Sequence[tuple[str, Job]]) -> list[Manifest]:

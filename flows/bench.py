@@ -2,8 +2,8 @@
 
 ``python -m flows.bench [--threads N] [--repeat N] [--net NAME] [--peer COMMAND]``; seconds, medians of `repeat` after one warm run.
 
-`--peer` is a command that measures torchvision's detector, such as ``PYTHON ../shared/reference/bench_torchvision.py``: it is called with
-``speed --size 512 512`` and prints one JSON object with `infer_1_image_s` and `train_step_s`. Its figures stand beside ours, with ratios.
+`--peer` is a command that measures another detector, such as torchvision's: it is called with ``speed --size 512 512`` and prints one JSON
+object with `infer_1_image_s` and `train_step_s`. Its figures stand beside ours, with ratios.
 """
 
 import argparse
@@ -28,11 +28,12 @@ from PIL import Image
 from flows import presets
 from spnas_core import arch as architecture
 from spnas_core.data.demo import DIGITS, make_demo
-from spnas_core.data.loader import eval_batches, steps_per_epoch
+from spnas_core.data.loader import Batch, eval_batches, steps_per_epoch
 from spnas_core.data.splits import Sample, Split, data_of, open_split
 from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate, initial_weights, runner
-from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
@@ -83,8 +84,8 @@ def measure_net(net: Net, repeat: int) -> Measured:
     Inference comes first, as in the peer's program: after a training the memory is in pieces, and all is slower.
     """
     arch, settings, batch = architecture.parse(net.arch), net.settings, net.recipe.batch
-    built: list[FasterRCNN] = []
-    yield "build", once(lambda: built.append(FasterRCNN(arch, settings, net.classes)))
+    built: list[DetectorNet] = []
+    yield "build", once(lambda: built.append(build(arch, settings, net.classes)))
     detector = built[0]
     initial_weights.freeze(detector, arch, settings)
     rng = np.random.default_rng(0)
@@ -94,7 +95,8 @@ def measure_net(net: Net, repeat: int) -> Measured:
     truth = np.concatenate((corner, corner + 0.3 * min(height, width)), -1)
     labels = np.ones((batch, settings.max_boxes), np.int32)
     sizes = np.tile(np.array([height, width], np.float32), (batch, 1))
-    inputs = [Tensor(a) for a in (np.float32(1e-4), pictures, sizes, truth, labels, *draw_noise(detector, batch, settings.max_boxes, 0, 0))]
+    given = Batch(pictures, sizes, truth, labels, np.arange(batch), np.ones((batch, 2), np.float32))
+    inputs = [Tensor(a) for a in (np.float32(1e-4), *detector.inputs(given, 0, 0))]
     detector.set_train(False)
     single = Tensor(pictures[:1]), Tensor(sizes[:1])
     yield "inference_compile", once(lambda: detector.compile(*single))

@@ -133,9 +133,9 @@ def _warm(store: Store, run: Run, names: tuple[str, ...]) -> tuple[Run, str]:
         for key in _newest_stages(store, name):
             try:
                 ledger = read_stage(store, key).ledger
-                net = winner([trial for trial in ledger if trial.stage != "parallel"], run.objectives)
-                weights = f"{store.url}/train/{net.digest}/weights.safetensors"
-                changes = {"arch": net.arch, "checkpoint": weights, "detector": net.detector(run.detector)}
+                best = winner([trial for trial in ledger if trial.stage != "parallel"], run.objectives)
+                weights = f"{store.url}/train/{best.digest}/weights.safetensors"
+                changes = {"arch": best.arch, "checkpoint": weights, "detector": best.net.detector(run.detector)}
                 return Run.model_validate({**run.model_dump(), **changes}), f" from the best net of {name}"
             except MissingArtifactError:
                 continue

@@ -49,7 +49,7 @@ def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
         log_line(f"study: {len(trials) - len(nets)} of {len(trials)} nets failed, and are left out")
     jobs = [(f"full_train {short(net.arch)}", final_training(plan, net)) for net in nets]
     return [
-        Forecast(arch=net.arch, artifacts=(f"train/{net.digest}", f"train/{long.digest}"), short=net.ap, long=long.metrics["AP"])
+        Forecast(arch=net.arch, artifacts=(f"train/{net.digest}", f"train/{long.digest}"), short=net.score or 0.0, long=long.metrics["AP"])
         for net, long in zip(nets, completed(executor, jobs), strict=True)
     ]
 
@@ -63,13 +63,13 @@ def race(asked: Study, executor: Executor) -> list[Arrival]:
     (plan,) = asked.plans
     watched = plan.settings.serial.recipe.model_copy(update={"eval_epochs": 1})
     children = _start_and_children(asked, executor)
-    jobs = [(f"inherited {short(str(child.arch))}", plan.short_training(watched, child, {})[0]) for child in children]
+    jobs = [(f"inherited {short(str(child.net.arch))}", plan.short_training(watched, child, {})[0]) for child in children]
     inherited = dict(zip(children, completed(executor, jobs), strict=True))
     arrived: dict[Proposal, Arrival] = {}
     for length in (watched.epochs * times for times in LENGTHS):
         left = [child for child in children if child not in arrived or not arrived[child].reached]
         recipe = lasting(plan.settings.fine_tune, length).model_copy(update={"eval_epochs": 1})
-        jobs = [(f"scratch, {length} epochs, {short(str(child.arch))}", from_scratch(plan, child, recipe)) for child in left]
+        jobs = [(f"scratch, {length} epochs, {short(str(child.net.arch))}", from_scratch(plan, child, recipe)) for child in left]
         for child, scratch in zip(left, completed(executor, jobs), strict=True):
             arrived[child] = _arrival(plan, inherited[child], scratch, length)
     return [arrived[child] for child in children]

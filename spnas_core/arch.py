@@ -170,15 +170,3 @@ def levels(arch: Arch, base_width: int = 64) -> tuple[Level, ...]:
     """Channels and stride of every stage's output; the neck, anchors, RoI pooling and cost all read this."""
     last = {block.stage: block.out_channels for block in blocks(arch, base_width)}
     return tuple(Level(channels, 4 << stage) for stage, channels in sorted(last.items()))
-
-
-def tapped(arch: Arch, taps: tuple[int, ...] | None) -> tuple[int, ...]:
-    """For every output of the pyramid, one per stage, the number of the merged level that it reads; ArchError where there is no such level.
-
-    Outputs beyond the end of `taps` read their own level, and so do all where it is None: the plain pyramid.
-    """
-    count, given = len(arch.stages), taps or ()
-    if len(given) > count or not all(0 <= tap < count for tap in given):
-        expected = f"expected taps of at most {count} levels, each from 0 to {count - 1}"
-        raise ArchError(f"architecture {str(arch)!r}: {expected}, got {list(given)}")
-    return (*given, *range(len(given), count))

@@ -141,7 +141,7 @@ def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob
 
     The kind of device is in it, since each has its own arithmetic; versions of libraries are not, and are in the artifact's manifest.
     """
-    document = job.model_dump(mode="json")
+    document = job.model_dump(mode="json") | {"detector": job.detector.former_document()}
     if not isinstance(job, BenchmarkJob):
         document["data"] = job.data.identity
     for name in ("checkpoint", "checkpoint_coverage", "resume_from"):

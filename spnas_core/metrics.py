@@ -50,7 +50,7 @@ def score_detections(annotations: dict[str, Any], results: list[dict[str, Any]],
 
 
 def scores_line(scores: Scores) -> str:
-    """Write the log line of the old program, in per cent; -1.0 where a value is undefined."""
+    """Write the log line of Vega, in per cent; -1.0 where a value is undefined."""
     names = {"mAP": "AP", "AP50": "AP50", "AP_small": "AP_small", "AP_medium": "AP_medium", "AP_large": "AP_large"}
     values = {shown: scores.stats[name] for shown, name in names.items()}
     text = ", ".join(f"{shown}: {100 * value if value >= 0 else -1.0:.1f}" for shown, value in values.items())

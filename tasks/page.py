@@ -81,7 +81,7 @@ def ledger_rows(ledger: Ledger) -> list[dict[str, Any]]:
             "round": trial.round,
             "candidate": trial.index + 1,
             "architecture": trial.arch,
-            "AP": round(100 * trial.ap, 1) if trial.ap >= 0 else "-",
+            "AP": round(100 * trial.score, 1) if trial.score is not None and trial.score >= 0 else "-",
             "parameters, M": round(trial.metrics["params"] / 1e6, 2) if trial.metrics else "-",
             "GMACs": round(trial.metrics["macs"] / 1e9, 2) if trial.metrics else "-",
             "failure": trial.failure or "",

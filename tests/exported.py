@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor
 
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights, set_weights
 
 Array = npt.NDArray[Any]
@@ -17,7 +17,7 @@ COMMON: dict[str, Any] = {
 }  # fmt: skip
 
 
-def lively(net: FasterRCNN, seed: int = 0) -> Weights:
+def lively(net: DetectorNet, seed: int = 0) -> Weights:
     """Random weights that let every part matter: statistics, connections that are not zero, boxes that move, scores that differ."""
     rng = np.random.default_rng(seed)
     weights = get_weights(net)

@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN of ../shared/golden: its weights, made by the rule of the README there, and its settings in ours."""
+"""torchvision's Faster R-CNN of the golden values: its weights, made by a rule (weight_rule.py), and its settings in ours."""
 
 from pathlib import Path
 

@@ -9,13 +9,13 @@ import numpy as np
 from data_sets import document, make
 
 from spnas_core import job as jobs
-from spnas_core.arch import parse
 from spnas_core.data.splits import Split, open_split
 from spnas_core.job import TrainJob, Weights
 from spnas_core.metrics import score_detections
-from spnas_core.run.plan import Plan, open_plan, trained
+from spnas_core.run.plan import Plan, inherited, open_plan
 from spnas_core.run.record import Result, StageRecord, publish_stage
 from spnas_core.search.ledger import Trial
+from spnas_core.search.net import net_of
 from spnas_core.settings.run import Run
 
 START, WIDER, CHILD, COPIES = "b_11-21-21-21", "b_111-21-21-21", "b_111-2-121-211", "b_111-21-21-21_0-1-0-2"
@@ -89,7 +89,7 @@ class Maker:
         self.val = open_split(plan.data.url, "val")
 
     def scores(self, arch: str, seed: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        cost = self.plan.cost_of(parse(arch), self.plan.settings.detector)
+        cost = self.plan.cost_of(net_of(arch, self.plan.settings.detector))
         detections = guesses(self.val, seed)
         return detections, score_detections(self.val.annotations, detections).document() | {"params": cost.params, "macs": cost.macs}
 
@@ -120,12 +120,14 @@ def make_run(folder: Path, data: Path, settings: Run | None = None) -> tuple[Pla
     recipe = plan.settings.serial.recipe
 
     def enter(arch: str, stage: Any, number: int, index: int, parent: Trial | None, **ended: Any) -> Trial:
-        job = plan.train(arch, plan.settings.detector, recipe, (trained(parent),) if parent else ())
+        job = plan.train(arch, plan.settings.detector, recipe, (inherited(parent),) if parent else ())
         metrics, digest = None, jobs.digest(job)
         if "failure" not in ended:
             digest, metrics = maker.train(job, len(ledger), folder / f"job{len(ledger)}")
             metrics |= {"inherited": 0.9, "epochs": 3}
-        ledger.append(Trial(job.arch, stage, number, index, parent.digest if parent else None, digest, metrics, stem="7x7", **ended))
+        more = {} if metrics is None else {"weights": Weights(kind="train", digest=digest, arch=job.arch), "score": metrics["AP"]}
+        net = net_of(job.arch, job.detector)
+        ledger.append(Trial(net, stage, number, index, parent.digest if parent else None, digest, metrics, **more, **ended))
         return ledger[-1]
 
     start = enter(START, "fine_tune", 0, 0, None)
@@ -136,7 +138,7 @@ def make_run(folder: Path, data: Path, settings: Run | None = None) -> tuple[Pla
     enter(COPIES, "parallel", 1, 0, wider)
     results = {}
     for seed, (name, trial) in enumerate((("start", start), ("final", ledger[-1])), start=20):
-        job = plan.train(trial.arch, plan.settings.detector, plan.settings.full_train, (trained(trial),))
+        job = plan.train(trial.arch, plan.settings.detector, plan.settings.full_train, (inherited(trial),))
         digest, metrics = maker.train(job, seed, folder / name)
         results[name] = Result(arch=job.arch, digest=digest, scores={"val": metrics})
         if name == "final":

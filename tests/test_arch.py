@@ -61,7 +61,7 @@ def test_levels_of_resnet_50():
 
 
 def test_a_two_inside_a_stage_widens_without_a_stride():
-    # DESIGN 9: in the old program it crashed the net
+    # in the old public program it crashed the net
     third = blocks(parse("b_112-11111"))[2]
     assert (third.stride, third.in_channels, third.out_channels, third.projection) == (1, 64, 128, True)
 

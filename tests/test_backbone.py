@@ -11,10 +11,11 @@ from mindspore import Tensor
 from spnas_core import arch as architecture
 from spnas_core import cost
 from spnas_core.models.backbone import Backbone
-from spnas_core.models.detector import FasterRCNN
-from spnas_core.models.neck import Pyramid
+from spnas_core.models.build import build
+from spnas_core.models.fpn import Pyramid
 from spnas_core.models.step import get_weights, set_weights
-from spnas_core.search import propose
+from spnas_core.necks.fpn import Fpn
+from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.weights import inherit
 
@@ -73,9 +74,9 @@ def test_levels_and_counts_are_those_of_the_net(text: str, size: tuple[int, int]
 def test_the_whole_detector_has_the_parameters_that_cost_says() -> None:
     settings = Detector(image_size=(64, 64), **SMALL)
     for text in ("b_11-21-21-21", "r_11-12-11-1-1_1-0-2-0-1"):
-        net = FasterRCNN(architecture.parse(text), settings, 3)
+        net = build(architecture.parse(text), settings, 3)
         params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-        assert params == propose.candidate_cost(architecture.parse(text), settings, 3).params
+        assert params == candidate_cost(architecture.parse(text), settings, 3).params
 
 
 @pytest.mark.parametrize("taps", [(0, 1, 2, 3), (1, 1, 2, 3), (2, 3, 3, 2), (1,)])
@@ -83,7 +84,8 @@ def test_each_output_of_the_pyramid_reads_its_tap(taps: tuple[int, ...]) -> None
     """Maps, gradients of all parameters, and the counts of neck and proposals, against the pyramid written out."""
     arch, channels, size, rng = architecture.parse("b_11-21-21-21"), 6, (72, 100), np.random.default_rng(0)
     levels, whole = architecture.levels(arch, 4), taps if len(taps) == 4 else (1, 1, 2, 3)
-    neck = Pyramid(levels, channels, architecture.tapped(arch, taps))
+    fpn = Fpn(channels=channels, taps=taps)
+    neck = Pyramid(levels, channels, fpn.reads(arch))
     sizes = cost.stage_sizes(arch, size)
     stages = [rng.standard_normal((2, level.channels, *hw)).astype(np.float32) for level, hw in zip(levels, sizes, strict=True)]
     merged = [np.zeros(0)] * 3 + [neck.inner[3](Tensor(stages[3])).asnumpy()]
@@ -98,19 +100,21 @@ def test_each_output_of_the_pyramid_reads_its_tap(taps: tuple[int, ...]) -> None
     weights = ms.ParameterTuple(neck.trainable_params())
     gradients = ms.grad(lambda *maps: sum((one * one).sum() for one in neck(maps)), None, weights)(*map(Tensor, stages))
     assert all(np.abs(gradient.asnumpy()).max() > 0 for gradient in gradients)
-    found = cost.neck_cost(arch, size, 4, channels, taps)
+    found = fpn.cost(arch, size, 4)
     assert found.params == sum(parameter.size for parameter in weights)
     inner = sum(channels * level.channels * h * w for level, (h, w) in list(zip(levels, sizes, strict=True))[min(whole) :])
     cells = sum(output.shape[2] * output.shape[3] for output in outputs[:4])
     assert found.macs == inner + 9 * channels**2 * cells
     pooled = outputs[4].shape[2] * outputs[4].shape[3]
-    assert cost.rpn_cost(arch, size, channels, 3, taps).macs == (cells + pooled) * (9 * channels**2 + 15 * channels)
+    maps = [output.size for output in fpn.outputs(arch, size)]
+    assert maps == [output.shape[2:] for output in outputs]
+    assert cost.rpn_cost(channels, 3, maps).macs == (cells + pooled) * (9 * channels**2 + 15 * channels)
 
 
 def test_a_detector_with_taps_finds_objects_of_every_size() -> None:
     """Anchors keep the sizes of their outputs, and stand at the strides of the levels that these read."""
     settings = Detector(image_size=(64, 64), taps=(1, 1, 3, 3), anchor_ratios=(1.0,), **SMALL)
-    net = FasterRCNN(architecture.parse("b_11-21-21-21"), settings, 3).set_train(False)
+    net = build(architecture.parse("b_11-21-21-21"), settings, 3).set_train(False)
     anchors, starts = net.rpn.propose.anchors.asnumpy(), np.cumsum((0, *net.rpn.counts))
     rows = [anchors[first:last] for first, last in pairwise(starts)]
     assert [len(one) for one in rows] == [64, 64, 4, 4, 1]
@@ -120,16 +124,16 @@ def test_a_detector_with_taps_finds_objects_of_every_size() -> None:
     assert boxes.shape == (1, 5, 4)
     assert np.isfinite(scores.asnumpy()).all()
     params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-    assert params == propose.candidate_cost(architecture.parse("b_11-21-21-21"), settings, 3).params
+    assert params == candidate_cost(architecture.parse("b_11-21-21-21"), settings, 3).params
 
 
 @pytest.mark.parametrize("kind", ["b", "r", "x(2x32d)"])
 def test_expanding_keeps_the_detectors_output(kind: str) -> None:
     settings = Detector(image_size=(64, 64), stem="3x3", **SMALL)
     parent, child = (architecture.parse(f"{kind}_{serial}") for serial in ("11-21-12-11", "111-211-1112-11"))
-    net = FasterRCNN(parent, settings, 2)
+    net = build(parent, settings, 2)
     with_statistics(net)
-    other = FasterRCNN(child, settings, 2)
+    other = build(child, settings, 2)
     weights, audit = inherit.inherit(parent, child, get_weights(net), get_weights(other))
     set_weights(other, weights)
     assert audit.zero
@@ -144,7 +148,7 @@ def test_expanding_keeps_the_detectors_output(kind: str) -> None:
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("copies", [(1, 0, 2, 3), (0, 3, 1, 0), (2, 1, 1, 2)])
 def test_the_structure_of_a_parallel_net(share: bool, copies: tuple[int, ...]) -> None:
-    """SP-NAS, section 3.3, and the authors' release, written out as DESIGN 5 has it."""
+    """SP-NAS, section 3.3, and the authors' release, written out."""
     arch = architecture.parse("b_11-21-12-11").with_parallel(copies)
     net = Backbone(arch, 8, "3x3", 1e-5, False, share)
     with_statistics(net)

@@ -1,4 +1,4 @@
-"""What `make bench` prints, and the bounds of issue 3 on compiling and on a job's time outside of its steps."""
+"""What `make bench` prints, and bounds on compiling and on a job's time outside of its steps."""
 
 import json
 

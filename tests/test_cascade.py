@@ -16,9 +16,9 @@ from spnas_core.job import EvaluateJob, TrainJob, Weights
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.predict import predict
 from spnas_core.jobs.runner import run_job
+from spnas_core.models.build import build
 from spnas_core.models.cascade import CascadeHead
-from spnas_core.models.detector import FasterRCNN
-from spnas_core.search import propose
+from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
@@ -41,7 +41,7 @@ def head() -> CascadeHead:
     """A head with last layers large enough that its boxes move and its classes differ."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     ms.set_seed(0)
-    found: CascadeHead = FasterRCNN(architecture.parse("b_111-211-211"), SETTINGS, CLASSES).head
+    found: CascadeHead = build(architecture.parse("b_111-211-211"), SETTINGS, CLASSES).head
     rng = np.random.default_rng(1)
     for stage in found.stages:
         for layer, size in ((stage.score, 2.0), (stage.delta, 0.6)):
@@ -183,12 +183,12 @@ def test_detections(head: CascadeHead, soft: Any) -> None:
 
 def test_the_parameters_and_macs_that_cost_says() -> None:
     arch = architecture.parse("b_111-211-211")
-    net = FasterRCNN(arch, SETTINGS, CLASSES)
+    net = build(arch, SETTINGS, CLASSES)
     params = sum(p.size for p in net.get_parameters() if not p.name.endswith(("moving_mean", "moving_variance")))
-    whole = propose.candidate_cost(arch, SETTINGS, CLASSES)
+    whole = candidate_cost(arch, SETTINGS, CLASSES)
     assert params == whole.params
     once = 8 * 49 * 16 + 16 * 16 + 16 * (CLASSES + 1) + 16 * 4
-    more = propose.candidate_cost(arch, SETTINGS.model_copy(update={"proposals_test": 26}), CLASSES)
+    more = candidate_cost(arch, SETTINGS.model_copy(update={"proposals_test": 26}), CLASSES)
     assert more.macs - whole.macs == 3 * once
 
 

@@ -25,12 +25,12 @@ def test_the_nearest_anchor_is_the_best_of_all(size: tuple[int, int], taps: tupl
     settings = Detector(image_size=size, taps=taps, anchor_scale=5.0, anchor_ratios=(0.4, 1.0, 2.5))
     boxes = random_boxes(300, size, 1)
     grid = anchor_grid(ARCH, settings)
-    anchors = np.concatenate(place_anchors(grid, settings.anchor_ratios)).astype(np.float64)
+    anchors = np.concatenate(place_anchors(grid, settings.head.anchor_ratios)).astype(np.float64)
     overlap = np.minimum(boxes[:, None, 2:], anchors[:, 2:]) - np.maximum(boxes[:, None, :2], anchors[:, :2])
     inter = np.maximum(overlap, 0).prod(axis=2)
     areas = [(some[:, 2:] - some[:, :2]).prod(axis=1) for some in (boxes, anchors)]
     expected = (inter / (areas[0][:, None] + areas[1] - inter)).max(axis=1)
-    np.testing.assert_allclose(best_iou(boxes, grid, settings.anchor_ratios), expected, atol=1e-6)
+    np.testing.assert_allclose(best_iou(boxes, grid, settings.head.anchor_ratios), expected, atol=1e-6)
 
 
 def test_boxes_follow_their_image_into_the_network_input() -> None:

@@ -10,10 +10,11 @@ from mindspore import Tensor
 
 from spnas_core import arch as architecture
 from spnas_core.jobs import initial_weights
-from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.search.costs import candidate_cost
 from spnas_core.search.mutation import mutate
-from spnas_core.search.propose import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Mutation, Space
 from spnas_core.weights import inherit
@@ -28,14 +29,14 @@ MUTATION = Mutation(add_stage=0.1, change_type=0.1, move_double=0.1)
 SPACE = Space(block_types=("b", "r", "x(2x32d)"), max_blocks=20)
 
 
-def train_a_step(net: FasterRCNN, number: int) -> np.ndarray:
+def train_a_step(net: DetectorNet, number: int) -> np.ndarray:
     """Losses of one step on two images of noise (a last stage of one cell has no variance over one image) with four boxes each."""
     rng = np.random.default_rng(number)
     pictures = rng.standard_normal((2, 3, 64, 64)).astype(np.float32)
     corner = rng.random((2, 4, 2)) * 30
     truth = np.concatenate((corner, corner + 15), -1).astype(np.float32)
     labels = np.tile(np.array([1, 2, 1, 2], np.int32), (2, 1))
-    batch = (pictures, np.full((2, 2), 64, np.float32), truth, labels, *draw_noise(net, 2, 4, 0, number))
+    batch = (pictures, np.full((2, 2), 64, np.float32), truth, labels, *net.draw_noise(2, 4, 0, number))
     step = TrainStep(net, 0.9, initial_weights.decays(net, 1e-4, True), 10.0).set_train()
     return np.asarray(step(Tensor(np.float32(0.01)), *map(Tensor, batch)).asnumpy())
 
@@ -46,10 +47,10 @@ def check_chain(seed: int, count: int) -> None:
     ms.set_seed(seed)
     rng = np.random.default_rng(seed)
     parent = architecture.parse(("b_1111-2111", "r_111-2111-11")[seed % 2])
-    weights = get_weights(FasterRCNN(parent, SETTINGS, 2))
+    weights = get_weights(build(parent, SETTINGS, 2))
     for number in range(count):
         child = mutate(parent, rng, MUTATION, SPACE)
-        net = FasterRCNN(child, SETTINGS, 2)
+        net = build(child, SETTINGS, 2)
         before, audit = inherit.inherit(parent, child, weights, get_weights(net), base_width=SETTINGS.base_width)
         assert audit.copied_params + audit.new_params == candidate_cost(child, SETTINGS, 2).params
         assert len([source for source in lineage(parent, child) if source is not None]) == len(parent.digits)

@@ -12,7 +12,8 @@ from flows import presets
 from flows.cli.app import app
 from spnas_core.arch import parse
 from spnas_core.errors import UserError
-from spnas_core.search.propose import candidate_cost
+from spnas_core.search.costs import candidate_cost
+from spnas_core.settings.page import settings_page
 from spnas_core.settings.run import Run
 
 COMMANDS = (
@@ -99,7 +100,7 @@ def test_the_authors_nets(name: str, serial: str, classes: int, millions: str) -
     arch = parse(settings.arch)
     assert (arch.block_type.text, arch.serial_text) == ("r", serial)
     assert any(arch.parallel)
-    assert settings.detector.cascade
+    assert settings.detector.head.kind == "cascade_rcnn"
     assert f"{candidate_cost(arch, settings.detector, classes).params / 1e6:.1f}" == millions
 
 
@@ -119,11 +120,24 @@ def test_settings_are_printed_as_the_flow_takes_them() -> None:
     assert "serial.rounds" in mistake("settings", "demo", "--set", "serial.rounds=0")
 
 
+def test_all_settings_are_explained() -> None:
+    result = run.invoke(app, ["settings", "--table"])
+    assert result.exit_code == 0
+    assert result.stdout == settings_page(Run)
+    for wrong in ([], ["demo", "--table"], ["--table", "--set", "seed=1"]):
+        assert mistake("settings", *wrong).startswith("settings: expected PRESET_OR_YAML")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("serial.round=3", "demo: serial.round: expected no such key, got 3"),
-        ("detector.anchor_ratios=[]", "demo: detector.anchor_ratios: expected"),
+        ("detector.head.anchor_ratios=[]", "demo: detector.head.anchor_ratios: expected"),
+        ("detector.anchor_ratios=[]", "demo: detector.head.anchor_ratios: expected"),
+        ("detector.head.kind=yolo", "demo: detector.head.kind: expected one of 'faster_rcnn', 'cascade_rcnn', got 'yolo'"),
+        ("detector.cascade=often", "demo: detector.head.kind: expected one of 'faster_rcnn', 'cascade_rcnn', got 'often'"),
+        ("detector.head=7", "demo: detector.head: expected"),
+        ("detector.neck.taps=[-1]", "demo: detector.neck.taps.0: expected greater than or equal to 0, got -1"),
         ("serial.rounds=x", "demo: serial.rounds: expected a valid integer"),
         ("serial.rounds=0", "demo: serial.rounds: expected greater than 0, got 0"),
         ("serial=3", "demo: serial: expected a valid dictionary"),

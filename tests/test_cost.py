@@ -4,9 +4,11 @@ from hypothesis import strategies as st
 from test_arch import archs
 
 from spnas_core.arch import parse
-from spnas_core.cost import Cost, backbone_cost, detector_cost, head_cost, stage_macs, stage_sizes
+from spnas_core.cost import Cost, backbone_cost, head_cost, stage_macs, stage_sizes
+from spnas_core.search.costs import candidate_cost
+from spnas_core.settings.detector import Detector
 
-TABLE = [  # of DESIGN, section 2
+TABLE = [  # text, blocks, parameters, GMACs at 224x224; the ResNets and ResNeXt are torchvision's
     ("b_11-21-21-21", 8, 11_176_512, "1.81"),
     ("b_111-2111-211111-211", 16, 21_284_672, "3.66"),
     ("r_111-2111-211111-211", 16, 23_508_032, "4.09"),
@@ -20,7 +22,7 @@ ECP = "r_11121111-21111-112-1111-1111_0-0-2-0-3"
 
 
 @pytest.mark.parametrize(("text", "blocks", "params", "gmacs"), TABLE)
-def test_table_of_the_design(text, blocks, params, gmacs):
+def test_table_of_known_nets(text, blocks, params, gmacs):
     arch = parse(text)
     cost = backbone_cost(arch, (224, 224))
     assert (len(arch.digits), cost.params, f"{cost.macs / 1e9:.2f}") == (blocks, params, gmacs)
@@ -28,7 +30,7 @@ def test_table_of_the_design(text, blocks, params, gmacs):
 
 def test_detector_equals_torchvisions():
     # fasterrcnn_resnet50_fpn has 41,755,286 parameters for 91 classes; its frozen norms (53,120 gammas and betas) are buffers there
-    cost = detector_cost(parse("111-2111-211111-211"), size=(800, 1344), classes=90)
+    cost = candidate_cost(parse("111-2111-211111-211"), Detector(), 90)
     assert cost.params == 41_755_286 + 53_120
 
 
@@ -36,7 +38,7 @@ def test_the_authors_eurocitypersons_net():
     # shared copies, FPN, three box heads with a box per class; the 115.9 of the authors' table are what 80 classes, as of COCO, give
     arch = parse(ECP)
     for classes, millions in ((1, "114.7"), (80, "115.9")):
-        one = detector_cost(arch, size=(1024, 1920), classes=classes)
+        one = candidate_cost(arch, Detector(image_size=(1024, 1920)), classes)
         assert f"{(one.params + 2 * head_cost(classes, 256, 1024, 1000).params) / 1e6:.1f}" == millions
 
 
@@ -82,9 +84,7 @@ def test_3x3_stem():
 
 @given(archs(max_blocks=20), st.integers(1, 90), st.integers(1, 500))
 def test_head_macs_grow_with_the_proposals_only(arch, classes, proposals):
-    costs = [
-        detector_cost(arch, size=(64, 96), classes=classes, base_width=32, fpn_channels=16, head_channels=32, anchors=3, proposals=n)
-        for n in (proposals, proposals + 1)
-    ]
+    settings = Detector(image_size=(64, 96), base_width=32, fpn_channels=16, head_channels=32)
+    costs = [candidate_cost(arch, settings.model_copy(update={"proposals_test": n}), classes) for n in (proposals, proposals + 1)]
     assert costs[0].params == costs[1].params
     assert costs[1].macs - costs[0].macs == 16 * 49 * 32 + 32 * 32 + 32 * 5 * (classes + 1)

@@ -21,7 +21,7 @@ from spnas_core.export.shipped.detect import Detector as Shipped
 from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.runner import run_job
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.build import build
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
@@ -46,7 +46,7 @@ def test_onnxruntime_finds_what_mindspore_finds(text: str) -> None:
     """All that a search can give: block types, stages, copies, stems, taps, odd sizes; cascade and soft-NMS."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     settings = Detector(**COMMON | (NETS | MORE_NETS)[text])
-    net = FasterRCNN(architecture.parse(text), settings, 3)
+    net = build(architecture.parse(text), settings, 3)
     weights = lively(net)
     images, image_hw = inputs(settings.image_size)
     expected = tuple(one.asnumpy() for one in net.set_train(False)(Tensor(images), Tensor(image_hw)))

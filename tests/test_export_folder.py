@@ -25,7 +25,7 @@ from spnas_core.errors import UserError
 from spnas_core.export.folder import export_model, publish_export
 from spnas_core.export.shipped.detect import soft_nms
 from spnas_core.jobs import evaluate
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.build import build
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
 
@@ -39,7 +39,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     settings = Detector(**COMMON | {"image_size": (64, 80), "stem": "3x3", "soft_nms": "linear"})
     text = "b_1111-2111_0-1"
-    net = FasterRCNN(architecture.parse(text), settings, 2)
+    net = build(architecture.parse(text), settings, 2)
     folder = tmp_path_factory.mktemp("model")
     save_file(lively(net), folder / "weights.safetensors")
     document = evaluate.model_document(text, settings, splits.open_split(str(tiny_data), "val").categories)
@@ -176,7 +176,7 @@ def test_torchvision_finds_what_mindspore_finds(text: str, change: dict[str, Any
     """And learns on, by gradients of all weights."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     settings = Detector(**COMMON | {"image_size": (64, 96), "base_width": 64, "score_threshold": 0.02} | change)
-    net = FasterRCNN(architecture.parse(text), settings, 3)
+    net = build(architecture.parse(text), settings, 3)
     folder = tmp_path / "model"
     folder.mkdir()
     save_file(lively(net), folder / "weights.safetensors")

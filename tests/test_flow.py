@@ -58,7 +58,7 @@ def test_five_stages_leave_a_ledger_and_a_final_net(finished: tuple[Plan, dict[s
     (child,) = parallel.ledger[3:]
     assert child.stage == "parallel"
     assert sum(int(k) for k in child.arch.rsplit("_", 1)[1].split("-")) > 0
-    assert [(t.taps, t.stem) for t in parallel.ledger] == [(None, "7x7")] * 3 + [((1, 1), "3x3")]
+    assert [(t.net.neck.taps, t.net.stem) for t in parallel.ledger] == [(None, "7x7")] * 3 + [((1, 1), "3x3")]
     assert final.results["final"].arch == child.arch
     assert final.results["start"].arch == fine_tune.ledger[0].arch
     assert set(final.results["final"].scores) == {"val", "test"}
@@ -179,7 +179,7 @@ def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]
     assert json.loads((folder / "summary.json").read_text()) == summary
     card = json.loads((folder / "model" / "model.json").read_text())
     assert {"arch", "detector", "classes", "preprocessing", "scores"} <= set(card)
-    assert (card["detector"]["taps"], card["detector"]["stem"]) == ([1, 1], "3x3")
+    assert (card["detector"]["neck"]["taps"], card["detector"]["stem"]) == ([1, 1], "3x3")
     weights = (folder / "model" / "weights.safetensors").read_bytes()
     assert card["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert [row["net"] for row in summary["table"]][:5] == [

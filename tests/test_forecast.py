@@ -18,7 +18,7 @@ from spnas_core.monitor.forecast import RUN, MeasuredNet, forecast, speed_of
 from spnas_core.monitor.speed import fit_line, makespan
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.run.replay import replay
-from spnas_core.search.bounds import extremes
+from spnas_core.search.bounds import cost_bounds
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
@@ -93,23 +93,23 @@ SPACES: dict[str, dict[str, Any]] = {
 def test_no_candidate_is_beyond_the_extremes(name: str, seed: int) -> None:
     detector = {"image_size": [128, 128], "base_width": 16, "stem": "3x3", "fpn_channels": 32, "head_channels": 64}
     plan = plan_of(Run.model_validate({"arch": "b_11-21-21-21", "detector": detector, "seed": seed, **SPACES[name]}))
-    small, large = extremes(plan.settings, plan.cost_of)
+    small, large = cost_bounds(plan.settings, plan.cost_of)
     for trial in replay(plan, lambda _: None, seed).ledger[1:]:
         assert trial.metrics
-        assert small.cost.macs <= trial.metrics["macs"] <= large.cost.macs, (str(small.arch), trial.arch, str(large.arch))
+        assert small.cost.macs <= trial.metrics["macs"] <= large.cost.macs, (str(small.net), trial.arch, str(large.net))
 
 
 def test_a_budget_that_no_net_meets_is_a_mistake() -> None:
     plan = plan_of(presets.load_preset("demo", ["budget={gmacs: [null, 0.001]}"]))
     with pytest.raises(UserError, match=r"expected limits that some net of the space meets, got .*gmacs': \[None, 0.001\]"):
-        extremes(plan.settings, plan.cost_of)
+        cost_bounds(plan.settings, plan.cost_of)
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_demo_takes_what_it_took(kept: bool) -> None:
     plan = plan_of(presets.load_preset("demo"))
-    courses = [replay(plan, lambda _: None, play) for play in range(8)]
-    found = forecast(plan, courses, demo_speed(plan), lambda _: kept)
+    replays = [replay(plan, lambda _: None, play) for play in range(8)]
+    found = forecast(plan, replays, demo_speed(plan), lambda _: kept)
     seconds = {name: one.seconds for name, one in found.items()}
     whole = sum(seconds.values()) + RUN
     if kept:

@@ -78,7 +78,7 @@ def test_the_worse_candidates_stop_at_the_rungs(scores: list[list[float | None]]
         on = {job.arch for job in asked[place + 1]}
         assert len(on) <= math.ceil(keep * len(asked[place]))
         passed = [scores[n][place] for n in range(len(scores)) if job_of(n).arch in on]
-        stopped = [one.ap for one in at_rung if one.failure is None]
+        stopped = [one.score for one in at_rung if one.failure is None]
         assert None not in passed
         assert not stopped or min(passed) >= max(stopped)  # type: ignore[type-var]
         assert not stopped or len(on) == math.ceil(keep * len(asked[place]))

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trials import trial_of
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -13,7 +14,6 @@ from spnas_core.monitor.housekeeping import garbage, needs, verify_artifacts
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.run.plan import STAGE_NAMES
 from spnas_core.run.record import STAGE_FILE, Result, StageRecord
-from spnas_core.search.ledger import Trial
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
@@ -82,7 +82,7 @@ class Filled:
 
     def run(self, name: str, ledger: list[TrainJob], final: TrainJob, finished: bool = True) -> None:
         """Leave the records of a run's stages."""
-        trials = tuple(Trial(ARCH, "serial", 0, n, None, jobs.digest(job), {"AP": 0.1}) for n, job in enumerate(ledger))
+        trials = tuple(trial_of(ARCH, "serial", 0, n, None, jobs.digest(job), {"AP": 0.1}) for n, job in enumerate(ledger))
         keys = {stage: f"{name}-{stage}" for stage in STAGE_NAMES}
         for stage in STAGE_NAMES if finished else STAGE_NAMES[:1]:
             reignited = {jobs.digest(CHILD): weights_of(REIGNITED)} if stage == "reignite" and CHILD in ledger else {}

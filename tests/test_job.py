@@ -57,7 +57,9 @@ def another(value: Any, annotation: Any) -> list[Any]:
         return [not value]
     if isinstance(value, tuple):
         return [(*another(value[0], None), *value[1:])]
-    return [value + 1 if isinstance(value, int | float) else value + "1"]
+    if isinstance(value, float):
+        return [value / 2 or 0.5]  # which every limit allows
+    return [value + 1 if isinstance(value, int) else value + "1"]
 
 
 CHANGES = [(job, path, changed) for job in EXAMPLES for path, changed in changes(job)]

@@ -17,8 +17,9 @@ from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.crew import Label
 from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import StageRecord
+from spnas_core.search.costs import over_budget
 from spnas_core.search.ledger import Trial, best, pareto_front
-from spnas_core.search.propose import over_budget
+from spnas_core.search.net import net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Budget, Serial
@@ -69,8 +70,8 @@ def test_what_is_over_a_measured_limit_is_never_trained_nor_ranked(
             assert "seconds" not in one.metrics
     assert {one.arch for one in best(trials, 99, plan.settings.objectives)} == trained
     front = pareto_front(trials, ("AP", "latency_ms"))
-    assert all(a.ap < b.ap and a.value("latency_ms") < b.value("latency_ms") for a, b in zip(
-        sorted(front, key=lambda t: t.ap), sorted(front, key=lambda t: t.ap)[1:], strict=False
+    assert all(a.score < b.score and a.value("latency_ms") < b.value("latency_ms") for a, b in zip(
+        sorted(front, key=lambda t: t.score), sorted(front, key=lambda t: t.score)[1:], strict=False
     ))  # fmt: skip
 
 
@@ -97,14 +98,14 @@ def test_a_measured_search_depends_on_its_threads_and_no_training_does(settings:
     plan, other = plan_of(**settings), plan_of(**settings, threads=7)
     assert plan.settings.measures == measures
     assert [name for name in STAGE_NAMES if other.keys[name] != plan.keys[name]] == (list(STAGE_NAMES[1:]) if measures else [])
-    assert jobs.digest(other.benchmark(ARCHS[0], SMALL)) != jobs.digest(plan.benchmark(ARCHS[0], SMALL))
+    assert jobs.digest(other.benchmark(net_of(ARCHS[0], SMALL))) != jobs.digest(plan.benchmark(net_of(ARCHS[0], SMALL)))
     assert _training(other) == _training(plan_of())
 
 
 def test_measurements_and_trainings_depend_on_the_kind_of_device() -> None:
     plan, other = plan_of(), plan_of(device_target="Ascend")
     assert [name for name in STAGE_NAMES if other.keys[name] != plan.keys[name]] == list(STAGE_NAMES)
-    assert jobs.digest(other.benchmark(ARCHS[0], SMALL)) != jobs.digest(plan.benchmark(ARCHS[0], SMALL))
+    assert jobs.digest(other.benchmark(net_of(ARCHS[0], SMALL))) != jobs.digest(plan.benchmark(net_of(ARCHS[0], SMALL)))
     assert _training(other) != _training(plan)
 
 
@@ -124,7 +125,7 @@ def test_a_benchmark_is_measured_once(tmp_path: Path) -> None:
     """By a real process; then it is in the store, and every later search sees the same numbers."""
     store = Store(str(tmp_path / "store"))
     plan = plan_of(objectives=("AP", "latency_ms"))
-    job = plan.benchmark(ARCHS[0], SMALL)
+    job = plan.benchmark(net_of(ARCHS[0], SMALL))
     found = run_job(job, store.url, threads=job.threads)
     assert 0 < found.metrics["latency_ms"] < 10_000
     assert 50 < found.metrics["memory_mb"] < 10_000

@@ -19,7 +19,8 @@ from spnas_core.jobs.progress import JobContext
 from spnas_core.models import boxes as box_ops
 from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.backbone import Backbone
-from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
@@ -115,7 +116,7 @@ def test_inserted_blocks_learn_within_two_steps(kind: str, share: bool, norm: st
 # selection, against slow numpy
 
 
-def random_maps(net: FasterRCNN) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+def random_maps(net: DetectorNet) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Pyramid, scores and deltas as a net might give them, for two images."""
     rng = np.random.default_rng(0)
     sizes = [(16, 24), (8, 12), (4, 6), (2, 3)]
@@ -142,13 +143,13 @@ def clip(boxes: Floats, hw: Floats) -> Floats:
 
 
 @pytest.fixture(scope="module")
-def eager_net() -> FasterRCNN:
+def eager_net() -> DetectorNet:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     ms.set_seed(0)
-    return FasterRCNN(architecture.parse("b_111-211-211"), SETTINGS, 3).set_train(False)
+    return build(architecture.parse("b_111-211-211"), SETTINGS, 3).set_train(False)
 
 
-def test_proposals_are_the_best_of_each_level(eager_net: FasterRCNN) -> None:
+def test_proposals_are_the_best_of_each_level(eager_net: DetectorNet) -> None:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     _, scores, deltas = random_maps(eager_net)
     proposals, valid = (one.asnumpy() for one in eager_net.rpn.propose(scores, deltas, Tensor(HW)))
@@ -157,19 +158,19 @@ def test_proposals_are_the_best_of_each_level(eager_net: FasterRCNN) -> None:
         found = []
         for level in range(len(scores)):
             score, delta = scores[level].asnumpy()[image], deltas[level].asnumpy()[image]
-            order = np.argsort(-score, kind="stable")[: SETTINGS.proposals_test]
+            order = np.argsort(-score, kind="stable")[: SETTINGS.head.proposals_test]
             anchors = eager_net.rpn.propose.anchors.asnumpy()[starts[level] : starts[level + 1]]
             boxes = clip(box_ops.decode(Tensor(delta), Tensor(anchors), (1.0,) * 4).asnumpy()[order], HW[image])
             big = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-3).all(1)
             boxes, order = boxes[big], order[big]
-            found += [(score[order[i]], boxes[i]) for i in slow_nms(boxes, SETTINGS.rpn_nms)]
+            found += [(score[order[i]], boxes[i]) for i in slow_nms(boxes, SETTINGS.head.rpn_nms)]
         found.sort(key=lambda pair: -pair[0])
-        wanted = np.array([box for _, box in found[: SETTINGS.proposals_test]])
+        wanted = np.array([box for _, box in found[: SETTINGS.head.proposals_test]])
         assert valid[image].sum() == len(wanted)
         np.testing.assert_allclose(proposals[image][valid[image]], wanted, atol=1e-4)
 
 
-def test_detections_are_the_best_of_each_class(eager_net: FasterRCNN) -> None:
+def test_detections_are_the_best_of_each_class(eager_net: DetectorNet) -> None:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     maps, scores, deltas = random_maps(eager_net)
     head = eager_net.head
@@ -212,18 +213,18 @@ def test_the_pooled_levels_anchors_stand_where_torchvision_has_them() -> None:
 def step() -> TrainStep:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(3)
-    net = FasterRCNN(architecture.parse("b_1111-2111_0-1"), SETTINGS, 2)
+    net = build(architecture.parse("b_1111-2111_0-1"), SETTINGS, 2)
     initial_weights.freeze(net, architecture.parse("b_1111-2111_0-1"), SETTINGS)
     return TrainStep(net, 0.9, initial_weights.decays(net, 1e-4, True), 10.0)
 
 
-def crowded(folder: Path, net: FasterRCNN) -> Iterator[tuple[np.ndarray, ...]]:
+def crowded(folder: Path, net: DetectorNet) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of images with two boxes, padded to one."""
     split = splits.open_split(str(folder), "train", False)
     recipe = Recipe(batch=2)
     for number, batch in enumerate(loader.train_batches(split, SETTINGS.image_size, recipe, SETTINGS.max_boxes, 0, 0)):
         assert (batch.labels > 0).all()
-        yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *draw_noise(net, 2, SETTINGS.max_boxes, 0, number))
+        yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *net.draw_noise(2, SETTINGS.max_boxes, 0, number))
 
 
 def test_two_runs_with_one_seed_are_one(step: TrainStep, tiny_data: Path, tmp_path: Path) -> None:
@@ -255,5 +256,5 @@ def test_one_seed_gives_one_net() -> None:
     weights = []
     for _ in range(2):
         ms.set_seed(5)
-        weights.append(get_weights(FasterRCNN(architecture.parse("b_1111-2111"), SETTINGS, 2)))
+        weights.append(get_weights(build(architecture.parse("b_1111-2111"), SETTINGS, 2)))
     assert all(weights[0][name].tobytes() == weights[1][name].tobytes() for name in weights[0])

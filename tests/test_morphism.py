@@ -6,9 +6,10 @@ from test_arch import archs
 from test_mutation import SEEDS, generator
 
 from spnas_core.arch import ArchError, blocks, levels, parse
-from spnas_core.cost import detector_cost
 from spnas_core.errors import UserError
+from spnas_core.search.costs import candidate_cost
 from spnas_core.search.mutation import change_type, expand, move_double, mutate, swap
+from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Mutation, Space
 from spnas_core.weights.adopt import adopt, load_same
 from spnas_core.weights.inherit import inherit, trainable_when_frozen
@@ -92,8 +93,8 @@ narrow = archs(max_blocks=14).filter(lambda arch: arch.digits.count("2") < 4 and
 @settings(deadline=None, max_examples=30)
 @given(narrow, st.booleans(), st.booleans())
 def test_the_cost_counts_these_weights(arch, share, cascade):
-    sizes = {"base_width": WIDTH, "fpn_channels": FPN, "head_channels": HEAD, "anchors": 3, "proposals": 9}
-    cost = detector_cost(arch, size=(64, 64), classes=2, share_weights=share, cascade=cascade, **sizes)
+    sizes = {"base_width": WIDTH, "fpn_channels": FPN, "head_channels": HEAD, "proposals_test": 9}
+    cost = candidate_cost(arch, Detector(image_size=(64, 64), share_weights=share, cascade=cascade, **sizes), 2)
     found = shapes(arch, share=share, cascade=cascade)
     assert sum(np.prod(shape) for name, shape in found.items() if not name.endswith(STATISTICS)) == cost.params
 
@@ -208,7 +209,7 @@ def parts(names):
 
 @pytest.mark.parametrize(("kind", "last"), [("b", "bn2"), ("r", "bn3"), ("x(2x32d)", "bn3")])
 def test_a_new_block_is_the_identity_and_can_learn(kind, last):
-    # DESIGN 9: the old program zeroed all norms of an inserted block, so that it could not learn
+    # the old public program zeroed all norms of an inserted block, so that it could not learn
     _, fresh, result, audit = pair(f"{kind}_111-2111", f"{kind}_1111-21111")
     assert set(audit.zero) == {f"backbone.blocks.{index}.{last}.{part}" for index in (3, 8) for part in ("gamma", "beta")}
     assert {name.split(".")[2] for name in audit.new} == {"3", "8"}

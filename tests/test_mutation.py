@@ -56,7 +56,7 @@ def test_expand_reaches_every_place():
 
 
 def test_add_stage_appends():
-    # DESIGN 9: it was unreachable in the old program
+    # it was unreachable in the old public program
     assert str(add_stage(RESNET_50)) == "r_111-2111-211111-211-1_0-0-0-0-0"
 
 
@@ -91,7 +91,7 @@ def kind_of(parent, child):
     ],
 )
 def test_probabilities_are_what_they_say(chances, space, expected):
-    """In the old program 0.3 meant 0.7; here an operator that is not possible leaves its share to swap and expand."""
+    """In the old public program 0.3 meant 0.7; here an operator that is not possible leaves its share to swap and expand."""
     rng, draws = generator(1), 20_000
     settings, limits = Mutation(**chances), Space(**space)
     kinds = Counter(kind_of(RESNET_50, operation(RESNET_50, rng, settings, limits)) for _ in range(draws))

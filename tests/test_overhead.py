@@ -9,13 +9,13 @@ import pytest
 from prefect import flow
 
 from flows import presets
-from spnas_core.arch import parse
 from spnas_core.job import TrainJob
 from spnas_core.jobs import runner
 from spnas_core.metrics import STATS
-from spnas_core.run.plan import Plan, open_plan, trained
+from spnas_core.run.plan import Plan, inherited, open_plan
 from spnas_core.run.record import StageRecord, ended_trial
 from spnas_core.search.ledger import Trial
+from spnas_core.search.net import net_of
 from spnas_core.search.propose import propose_serial
 from spnas_core.store.manifest import Manifest
 from tasks.jobs import Executor
@@ -26,7 +26,7 @@ CANDIDATES, TRAINED = 200, 10
 
 def publish(plan: Plan, job: TrainJob, rng: np.random.Generator, scratch: Path) -> Manifest:
     """Leave an artifact as the training would."""
-    cost = plan.cost_of(parse(job.arch), job.detector)
+    cost = plan.cost_of(net_of(job.arch, job.detector))
     scores = {**dict.fromkeys(STATS, 0.5), "AP": float(rng.random())}
     return plan.store.publish(job, scratch, {**scores, "macs": cost.macs, "params": cost.params}, 1.0)
 
@@ -42,7 +42,7 @@ def test_200_candidates_of_the_store_take_less_than_a_minute(prefect_server: str
     ledger: tuple[Trial, ...] = (start,)
     for number in range(1, settings.rounds + 1):
         for index, child in enumerate(propose_serial(ledger, plan.settings, number, plan.cost_of)):
-            job = plan.train(str(child.arch), child.detector, settings.recipe, (trained(child.parent),))
+            job = plan.train_net(child.net, settings.recipe, (inherited(child.parent),))
             ledger += (ended_trial("serial", number, index, child.parent.digest, job, publish(plan, job, rng, tmp_path / "nothing")),)
     assert len(ledger) == CANDIDATES + 1
 

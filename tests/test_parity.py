@@ -1,4 +1,4 @@
-"""Against torchvision, number for number: what ../shared/golden holds, for weights made by its rule.
+"""Against torchvision, number for number: its golden values for weights made by a rule (weight_rule.py).
 
 Where the environment variable SPNAS_TORCHVISION_PYTHON names the Python of an environment with torchvision, also for a second salt, with an
 image that is smaller than the network input and the default number of detections.
@@ -18,7 +18,8 @@ from mindspore import Tensor, nn, ops
 
 from spnas_core.job import Data, TrainJob
 from spnas_core.jobs import initial_weights
-from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import set_weights
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
@@ -34,7 +35,7 @@ LEVELS = (0, 1, 2, 3, "pool")
 class Parts(nn.Cell):
     """Everything between image and detection, in one graph; and the features of given regions."""
 
-    def __init__(self, net: FasterRCNN) -> None:
+    def __init__(self, net: DetectorNet) -> None:
         super().__init__(auto_prefix=False)
         self.net = net
 
@@ -54,7 +55,7 @@ class Parts(nn.Cell):
 class Gradients(nn.Cell):
     """The four losses, and the norms of the gradients of their sum."""
 
-    def __init__(self, net: FasterRCNN) -> None:
+    def __init__(self, net: DetectorNet) -> None:
         super().__init__(auto_prefix=False)
         self.net = net
         self.weights = ms.ParameterTuple(net.trainable_params())
@@ -77,7 +78,7 @@ def numpy(value: Any) -> Any:
 
 
 def close(ours: np.ndarray, theirs: np.ndarray, std: float) -> None:
-    """Assert what issue 3 asks for: within 1e-3 of the standard deviation."""
+    """Assert that the difference is within 1e-3 of the standard deviation."""
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() < 1e-3 * std
 
@@ -125,7 +126,7 @@ def weights(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def found(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) -> tuple[Any, ...]:
     """Stages, pyramid, RPN head, proposals, pooled features of torchvision's proposals, detections."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    net = FasterRCNN(ARCH, settings_of(golden), CLASSES)
+    net = build(ARCH, settings_of(golden), CLASSES)
     set_weights(net, weights)
     regions = np.stack((golden["proposals_0"], golden["proposals_1"]))
     return numpy(Parts(net).set_train(False)(*map(Tensor, (*inputs(golden), regions))))
@@ -135,7 +136,7 @@ def found(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) -> t
 def trained(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, float]]:
     """Losses, and gradient norms by name."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    net = FasterRCNN(ARCH, SETTINGS, CLASSES)
+    net = build(ARCH, SETTINGS, CLASSES)
     loaded, audit = adopt.load_same(weights, weights)
     set_weights(net, loaded)
     job = TrainJob(arch=str(ARCH), detector=SETTINGS, recipe=Recipe(), data=Data(url="", fingerprint=""))
@@ -145,7 +146,7 @@ def trained(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) ->
         count = len(golden[f"gt_labels_{image}"])
         boxes[image, :count], labels[image, :count] = golden[f"gt_boxes_{image}"], golden[f"gt_labels_{image}"]
     step = Gradients(net).set_train()
-    noise = draw_noise(net, 2, SETTINGS.max_boxes, 0, 0)
+    noise = net.draw_noise(2, SETTINGS.max_boxes, 0, 0)
     losses, norms = numpy(step(*map(Tensor, (*inputs(golden), boxes, labels, *noise))))
     return losses, {parameter.name: float(norm) for parameter, norm in zip(step.weights, norms, strict=True)}
 
@@ -172,7 +173,7 @@ def test_proposal_head(found: tuple[Any, ...], golden: Mapping[str, np.ndarray])
 
 
 def test_anchors(golden: Mapping[str, np.ndarray]) -> None:
-    anchors = FasterRCNN(ARCH, SETTINGS, CLASSES).rpn.propose.anchors.asnumpy()
+    anchors = build(ARCH, SETTINGS, CLASSES).rpn.propose.anchors.asnumpy()
     assert len(anchors) == golden["anchors_count"]
     assert np.array_equal(anchors[::101], golden["anchors_first_image_every_101"])
 

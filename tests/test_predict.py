@@ -19,7 +19,7 @@ from spnas_core.data import splits
 from spnas_core.errors import UserError
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.predict import predict
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.build import build
 from spnas_core.models.step import get_weights
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
@@ -38,7 +38,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(0)
     text = "b_1111-1111"
-    net = FasterRCNN(architecture.parse(text), SETTINGS, 2)
+    net = build(architecture.parse(text), SETTINGS, 2)
     folder = tmp_path_factory.mktemp("model")
     save_file(get_weights(net), folder / "weights.safetensors")
     document = evaluate.model_document(text, SETTINGS, splits.open_split(str(tiny_data), "val").categories)

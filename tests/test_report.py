@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trials import trial_of
 
 from spnas_core import job as jobs
 from spnas_core.job import Data, TrainJob, Weights
 from spnas_core.jobs.progress import duration, line
 from spnas_core.metrics import STATS
 from spnas_core.report import markdown, pareto_png, plain, publish_run, report_md, rows, table_of, trials_csv
-from spnas_core.run.plan import STAGE_NAMES, Plan, short, trained
+from spnas_core.run.plan import STAGE_NAMES, Plan, inherited, short
 from spnas_core.run.record import Result, StageRecord, ended_trial
 from spnas_core.run.rounds import rounds
 from spnas_core.search.ledger import Trial
+from spnas_core.search.net import net_of
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
@@ -28,10 +30,10 @@ def metrics(ap: float, macs: int = 10**9) -> dict[str, Any]:
 
 def ledger() -> tuple[Trial, ...]:
     return (
-        Trial("b_11-21-21-21_0-0-0-0", "fine_tune", 0, 0, None, "a" * 64, metrics(0.2, 4 * 10**9)),
-        Trial("b_111-21-21-21_0-0-0-0", "serial", 1, 0, "a" * 64, "b" * 64, metrics(0.3, 5 * 10**9)),
-        Trial("b_11-211-21-21_0-0-0-0", "serial", 1, 1, "a" * 64, "c" * 64, failure="killed"),
-        Trial("b_111-21-21-21_0-1-0-0", "parallel", 1, 0, "b" * 64, "d" * 64, metrics(0.25, 6 * 10**9)),
+        trial_of("b_11-21-21-21_0-0-0-0", "fine_tune", 0, 0, None, "a" * 64, metrics(0.2, 4 * 10**9)),
+        trial_of("b_111-21-21-21_0-0-0-0", "serial", 1, 0, "a" * 64, "b" * 64, metrics(0.3, 5 * 10**9)),
+        trial_of("b_11-211-21-21_0-0-0-0", "serial", 1, 1, "a" * 64, "c" * 64, failure="killed"),
+        trial_of("b_111-21-21-21_0-1-0-0", "parallel", 1, 0, "b" * 64, "d" * 64, metrics(0.25, 6 * 10**9)),
     )
 
 
@@ -141,7 +143,9 @@ def test_an_ended_job_becomes_a_trial_without_times(plan: Plan, tmp_path: Path) 
     (tmp_path / "none").mkdir()
     manifest = plan.store.publish(job, tmp_path / "none", {**metrics(0.1), "seconds": 12.5}, 13.0)
     trial = ended_trial("serial", 2, 3, "p", job, manifest)
-    assert trial == Trial(job.arch, "serial", 2, 3, "p", jobs.digest(job), metrics(0.1), stem="7x7")
+    assert (trial.net, trial.stage, trial.round, trial.index) == (net_of(job.arch, job.detector), "serial", 2, 3)
+    assert (trial.parent, trial.digest, trial.metrics, trial.score) == ("p", jobs.digest(job), metrics(0.1), 0.1)
+    assert trial.weights == Weights(kind="train", digest=jobs.digest(job), arch=job.arch)
 
 
 def test_stage_keys_follow_what_determines_them(plan: Plan) -> None:
@@ -170,9 +174,9 @@ def test_trainings_do_not_depend_on_what_trials_are_ranked_by(plan: Plan) -> Non
     """Another run with other objectives but the same candidates reuses every training."""
     update = {"objectives": ("AP50", "params"), "budget": {"gmacs": (None, 9.0)}, "serial": {"rounds": 9, "n_stuck": 1}}
     other = Plan(Run.model_validate(plan.settings.model_dump() | update), plan.store, plan.data, 1)
-    one = Trial("b_11-21-21-21_0-0-0-0", "serial", 1, 0, None, "a" * 64, metrics(0.2))
+    one = trial_of("b_11-21-21-21_0-0-0-0", "serial", 1, 0, None, "a" * 64, metrics(0.2))
     for make in (
-        lambda p: p.train("b_111-21-21-21", p.settings.detector, p.settings.serial.recipe, (trained(one),)),
+        lambda p: p.train("b_111-21-21-21", p.settings.detector, p.settings.serial.recipe, (inherited(one),)),
         lambda p: p.reignite(one),
     ):
         assert jobs.digest(make(plan)) == jobs.digest(make(other))

@@ -28,6 +28,7 @@ from spnas_core.report.val_images import choose
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.search.mutation import mutate
+from spnas_core.search.net import net_of
 from spnas_core.settings.search import Mutation, Space
 
 
@@ -52,7 +53,7 @@ def test_numbers_are_those_of_trials_csv(made: tuple[Plan, StageRecord], page: s
         assert [cells.get(name, "") for name in ("AP", "AP50")] == [row["AP"], row["AP50"]]
         assert row["failure"] or [cells["macs"], cells["params"]] == [row["macs"], row["params"]]
     assert [row["failure"] for row in rows] == ["", "", "diverged", "", ""]
-    assert shown[2]["macs"] == str(made[0].cost_of(parse(rows[2]["arch"]), made[0].settings.detector).macs)
+    assert shown[2]["macs"] == str(made[0].cost_of(net_of(rows[2]["arch"], made[0].settings.detector)).macs)
 
 
 def test_the_page_is_whole_and_loads_nothing(page: str) -> None:
@@ -161,7 +162,7 @@ def test_the_family_is_a_tree(made: tuple[Plan, StageRecord]) -> None:
         (0, "start net", family[0].state), (1, "serial r1 c1", family[1].state), (2, "serial r2 c1", "stopped"),
         (2, "parallel r1 c1", family[4].state), (1, "serial r1 c2", "failed"),
     ]  # fmt: skip
-    assert family[1].gain == family[1].trial.ap - family[0].trial.ap
+    assert family[1].gain == family[1].trial.score - family[0].trial.score
     assert math.isnan(family[2].gain)
     assert family[4].growth == family[4].cost.macs / family[1].cost.macs - 1
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trials import trial_of
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -16,7 +17,6 @@ from spnas_core.monitor.inventory import take_inventory
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord, newest_round, publish_stage
 from spnas_core.run.register import announce_run, read_run
-from spnas_core.search.ledger import Trial
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
@@ -139,12 +139,12 @@ def test_commands_for_a_run_that_is_not_there(command: list[str], tmp_path: Path
 def test_a_search_goes_on_from_its_newest_round(tmp_path: Path) -> None:
     plan = plan_of(Store(str(tmp_path / "store")), serial={"rounds": 5})
     start = StageRecord(
-        name="fine_tune", key=plan.keys["fine_tune"], ledger=(Trial(plan.settings.arch, "fine_tune", 0, 0, None, "a" * 64),)
+        name="fine_tune", key=plan.keys["fine_tune"], ledger=(trial_of(plan.settings.arch, "fine_tune", 0, 0, None, "a" * 64),)
     )
     assert newest_round(plan, start) == (0, start)
     rounds = [start]
     for number in (1, 2, 3):
-        trial = Trial("b_111-21-21-21_0-0-0-0", "serial", number, 0, "a" * 64, str(number) * 64, failure="timeout")
+        trial = trial_of("b_111-21-21-21_0-0-0-0", "serial", number, 0, "a" * 64, str(number) * 64, failure="timeout")
         until = plan.after(number)
         rounds.append(StageRecord(name="serial", key=until.keys["serial"], ledger=(*rounds[-1].ledger, trial)))
         publish_stage(until, rounds[-1], 1.0)

@@ -2,35 +2,25 @@ import itertools
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from trials import trial_of
 
-from spnas_core.arch import check_space, parse, tapped
+from spnas_core.arch import check_space, parse
 from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
 from spnas_core.job import Weights
-from spnas_core.run.record import StageRecord as RunStage
-from spnas_core.search.ledger import ranked, ranked_best, volumes
-from spnas_core.search.pareto import dominates
-from spnas_core.search.propose import (
-    Trial,
-    best,
-    candidate_cost,
-    hypervolume,
-    pareto_front,
-    pareto_rank,
-    propose_parallel,
-    propose_serial,
-    reignitions,
-    stuck,
-    winner,
-    within,
-)
+from spnas_core.run.record import StageRecord
+from spnas_core.search.costs import candidate_cost, within
+from spnas_core.search.ledger import Trial, best, pareto_front, ranked, ranked_best, reignitions, stuck, volumes, winner
+from spnas_core.search.net import Net, net_of
+from spnas_core.search.pareto import dominates, hypervolume, pareto_rank
+from spnas_core.search.propose import propose_parallel, propose_serial
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Budget, Parallel, Serial
@@ -39,8 +29,9 @@ POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=25)
 SMALL = Detector(image_size=(64, 96), base_width=16, fpn_channels=16, head_channels=16)
 
 
-def cost_of(arch, detector=SMALL):
-    return candidate_cost(arch, detector, classes=3)
+def cost_of(net):
+    """Cost of a candidate, or of the plain detector of an architecture."""
+    return candidate_cost(net.arch, net.detector(SMALL), 3) if isinstance(net, Net) else candidate_cost(net, SMALL, 3)
 
 
 def settings_of(**keys):
@@ -60,19 +51,19 @@ def ledger_of(rows):
     found = []
     for number, row in enumerate(rows):
         metrics = None if row is None else dict(zip(names, row, strict=True)) | {"AP": row[0] / 4, "AP50": row[1] / 4}
-        found.append(
-            Trial("b_1", "serial", 1 + number // 2, number % 2, None, f"{number:02d}", metrics, "crashed" if row is None else None)
-        )
+        failure = "crashed" if row is None else None
+        found.append(trial_of("b_11-21-21-21", "serial", 1 + number // 2, number % 2, None, f"{number:02d}", metrics, failure))
     return found
 
 
 def trial(ap, macs=1, stage="serial", number=1, index=0, arch="b_11-21-21-21", failure=None):
     metrics = None if ap is None else {"AP": ap, "macs": macs}
-    return Trial(str(parse(arch)), stage, number, index, None, f"{arch}-{stage}-{number}-{index}", metrics, failure)
+    key = f"{arch}-{stage}-{number}-{index}"
+    return trial_of(str(parse(arch)), stage, number, index, None, key, metrics, failure, detector=SMALL)
 
 
-def _net(arch, taps):
-    return str(arch), tapped(parse(str(arch)), taps)
+def _net(net):
+    return str(net.arch), net.neck.reads(net.arch)
 
 
 def start(ap=0.3):
@@ -237,7 +228,9 @@ def test_the_winner_is_the_cheapest_of_the_best():
 
 
 def test_a_trial_is_json():
-    assert Trial(**json.loads(json.dumps(asdict(start())))) == start()
+    trials = TypeAdapter(Trial)
+    assert trials.validate_json(trials.dump_json(start())) == start()
+    assert json.loads(trials.dump_json(start()))["net"] == "b_11-21-21-21_0-0-0-0+fpn16+7x7+faster_rcnn"
 
 
 def test_budget_is_two_sided():
@@ -323,14 +316,14 @@ def test_the_children_of_a_reignited_net_have_its_stem():
     run = settings_of(serial=Serial(candidates=8), parallel=Parallel(candidates=2, parents=2))
     first, second = start(0.5), trial(0.6, 200, arch="b_111-21-21-21")
     weights = Weights(kind="reignite", digest="0" * 64, arch=first.arch)
-    now = RunStage(name="serial", key="k", ledger=(first, second), reignited={first.digest: weights})
+    now = StageRecord(name="serial", key="k", ledger=(first, second), reignited={first.digest: weights})
     assert now.parents(None) == now.ledger
     stems = {}
     for child in (*propose_serial(now.parents("3x3"), run, 2, cost_of), *propose_parallel(now.parents("3x3"), run, cost_of)):
-        stems.setdefault(child.parent.digest, set()).add(child.detector.stem)
+        stems.setdefault(child.parent.digest, set()).add(child.net.stem)
     assert stems == {first.digest: {"3x3"}, second.digest: {"7x7"}}
     counted = []
-    propose_serial(now.parents("3x3")[:1], run, 2, lambda arch, detector: counted.append(detector.stem) or Cost(1, 1))
+    propose_serial(now.parents("3x3")[:1], run, 2, lambda net: counted.append(net.stem) or Cost(1, 1))
     assert set(counted) == {"3x3"}
 
 
@@ -340,8 +333,8 @@ def ledger_after(count, seed=5):
     ledger = [start()]
     for number in range(1, count + 1):
         for index, (child, *_) in enumerate(propose_serial(ledger, run, number, cost_of)):
-            score = 0.3 + sum(map(ord, str(child))) % 17 / 100
-            ledger.append(trial(None if index == 3 else score, cost_of(child).macs, "serial", number, index, str(child)))
+            score = 0.3 + sum(map(ord, str(child.arch))) % 17 / 100
+            ledger.append(trial(None if index == 3 else score, cost_of(child).macs, "serial", number, index, str(child.arch)))
     return run, ledger
 
 
@@ -354,7 +347,7 @@ def test_proposing_does_not_depend_on_the_order_of_trials(random):
     random.shuffle(shuffled)
     assert propose_serial(shuffled, run, 3, cost_of) == expected
     # what a killed round 3 left behind changes nothing
-    half = [*shuffled, trial(0.99, 1, "serial", 3, 0, str(expected[0][0])), trial(0.99, 1, "parallel", 0, 0)]
+    half = [*shuffled, trial(0.99, 1, "serial", 3, 0, str(expected[0].net.arch)), trial(0.99, 1, "parallel", 0, 0)]
     assert propose_serial(half, run, 3, cost_of) == expected
 
 
@@ -366,12 +359,12 @@ def test_children_are_new_and_in_the_space_and_within_the_budget():
     tight = run.model_copy(update={"budget": Budget(params_m=(None, limit))})
     found = propose_serial(ledger, tight, 4, cost_of)
     assert found
-    for child, parent, _ in found:
-        check_space(child)
+    for child, parent in found:
+        check_space(child.arch)
         assert within(cost_of(child), tight.budget)
-        assert str(child) not in texts
+        assert str(child.arch) not in texts
         assert parent in best(ledger, run.serial.max_optimal)
-    assert propose_serial(ledger, run, 4, cost_of) != propose_serial(ledger, run, 4, cost_of, seed=6)
+    assert propose_serial(ledger, run, 4, cost_of) != propose_serial(ledger, run.model_copy(update={"seed": 6}), 4, cost_of)
 
 
 def test_a_budget_that_nothing_meets_gives_fewer():
@@ -391,7 +384,7 @@ def test_better_parents_are_more_likely():
     texts = ["b_1111-1111-1111", "b_111-11111-1111", "b_11-111111-1111"]
     ledger = [start(0.1), *(trial(ap, 50, index=i, arch=text) for i, (ap, text) in enumerate(zip((0.5, 0.4, 0.3), texts, strict=True)))]
     run = settings_of(serial=Serial(candidates=200))
-    counts = Counter(parent.index for child, parent, _ in propose_serial(ledger, run, 2, lambda *_: Cost(1, 1)) if parent.stage == "serial")
+    counts = Counter(parent.index for _, parent in propose_serial(ledger, run, 2, lambda _: Cost(1, 1)) if parent.stage == "serial")
     assert counts[0] > counts[1] > counts[2] > 0
 
 
@@ -400,12 +393,12 @@ def test_parallel_children_are_their_parents_with_copies():
     parents = [start(), trial(0.4, arch="b_111-21-211-21")]
     found = propose_parallel(parents, run, cost_of)
     assert len({str(child) for child, *_ in found}) == 12
-    assert {parent.arch for _, parent, _ in found} == {parent.arch for parent in parents}
-    for child, parent, _ in found:
-        assert child.serial() == parse(parent.arch)
-        assert sum(child.parallel) >= 1
-        assert max(child.parallel) <= 2
-    tried = [trial(0.1, stage="parallel", number=0, arch=str(child)) for child, *_ in found]
+    assert {parent.arch for _, parent in found} == {parent.arch for parent in parents}
+    for child, parent in found:
+        assert child.arch.serial() == parse(parent.arch)
+        assert sum(child.arch.parallel) >= 1
+        assert max(child.arch.parallel) <= 2
+    tried = [trial(0.1, stage="parallel", number=0, arch=str(child.arch)) for child, *_ in found]
     again = propose_parallel(parents, run, cost_of, ledger=tried)
     assert not {str(child) for child, *_ in again} & {str(child) for child, *_ in found}
 
@@ -415,8 +408,9 @@ def test_stages_are_drawn_by_one_over_macs():
     rarity = 1 / np.array(stage_macs(arch, SMALL.image_size, SMALL.base_width))
     run = settings_of(parallel=Parallel(candidates=1), budget=Budget(gmacs=(None, 1)))  # which any second copy breaks
     parents, draws = [trial(0.4, arch=str(arch))], 2000
-    children = [propose_parallel(parents, run, lambda a, _: Cost(0, sum(a.parallel) * 10**9), seed=seed)[0][0] for seed in range(draws)]
-    counts = Counter(child.parallel.index(1) for child in children)
+    runs = (run.model_copy(update={"seed": seed}) for seed in range(draws))
+    children = [propose_parallel(parents, one, lambda net: Cost(0, sum(net.arch.parallel) * 10**9))[0].net for one in runs]
+    counts = Counter(child.arch.parallel.index(1) for child in children)
     for stage, chance in enumerate(rarity / rarity.sum()):
         assert counts[stage] / draws == pytest.approx(chance, abs=4 * (0.25 / draws) ** 0.5)
 
@@ -427,7 +421,7 @@ def test_copies_stop_at_the_budget():
     found = propose_parallel([start()], run, cost_of)
     assert found
     assert all(within(cost_of(child), run.budget) for child, *_ in found)
-    assert max(sum(child.parallel) for child, *_ in found) < 12
+    assert max(sum(child.arch.parallel) for child, *_ in found) < 12
 
 
 def test_taps_are_drawn_for_each_child():
@@ -435,21 +429,21 @@ def test_taps_are_drawn_for_each_child():
     run = settings_of(parallel=Parallel(candidates=20, max_parallel=1, taps=allowed))
     parents = [start()]
     found = propose_parallel(parents, run, cost_of)
-    counts = Counter(one.detector.taps for one in found)
+    counts = Counter(one.net.neck.taps for one in found)
     assert set(counts) == set(allowed)
-    assert all(one.detector == SMALL.model_copy(update={"taps": one.detector.taps}) for one in found)
-    assert len({_net(one.arch, one.detector.taps) for one in found}) == len(found) == 20  # of 16 sets of copies times two pyramids
-    tried = [replace(trial(0.1, stage="parallel", number=1, arch=str(one.arch)), taps=one.detector.taps) for one in found[:5]]
+    assert all(one.net.detector(SMALL) == SMALL.model_copy(update={"taps": one.net.neck.taps}) for one in found)
+    assert len({_net(one.net) for one in found}) == len(found) == 20  # of 16 sets of copies times two pyramids
+    tried = [replace(trial(0.1, stage="parallel", number=1, arch=str(one.net.arch)), net=one.net) for one in found[:5]]
     again = propose_parallel(parents, run, cost_of, ledger=tried)
-    assert not {_net(one.arch, one.detector.taps) for one in again} & {_net(t.arch, t.taps) for t in tried}
+    assert not {_net(one.net) for one in again} & {_net(t.net) for t in tried}
 
 
 def test_without_taps_to_draw_from_a_child_has_those_of_its_parent():
-    parent = replace(start(), taps=(1, 1, 2, 3))
+    parent = replace(start(), net=net_of(start().arch, SMALL.model_copy(update={"taps": (1, 1, 2, 3)})))
     run = settings_of(parallel=Parallel(candidates=4))
     children = propose_parallel([parent], run, cost_of)
-    assert {one.detector.taps for one in (*children, *propose_serial([parent], run, 1, cost_of))} == {(1, 1, 2, 3)}
-    assert [one.arch for one in children] == [one.arch for one in propose_parallel([start()], run, cost_of)]
+    assert {one.net.neck.taps for one in (*children, *propose_serial([parent], run, 1, cost_of))} == {(1, 1, 2, 3)}
+    assert [one.net.arch for one in children] == [one.net.arch for one in propose_parallel([start()], run, cost_of)]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def serve(path: str, work: str) -> None:
     from mindspore import Tensor
 
     from spnas_core.jobs.initial_weights import freeze
-    from spnas_core.models.detector import FasterRCNN, draw_noise
+    from spnas_core.models.build import build
     from spnas_core.models.step import TrainStep, set_weights
     from spnas_core.settings.detector import Detector
 
@@ -38,7 +38,7 @@ def serve(path: str, work: str) -> None:
     with np.load(GOLDEN) as file:
         weights = spnas_weights(file["names"].tolist(), file["shapes"].tolist())
     settings = Detector(image_size=SIZE, norm="frozen", frozen_stages=2, max_boxes=8)
-    net = FasterRCNN(ARCH, settings, CLASSES)
+    net = build(ARCH, settings, CLASSES)
     set_weights(net, weights)
     freeze(net, ARCH, settings)
     sizes = np.array([SIZE] * BATCH, np.float32)
@@ -48,7 +48,7 @@ def serve(path: str, work: str) -> None:
     valid = net.rpn.propose(*net.rpn(net.neck(net.backbone(single[0]))), single[1])[1].asnumpy()
     boxes, labels = np.zeros((BATCH, settings.max_boxes, 4), np.float32), np.zeros((BATCH, settings.max_boxes), np.int32)
     boxes[:, : len(TRUTH)], labels[:, : len(TRUTH)] = TRUTH, np.arange(1, len(TRUTH) + 1)
-    batch = [Tensor(a) for a in (np.float32(LR), images, sizes, boxes, labels, *draw_noise(net, BATCH, settings.max_boxes, 0, 0))]
+    batch = [Tensor(a) for a in (np.float32(LR), images, sizes, boxes, labels, *net.draw_noise(BATCH, settings.max_boxes, 0, 0))]
     step = TrainStep(net, 0.9, (0.0,) * len(net.trainable_params()), None).set_train() if work == "train" else None
     for _ in sys.stdin:
         begun = time.perf_counter()

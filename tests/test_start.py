@@ -16,7 +16,7 @@ from spnas_core.job import Data, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import initial_weights, training
 from spnas_core.jobs.progress import JobContext
 from spnas_core.models.blocks import Conv, Norm
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.build import build
 from spnas_core.models.step import TrainStep, get_weights
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, Reignite
@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 
 def net_weights(text: str, value: float, settings: Detector = SETTINGS) -> Arrays:
     """Weights of a detector, all of them `value`."""
-    net = FasterRCNN(architecture.parse(text), settings, 2)
+    net = build(architecture.parse(text), settings, 2)
     return {name: np.full_like(array, value) for name, array in get_weights(net).items()}
 
 

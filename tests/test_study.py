@@ -83,18 +83,18 @@ def test_random_search_draws_its_parents_uniformly_and_the_search_does_not() -> 
     drawn, ranked = Counter(), Counter()
     for seed in range(100):
         run = RUN.model_copy(update={"seed": seed})
-        drawn.update(parent.index for _, parent, _ in propose_children(ledger, run, 2, 4, cost_of))
-        ranked.update(parent.index for _, parent, _ in propose_serial(ledger, run, 2, cost_of))
+        drawn.update(parent.index for _, parent in propose_children(ledger, run, 2, 4, cost_of))
+        ranked.update(parent.index for _, parent in propose_serial(ledger, run, 2, cost_of))
     assert set(drawn) == set(ranked) == {0, 1, 2, 3}
     assert all(70 < count < 130 for count in drawn.values())  # 100 each; the standard deviation is 9
     assert ranked[0] > 150 > 60 > ranked[3]
-    assert {t.digest for _, t, _ in propose_children(ledger, RUN, 2, 4, cost_of)} <= {t.digest for t in ledger}
+    assert {t.digest for _, t in propose_children(ledger, RUN, 2, 4, cost_of)} <= {t.digest for t in ledger}
     assert levelled(ledger)[4] == ledger[4]
 
 
 def test_children_of_the_start_net_begin_with_the_first_round_of_the_search() -> None:
-    many = [child.arch for child in propose_children([start()], RUN, 1, 9, cost_of)]
-    assert many[:4] == [child.arch for child in propose_serial([start()], RUN, 1, cost_of)]
+    many = [child.net.arch for child in propose_children([start()], RUN, 1, 9, cost_of)]
+    assert many[:4] == [child.net.arch for child in propose_serial([start()], RUN, 1, cost_of)]
     assert len(set(many)) == 9
     assert propose_children([start()], RUN, 1, 0, cost_of) == []
 

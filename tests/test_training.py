@@ -17,7 +17,8 @@ from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
 from spnas_core.jobs import initial_weights, training
 from spnas_core.jobs.progress import JobContext
-from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, learning_rate
@@ -39,7 +40,7 @@ def _graph() -> None:
     ms.set_seed(0)
 
 
-def batch(net: FasterRCNN, boxes: tuple[int, int], number: int = 0) -> Batch:
+def batch(net: DetectorNet, boxes: tuple[int, int], number: int = 0) -> Batch:
     """Two images with so many boxes."""
     rng = np.random.default_rng(number)
     pictures = rng.standard_normal((2, 3, 64, 64)).astype(np.float32)
@@ -47,12 +48,12 @@ def batch(net: FasterRCNN, boxes: tuple[int, int], number: int = 0) -> Batch:
     truth = np.concatenate((corner, corner + 10 + rng.random((2, 4, 2)) * 20), -1).astype(np.float32)
     labels = np.stack([np.where(np.arange(4) < count, 1 + np.arange(4) % 2, 0) for count in boxes]).astype(np.int32)
     sizes = np.full((2, 2), 64, np.float32)
-    return (pictures, sizes, truth * (labels > 0)[..., None], labels, *draw_noise(net, 2, 4, 0, number))
+    return (pictures, sizes, truth * (labels > 0)[..., None], labels, *net.draw_noise(2, 4, 0, number))
 
 
 def test_an_inherited_net_learns_in_every_part() -> None:
     """One compiled graph: batches with no box, one box and all boxes; padding that changes nothing; every new parameter moves."""
-    parent, net = FasterRCNN(PARENT, SETTINGS, 2), FasterRCNN(CHILD, SETTINGS, 2)
+    parent, net = build(PARENT, SETTINGS, 2), build(CHILD, SETTINGS, 2)
     weights, audit = inherit.inherit(PARENT, CHILD, get_weights(parent), get_weights(net))
     set_weights(net, weights)
     assert len(audit.zero) == 2 * 3  # two inserted blocks and a connection: gamma and beta of one norm each
@@ -156,14 +157,14 @@ def test_schedules() -> None:
     assert [learning_rate(steps, n, 100) for n in (0, 49, 50, 75)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
 
 
-def trained(net: FasterRCNN) -> set[str]:
+def trained(net: DetectorNet) -> set[str]:
     return {p.name for p in net.get_parameters() if p.requires_grad}
 
 
 def test_what_is_trained() -> None:
     frozen = SETTINGS.model_copy(update={"norm": "frozen", "frozen_stages": 2})
-    net = FasterRCNN(CHILD, frozen, 2)
-    weights, audit = inherit.inherit(PARENT, CHILD, get_weights(FasterRCNN(PARENT, frozen, 2)), get_weights(net))
+    net = build(CHILD, frozen, 2)
+    weights, audit = inherit.inherit(PARENT, CHILD, get_weights(build(PARENT, frozen, 2)), get_weights(net))
     assert set(weights) == {p.name for p in net.get_parameters()}
     common = {"arch": str(CHILD), "data": Data(url="x", fingerprint="y")}
     job = TrainJob(**common, detector=frozen, recipe=Recipe())
@@ -188,8 +189,8 @@ def test_what_is_trained() -> None:
 def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:
     """With `freeze_inherited`: an inserted block, a moved one and a connection learn, as do neck and heads; no other parameter changes."""
     parent, child = architecture.parse("b_1111-1111"), architecture.parse("b_111-111111_0-1")  # block 3 is new, 5 had a stride
-    net = FasterRCNN(child, SETTINGS, 2)
-    weights, audit = inherit.inherit(parent, child, get_weights(FasterRCNN(parent, SETTINGS, 2)), get_weights(net))
+    net = build(child, SETTINGS, 2)
+    weights, audit = inherit.inherit(parent, child, get_weights(build(parent, SETTINGS, 2)), get_weights(net))
     set_weights(net, weights)
     source = {"kind": "train", "digest": "0" * 64, "arch": str(parent)}
     job = {"arch": str(child), "detector": SETTINGS, "data": Data(url="x", fingerprint="y"), "weights": (source,)}
@@ -208,7 +209,7 @@ def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:
 
 
 def test_decay_spares_norm_and_bias_where_asked() -> None:
-    net = FasterRCNN(PARENT, SETTINGS, 2)
+    net = build(PARENT, SETTINGS, 2)
     initial_weights.freeze(net, PARENT, SETTINGS)
     assert set(initial_weights.decays(net, 0.5, True)) == {0.5}
     spared = {
@@ -224,12 +225,12 @@ def test_freezing_what_was_inherited_makes_a_step_faster() -> None:
     parent, child = architecture.parse("b_11-21-21-21"), architecture.parse("b_11-21-21-211")
     detector = bccd.detector
     source = {"kind": "train", "digest": "0" * 64, "arch": str(parent)}
-    given = get_weights(FasterRCNN(parent, detector, 3))
+    given = get_weights(build(parent, detector, 3))
     height, width = detector.image_size
     rng = np.random.default_rng(0)
     runs: dict[bool, Callable[[], Any]] = {}
     for frozen in (False, True):
-        net = FasterRCNN(child, detector, 3)
+        net = build(child, detector, 3)
         weights, audit = inherit.inherit(parent, child, given, get_weights(net), base_width=detector.base_width)
         set_weights(net, weights)
         recipe = bccd.serial.recipe.model_copy(update={"freeze_inherited": frozen})
@@ -242,7 +243,7 @@ def test_freezing_what_was_inherited_makes_a_step_faster() -> None:
             np.tile(np.float32([height, width]), (count, 1)),
             np.tile(np.float32([10, 10, 60, 60]), (count, boxes, 1)),
             np.ones((count, boxes), np.int32),
-            *draw_noise(net, count, boxes, 0, 0),
+            *net.draw_noise(count, boxes, 0, 0),
         )
         tensors = [Tensor(one) for one in (np.float32(0.001), *inputs)]
         runs[frozen] = lambda step=step, tensors=tensors: step(*tensors).asnumpy()

@@ -1,4 +1,4 @@
-"""Make golden values as those of ../shared/golden for another salt: ``torchvision_golden.py OUT.npz SALT``, where there is torchvision.
+"""Make golden values for another salt, as those of `golden_weights.GOLDEN`: ``torchvision_golden.py OUT.npz SALT``, with torchvision.
 
 Images and ground truth are drawn at random from the salt too. The second image is narrower, so torchvision pads it, and an image
 has as many detections as by default; `sizes` and `detections` say so.

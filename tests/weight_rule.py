@@ -1,4 +1,4 @@
-"""The rule of ../shared/golden/README.md that makes weights from their names; numpy alone, since the peer's own environment runs it too."""
+"""The rule that makes golden weights from their names; numpy alone, since the environment with torchvision runs it too."""
 
 import math
 import zlib

@@ -51,7 +51,7 @@ def demo(
 @app.command(
     help="Search on a data set: fine_tune, serial, reignite, parallel, full_train. A finished part is never computed again.\n\n"
     "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, study, or a YAML file. DATA: `demo` makes its own.\n\n"
-    "Example: spnas run bccd --data ../shared/data/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'"
+    "Example: spnas run bccd --data path/to/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'"
 )
 def run(
     preset: PresetArgument,
@@ -93,16 +93,22 @@ def extend(
 
 @app.command(
     "settings",
-    help="Print all settings of a run as JSON, as the flow spnas takes them.\n\nExample: spnas settings bccd --set serial.rounds=3",
+    help="Print all settings of a run as JSON, as the flow spnas takes them; or explain every setting, as Markdown.\n\n"
+    "Example: spnas settings bccd --set serial.rounds=3",
 )
 def show_settings(
-    preset: PresetArgument,
+    preset: Annotated[str | None, typer.Argument(metavar="PRESET_OR_YAML", help="Settings of the run.")] = None,
     overrides: Overrides = None,
+    table: Annotated[bool, typer.Option("--table", help="Explain every setting: its values, its default, what it is.")] = False,
 ) -> None:
-    """Print the settings of a run."""
+    """Print the settings of a run, or what there is to set."""
     from flows import presets
+    from spnas_core.settings.page import settings_page
+    from spnas_core.settings.run import Run
 
-    typer.echo(presets.load_preset(preset, overrides or ()).model_dump_json())
+    if (preset is None) is not table or (table and overrides):
+        raise UserError("settings: expected PRESET_OR_YAML, with --set as needed, or --table alone")
+    typer.echo(settings_page(Run).rstrip() if preset is None else presets.load_preset(preset, overrides or ()).model_dump_json())
 
 
 @app.command(

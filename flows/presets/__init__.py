@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from spnas_core.errors import UserError
+from spnas_core.settings.detector import HEAD_KINDS, current_form
 from spnas_core.settings.run import Run
 
 FOLDER = Path(__file__).parent
@@ -44,12 +46,12 @@ def load_preset(preset: str, overrides: Sequence[str] = ()) -> Run:
 def read_preset(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[str]]:
     """Read settings as `load` does, and all mistakes in them; what is wrong has its default then."""
     try:
-        document, mistakes = _read(preset), []
+        document, mistakes = _in_current_form(_read(preset)), []
     except UserError as error:
         document, mistakes = {}, [str(error)]
     for override in overrides:
         try:
-            _override(document, override)
+            document = _override(document, override)
         except UserError as error:
             mistakes.append(str(error))
     try:
@@ -61,9 +63,14 @@ def read_preset(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[s
 def check_settings(document: dict[str, Any], where: str) -> Run:
     """Read the settings of a document; UserError with one line per wrong setting."""
     try:
-        return _validated(document)
+        return _validated(_in_current_form(document))
     except ValidationError as error:
         raise UserError("\n".join(describe_settings(error, where))) from error
+
+
+def _in_current_form(document: dict[str, Any]) -> dict[str, Any]:
+    """Move former keys of the detector to where they are now, so that later settings replace them under either name."""
+    return {**document, "detector": current_form(document["detector"])} if "detector" in document else document
 
 
 def _validated(document: dict[str, Any]) -> Run:
@@ -75,7 +82,7 @@ def _validated(document: dict[str, Any]) -> Run:
 def _without(document: dict[str, Any], error: ValidationError) -> Run:
     """Read what is right in a document: without the keys that `error` names, or nothing of it where it names none."""
     for one in error.errors():
-        inner, path = document, list(map(str, one["loc"]))
+        inner, path = document, list(map(str, _keys(one)))
         while len(path) > 1 and isinstance(inner.get(path[0]), dict):
             inner = inner[path.pop(0)]
         if path:
@@ -90,16 +97,23 @@ def describe_settings(error: ValidationError, where: str) -> list[str]:
     """One line per error: `demo: serial.rounds: expected ..., got ...`."""
     lines = []
     for one in error.errors():
-        key = _plain(".".join(map(str, one["loc"]))) or "settings"
+        key = _plain(".".join(map(str, _keys(one)))) or "settings"
         message = one["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         got = "" if one["type"] in ("missing", "value_error") else f", got {_SHORT.repr(one['input'])}"
-        if one["type"] == "extra_forbidden":
+        if one["type"] == "union_tag_invalid":
+            lines.append(f"{where}: {key}.kind: expected one of {one['ctx']['expected_tags']}, got {_SHORT.repr(one['input']['kind'])}")
+        elif one["type"] == "extra_forbidden":
             lines.append(f"{where}: {key}: expected no such key, got {_SHORT.repr(one['input'])}")
         elif one["type"] == "value_error":
             lines += [f"{where}: {key}: {_plain(line)}" for line in message.splitlines()]
         else:
             lines.append(f"{where}: {key}: expected {message[0].lower()}{message[1:]}{got}")
     return lines
+
+
+def _keys(error: ErrorDetails) -> list[int | str]:
+    """Keys that lead to the setting that an error is about, without the kind of head that pydantic puts among them."""
+    return [key for key in error["loc"] if key not in HEAD_KINDS]
 
 
 def _plain(text: str) -> str:
@@ -127,12 +141,13 @@ def _parse(text: str, where: str) -> Any:
         raise UserError(f"{_plain(where)}: expected YAML, got: {_plain(' '.join(str(error).split()))}") from error
 
 
-def _override(document: dict[str, Any], override: str) -> None:
-    """Set one value of a document."""
+def _override(document: dict[str, Any], override: str) -> dict[str, Any]:
+    """Set one value of a document, and return it in its current form."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set: expected key=value, got {override!r}")
     _put(document, key.strip().split("."), _parse(text, f"--set {key}"), key)
+    return _in_current_form(document)
 
 
 def _put(document: dict[str, Any], path: list[str], value: Any, key: str) -> None:

@@ -31,14 +31,14 @@ def judge_anchors(split: str, boxes: Doubles, sizes: Doubles, arch: Arch, settin
     if not len(boxes):
         return []
     scaled = to_input(boxes, sizes, settings.image_size)
-    missed = best_iou(scaled, anchor_grid(arch, settings), settings.anchor_ratios) < REACH
+    missed = best_iou(scaled, anchor_grid(arch, settings), settings.head.anchor_ratios) < REACH
     share, at = missed.mean(), "x".join(map(str, settings.image_size))
     findings = [Finding("unreached", split, int(missed.sum()), f"{share:.1%} of {len(boxes):,}, network input {at} px")]
     scale, ratios = fit_anchors(scaled, arch, settings)
     better = settings.model_copy(update={"anchor_scale": scale, "anchor_ratios": ratios})
     left = (best_iou(scaled, anchor_grid(arch, better), ratios) < REACH).mean()
     if left <= share - GAIN:
-        text = f"--set detector.anchor_scale={scale:g} --set 'detector.anchor_ratios=[{', '.join(f'{r:g}' for r in ratios)}]'"
+        text = f"--set detector.head.anchor_scale={scale:g} --set 'detector.head.anchor_ratios=[{', '.join(f'{r:g}' for r in ratios)}]'"
         findings.append(Finding("better-anchors", split, 1, f"{text} leaves {left:.1%} unreached"))
     return findings
 
@@ -68,9 +68,9 @@ def fit_anchors(boxes: Doubles, arch: Arch, settings: Detector) -> tuple[float, 
     shapes = np.maximum(some[:, 2:] - some[:, :2], 1e-3)
     tried = []
     for factor in SCALES:
-        scale = float(f"{settings.anchor_scale * factor:.3g}")
+        scale = float(f"{settings.head.anchor_scale * factor:.3g}")
         grid = anchor_grid(arch, settings.model_copy(update={"anchor_scale": scale}))
-        ratios = _cluster(shapes, np.array(grid.sides), len(settings.anchor_ratios))
+        ratios = _cluster(shapes, np.array(grid.sides), len(settings.head.anchor_ratios))
         ious = best_iou(some, grid, ratios)
         tried.append(((ious >= REACH).mean(), ious.mean(), scale, ratios))
     _, _, scale, ratios = max(tried)

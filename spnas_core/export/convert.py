@@ -15,9 +15,10 @@ from spnas_core.data import files
 from spnas_core.data.splits import Categories
 from spnas_core.errors import UserError
 from spnas_core.jobs import evaluate
+from spnas_core.models.build import build
 from spnas_core.models.classifier import Classifier
-from spnas_core.models.detector import FasterRCNN
 from spnas_core.models.step import get_weights
+from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.detector import Detector
 from spnas_core.store.storage import Storage
 from spnas_core.weights import adopt
@@ -102,7 +103,7 @@ def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> D
     stem = "3x3" if "backbone.stem.conv1.weight" in weights else "7x7"
     sizes: dict[str, Any] = {"stem": stem, "base_width": side(f"backbone.stem.{'conv2' if stem == '3x3' else 'conv'}.weight", 0)}
     if _is_detector(weights):
-        sizes |= {"fpn_channels": side("neck.inner.0.weight", 0), "head_channels": side("head.fc1.weight", 0)}
+        sizes |= {"neck": {"channels": side("neck.inner.0.weight", 0)}, "head": {"head_channels": side("head.fc1.weight", 0)}}
         sizes |= {"norm": "frozen", "frozen_stages": 2}
     if epsilon is not None:
         sizes["norm_epsilon"] = epsilon
@@ -116,7 +117,7 @@ def _is_detector(weights: Arrays) -> bool:
 def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
     ms.set_context(mode=ms.GRAPH_MODE)
     if _is_detector(weights):
-        return FasterRCNN(arch, settings, len(weights["head.score.weight"]) - 1 if "head.score.weight" in weights else COCO_LABELS)
+        return build(arch, settings, len(weights["head.score.weight"]) - 1 if "head.score.weight" in weights else COCO_LABELS)
     return Classifier(arch, settings, len(weights["score.weight"]) if "score.weight" in weights else 1)
 
 
@@ -138,9 +139,10 @@ def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
 
 def check_parts(arch: Arch, settings: Detector, url: str) -> None:
     """UserError for a net with a pyramid or a box head that torchvision has not."""
-    if settings.taps and architecture.tapped(arch, settings.taps) != architecture.tapped(arch, None):
-        raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {list(settings.taps)}")
-    if settings.cascade:
+    taps = settings.neck.taps
+    if taps and settings.neck.reads(arch) != Fpn().reads(arch):
+        raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {list(taps)}")
+    if settings.head.kind == "cascade_rcnn":
         raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
 
 

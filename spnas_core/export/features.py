@@ -24,7 +24,7 @@ class Features:
     def pyramid(self, images: Value) -> tuple[Value, ...]:
         """Map images (B, 3, H, W) to maps (B, C, H_l, W_l) of all levels, the pooled one last."""
         stages = self.backbone(images)
-        taps = architecture.tapped(self.arch, self.settings.taps)
+        taps = self.settings.neck.reads(self.arch)
         merged = {len(stages) - 1: conv(self.graph, stages[-1], f"neck.inner.{len(stages) - 1}")}
         for level in range(len(stages) - 2, min(taps) - 1, -1):
             above = self.upsample(merged[level + 1], self.sizes[level + 1], self.sizes[level])

@@ -17,9 +17,9 @@ from spnas_core.errors import UserError
 from spnas_core.export.card import readme
 from spnas_core.export.convert import check_parts, write_files
 from spnas_core.jobs import evaluate
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights
-from spnas_core.search import propose
+from spnas_core.search.costs import candidate_cost
 from spnas_core.weights.checkpoint import WEIGHTS_FILE
 from spnas_core.weights.model_folder import MODEL, Model, read_scores
 from spnas_core.weights.torchvision_names import to_module
@@ -37,7 +37,7 @@ def export_model(model: str, form: Format) -> dict[str, bytes]:
     document = found.model_dump(mode="json") | evaluate.model_document(found.arch, found.detector, categories)
     document["scores"] = document.get("scores") or read_scores(model)
     document["source_sha256"] = document.pop("weights_sha256")
-    cost = propose.candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
+    cost = candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
     files |= {MODEL: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
     return files | {DETECT: (SHIPPED / DETECT).read_bytes()}
 
@@ -57,7 +57,7 @@ def check_empty(url: str) -> None:
         raise UserError(f"{url}: expected a new or empty folder for the export, got one with {posixpath.relpath(there, path)}")
 
 
-def _onnx(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
+def _onnx(net: DetectorNet, found: Model, _: str) -> dict[str, bytes]:
     try:
         from spnas_core.export.onnx_model import onnx_model
     except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def _onnx(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
     return {"model.onnx": onnx_model(found, get_weights(net))}
 
 
-def _mindir(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
+def _mindir(net: DetectorNet, found: Model, _: str) -> dict[str, bytes]:
     """One image at a time: MindSpore compiles for fixed shapes."""
     height, width = found.detector.image_size
     inputs = np.zeros((1, 3, height, width), np.float32), np.array([[height, width]], np.float32)
@@ -74,7 +74,7 @@ def _mindir(net: FasterRCNN, found: Model, _: str) -> dict[str, bytes]:
         return {"model.mindir": Path(folder, "model.mindir").read_bytes()}
 
 
-def _torchvision(net: FasterRCNN, found: Model, model: str) -> dict[str, bytes]:
+def _torchvision(net: DetectorNet, found: Model, model: str) -> dict[str, bytes]:
     arch, weights = architecture.parse(found.arch), get_weights(net)
     check_parts(arch, found.detector, model)
     names = to_module(arch, weights)

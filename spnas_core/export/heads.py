@@ -27,9 +27,9 @@ class Heads:
         self.classes = classes
         self.maps = maps
         self.image_hw = image_hw  # (B, 2)
-        self.anchors = place_anchors(grid, settings.anchor_ratios)
-        self.kept = [min(settings.proposals_test, len(placed)) for placed in self.anchors]  # of each level
-        self.proposals = min(settings.proposals_test, sum(self.kept))
+        self.anchors = place_anchors(grid, settings.head.anchor_ratios)
+        self.kept = [min(settings.head.proposals_test, len(placed)) for placed in self.anchors]  # of each level
+        self.proposals = min(settings.head.proposals_test, sum(self.kept))
 
     def propose(self) -> tuple[Value, Value]:
         """Proposals (B, P, 4) and their validity (B, P; 0 or 1): the best of each level, NMS within the level, the best of all."""
@@ -42,7 +42,7 @@ class Heads:
             found = decode_deltas(graph, take_rows(graph, delta, order), graph("Gather", anchors, order), rpn.RPN_CODER)
             boxes.append(clip_boxes(graph, found, self.image_hw))
             scores.append(best)
-            survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.settings.rpn_nms))
+            survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.settings.head.rpn_nms))
         found = graph("Concat", *boxes, axis=1)
         keep = graph("Mul", graph("Concat", *survivors, axis=1), large_enough(graph, found, rpn.MIN_SIZE))
         score = graph("Sigmoid", graph("Concat", *scores, axis=1))
@@ -54,7 +54,7 @@ class Heads:
     def detect(self, proposals: Value, valid: Value) -> tuple[Value, Value, Value]:
         """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); where there is soft-NMS, its N candidates for D."""
         graph = self.graph
-        if self.settings.cascade:
+        if self.settings.head.kind == "cascade_rcnn":
             found, shares = proposals, []
             for stage, coder in enumerate(cascade.CODERS):
                 share, delta = self.predict(found, f"head.stages.{stage}", 1)

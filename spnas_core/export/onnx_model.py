@@ -10,7 +10,7 @@ from spnas_core.weights.model_folder import Model
 
 
 def onnx_model(card: Model, weights: Arrays) -> bytes:
-    """Content of the model's file; its inputs and outputs are those of `models.detector.FasterRCNN`, by name, for any batch.
+    """Content of the model's file; its inputs and outputs are those of `models.detector.DetectorNet`, by name, for any batch.
 
     images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D), before soft-NMS where there is one.
     """

@@ -13,7 +13,7 @@ from mindspore import Tensor
 from spnas_core import arch as architecture
 from spnas_core.job import BenchmarkJob
 from spnas_core.jobs.progress import JobContext
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.build import build
 
 WARM_UP = 3
 LEAST, MOST = 10, 100  # images
@@ -28,7 +28,7 @@ def run(job: BenchmarkJob, context: JobContext) -> dict[str, Any]:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(0)
     height, width = job.detector.image_size
-    net = FasterRCNN(architecture.parse(job.arch), job.detector, job.classes).set_train(False)
+    net = build(architecture.parse(job.arch), job.detector, job.classes).set_train(False)
     image = Tensor(np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32))
     size = Tensor(np.array([[height, width]], np.float32))
     context.report({"event": "compile"})

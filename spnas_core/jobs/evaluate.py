@@ -19,7 +19,8 @@ from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
 from spnas_core.jobs import initial_weights
 from spnas_core.jobs.progress import JobContext
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.soft_nms import soft_nms
 from spnas_core.models.step import get_weights, set_weights
@@ -37,7 +38,7 @@ def batch_size(image_size: tuple[int, int]) -> int:
 
 
 def detect(
-    net: FasterRCNN, split: Split, settings: Detector, cache: ImageCache | None = None, categories: Categories | None = None
+    net: DetectorNet, split: Split, settings: Detector, cache: ImageCache | None = None, categories: Categories | None = None
 ) -> list[dict[str, Any]]:
     """COCO results of all images of a split; label k is category k - 1 of `categories`, by default those of the split.
 
@@ -52,7 +53,7 @@ def detect(
     return [one for batches in rounds for batch in batches for one in batch]
 
 
-def infer(net: FasterRCNN, settings: Detector, images: Floats, image_hw: Floats) -> tuple[Floats, Floats, Ints]:
+def infer(net: DetectorNet, settings: Detector, images: Floats, image_hw: Floats) -> tuple[Floats, Floats, Ints]:
     """Find in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D)."""
     boxes, scores, labels = (output.asnumpy() for output in net(Tensor(images), Tensor(image_hw)))
     if settings.soft_nms is None:
@@ -90,7 +91,7 @@ def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[
     split = splits[job.split]
     if rank().first:
         check_fingerprint(list(splits.values()), job.data)
-    net = FasterRCNN(architecture.parse(job.arch), job.detector, len(split.categories))
+    net = build(architecture.parse(job.arch), job.detector, len(split.categories))
     set_weights(net, initial_weights.merge_weights(job.weights, store)[1])
     context.report({"event": "compile"})
     detections = detect(net, split, job.detector)
@@ -100,11 +101,11 @@ def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[
     return metrics.score_detections(split.annotations, detections, "pycocotools").document()
 
 
-def open_model(model: str) -> tuple[FasterRCNN, Model]:
+def open_model(model: str) -> tuple[DetectorNet, Model]:
     """Build the net of a model folder (path or URL) with its weights; also returns its `model.json`. UserError where it is not one."""
     card, weights = model_folder.open_model_folder(model)
     ms.set_context(mode=ms.GRAPH_MODE)
-    net = FasterRCNN(architecture.parse(card.arch), card.detector, len(card.classes))
+    net = build(architecture.parse(card.arch), card.detector, len(card.classes))
     try:
         set_weights(net, adopt.load_same(get_weights(net), weights)[0])
     except UserError as error:

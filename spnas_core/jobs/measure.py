@@ -22,7 +22,7 @@ from spnas_core.job import MeasureJob
 from spnas_core.jobs import evaluate, initial_weights, train
 from spnas_core.jobs.benchmark import peak_memory
 from spnas_core.jobs.progress import JobContext
-from spnas_core.models.detector import FasterRCNN
+from spnas_core.models.build import build
 
 DECODED = 32  # images, of one training batch at least
 WARM_UP, LEAST, MOST, SECONDS = 1, 3, 60, 4.0  # steps, or batches of the evaluation; after so many seconds none but the least is begun
@@ -42,7 +42,7 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     settings, recipe = job.detector, job.recipe
     split, val = (open_split(job.data.url, name, job.data.strict) for name in (job.data.train, job.data.val))
     arch = architecture.parse(job.arch)
-    net = FasterRCNN(arch, settings, len(split.categories), recipe.mixed_precision)
+    net = build(arch, settings, len(split.categories), recipe.mixed_precision)
     initial_weights.freeze(net, arch, settings)
     step = train.make_step(net, recipe)
 

@@ -25,10 +25,11 @@ from spnas_core.jobs import evaluate, initial_weights
 from spnas_core.jobs.progress import JobContext
 from spnas_core.jobs.timing import Stopwatch
 from spnas_core.jobs.training import CHECKPOINT, StepInputs, run_epochs, save_checkpoint
-from spnas_core.models.detector import FasterRCNN, draw_noise
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.search import propose
+from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
@@ -52,7 +53,7 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     if rank().first:
         check_fingerprint([train_split, val_split], job.data)
     arch = architecture.parse(job.arch)
-    net = FasterRCNN(arch, settings, len(train_split.categories), recipe.mixed_precision)
+    net = build(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = initial_weights.start_detector(job, store, get_weights(net))
     set_weights(net, weights)
     initial_weights.choose_trained(net, job, audit)
@@ -101,28 +102,27 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     }
     for name, document in documents.items():
         (out / f"{name}.json").write_text(json.dumps(document))
-    whole = propose.candidate_cost(arch, settings, len(train_split.categories))
+    whole = candidate_cost(arch, settings, len(train_split.categories))
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
     took = {"seconds": history[-1]["seconds"], "timing": history[-1]["timing"]}
     return {**scores.document(), **counts, **took, "epochs": epochs, "inherited": audit.share}
 
 
-def make_step(net: FasterRCNN, recipe: Recipe) -> TrainStep:
+def make_step(net: DetectorNet, recipe: Recipe) -> TrainStep:
     """Step that trains those parameters of `net` which are to be trained."""
     decays = initial_weights.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
     return TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
 
 
 def inputs(
-    net: FasterRCNN, split: Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
+    net: DetectorNet, split: Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
 ) -> Iterator[StepInputs]:
-    """Yield what the steps of an epoch take, from step `first` on: images, sizes, boxes, labels, noise; of a rank its share."""
+    """Yield what the steps of an epoch take, from step `first` on; of a rank its share."""
     share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)
     stream = loader.train_batches(split, settings.image_size, recipe, settings.max_boxes, seed, epoch, first, cache, share=share)
     for number, batch in enumerate(stream, start=epoch * steps + first):
-        noise = (one[share] for one in draw_noise(net, recipe.batch, settings.max_boxes, seed, number))
-        yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *noise)
+        yield net.inputs(batch, seed, number)
 
 
 def take_state(job: TrainJob, store: Store, folder: Path) -> None:

@@ -8,39 +8,43 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spnas_core import arch as architecture
-from spnas_core import cost
 from spnas_core.arch import Arch
 from spnas_core.settings.detector import Detector
 
 
 class Grid(NamedTuple):
-    """For every level that has anchors, the pooled one last: its size (H, W) in cells, its stride, and the side of its square anchor."""
+    """For every level that has anchors: its size (H, W) in cells, its stride, and the side of its square anchor.
+
+    The last `extra` levels have anchors alone: no region is pooled from them.
+    """
 
     sizes: tuple[tuple[int, int], ...]
     strides: tuple[int, ...]
     sides: tuple[float, ...]
+    extra: int = 1
+
+    def regions(self) -> "Grid":
+        """Levels that regions are pooled from."""
+        count = len(self.sizes) - self.extra
+        return Grid(self.sizes[:count], self.strides[:count], self.sides[:count], 0)
 
 
 def anchor_grid(arch: Arch, settings: Detector) -> Grid:
-    """Levels of a detector: one per output of the pyramid, and the pooled one."""
-    own = [level.stride for level in architecture.levels(arch, settings.base_width)]
-    strides = [own[tap] for tap in architecture.tapped(arch, settings.taps)]
-    sizes = cost.pyramid_sizes(arch, settings.image_size, settings.taps)
-    sides = tuple(settings.anchor_scale * stride for stride in (*own, 2 * own[-1]))  # whichever level an output reads
-    return Grid((*sizes, cost.half(sizes[-1])), (*strides, 2 * strides[-1]), sides)
+    """Levels of a detector: the outputs of its neck."""
+    sizes, strides, scales, extra = zip(*settings.neck.outputs(arch, settings.image_size), strict=True)
+    return Grid(sizes, strides, tuple(settings.head.anchor_scale * scale for scale in scales), sum(extra))
 
 
 def steps(grid: Grid) -> list[tuple[int, int]]:
     """Distance of neighbouring anchors, down and right, of each level.
 
-    The last level, the pooled one, stands where torchvision has it: its cells share what the level before covers, so that of 25 rows of
-    32 px it makes 13 rows of 61 px.
+    An extra level stands where torchvision has it: its cells share what the level before covers, so that of 25 rows of 32 px it makes 13
+    rows of 61 px.
     """
     found = [(stride, stride) for stride in grid.strides]
-    if len(found) > 1:
-        before, last = grid.sizes[-2], grid.sizes[-1]
-        found[-1] = (before[0] * grid.strides[-2] // last[0], before[1] * grid.strides[-2] // last[1])
+    for level in range(max(1, len(found) - grid.extra), len(found)):
+        (rows, columns), own, stride = grid.sizes[level - 1], grid.sizes[level], grid.strides[level - 1]
+        found[level] = (rows * stride // own[0], columns * stride // own[1])
     return found
 
 

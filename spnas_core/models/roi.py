@@ -29,8 +29,8 @@ class BoxPredictor(nn.Cell):
 
     def __init__(self, settings: Detector, classes: int, boxes: int) -> None:
         super().__init__()
-        hidden = settings.head_channels
-        self.fc1 = nn.Dense(settings.fpn_channels * BINS * BINS, hidden, weight_init=HeUniform(5**0.5))
+        hidden = settings.head.head_channels
+        self.fc1 = nn.Dense(settings.neck.channels * BINS * BINS, hidden, weight_init=HeUniform(5**0.5))
         self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(5**0.5))
         self.score = nn.Dense(hidden, classes + 1, weight_init=Normal(0.01))
         self.delta = nn.Dense(hidden, 4 * boxes, weight_init=Normal(0.001))
@@ -52,7 +52,7 @@ class BoxHead(BoxPredictor):
         super().__init__(settings, classes, classes + 1)
         self.classes = classes
         self.pooling = RegionPooling(sizes, strides, sides)
-        self.sample = RegionSample(settings.roi_batch)
+        self.sample = RegionSample(settings.head.roi_batch)
         self.region_losses = RegionLosses(classes)
         self.select = Selection(settings, classes)
 

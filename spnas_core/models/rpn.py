@@ -26,7 +26,7 @@ class RegionProposal(nn.Cell):
 
     def __init__(self, settings: Detector, grid: Grid) -> None:
         super().__init__()
-        channels, ratios = settings.fpn_channels, settings.anchor_ratios
+        channels, ratios = settings.neck.channels, settings.head.anchor_ratios
         init = Normal(0.01)
         self.conv = nn.Conv2d(channels, channels, 3, pad_mode="pad", padding=1, has_bias=True, weight_init=init)
         self.score = nn.Conv2d(channels, len(ratios), 1, has_bias=True, weight_init=init)
@@ -72,9 +72,9 @@ class Proposals(nn.Cell):
         self.anchors = anchors
         self.counts = counts
         self.starts = tuple(sum(counts[:level]) for level in range(len(counts)))
-        self.limits = (settings.proposals_test, settings.proposals_train)
+        self.limits = (settings.head.proposals_test, settings.head.proposals_train)
         self.extent = float(max(settings.image_size))
-        self.nms = ops.NMSWithMask(settings.rpn_nms)
+        self.nms = ops.NMSWithMask(settings.head.rpn_nms)
 
     def construct(self, scores: tuple[Tensor, ...], deltas: tuple[Tensor, ...], image_hw: Tensor) -> tuple[Tensor, Tensor]:
         """Select proposals (B, P, 4) and their validity (B, P) from the scores and deltas of every level."""
@@ -109,7 +109,7 @@ class AnchorTargets(nn.Cell):
     def __init__(self, settings: Detector, anchors: Tensor) -> None:
         super().__init__()
         self.anchors = anchors
-        self.batch = settings.rpn_batch
+        self.batch = settings.head.rpn_batch
         self.largest = ops.ArgMaxWithValue(2)
         self.best_anchor = ops.ReduceMax(keep_dims=True)
         self.any = ops.ReduceAny()

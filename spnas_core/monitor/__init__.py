@@ -1,1 +1,1 @@
-"""What a run costs, how far it is, why it fails, and what its store holds."""
+"""Cost, progress and failures of runs, and the contents of their store."""

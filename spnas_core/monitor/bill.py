@@ -1,4 +1,4 @@
-"""The bill of a run: what it will cost, by counting, by measuring two of its nets on this device, and by what the store holds."""
+"""Expected cost of a run: counted, measured on this device with two of its nets, less what the store holds."""
 
 import contextlib
 import tempfile
@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from spnas_core.arch import parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
 from spnas_core.job import Job, MeasureJob, TrainJob
@@ -18,24 +17,25 @@ from spnas_core.monitor.speed import Speed
 from spnas_core.run.plan import Plan, open_plan, short
 from spnas_core.run.register import flat
 from spnas_core.run.replay import Replay, known_results, replay
-from spnas_core.search.bounds import extremes
+from spnas_core.search.bounds import cost_bounds
+from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.training import Recipe
 
 
 def open_all(settings: Run, data: str, store: str) -> tuple[Plan | None, list[str]]:
-    """Open the plan of a run, and find a net in its budget; else one line for each thing that is wrong."""
+    """Open the plan of a run and check that its budget allows a net; returns None and one line per mistake where something is wrong."""
     try:
         plan = open_plan(settings, data, store)
-        extremes(settings, plan.cost_of)
+        cost_bounds(settings, plan.cost_of)
     except UserError as error:
         return None, str(error).splitlines()
     return plan, []
 
 
 def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
-    """Say what the run will cost, as a document; `measured`: with the times, for which two nets are trained a few steps."""
+    """Cost of the run as a JSON document; with `measured`, times too, for which two nets train for a few steps."""
     settings, known = plan.settings, known_results(plan)
     courses = [replay(plan, known, play) for play in range(FORECAST_PLAYS)]
     left = any(step.ended is None for step in courses[0].steps)
@@ -46,9 +46,9 @@ def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
     total = {kind: _sum([getattr(one, kind) for one in stages.values()]) for kind in kinds}
     if speed:
         total |= {kind: (total[kind] or 0.0) + RUN for kind in ("seconds", "least", "most")}
-    small, large = extremes(settings, plan.cost_of)
-    start = parse(settings.arch)
-    nets = {"start net": (start, settings.detector, plan.cost_of(start, settings.detector)), "fewest MACs": small, "most MACs": large}
+    small, large = cost_bounds(settings, plan.cost_of)
+    start = net_of(settings.arch, settings.detector)
+    nets = {"start net": (start, plan.cost_of(start)), "fewest MACs": small, "most MACs": large}
     finished = {name: plan.store.manifest(f"stage/{key}") is not None for name, key in plan.keys.items()}
     return {
         "name": settings.name,
@@ -64,10 +64,10 @@ def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
 
 
 def measure_nets(plan: Plan, first: Replay) -> list[MeasuredNet]:
-    """Measure the start net and the net of most MACs of a course."""
+    """Measure the start net and the net with most MACs of a replay."""
     settings = plan.settings
     jobs = [step.job for step in first.steps if isinstance(step.job, TrainJob)]
-    largest = max(jobs, key=lambda job: plan.cost_of(parse(job.arch), job.detector).macs)
+    largest = max(jobs, key=lambda job: plan.cost_of(net_of(job.arch, job.detector)).macs)
     nets = {settings.arch: (settings.detector, settings.fine_tune), largest.arch: (largest.detector, largest.recipe)}
     return [_measure(plan, arch, detector, recipe) for arch, (detector, recipe) in nets.items()]
 
@@ -87,17 +87,17 @@ def _measure(plan: Plan, arch: str, detector: Detector, recipe: Recipe) -> Measu
 
 
 def has_graphs(plan: Plan, job: Job) -> bool:
-    """Whether this host has compiled the graphs of a job, and will do it itself."""
+    """Whether this host holds the compiled graphs of a job, and runs the job itself."""
     return plan.settings.executor == "local" and graphs.is_kept(graphs.key(job, plan.settings.devices_per_job))
 
 
-def _net(plan: Plan, arch: Any, detector: Detector, cost: Cost, speed: Speed | None) -> dict[str, Any]:
+def _net(plan: Plan, net: Net, cost: Cost, speed: Speed | None) -> dict[str, Any]:
     work = plan.settings.fine_tune.batch / plan.settings.devices_per_job * cost.macs / 1e9
-    return {"arch": str(arch), "params": cost.params, "macs": cost.macs, "memory_mb": speed.memory_mb.at(work) if speed else None}
+    return {"arch": str(net.arch), "params": cost.params, "macs": cost.macs, "memory_mb": speed.memory_mb.at(work) if speed else None}
 
 
 def _differing(settings: Run) -> dict[str, tuple[Any, Any]]:
-    """By dotted key, the value and the default of each setting that has another value."""
+    """Value and default, by dotted key, of each setting that differs from its default."""
     values, defaults = (flat(one.model_dump(mode="json")) for one in (settings, Run()))
     return {key: (value, defaults.get(key)) for key, value in values.items() if value != defaults.get(key) and key != "name"}
 

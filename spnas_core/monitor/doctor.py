@@ -1,7 +1,7 @@
-"""Why the AP of a run is 0, or will be: the causes, each known by what it leaves in a data set, in losses, in detections.
+"""Causes of an AP near 0, each recognised by its traces in a data set, in losses or in detections.
 
-A data set is judged by what `spnas check` finds in it; of its findings those count that spoil most of a split, or else the first error.
-A training is judged by how it began, how its losses went, and by what it detected on the val split; one that scores well has no cause.
+A data set is judged by the findings of `spnas check` that spoil most of a split, else by its first error. A training is judged by its
+start, its losses and its detections on the val split; a training that scores well has no cause.
 """
 
 import json
@@ -58,7 +58,7 @@ ADVICE = {"unreached": "take the anchors that spnas check --preset proposes, or 
 
 @dataclass(frozen=True)
 class Cause:
-    """One cause: its name, where it was seen, what was seen there, and what to do."""
+    """One cause: its name, its place, the observation there, and the advice."""
 
     name: CauseName
     where: str
@@ -72,13 +72,13 @@ class Cause:
 
 
 def causes_in_data(report: CheckReport) -> list[Cause]:
-    """Causes in a data set that was checked: what spoils most of a split."""
+    """Causes in a checked data set: findings that spoil most of a split."""
     facts = {one.split: report.facts(one) for one in report.splits}
     return [_cause(one) for one in report.findings if one.kind in _CAUSES and _spoils(one, facts.get(one.where, {}))]
 
 
 def first_error(report: CheckReport) -> list[Cause]:
-    """Name the first error of a data set, if there is one, as a cause: it spoils less than most, but may keep a training from starting."""
+    """Return the first error of a data set as a cause, if there is one: it spoils less than most of a split, but may stop a training."""
     return [_cause(one) for one in report.findings if one.severity == "error"][:1]
 
 
@@ -95,7 +95,7 @@ def _spoils(finding: Finding, facts: Mapping[str, Any]) -> bool:
 
 
 def causes_in_run(store: Store, steps: Sequence[Step], truth: Mapping[str, Any] | None) -> list[Cause]:
-    """Causes in the ended trainings of a run, each once; `truth` is the val split as it is now, a COCO document, if it can be had."""
+    """Causes in the ended trainings of a run, each once; `truth` is the val split as a COCO document, None where it is unreadable."""
     found: list[Cause] = []
     for step in steps:
         if not isinstance(step.job, TrainJob) or step.ended is None:
@@ -142,7 +142,7 @@ def _losses(label: str, job: TrainJob, losses: Sequence[float]) -> list[Cause]:
 
 
 def _frozen(label: str, job: TrainJob, audit: Mapping[str, Any]) -> list[Cause]:
-    """Find norms whose statistics are new and never learnt."""
+    """Find frozen norms that started with new statistics."""
     norms = [name for key in ("copied", "new") for name in audit[key] if name.startswith("backbone.") and name.endswith(".moving_mean")]
     new = [name for name in audit["new"] if name in norms]
     if job.detector.norm != "frozen" or len(new) <= _MOST * len(norms):
@@ -154,7 +154,7 @@ def _frozen(label: str, job: TrainJob, audit: Mapping[str, Any]) -> list[Cause]:
 def causes_in_detections(
     label: str, detections: Sequence[Mapping[str, Any]], classes: Sequence[Mapping[str, Any]], truth: Mapping[str, Any], learnt: bool
 ) -> list[Cause]:
-    """Judge the detections (COCO results) of a net of `classes` that scores badly against a val split; `learnt`: its loss has fallen."""
+    """Judge the detections (COCO results) of a net that scores badly on a val split; `learnt`: whether its loss fell."""
     names = {one["id"]: one["name"] for one in truth["categories"]}
     if {one["id"]: one["name"] for one in classes} != names:
         ours = ", ".join(f"{one['id']} {one['name']}" for one in classes[:4])
@@ -175,7 +175,7 @@ def causes_in_detections(
 
 
 def _pairs(detections: Iterable[Mapping[str, Any]], marks: Iterable[Mapping[str, Any]]) -> tuple[list[tuple[int, int]], int]:
-    """Categories of each box that is found, whatever it is called, and of the detection of the highest score on it; and how many boxes."""
+    """Pair each box with its best-scored overlapping detection; returns the categories of both, and the number of boxes."""
     by_image: dict[int, list[Mapping[str, Any]]] = {}
     for one in sorted(detections, key=lambda one: -one["score"]):
         by_image.setdefault(one["image_id"], []).append(one)
@@ -190,7 +190,7 @@ def _pairs(detections: Iterable[Mapping[str, Any]], marks: Iterable[Mapping[str,
 
 
 def _swapped(label: str, pairs: Sequence[tuple[int, int]], names: Mapping[int, str]) -> list[Cause]:
-    """Find categories that most often get the name of another one, each that of one of its own: else the net only prefers some."""
+    """Find categories that the net mostly calls by another name, each by a different one; otherwise the net only prefers some names."""
     called = {category: Counter(ours for theirs, ours in pairs if theirs == category) for category in names}
     most = {category: counts.most_common(1)[0] for category, counts in called.items() if counts.total() >= FEW}
     wrong = {one: (name, count) for one, (name, count) in most.items() if name != one and count > _MOST * called[one].total()}

@@ -1,7 +1,7 @@
-"""What a run will take: seconds and bytes of each stage, from its course and from how fast a device was measured to be.
+"""Forecast of a run: seconds and bytes of each stage, from its replay and the measured speed of a device.
 
-The rounds to come are played a few times with made-up scores (course.py), and the mean is the forecast; a search whose larger nets score
-better grows larger ones. What the store holds already takes no time.
+The rounds to come are played several times with made-up scores (run/replay.py), and the forecast is the mean; larger nets score better
+there, so the search grows. Artifacts in the store take no time.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,8 @@ from spnas_core.job import EvaluateJob, Job, ReigniteJob, TrainJob
 from spnas_core.monitor.speed import WARM, Speed, fit_line, makespan
 from spnas_core.run.plan import Plan
 from spnas_core.run.replay import Replay, Step
-from spnas_core.search.propose import candidate_cost
+from spnas_core.search.costs import candidate_cost
+from spnas_core.search.net import net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, StageName
 
@@ -30,7 +31,7 @@ Kept = Callable[[Job], bool]
 
 @dataclass(frozen=True)
 class Share:
-    """What one stage takes: jobs, some of them held by the store; seconds, as the mean of all plays, the least and the most; bytes."""
+    """Forecast of one stage: jobs, of which `held` are in the store; seconds as mean, least and most of all plays; bytes."""
 
     jobs: float
     held: int
@@ -42,7 +43,7 @@ class Share:
 
 
 class MeasuredNet(NamedTuple):
-    """What jobs/measure.py has measured of one net in steps of `batch` images, and the seconds outside of that job."""
+    """Measurements of one net by jobs/measure.py in steps of `batch` images, and the seconds outside of that job."""
 
     arch: str
     detector: Detector
@@ -52,7 +53,7 @@ class MeasuredNet(NamedTuple):
 
 
 def forecast(plan: Plan, courses: Sequence[Replay], speed: Speed | None, kept: Kept) -> dict[StageName, Share]:
-    """Forecast each stage, over all `courses`; `kept` tells whether the graphs of a job are compiled. No seconds without `speed`."""
+    """Forecast each stage over several replays; `kept` tells whether the graphs of a job are compiled. No seconds without `speed`."""
     found = {}
     clocks = [Clock(plan, one, speed, kept) for one in courses] if speed else []
     for name in STAGE_NAMES:
@@ -79,7 +80,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 class Clock:
-    """Seconds of the steps of one course."""
+    """Seconds of the steps of one replay."""
 
     def __init__(self, plan: Plan, course: Replay, speed: Speed, kept: Kept) -> None:
         self.plan, self.speed, self.kept = plan, speed, kept
@@ -99,7 +100,7 @@ class Clock:
 
 
 def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: float = 1.0) -> float:
-    """Seconds of a job that trains `epochs`; `compiling` is the share of its compiling that is left."""
+    """Seconds of a job that trains `epochs` epochs; `compiling` is the share of its compilation that is still to do."""
     counts, arch = plan.counts, parse(job.arch)
     devices = plan.settings.devices_per_job
     images = image_gmacs(plan, arch, job.detector)
@@ -133,14 +134,14 @@ def _step_bytes(plan: Plan, step: Step) -> float:
 
 
 def job_bytes(plan: Plan, job: Job) -> float:
-    """Bytes that a job leaves in the store: weights in float32, detections; at a rung of halving the state of the training too."""
+    """Bytes of the artifact of a job: weights in float32 and detections; at a rung of halving also the state of the training."""
     arch, counts = parse(job.arch), plan.counts
     found = 0.0
     if isinstance(job, TrainJob | EvaluateJob):
         images = counts.test if isinstance(job, EvaluateJob) and job.split == "test" else counts.val
         found += images * FOUND * job.detector.detections * DETECTION
     if isinstance(job, TrainJob):
-        weights = 4 * _STATISTICS * plan.cost_of(arch, job.detector).params
+        weights = 4 * _STATISTICS * plan.cost_of(net_of(arch, job.detector)).params
         found += weights * (3 if job.stop_after_epochs else 1)
     if isinstance(job, ReigniteJob):
         detector = job.detector
@@ -150,7 +151,7 @@ def job_bytes(plan: Plan, job: Job) -> float:
 
 
 def graph_blocks(arch: Arch) -> int:
-    """Blocks that a graph of the net holds, those of the copies counted."""
+    """Blocks in a graph of the net, parallel copies included."""
     return sum(len(stage) * (1 + copies) for stage, copies in zip(arch.stages, arch.parallel, strict=True))
 
 
@@ -160,7 +161,7 @@ def image_gmacs(plan: Plan, arch: Arch, detector: Detector) -> float:
 
 
 def speed_of(plan: Plan, measured: Sequence[MeasuredNet]) -> Speed:
-    """Fit lines through what was measured of some nets."""
+    """Fit the lines of a Speed to measured nets."""
     points = [(one, graph_blocks(parse(one.arch)), image_gmacs(plan, parse(one.arch), one.detector)) for one in measured]
     return Speed(
         start=_mean(one.outside + one.metrics["prepare"] for one in measured),

@@ -1,4 +1,4 @@
-"""Why a thing lies in a store, whether its bytes are right, and what nobody needs any more.
+"""Housekeeping of a store: which run needs an artifact, whether its bytes are right, and what no run needs.
 
 A run needs the records of its stages, every training of its ledger, the reignited backbones, its final nets, what any of these
 started from, and the evaluations of all of these.
@@ -14,7 +14,7 @@ from spnas_core.store.artifacts import Store
 
 
 def needs(inventory: Inventory) -> dict[str, list[str]]:
-    """By artifact, the runs that need it, each with the first of its stages that does: `demo: serial`."""
+    """By artifact, the runs that need it, each with its first stage that does: `demo: serial`."""
     found: dict[str, list[str]] = defaultdict(list)
     for run, stages in inventory.runs.items():
         seen: set[str] = set()
@@ -26,10 +26,10 @@ def needs(inventory: Inventory) -> dict[str, list[str]]:
 
 
 def garbage(inventory: Inventory, keep: Collection[str]) -> dict[str, str]:
-    """By path of a file or folder that the runs `keep` do not need, the reason; UserError for a run that is not there.
+    """Reason, by path, for each file or folder that the runs `keep` do not need; UserError for an unknown run.
 
-    What no run names, or only one that is not kept, may also be of use to a run that has not ended (a round that goes on): it stays as long
-    as such a run is kept, or none is known.
+    An artifact that no kept run names may still serve a kept run that has not ended (a round in progress): it stays while there is such a
+    run, or no run is known.
     """
     if unknown := sorted(set(keep) - inventory.runs.keys()):
         raise UserError(f"--keep: expected a run of this store ({', '.join(inventory.runs) or 'there is none'}), got {unknown[0]!r}")
@@ -54,7 +54,7 @@ def garbage(inventory: Inventory, keep: Collection[str]) -> dict[str, str]:
 
 
 def verify_artifacts(store: Store, inventory: Inventory) -> Iterator[tuple[str, str]]:
-    """Read every file of every artifact: each artifact's name, and what is wrong with it or an empty text."""
+    """Read every file of every artifact; yields each artifact's name and its fault, an empty text where there is none."""
     for artifact in inventory.artifacts.values():
         fault = artifact.fault
         for name, file in artifact.manifest.files.items() if artifact.manifest and not fault else ():
@@ -80,7 +80,7 @@ def _owned(inventory: Inventory, runs: Collection[str]) -> set[str]:
 
 
 def _part(path: str) -> tuple[str, str, str]:
-    """Say with what a file would be removed, what sort of thing that is and whose; empty for what is not ours."""
+    """Part of the store that a file is removed with, its sort and its owner; empty texts for files of others."""
     parts = path.split("/")
     top, depth = parts[0], len(parts)
     if partial := next((n for n, part in enumerate(parts, start=1) if PARTIAL.fullmatch(part)), 0):

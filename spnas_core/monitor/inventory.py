@@ -1,4 +1,4 @@
-"""What lies in a store: its files, its artifacts with what they started from, and what each stage of each run names."""
+"""Inventory of a store: files, artifacts with their sources, and the artifacts that each stage of each run names."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from spnas_core.errors import UserError
-from spnas_core.run.record import KEYS, STAGE_FILE, StageRecord
+from spnas_core.run.record import KEYS, STAGE_FILE, parse_record
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.storage import MANIFEST, full_url
@@ -19,7 +19,7 @@ ARTIFACT_KINDS = ("train", "reignite", "evaluate", "benchmark", "stage", "study"
 
 @dataclass(frozen=True)
 class Artifact:
-    """One artifact: its size in bytes, what it is, what it started from, and what is wrong with it, if anything."""
+    """One artifact: size in bytes, manifest, sources, and its fault, if it has one."""
 
     name: str
     size: int
@@ -30,7 +30,7 @@ class Artifact:
 
     @property
     def what(self) -> str:
-        """What it is about: an architecture, a stage's name."""
+        """Subject of the artifact: an architecture, or the name of a stage."""
         job = self.manifest.job if self.manifest else {}
         return str(job.get("arch") or job.get("name") or "")
 
@@ -46,7 +46,7 @@ class Inventory:
     dependants: dict[str, tuple[str, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Turn the arrows from artifacts to their sources round."""
+        """Derive the dependants from the sources."""
         found = defaultdict(list)
         for artifact in self.artifacts.values():
             for source in dict.fromkeys(artifact.sources):
@@ -63,7 +63,7 @@ class Inventory:
 
 
 def take_inventory(store: Store) -> Inventory:
-    """Read what is in `store`; UserError where there is nothing."""
+    """Take the inventory of a store; UserError where it is empty."""
     files = store.files()
     if not files:
         raise UserError(f"store {store.url}: expected a store with something in it, found nothing")
@@ -112,7 +112,7 @@ def _keys(content: bytes) -> dict[str, str]:
 
 
 def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) -> dict[str, frozenset[str]]:
-    """By finished stage or study, the artifacts that its record names, failed trials among them."""
+    """Artifacts that the record of each finished stage or study names, failed trials included."""
     found = {}
     for stage, key in keys.items():
         if f"study/{key}" in artifacts:
@@ -123,7 +123,7 @@ def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) 
             continue
         try:
             content = store.read(f"{name}/{STAGE_FILE}")
-            record = StageRecord.model_validate_json(content)
+            record = parse_record(content, manifest.job)
         except (ValidationError, FileNotFoundError):
             continue
         if hashlib.sha256(content).hexdigest() != manifest.files[STAGE_FILE].sha256:  # who knows what it named: the stage is not done

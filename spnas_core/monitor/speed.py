@@ -1,4 +1,4 @@
-"""How fast a device trains and evaluates nets: straight lines through what was measured, of which the forecasts are made.
+"""Speed of a device: straight lines through measured trainings and evaluations, the basis of all forecasts.
 
 Seconds of a step and of an image, and megabytes, are lines in the work, in GMACs of all images of a step (cost.py counts those of an
 inference; a training does about three times as many); seconds of compiling are a line in the number of blocks that a graph holds. All lines
@@ -26,7 +26,7 @@ class Line:
 
 
 def fit_line(points: Iterable[tuple[float, float]]) -> Line:
-    """Line of the least squares through points (x >= 0, y >= 0), with neither part below zero; through the origin where all x are one."""
+    """Least-squares line through points (x >= 0, y >= 0), with neither coefficient below zero; through the origin where all x are equal."""
     x, y = np.array(list(points), np.float64).reshape(-1, 2).T
     if not len(x):
         raise ValueError("expected at least one point, got none")
@@ -40,18 +40,8 @@ def fit_line(points: Iterable[tuple[float, float]]) -> Line:
 
 
 @dataclass(frozen=True)
-class Point:
-    """What was measured of one net: seconds of compiling and of one step or image, at so many blocks and so much work."""
-
-    blocks: int
-    gmacs: float
-    compile: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Speed:
-    """Seconds that a device takes, and megabytes that it needs.
+    """Seconds and megabytes that a device needs.
 
     `start`: of a job before and after its work; `train_compile`, `eval_compile`: by blocks; `step`: by GMACs of its images; `image`: of the
     evaluation, by its GMACs; `decode`: of one image that is read and resized; `memory_mb`: of a training, by GMACs of a step.
@@ -67,7 +57,7 @@ class Speed:
 
 
 def makespan(seconds: Sequence[float], places: int) -> float:
-    """Time until the last of some jobs ends, which begin in their order on `places` devices, each as soon as one is free."""
+    """Seconds until the last job ends when jobs start in order on `places` devices, each as soon as one is free."""
     free = [0.0] * max(1, places)
     for one in seconds:
         first = free.index(min(free))

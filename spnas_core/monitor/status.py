@@ -1,7 +1,7 @@
-"""How far a run is, from its store alone: what has ended, what goes on and how far it came, the best net, failures, time left.
+"""Status of a run, from its store alone: ended and running jobs, their progress, the best net, failures, time left.
 
-A job goes on while a process holds its claim (store/claims.py); how far it is, it leaves beside its log (jobs/progress_file.py). All else
-follows from the course of the run (course.py).
+A job runs while a process holds its claim (store/claims.py); its progress lies beside its log (jobs/progress_file.py). All else follows
+from the replay of the run (run/replay.py).
 """
 
 import time
@@ -26,13 +26,14 @@ from spnas_core.store.claims import is_over
 from spnas_core.store.manifest import Manifest
 
 JobState = Literal["done", "failed", "running", "waiting"]
+RunState = Literal["finished", "running", "failed", "not running", "unknown"]
 STATUS_PLAYS = 4
 SHOWN = ("AP", "AP50", "params", "macs")  # of the best net
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One job: what it does, its last progress (jobs/progress_file.py), and the seconds since that was written."""
+    """One job: its label and state, its last progress (jobs/progress_file.py), and the seconds since that was written."""
 
     stage: str
     round: int
@@ -44,13 +45,14 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """One run: `jobs` are those that go on at the same time now, `done` of about `total` have ended; times in seconds, AP as a fraction.
+    """One run: `jobs` is the present group, `done` of about `total` jobs have ended; times in seconds, AP as a fraction.
 
-    `timing`: where the time of the ended jobs went, by stage and phase (timing.py). `left` is None where nothing has ended yet.
+    `timing`: seconds of the ended jobs by stage and phase (jobs/timing.py). `left` is None where nothing has ended yet, and
+    where a job failed without which the run cannot go on.
     """
 
     name: str
-    state: Literal["finished", "running", "failed", "not running", "unknown"]
+    state: RunState
     stage: str = ""
     round: int = 0
     rounds: int = 0
@@ -64,37 +66,41 @@ class Status:
     timing: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """All of it for JSON."""
+        """Status as a JSON document."""
         return asdict(self)
 
 
 class Watcher:
-    """Looks at one run of a store, again and again: what has ended is read once."""
+    """Observer of one run of a store: each look reads only what has changed since the last."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.plan = plan_of(read_run(store, name), store)
         self._held: dict[str, Ended] = {}
         self._progress: dict[str, dict[str, Any]] = {}
-        self._courses: list[Replay] = []
+        self._replays: list[Replay] = []
+
+    def replay(self) -> Replay:
+        """Replay of the run, with the results that are known now."""
+        return self._play()[0]
 
     def steps(self) -> tuple[Step, ...]:
-        """Return the steps that are sure to be asked for, with what is known of their ends now."""
-        return tuple(step for step in self._play()[0].steps if step.sure)
+        """Return the steps of the replay that are sure to be asked for."""
+        return tuple(step for step in self.replay().steps if step.sure)
 
     def _play(self) -> list[Replay]:
-        """Courses of the run; they are played again only where a job has ended, or one that failed goes on, since the last time."""
+        """Replays of the run; they are played anew only after a job has ended or a failed one has started again."""
         known = self._known(known_results(self.plan, self._held))
-        sure = [step for one in self._courses[:1] for step in one.steps if step.sure]
+        sure = [step for one in self._replays[:1] for step in one.steps if step.sure]
         changed = [(known(step.job) is None) != (step.ended is None) for step in sure]  # all are looked at: how far they are is noted
-        if any(changed) or not self._courses:
-            self._courses = [replay(self.plan, known, play) for play in range(STATUS_PLAYS)]
-        return self._courses
+        if any(changed) or not self._replays:
+            self._replays = [replay(self.plan, known, play) for play in range(STATUS_PLAYS)]
+        return self._replays
 
     def look(self) -> Status:
-        """Say how far the run is now."""
+        """Take the present status."""
         plan, now = self.plan, time.time()
-        courses = self._play()
-        first = courses[0]
+        replays = self._play()
+        first = replays[0]
         sure = [step for step in first.steps if step.sure]
         group = next((group for group in first.groups if any(step.ended is None for step in group)), first.groups[-1])
         jobs = tuple(self._job(step, now) for step in group)
@@ -102,10 +108,11 @@ class Watcher:
         finished = plan.store.manifest(f"stage/{plan.keys['full_train']}") is not None
         ended = [step for step in sure if step.ended is not None]
         heard = any(one.state == "running" for one in jobs) or self._silent(jobs, ended, now) < plan.settings.lease_seconds
-        speed = _speed(plan, ended)
+        state: RunState = "finished" if finished else "failed" if broken and not heard else "running" if heard else "not running"
+        speed = _speed(plan, ended) if state in ("running", "not running") else None
         return Status(
             name=plan.settings.name,
-            state="finished" if finished else "failed" if broken and not heard else "running" if heard else "not running",
+            state=state,
             stage=group[0].stage,
             round=group[0].label.round,
             rounds=plan.settings.serial.rounds if group[0].stage == "serial" else 0,
@@ -115,7 +122,7 @@ class Watcher:
             best=_best(plan, first),
             failures=tuple(f"{step.label}: {step.ended.reason}" for step in ended if isinstance(step.ended, JobError)),
             spent=sum(step.ended.seconds for step in ended if isinstance(step.ended, Manifest)),
-            left=0.0 if finished else sum(_left(plan, one, speed, jobs) for one in courses) / len(courses) if speed else None,
+            left=0.0 if finished else sum(_left(plan, one, speed, jobs) for one in replays) / len(replays) if speed else None,
             timing=where_time_went(ended),
         )
 
@@ -126,7 +133,7 @@ class Watcher:
         return now - max(last, default=0.0)
 
     def _known(self, stored: Known) -> Known:
-        """Look results up; of a job that failed and that no process goes on with, its failure too."""
+        """Extend `stored` by the failures of jobs that no process runs any more."""
 
         def known(job: Job) -> Ended | None:
             if found := stored(job):
@@ -155,7 +162,7 @@ class Watcher:
 
 
 def all_runs(store: Store) -> list[Status]:
-    """Status of every run of a store, by name; one whose record this version cannot read is ``unknown``, and says why."""
+    """Status of every run of a store, by name; a run whose record is unreadable for this version is ``unknown``, with the reason."""
 
     def look(name: str) -> Status:
         try:
@@ -167,21 +174,22 @@ def all_runs(store: Store) -> list[Status]:
 
 
 def _best(plan: Plan, found: Replay) -> dict[str, Any] | None:
-    """Best net so far; of a run that trains nets to their ends, the final one as soon as it has ended."""
+    """Best net so far; the final net as soon as its full training has ended."""
     for step in found.steps:
         if (step.label.role, step.label.net) == ("full_train", "final") and isinstance(step.ended, Manifest):
             return {"label": str(step.label), "arch": step.job.arch, **{name: step.ended.metrics[name] for name in SHOWN}}
     there = {digest(step.job) for step in found.steps if isinstance(step.ended, Manifest)}
-    trials = ranked([trial for trial in found.ledger if trial.digest in there], plan.settings.objectives)
+    score = plan.settings.objectives[:1]  # costs may not be measured yet
+    trials = ranked([trial for trial in found.ledger if trial.digest in there], score)
     if not trials:
         return None
-    best = winner(trials, plan.settings.objectives)
+    best = winner(trials, score)
     label = f"{best.stage} r{best.round} c{best.index + 1}" if best.round else best.stage
     return {"label": label, "arch": best.arch, **{name: best.value(name) for name in SHOWN}}
 
 
 def _speed(plan: Plan, ended: Sequence[Step]) -> Speed | None:
-    """How fast the trainings of a run were that have ended; None where none has."""
+    """Speed of the ended trainings of a run; None where there is none."""
     step, compiled, image, start = [], [], [], []
     devices = plan.settings.devices_per_job
     for one in ended:
@@ -203,7 +211,7 @@ def _speed(plan: Plan, ended: Sequence[Step]) -> Speed | None:
 
 
 def _left(plan: Plan, found: Replay, speed: Speed, jobs: Sequence[JobStatus]) -> float:
-    """Seconds until the last job of a course ends."""
+    """Seconds until the last job of a replay ends."""
     running = {one.label: one for one in jobs if one.state == "running"}
 
     def seconds(step: Step) -> float:

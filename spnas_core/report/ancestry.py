@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from spnas_core.arch import Arch, blocks, parse
+from spnas_core.arch import Arch, blocks
 from spnas_core.cost import Cost
-from spnas_core.report.inputs import Evidence, Training
+from spnas_core.report.inputs import ReportInputs, Training
 from spnas_core.search.ledger import Trial, pareto_front
-from spnas_core.search.propose import candidate_cost
 from spnas_core.weights.lineage import lineage
 
 EditKind = Literal["swap", "expand", "add stage", "move double", "change type", "parallel", "taps", "stem", "reignite"]
@@ -47,8 +46,9 @@ class TrialEntry:
 
     @property
     def gain(self) -> float:
-        """AP minus the parent's; nan where one of them has none."""
-        return self.trial.ap - self.parent.trial.ap if self.parent else float("nan")
+        """Score minus the parent's; nan where one of them has none."""
+        before = self.parent.trial.score if self.parent else None
+        return float("nan") if before is None or self.trial.score is None else self.trial.score - before
 
     @property
     def growth(self) -> float:
@@ -56,17 +56,17 @@ class TrialEntry:
         return self.cost.macs / self.parent.cost.macs - 1 if self.parent else 0.0
 
 
-def entries(evidence: Evidence) -> tuple[TrialEntry, ...]:
+def entries(inputs: ReportInputs) -> tuple[TrialEntry, ...]:
     """Every trial of the ledger, in its order."""
-    plan, ledger = evidence.plan, evidence.stage.ledger
-    front = {trial.digest for trial in pareto_front(ledger, plan.settings.objectives)}
+    plan, ledger = inputs.plan, inputs.stage.ledger
+    front = {trial.digest for trial in pareto_front(ledger, inputs.settings.objectives)}
     found: dict[str, TrialEntry] = {}
     for number, trial in enumerate(ledger):
         state: TrialState = "failed" if trial.failure else "stopped" if trial.rung else "front" if trial.digest in front else "trained"
         parent = found.get(trial.parent or "")
-        training = evidence.trainings.get(trial.digest, Training())
-        cost = candidate_cost(parse(trial.arch), trial.detector(plan.settings.detector), plan.classes)
-        found[trial.digest] = TrialEntry(number, trial, state, cost, parent, _edits(trial, parent, training, evidence), training)
+        training = inputs.trainings.get(trial.digest, Training())
+        cost = plan.cost_of(trial.net)
+        found[trial.digest] = TrialEntry(number, trial, state, cost, parent, _edits(trial, parent, training, inputs), training)
     return tuple(found.values())
 
 
@@ -83,17 +83,18 @@ def tree(family: Sequence[TrialEntry]) -> list[tuple[int, TrialEntry]]:
     return found
 
 
-def _edits(trial: Trial, parent: TrialEntry | None, training: Training, evidence: Evidence) -> tuple[Edit, ...]:
+def _edits(trial: Trial, parent: TrialEntry | None, training: Training, inputs: ReportInputs) -> tuple[Edit, ...]:
     if parent is None:
         return ()
-    found = list(edits(parse(parent.trial.arch), parse(trial.arch)))
-    if trial.taps and trial.taps != parent.trial.taps:
-        found.append(Edit("taps", f"the pyramid's outputs read the merged levels {', '.join(map(str, trial.taps))}"))
-    if trial.stem and trial.stem != (parent.trial.stem or trial.stem):
-        found.append(Edit("stem", f"{trial.stem} stem"))
+    found = list(edits(parent.trial.net.arch, trial.net.arch))
+    net, before = trial.net, parent.trial.net
+    if net.neck.taps and net.neck != before.neck:
+        found.append(Edit("taps", f"the pyramid's outputs read the merged levels {', '.join(map(str, net.neck.taps))}"))
+    if net.stem != before.stem:
+        found.append(Edit("stem", f"{net.stem} stem"))
     weights = training.manifest.job.get("weights", ()) if training.manifest else ()
     if any(one["kind"] == "reignite" for one in weights):
-        top1 = evidence.stage.top1.get(parent.trial.digest)
+        top1 = inputs.stage.top1.get(parent.trial.digest)
         found.append(Edit("reignite", "backbone from the reignition" + ("" if top1 is None else f", top-1 {100 * top1:.1f} %")))
     return tuple(found)
 

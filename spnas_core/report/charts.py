@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from spnas_core.report.ancestry import TrialEntry
-from spnas_core.report.inputs import Evidence, Training
+from spnas_core.report.inputs import ReportInputs, Training
 from spnas_core.settings.search import SCORES, Objectives
 
 _PARTS = ("classes", "boxes", "objectness", "boxes of proposals")  # of a detector's loss, in the order of a history
@@ -118,29 +118,29 @@ def _line(places: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
 
 
-def curve_charts(evidence: Evidence, family: Sequence[TrialEntry]) -> list[Chart]:
+def curve_charts(inputs: ReportInputs, family: Sequence[TrialEntry]) -> list[Chart]:
     """Draw losses (and AP where it was measured meanwhile) by epoch: of the full trainings, of all trials, of the reignitions."""
-    results = evidence.stage.results
+    results = inputs.stage.results
     names = {"final": "final net", "start": "start net"}
-    full = [(names[n], n, evidence.trainings[results[n].digest], None) for n in ("start", "final") if n in results]
+    full = [(names[n], n, inputs.trainings[results[n].digest], None) for n in ("start", "final") if n in results]
     short = [(one.name, one.trial.stage, one.training, one) for one in family]
-    again = [(f"reignition {n}", "final", one, None) for n, one in enumerate(evidence.reignitions.values(), start=1)]
+    again = [(f"reignition {n}", "final", one, None) for n, one in enumerate(inputs.reignitions.values(), start=1)]
     charts = [
         _epochs("Full training: loss", full, lambda record: record["loss"]),
         _epochs("Full training: AP on val, %", full, lambda record: 100 * record["AP"] if "AP" in record else math.nan),
-        _parts(evidence),
+        _parts(inputs),
         _epochs("All trials: loss", short, lambda record: record["loss"]),
         _epochs("Reignition: loss", again, lambda record: record["loss"]),
     ]
     return [chart for chart in charts if chart]
 
 
-def _parts(evidence: Evidence) -> Chart | None:
-    final = evidence.stage.results.get("final")
-    history = evidence.trainings[final.digest].history if final else ()
+def _parts(inputs: ReportInputs) -> Chart | None:
+    final = inputs.stage.results.get("final")
+    history = inputs.trainings[final.digest].history if final else ()
     if not history or len(history[0].get("losses", ())) != len(_PARTS):
         return None
-    one = evidence.trainings[final.digest] if final else Training()
+    one = inputs.trainings[final.digest] if final else Training()
     lines = [(name, f"part{n}", one, None) for n, name in enumerate(_PARTS)]
     return _epochs("Final net: parts of its loss", lines, None)
 

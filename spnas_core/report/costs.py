@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from spnas_core.jobs.timing import parts, total_seconds
-from spnas_core.report.inputs import Evidence
+from spnas_core.report.inputs import ReportInputs
 from spnas_core.settings.run import STAGE_NAMES
 from spnas_core.store.manifest import Manifest
 
@@ -24,25 +24,31 @@ class StageCost(NamedTuple):
     wall: float
 
 
-def stage_costs(evidence: Evidence) -> list[StageCost]:
+def stage_costs(inputs: ReportInputs) -> list[StageCost]:
     """Return the cost of each stage; a job that another run had done before counts with the time that it took then."""
-    ledger, results = evidence.stage.ledger, evidence.stage.results
+    ledger, results = inputs.stage.ledger, inputs.stage.results
     digests = {name: [one.digest for one in ledger if one.stage == name] for name in ("fine_tune", "serial", "parallel")}
     digests["full_train"] = [one.digest for one in results.values()]
-    jobs = {name: [evidence.trainings[digest].manifest for digest in dict.fromkeys(ones)] for name, ones in digests.items()}
-    jobs["reignite"] = [one.manifest for one in evidence.reignitions.values()]
-    jobs["full_train"] += evidence.evaluations
+    jobs: dict[str, list[Manifest | None]] = {
+        name: [inputs.trainings[digest].manifest for digest in dict.fromkeys(ones)] for name, ones in digests.items()
+    }
+    jobs["reignite"] = [one.manifest for one in inputs.reignitions.values()]
+    jobs["full_train"] += inputs.evaluations
+    parallel = [one for one in ledger if one.stage == "parallel"]
+    measured = {"serial": [one for one in ledger if one not in parallel], "parallel": parallel}
+    for name, trials in measured.items():  # the start net is measured when the serial search begins
+        jobs[name] += [inputs.benchmarks.get(digest) for digest in inputs.plan.benchmarks(trials)]
     done = {name: [one for one in ones if one] for name, ones in jobs.items()}
     failed = {name: sum(bool(one.failure) for one in ledger if one.stage == name) for name in STAGE_NAMES}
-    found = (_cost(name, done[name], failed[name], evidence) for name in STAGE_NAMES)
+    found = (_cost(name, done[name], failed[name], inputs) for name in STAGE_NAMES)
     return [one for one in found if one.jobs or one.failed]
 
 
-def _cost(name: str, done: Sequence[Manifest], failed: int, evidence: Evidence) -> StageCost:
+def _cost(name: str, done: Sequence[Manifest], failed: int, inputs: ReportInputs) -> StageCost:
     # one that went on from a checkpoint or a rung: its epochs count all of its processes, its manifest the last one
     seconds = [max(one.seconds, float(one.metrics.get("seconds", 0.0))) for one in done]
     phases = total_seconds(parts(one.kind, each, one.metrics) for one, each in zip(done, seconds, strict=True))
-    devices = evidence.plan.settings.devices_per_job
+    devices = inputs.plan.settings.devices_per_job
     epochs = sum(int(one.metrics.get("epochs", 0)) for one in done)
     by_phase = {phase: devices * each for phase, each in phases.items()}
-    return StageCost(name, len(done), failed, epochs, devices * sum(seconds), by_phase, evidence.seconds.get(name, 0.0))
+    return StageCost(name, len(done), failed, epochs, devices * sum(seconds), by_phase, inputs.seconds.get(name, 0.0))

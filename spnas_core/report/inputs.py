@@ -16,7 +16,8 @@ from spnas_core.job import TrainJob, digest
 from spnas_core.run.plan import Plan, ScoredSplit
 from spnas_core.run.record import StageRecord, newest_round, read_stage
 from spnas_core.run.register import Record, plan_of, read_run
-from spnas_core.settings.run import STAGE_NAMES
+from spnas_core.settings.run import STAGE_NAMES, Run
+from spnas_core.settings.search import OBJECTIVES
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
@@ -35,10 +36,11 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReportInputs:
     """A run with all that its report needs; `stage` is the last that is finished.
 
-    `trainings` and `reignitions` by the digest of their artifact, `evaluations` of the nets that were trained to the end. `seconds`: from
+    `trainings` and `reignitions` by the digest of their artifact, `evaluations` of the nets that were trained to the end, `benchmarks`
+    by their digest. `seconds`: from
     begin to end of each stage, where the store tells. `detections` of the final net on val, COCO results; `val` is None where the data
     cannot be read, and `no_data` then says why.
     """
@@ -48,10 +50,22 @@ class Evidence:
     trainings: dict[str, Training]
     reignitions: dict[str, Training]
     evaluations: tuple[Manifest, ...]
+    benchmarks: dict[str, Manifest]
     seconds: dict[str, float]
     detections: list[dict[str, Any]] | None = None
     val: Split | None = None
     no_data: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether latency and memory of the nets are measured; those of the start net are when the serial search begins."""
+        return self.plan.settings.measures and self.stage.name != "fine_tune"
+
+    @property
+    def settings(self) -> Run:
+        """Settings of the run; as long as its start net is not measured, with objectives that need no measurement."""
+        objectives = OBJECTIVES if self.stage.name == "fine_tune" else self.plan.settings.objectives
+        return self.plan.settings.model_copy(update={"objectives": objectives})
 
     @property
     def finished(self) -> bool:
@@ -59,7 +73,7 @@ class Evidence:
         return "final" in self.stage.results
 
 
-def collect(plan: Plan, stage: StageRecord) -> Evidence:
+def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
     """Read all that the report of `plan`, finished up to `stage`, needs."""
     store, results = plan.store, stage.results
     digests = [trial.digest for trial in stage.ledger] + [result.digest for result in results.values()]
@@ -69,10 +83,21 @@ def collect(plan: Plan, stage: StageRecord) -> Evidence:
     trained, reignited = ({name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite"))
     detections = _document(store, trained[results["final"].digest].manifest, "detections.json") if "final" in results else None
     val, no_data = _open_val(plan)
-    return Evidence(plan, stage, trained, reignited, _evaluations(plan, stage, trained), _seconds(plan), detections, val, no_data)
+    return ReportInputs(
+        plan=plan,
+        stage=stage,
+        trainings=trained,
+        reignitions=reignited,
+        evaluations=_evaluations(plan, stage, trained),
+        benchmarks=_benchmarks(plan, stage),
+        seconds=_seconds(plan),
+        detections=detections,
+        val=val,
+        no_data=no_data,
+    )
 
 
-def reopen(store: Store, name: str, data_url: str | None = None) -> Evidence:
+def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs:
     """Read what is needed to report the run `name` of a store, as far as it is finished; its data may have moved to `data_url`.
 
     UserError: no such run, none of its stages is finished, or `data_url` holds other data.
@@ -135,6 +160,12 @@ def _evaluations(plan: Plan, stage: StageRecord, trainings: dict[str, Training])
             scored = [digest(plan.evaluate(job, result.digest, split)) for split in splits if split in result.scores]
             found += [plan.store.manifest(f"evaluate/{name}") for name in scored]
     return tuple(one for one in found if isinstance(one, Manifest))
+
+
+def _benchmarks(plan: Plan, stage: StageRecord) -> dict[str, Manifest]:
+    """Find the measurements of the trials, where the settings ask for any."""
+    found = {digest: plan.store.manifest(f"benchmark/{digest}") for digest in stage.benchmarks}
+    return {digest: manifest for digest, manifest in found.items() if isinstance(manifest, Manifest)}
 
 
 def _seconds(plan: Plan) -> dict[str, float]:

@@ -17,7 +17,7 @@ from spnas_core.jobs.timing import PHASES
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
 from spnas_core.report.costs import stage_costs
-from spnas_core.report.inputs import Evidence
+from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.net_drawings import Drawing, draw_net, stage_rows
 from spnas_core.report.quality import Quality, class_rows, judge_detections, size_rows
 from spnas_core.report.reproduction import commands, facts
@@ -25,8 +25,7 @@ from spnas_core.report.tables import SHOWN_SCORES, rows
 from spnas_core.report.val_images import shoot
 from spnas_core.run.plan import short
 from spnas_core.run.rounds import rounds
-from spnas_core.search.ledger import ranked, winner
-from spnas_core.search.propose import chosen_net
+from spnas_core.search.ledger import chosen_net, ranked, winner
 from spnas_core.settings.search import MEASURED
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,59 +43,59 @@ REASONS = {
 }
 
 
-def report_html(evidence: Evidence) -> str:
-    """Return the whole report; equal evidence gives equal text."""
-    plan, stage = evidence.plan, evidence.stage
-    family, table = entries(evidence), rows(stage, plan.settings.objectives)
-    quality = judge_detections(evidence.val, evidence.detections) if evidence.val and evidence.detections is not None else None
+def report_html(inputs: ReportInputs) -> str:
+    """Return the whole report; equal inputs gives equal text."""
+    plan, stage = inputs.plan, inputs.stage
+    family, table = entries(inputs), rows(stage, inputs.settings.objectives)
+    quality = judge_detections(inputs.val, inputs.detections) if inputs.val and inputs.detections is not None else None
     final, start = (stage.results.get(name) for name in ("final", "start"))
-    costs = stage_costs(evidence)
+    costs = stage_costs(inputs)
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     numbers = {
         "name": plan.settings.name,
-        "finished": evidence.finished,
+        "finished": inputs.finished,
         "final": {"metrics": final.scores["val"]} if final else None,
         "start": {"metrics": start.scores["val"]} if start else None,
         "tested": bool(final and "test" in final.scores),
         "last_stage": stage.name,
         "stage_names": STAGE_TITLES,
         "stages": list(dict.fromkeys(one.trial.stage for one in family)),
-        "figures": _figures(evidence, family, sum(one.seconds for one in costs)),
+        "figures": _figures(inputs, family, sum(one.seconds for one in costs)),
         "table": table,
         "scores": SHOWN_SCORES,
         "notes": stage.notes,
         "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
         "family": family,
         "tree": tree(family),
-        "drawings": [draw_net(parse(one.trial.arch), _parent(one), SMALL, links=False) for one in family],
-        "pareto": pareto_chart(family, plan.settings.objectives),
-        "chosen": _chosen(evidence, family),
-        "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in plan.settings.objectives),
-        "measured": [name for name in MEASURED if plan.settings.measures],
+        "drawings": [draw_net(one.trial.net.arch, _parent(one), SMALL, links=False) for one in family],
+        "pareto": pareto_chart(family, inputs.settings.objectives),
+        "chosen": _chosen(inputs, family),
+        "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in inputs.settings.objectives),
+        "measured": [name for name in MEASURED if inputs.measured],
         "units": UNITS,
         "failed": [one for one in family if one.state == "failed"],
         "reasons": REASONS,
-        "rounds": rounds(stage.ledger, plan.settings),
+        "rounds": rounds(stage.ledger, inputs.settings),
         "reignited": [(weights.arch, stage.top1.get(digest)) for digest, weights in stage.reignited.items()],
-        "nets": _nets(evidence),
-        "curves": curve_charts(evidence, family),
+        "nets": _nets(inputs),
+        "curves": curve_charts(inputs, family),
         "quality": quality,
-        "classes": class_rows(evidence),
-        "sizes": size_rows(evidence),
+        "classes": class_rows(inputs),
+        "sizes": size_rows(inputs),
         "costs": costs,
         "device_seconds": sum(one.seconds for one in costs),
         "phases": (*PHASES, "other"),
         "devices": f"{plan.settings.device_target}, {plan.settings.devices_per_job} for a job",
         "checkpoint": plan.settings.checkpoint,
-        "facts": facts(evidence),
-        "commands": commands(evidence),
+        "facts": facts(inputs),
+        "commands": commands(inputs),
         "settings": yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False),
         "version": version("spnas"),
         "store": plan.store.url,
         "script": Markup(script),
         "script_hash": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    return _environment().get_template("page.html").render(numbers | _shots(evidence, quality))
+    return _environment().get_template("page.html").render(numbers | _shots(inputs, quality))
 
 
 def _environment() -> jinja2.Environment:
@@ -107,9 +106,9 @@ def _environment() -> jinja2.Environment:
     return found
 
 
-def _figures(evidence: Evidence, family: Sequence[TrialEntry], seconds: float) -> list[tuple[str, str, str]]:
+def _figures(inputs: ReportInputs, family: Sequence[TrialEntry], seconds: float) -> list[tuple[str, str, str]]:
     """Return the few numbers that say most: title, value, remark."""
-    results, found = evidence.stage.results, list[tuple[str, str, str]]()
+    results, found = inputs.stage.results, list[tuple[str, str, str]]()
     final, start = (results[name].scores["val"] if name in results else None for name in ("final", "start"))
     if final:
         for name in ("AP", "AP50"):
@@ -125,27 +124,27 @@ def _figures(evidence: Evidence, family: Sequence[TrialEntry], seconds: float) -
 
 
 def _parent(entry: TrialEntry) -> Arch | None:
-    return parse(entry.parent.trial.arch) if entry.parent else None
+    return entry.parent.trial.net.arch if entry.parent else None
 
 
-def _chosen(evidence: Evidence, family: Sequence[TrialEntry]) -> int | None:
+def _chosen(inputs: ReportInputs, family: Sequence[TrialEntry]) -> int | None:
     """Find the number of the trial whose net was trained to the end."""
-    if not evidence.finished:
+    if not inputs.finished:
         return None
-    chosen, _ = chosen_net(evidence.stage.ledger, evidence.plan.settings)
+    chosen, _ = chosen_net(inputs.stage.ledger, inputs.plan.settings)
     return next(one.number for one in family if one.trial.digest == chosen.digest)
 
 
-def _nets(evidence: Evidence) -> list[dict[str, Any]]:
+def _nets(inputs: ReportInputs) -> list[dict[str, Any]]:
     """Return the nets to draw: the start net, the best of each search, the final one; each once."""
-    plan, ledger = evidence.plan, evidence.stage.ledger
+    plan, ledger = inputs.plan, inputs.stage.ledger
     wanted = {"Start net": ledger[0].arch}
     for stage in ("serial", "parallel"):
         trials = [trial for trial in ledger if trial.stage == stage]
-        if ranked(trials, plan.settings.objectives):
-            wanted[f"Best {stage} net"] = winner(trials, plan.settings.objectives).arch
-    if "final" in evidence.stage.results:
-        wanted["Final net"] = evidence.stage.results["final"].arch
+        if ranked(trials, inputs.settings.objectives):
+            wanted[f"Best {stage} net"] = winner(trials, inputs.settings.objectives).arch
+    if "final" in inputs.stage.results:
+        wanted["Final net"] = inputs.stage.results["final"].arch
     names: dict[str, list[str]] = {}
     for name, text in wanted.items():
         names.setdefault(text, []).append(name)
@@ -165,11 +164,11 @@ def _large(arch: Arch, start: Arch) -> Drawing:
     return draw_net(arch, start, min(2.2, max(1.0, WIDE / draw_net(arch, start).width)))
 
 
-def _shots(evidence: Evidence, quality: Quality | None) -> dict[str, Any]:
+def _shots(inputs: ReportInputs, quality: Quality | None) -> dict[str, Any]:
     """Return the pictures, or why there are none."""
-    final = evidence.stage.results.get("final")
-    if quality and evidence.val and final:
-        shots = shoot(quality, evidence.val, int(final.digest[:8], 16))
+    final = inputs.stage.results.get("final")
+    if quality and inputs.val and final:
+        shots = shoot(quality, inputs.val, int(final.digest[:8], 16))
         return {"shots": shots, "no_pictures": "" if shots else "none of the images could be read."}
     lost = "the store has no detections of the final net any more."
-    return {"shots": [], "no_pictures": f"the data cannot be read ({evidence.no_data})." if evidence.no_data else lost}
+    return {"shots": [], "no_pictures": f"the data cannot be read ({inputs.no_data})." if inputs.no_data else lost}

@@ -26,4 +26,4 @@ def pareto_png(ledger: Ledger) -> bytes:
 
 
 def _points(trials: Ledger) -> tuple[list[float], list[float]]:
-    return [(t.metrics or {})["macs"] / 1e9 for t in trials], [100 * t.ap for t in trials]
+    return [(t.metrics or {})["macs"] / 1e9 for t in trials], [100 * (t.score or 0.0) for t in trials]

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from spnas_core.metrics import STATS
+from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import collect
 from spnas_core.report.page import report_html
 from spnas_core.report.picture import pareto_png
@@ -15,7 +16,6 @@ from spnas_core.report.text import report_md
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.run.register import announce_run
-from spnas_core.run.replay import known_results, replay, where_time_went
 from spnas_core.run.rounds import rounds
 
 HTML = "report.html"
@@ -24,6 +24,7 @@ HTML = "report.html"
 def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     """Write what a person wants of a finished run below `runs/NAME/` of the store, and return its summary."""
     announce_run(plan)
+    inputs = collect(plan, stage)
     store, folder, final = plan.store, f"runs/{plan.settings.name}", stage.results["final"]
     card = json.loads(store.fetch("train", final.digest, "model.json").read_text())
     weights = store.fetch("train", final.digest, "weights.safetensors").read_bytes()
@@ -31,7 +32,7 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     card |= {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     store.write(f"{folder}/config.yml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False).encode())
     store.write(f"{folder}/report.md", report_md(plan, stage).encode())
-    store.write(f"{folder}/{HTML}", report_html(collect(plan, stage)).encode())
+    store.write(f"{folder}/{HTML}", report_html(inputs).encode())
     store.write(f"{folder}/trials.csv", trials_csv(stage.ledger, plan.settings.objectives).encode())
     store.write(f"{folder}/pareto.png", pareto_png(stage.ledger))
     store.write(f"{folder}/model/weights.safetensors", weights)
@@ -47,7 +48,7 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
         "rounds": rounds(stage.ledger, plan.settings),
         "reignited": [{"arch": weights.arch, "top1": stage.top1[digest]} for digest, weights in stage.reignited.items()],
         "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in table],
-        "timing": where_time_went(replay(plan, known_results(plan)).steps),
+        "timing": {one.name: dict(one.phases) for one in stage_costs(inputs)},
         "key": stage.key,
     }
     store.write(f"{folder}/summary.json", json.dumps(summary, indent=1).encode())

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from spnas_core.data.splits import Split
 from spnas_core.metrics import hotcoco_evaluation
-from spnas_core.report.inputs import Evidence
+from spnas_core.report.inputs import ReportInputs
 
 THRESHOLD = 0.5  # least score of a box that counts in the confusions and the pictures
 MATRIX = 14  # classes of a matrix that one can read
@@ -103,19 +103,19 @@ def _fates(val: Split, shown: list[dict[str, Any]]) -> tuple[frozenset[int], fro
     return right, found, {image: Fate(one["tp"], one["fp"], one["fn"], one["f1"]) for image, one in seen["img_summary"].items()}
 
 
-def class_rows(evidence: Evidence) -> list[dict[str, Any]]:
+def class_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
     """AP and AP50 of each class, of the final net and of the start net by the same recipe, and how many boxes val has of it."""
-    marks = _marks(evidence)
-    names = dict(evidence.val.categories) if evidence.val else {}
+    marks = _marks(inputs)
+    names = dict(inputs.val.categories) if inputs.val else {}
     boxes = Counter(names[mark["category_id"]] for mark in marks)
-    final, start = (_scores(evidence, name).get("per_class", {}) for name in ("final", "start"))
+    final, start = (_scores(inputs, name).get("per_class", {}) for name in ("final", "start"))
     order = list(names.values()) or list(final)
     return [{"name": n, "boxes": boxes[n], **_beside(final.get(n, {}), start.get(n, {}), ("AP", "AP50"))} for n in order if final]
 
 
-def size_rows(evidence: Evidence) -> list[dict[str, Any]]:
+def size_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
     """AP by the size of the object, of both nets, and how many boxes val has of it."""
-    marks, final, start = _marks(evidence), _scores(evidence, "final"), _scores(evidence, "start")
+    marks, final, start = _marks(inputs), _scores(inputs, "final"), _scores(inputs, "start")
     found = []
     for name, words, low, high in AREAS:
         own, other = ({"AP": scores.get(f"AP_{name}")} for scores in (final, start))
@@ -124,12 +124,12 @@ def size_rows(evidence: Evidence) -> list[dict[str, Any]]:
     return found
 
 
-def _marks(evidence: Evidence) -> list[dict[str, Any]]:
-    return [mark for mark in evidence.val.annotations["annotations"] if not mark.get("iscrowd")] if evidence.val else []
+def _marks(inputs: ReportInputs) -> list[dict[str, Any]]:
+    return [mark for mark in inputs.val.annotations["annotations"] if not mark.get("iscrowd")] if inputs.val else []
 
 
-def _scores(evidence: Evidence, net: str) -> dict[str, Any]:
-    result = evidence.stage.results.get(net)
+def _scores(inputs: ReportInputs, net: str) -> dict[str, Any]:
+    result = inputs.stage.results.get(net)
     return result.scores.get("val", {}) if result else {}
 
 

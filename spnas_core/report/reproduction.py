@@ -3,15 +3,15 @@
 import shlex
 
 from spnas_core.job import RECIPE_VERSION
-from spnas_core.report.inputs import Evidence
+from spnas_core.report.inputs import ReportInputs
 from spnas_core.run.plan import SEARCH_VERSION
 from spnas_core.settings.run import STAGE_NAMES
 
 
-def facts(evidence: Evidence) -> list[tuple[str, str]]:
+def facts(inputs: ReportInputs) -> list[tuple[str, str]]:
     """Return what determines the run, and what shows that another one is the same."""
-    plan, final = evidence.plan, evidence.stage.results.get("final")
-    manifests = [one.manifest for one in (*evidence.trainings.values(), *evidence.reignitions.values()) if one.manifest]
+    plan, final = inputs.plan, inputs.stage.results.get("final")
+    manifests = [one.manifest for one in (*inputs.trainings.values(), *inputs.reignitions.values()) if one.manifest]
     versions = sorted({", ".join(f"{name} {text}" for name, text in sorted(one.versions.items())) for one in manifests})
     settings = plan.settings
     found = [("data", plan.data.url), ("fingerprint of the data", plan.data.fingerprint), ("seed", str(settings.seed))]
@@ -19,21 +19,21 @@ def facts(evidence: Evidence) -> list[tuple[str, str]]:
     found += [("device", f"{settings.device_target}, {settings.threads} threads"), *(("versions", text) for text in versions)]
     found.append(("meaning of jobs, of stages", f"recipe version {RECIPE_VERSION}, search version {SEARCH_VERSION}"))
     found += [(f"stage {name}", plan.keys[name]) for name in STAGE_NAMES]
-    if final and (manifest := evidence.trainings[final.digest].manifest):
+    if final and (manifest := inputs.trainings[final.digest].manifest):
         found += [("final net", f"train/{final.digest}"), ("its weights, sha256", manifest.files["weights.safetensors"].sha256)]
     return found
 
 
-def commands(evidence: Evidence) -> list[tuple[str, str]]:
+def commands(inputs: ReportInputs) -> list[tuple[str, str]]:
     """Return the commands that do the run again, and what one can do with it."""
-    plan, name = evidence.plan, evidence.plan.settings.name
+    plan, name = inputs.plan, inputs.plan.settings.name
     place = str(plan.store.local or plan.store.url)
     store, data = shlex.quote(place), shlex.quote(plan.data.url)
     again = [("go on with this run, or see its table", f"spnas resume {name} --store {store}")]
-    if evidence.finished:
+    if inputs.finished:
         folder = shlex.quote(f"{place}/runs/{name}")
         config = f"{folder}/config.yml" if plan.store.local else "config.yml"
-        split = "test" if plan.test or "test" in evidence.stage.results["final"].scores else "val"
+        split = "test" if plan.test or "test" in inputs.stage.results["final"].scores else "val"
         again = [
             ("the same run in another store" + ("" if plan.store.local else f"; config.yml lies in {folder}"),
              f"spnas run {config} --data {data} --store ANOTHER"),

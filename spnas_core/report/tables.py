@@ -79,7 +79,7 @@ def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
     writer.writerow([*PLACE, *names, "rung", "pareto", "hypervolume", "failure", "digest", "parent"])
     for trial in ledger:
         numbers = [(trial.metrics or {}).get(name, "") for name in names]
-        place = [trial.stage, trial.round, trial.index, trial.arch, trial.stem or "", "-".join(map(str, trial.taps or ()))]
+        place = [trial.stage, trial.round, trial.index, trial.arch, trial.net.stem, "-".join(map(str, trial.net.neck.taps or ()))]
         ended = [trial.rung or "", int(trial.digest in front), f"{found[trial.stage, trial.round]:.6f}", trial.failure or ""]
         writer.writerow([*place, *numbers, *ended, trial.digest, trial.parent or ""])
     return out.getvalue()

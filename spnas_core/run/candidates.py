@@ -9,9 +9,10 @@ from spnas_core.metrics import STATS, Scores, scores_line
 from spnas_core.run.crew import Crew, Ended, Label, do
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import ended_trial
+from spnas_core.search.costs import over_budget
 from spnas_core.search.ledger import SearchStage, Trial, survivors
-from spnas_core.search.propose import Proposal, over_budget
-from spnas_core.settings.detector import Detector
+from spnas_core.search.net import Net, net_of
+from spnas_core.search.propose import Proposal
 from spnas_core.settings.search import MEASURED, Budget, Halving
 
 Measured = Mapping[str, float]
@@ -44,7 +45,7 @@ def train_jobs(
     rungs.
     """
     labels = [Label(place.stage, "candidate", job.arch, place.number, index, ends_run=False) for index, (job, _) in enumerate(work)]
-    measured = measure(plan, crew, [(label, job.detector) for label, (job, _) in zip(labels, work, strict=True)])
+    measured = measure(plan, crew, [(label, net_of(job.arch, job.detector)) for label, (job, _) in zip(labels, work, strict=True)])
 
     def trial(index: int, job: TrainJob, ended: Ended) -> Trial:
         crew.tell(lambda: f"{labels[index]}: {f'after {job.stop_after_epochs} epochs ' if job.stop_after_epochs else ''}{_scores(ended)}")
@@ -65,17 +66,17 @@ def train_jobs(
     return sorted(trials, key=lambda one: one.index)
 
 
-def measure(plan: Plan, crew: Crew, nets: Sequence[tuple[Label, Detector]]) -> list[Measured | JobError]:
+def measure(plan: Plan, crew: Crew, nets: Sequence[tuple[Label, Net]]) -> list[Measured | JobError]:
     """Latency (ms) and memory (MB) of nets where the settings ask for them, else nothing: one by one, so that none disturbs another.
 
-    A net is given by the label of its training and the settings of its detector.
+    Each net comes with the label of its training.
     """
     if not plan.settings.measures:
         return [{} for _ in nets]
     found: list[Measured | JobError] = []
-    for label, detector in nets:
+    for label, net in nets:
         own = Label(label.stage, "benchmark", label.arch, label.round, label.index, ends_run=label.ends_run)
-        (ended,) = do(crew, [(own, plan.benchmark(label.arch, detector))])
+        (ended,) = do(crew, [(own, plan.benchmark(net))])
         found.append(ended if isinstance(ended, JobError) else {name: float(ended.metrics[name]) for name in MEASURED})
     return found
 

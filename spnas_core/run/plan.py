@@ -7,15 +7,17 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from spnas_core.arch import Arch, parse
+from spnas_core.arch import parse
 from spnas_core.cost import Cost
 from spnas_core.data import crops
 from spnas_core.data.demo import make_demo
 from spnas_core.data.splits import Split, fingerprint_splits, open_split, split_names, verify_images
 from spnas_core.errors import UserError
 from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
+from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import Trial
-from spnas_core.search.propose import Proposal, candidate_cost
+from spnas_core.search.net import Net
+from spnas_core.search.propose import Proposal
 from spnas_core.settings.base import Settings
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, Run, StageName
@@ -70,30 +72,32 @@ class Plan:
         common = {"data": self.data, "seed": settings.seed, "device_target": settings.device_target}
         return TrainJob(arch=arch, detector=detector, recipe=recipe, weights=weights, **common, **from_checkpoint)
 
+    def train_net(self, net: Net, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
+        """Job that trains a candidate."""
+        return self.train(str(net.arch), net.detector(self.settings.detector), recipe, weights)
+
     def short_training(self, recipe: Recipe, child: Proposal, reignited: Mapping[str, Weights]) -> tuple[TrainJob, Trial]:
         """Job that trains a child from its parent's detector and, where that was reignited, the new backbone in it; and the parent."""
         parent = child.parent
-        weights = (trained(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
-        return self.train(str(child.arch), child.detector, recipe, weights), parent
+        weights = (inherited(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
+        return self.train_net(child.net, recipe, weights), parent
 
     def full_trainings(self, chosen: Trial, start: Trial) -> dict[FinalNet, TrainJob]:
         """Jobs that train the chosen net, and the start net to compare with, to their ends, going on from their weights."""
-        nets: dict[FinalNet, Trial] = {"final": chosen, "start": start}
-        return {
-            name: self.train(net.arch, net.detector(self.settings.detector), self.settings.full_train, (trained(net),))
-            for name, net in nets.items()
-        }
+        trials: dict[FinalNet, Trial] = {"final": chosen, "start": start}
+        return {name: self.train_net(one.net, self.settings.full_train, (inherited(one),)) for name, one in trials.items()}
 
     def reignite(self, trial: Trial) -> ReigniteJob:
         """Job that trains the backbone of `trial` as a classifier."""
         settings = self.settings
+        net = replace(trial.net, stem=settings.reignite.stem or trial.net.stem)
         return ReigniteJob(
             arch=trial.arch,
-            detector=replace(trial, stem=settings.reignite.stem or trial.stem).detector(settings.detector),
+            detector=net.detector(settings.detector),
             recipe=settings.reignite,
             images=self.images,
             data=self.data,
-            weights=(trained(trial),),
+            weights=(inherited(trial),),
             seed=settings.seed,
             device_target=settings.device_target,
         )
@@ -111,24 +115,26 @@ class Plan:
         serial = self.settings.serial.model_copy(update={"rounds": rounds})
         return replace(self, settings=self.settings.model_copy(update={"serial": serial}))
 
-    def benchmark(self, arch: str, detector: Detector) -> BenchmarkJob:
-        """Job that measures what inference with `arch` in `detector` costs on the run's device."""
+    def benchmark(self, net: Net) -> BenchmarkJob:
+        """Job that measures what inference with a candidate costs on the run's device."""
         device = {"device_target": self.settings.device_target, "threads": self.settings.threads}
-        return BenchmarkJob(arch=arch, detector=detector, classes=self.classes, **device)
+        return BenchmarkJob(arch=str(net.arch), detector=net.detector(self.settings.detector), classes=self.classes, **device)
 
     def benchmarks(self, ledger: Sequence[Trial]) -> tuple[str, ...]:
         """Digests of the benchmarks that the trials of `ledger` needed."""
-        nets = [(trial.arch, trial.detector(self.settings.detector)) for trial in ledger] if self.settings.measures else []
-        return tuple(dict.fromkeys(digest(self.benchmark(*net)) for net in nets))
+        nets = [trial.net for trial in ledger] if self.settings.measures else []
+        return tuple(dict.fromkeys(digest(self.benchmark(net)) for net in nets))
 
-    def cost_of(self, arch: Arch, detector: Detector) -> Cost:
-        """Cost of the detector with this backbone, for the classes of the data."""
-        return candidate_cost(arch, detector, self.classes)
+    def cost_of(self, net: Net) -> Cost:
+        """Cost of a candidate's detector, for the classes of the data."""
+        return candidate_cost(net.arch, net.detector(self.settings.detector), self.classes)
 
 
-def trained(trial: Trial) -> Weights:
-    """Weights that the training of `trial` left."""
-    return Weights(kind="train", digest=trial.digest, arch=trial.arch)
+def inherited(trial: Trial) -> Weights:
+    """Weights that the children of `trial` inherit; ValueError for a trial that has none."""
+    if trial.weights is None:
+        raise ValueError(f"expected a trial with weights, got {trial.failure or 'none'}: train/{trial.digest}")
+    return trial.weights
 
 
 class _Tries:
@@ -204,7 +210,7 @@ def _counts(train: Split, val: Split, test: Split | None, images: str | None) ->
 def stage_keys(plan: Plan) -> dict[str, str]:
     """Digest of each stage: of all that determines what it leaves, and of nothing else."""
     settings = plan.settings
-    whole = settings.model_dump(mode="json")
+    whole = settings.model_dump(mode="json") | {"detector": settings.detector.former_document()}
     device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
     reignite = {**whole["reignite"], "data": plan.images}
     parts: dict[StageName, dict[str, Any]] = {

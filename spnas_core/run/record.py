@@ -9,21 +9,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
 from spnas_core.run.plan import Plan
-from spnas_core.search.ledger import SearchStage as TrialStage
-from spnas_core.search.ledger import Trial, pareto_front
+from spnas_core.search.ledger import SearchStage, Trial, pareto_front
+from spnas_core.search.net import net_of
 from spnas_core.settings.base import Settings
+from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import StageName
 from spnas_core.settings.search import OBJECTIVES
+from spnas_core.settings.task import DETECTION
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
 STAGE_FILE = "stage.json"
+_DOCUMENT = TypeAdapter(dict[str, Any])
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 
@@ -49,11 +52,11 @@ class StageRecord(Settings):
 
     def parents(self, stem: Stem | None) -> tuple[Trial, ...]:
         """Return the ledger as its children take after it: a net that was reignited has the `stem` of the reignition, if that has one."""
-        return tuple(replace(one, stem=stem) if stem and one.digest in self.reignited else one for one in self.ledger)
+        return tuple(replace(one, net=replace(one.net, stem=stem)) if stem and one.digest in self.reignited else one for one in self.ledger)
 
 
 def ended_trial(
-    stage: TrialStage,
+    stage: SearchStage,
     number: int,
     index: int,
     parent: str | None,
@@ -62,11 +65,12 @@ def ended_trial(
     measured: Mapping[str, float] = MappingProxyType({}),
 ) -> Trial:
     """Enter one ended training into the ledger, with what was measured of its net."""
-    place = (job.arch, stage, number, index, parent, digest(job))
-    built: dict[str, Any] = {"taps": job.detector.taps, "stem": job.detector.stem, "rung": job.stop_after_epochs}
+    key, rung = digest(job), job.stop_after_epochs
+    place = (net_of(job.arch, job.detector), stage, number, index, parent, key)
     if isinstance(ended, JobError):
-        return Trial(*place, failure=ended.reason, **built)
-    return Trial(*place, scores_of(ended) | dict(measured), **built)
+        return Trial(*place, failure=ended.reason, rung=rung)
+    weights, metrics = Weights(kind="train", digest=key, arch=job.arch), scores_of(ended) | dict(measured)
+    return Trial(*place, metrics, rung=rung, weights=weights, score=float(metrics[DETECTION.score]))
 
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:
@@ -80,7 +84,7 @@ def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:
     metrics = {
         "trials": len(stage.ledger),
         "failed": sum(1 for one in stage.ledger if one.failure),
-        "AP": max((one.ap for one in front), default=None),
+        DETECTION.score: max((one.score for one in front if one.score is not None), default=None),
     }
     with tempfile.TemporaryDirectory(prefix="spnas-stage-") as scratch:
         folder = Path(scratch)
@@ -94,11 +98,35 @@ def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:
 
 def read_stage(store: Store, key: str) -> StageRecord:
     """Read the record of a finished stage; MissingArtifactError, UserError where it is none."""
+    content, manifest = store.fetch("stage", key, STAGE_FILE).read_bytes(), store.manifest(f"stage/{key}")
     try:
-        return StageRecord.model_validate_json(store.fetch("stage", key, STAGE_FILE).read_bytes())
+        return parse_record(content, manifest.job if isinstance(manifest, Manifest) else {})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{store.url}: stage/{key}: expected the record of a stage, got: {first['loc']}: {first['msg']}") from error
+
+
+def parse_record(content: bytes, document: Mapping[str, Any]) -> StageRecord:
+    """Read the record of a stage, whose artifact is of `document`; ValidationError where it is none.
+
+    The trials of earlier versions name no net, but an architecture, taps and a stem, and neither weights nor score.
+    """
+    found = _DOCUMENT.validate_json(content)
+    trials = found.get("ledger")
+    for trial in trials if isinstance(trials, list) else ():
+        if isinstance(trial, dict) and "net" not in trial and {"arch", "digest"} <= trial.keys():
+            _complete(trial, Detector.model_validate(document["settings"]["detector"]))
+    return StageRecord.model_validate(found)
+
+
+def _complete(trial: dict[str, Any], detector: Detector) -> None:
+    """Say of a former trial what its net is, and what it scored."""
+    arch, taps, stem = trial.pop("arch"), trial.pop("taps", None), trial.pop("stem", None)
+    settings = detector.model_copy(update={"taps": taps, "stem": stem or detector.stem})
+    trial["net"] = "+".join((str(arch), settings.neck.text, settings.stem, settings.head.kind))
+    if metrics := trial.get("metrics"):
+        trial["weights"] = {"kind": "train", "digest": trial["digest"], "arch": arch}
+        trial["score"] = metrics[DETECTION.score]
 
 
 def newest_round(plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:

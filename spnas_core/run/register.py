@@ -19,6 +19,7 @@ from spnas_core.names import check_name
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.run.record import KEYS
 from spnas_core.settings.base import Settings
+from spnas_core.settings.detector import current_form
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
@@ -109,7 +110,8 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
     """Say in what two records differ: `serial.rounds 3, now 4`."""
     if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
         return "with other settings"
-    old, new = flat(before["settings"]), flat(now["settings"])
+    former = before["settings"]
+    old, new = flat({**former, "detector": current_form(former.get("detector"))}), flat(now["settings"])
     found = [f"{key} {old.get(key)}, now {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
     if not isinstance(before.get("data"), dict) or before["data"].get("fingerprint") != now["data"]["fingerprint"]:
         found.append("other data")

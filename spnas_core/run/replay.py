@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from spnas_core.arch import parse
 from spnas_core.errors import JobError
 from spnas_core.job import Job, ReigniteJob, TrainJob, digest
 from spnas_core.jobs import timing
@@ -21,6 +20,7 @@ from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord, newest_round, read_stage
 from spnas_core.run.stages import STAGES
 from spnas_core.search.ledger import Trial
+from spnas_core.search.net import net_of
 from spnas_core.settings.run import STAGE_NAMES, StageName
 from spnas_core.settings.search import MEASURED
 from spnas_core.store.manifest import Manifest
@@ -164,7 +164,7 @@ class _ReplayCrew:
         key, plan = digest(job), self.plan
         metrics: dict[str, Any] = {"top1": 0.5, **dict.fromkeys(MEASURED, 1.0)}
         if isinstance(job, TrainJob):
-            cost, start = (plan.cost_of(parse(arch), job.detector) for arch in (job.arch, plan.settings.arch))
+            cost, start = (plan.cost_of(net_of(arch, job.detector)) for arch in (job.arch, plan.settings.arch))
             noise = np.random.default_rng((self.play, int(key[:8], 16))).normal(0, SPREAD)
             score = float(np.clip(0.5 + PER_DOUBLING * np.log2(cost.macs / start.macs) + noise, 0.01, 0.99))
             metrics |= {**dict.fromkeys(STATS, score), "params": cost.params, "macs": cost.macs}

@@ -16,8 +16,8 @@ from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
-from spnas_core.search.ledger import Trial, best, reignitions, volumes
-from spnas_core.search.propose import chosen_net, propose_parallel, propose_serial
+from spnas_core.search.ledger import Trial, best, chosen_net, reignitions, volumes
+from spnas_core.search.propose import propose_parallel, propose_serial
 from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
 
@@ -71,8 +71,8 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     ended = dict(zip(jobs, do(crew, [(labels[name], job) for name, job in jobs.items()]), strict=True))
     if isinstance(failure := ended["start"], JobError):
         notes.append(f"The start net has no full training to compare with: {failure.reason}.")
-    if chosen.taps:
-        notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, chosen.taps))}.")
+    if taps := chosen.net.neck.taps:
+        notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, taps))}.")
     results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
     update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": tuple(notes)}
     return parallel.model_copy(update=update)
@@ -90,7 +90,7 @@ STAGES: dict[StageName, Callable[[Plan, Crew, Any], StageRecord]] = {  # the las
 def _measured(plan: Plan, crew: Crew, start: StageRecord) -> StageRecord:
     """Enter latency and memory of the start net, where the settings ask for them; its training does not depend on these settings."""
     (trial,) = start.ledger
-    (costs,) = measure(plan, crew, [(Label("serial", "benchmark", trial.arch), trial.detector(plan.settings.detector))])
+    (costs,) = measure(plan, crew, [(Label("serial", "benchmark", trial.arch), trial.net)])
     assert not isinstance(costs, JobError)  # without it the run ends
     ledger = (replace(trial, metrics={**(trial.metrics or {}), **costs}),)
     return start.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})

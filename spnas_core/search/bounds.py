@@ -13,17 +13,17 @@ from typing import NamedTuple
 from spnas_core.arch import Arch, BlockType, parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
-from spnas_core.search.propose import CostOf, within
+from spnas_core.search.costs import CostOf, within
+from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Budget
 
 
-class Extreme(NamedTuple):
-    """A net, the settings of its detector, and its cost."""
+class Bound(NamedTuple):
+    """A net at one end of the costs, and its cost."""
 
-    arch: Arch
-    detector: Detector
+    net: Net
     cost: Cost
 
 
@@ -49,7 +49,7 @@ class _Family(NamedTuple):
         return sorted({1, len(self.digits), *(place for place, digit in enumerate(self.digits, start=1) if digit == "2")})
 
 
-def extremes(settings: Run, cost_of: CostOf) -> tuple[Extreme, Extreme]:
+def cost_bounds(settings: Run, cost_of: CostOf) -> tuple[Bound, Bound]:
     """Smallest and largest net of the search; where the budget has limits, nets that come near to them.
 
     UserError where the budget leaves no net, so that a search would find no candidate.
@@ -71,7 +71,7 @@ def extremes(settings: Run, cost_of: CostOf) -> tuple[Extreme, Extreme]:
     return min(inside, key=_size), max(inside, key=_size)
 
 
-def _size(one: Extreme) -> tuple[int, int]:
+def _size(one: Bound) -> tuple[int, int]:
     return one.cost.macs, one.cost.params
 
 
@@ -94,19 +94,22 @@ def _families(settings: Run) -> Iterator[_Family]:
 def _detectors(settings: Run, stages: int) -> list[Detector]:
     """Detectors that a candidate of so many stages can have."""
     stems = dict.fromkeys((settings.detector.stem, settings.reignite.stem or settings.detector.stem))
-    taps = dict.fromkeys((settings.detector.taps, *(one for one in settings.parallel.taps if len(one) <= stages)))
+    taps = dict.fromkeys((settings.detector.neck.taps, *(one for one in settings.parallel.taps if len(one) <= stages)))
     return [settings.detector.model_copy(update={"stem": stem, "taps": one}) for stem in stems for one in taps]
 
 
-def _members(family: _Family, place: int, copies: int, detector: Detector, budget: Budget, cost_of: CostOf) -> Iterator[Extreme]:
+def _members(family: _Family, place: int, copies: int, detector: Detector, budget: Budget, cost_of: CostOf) -> Iterator[Bound]:
     """Nets with no block more, with all that may come, and with the fewest and the most that the budget allows."""
 
+    def net(count: int) -> Net:
+        return net_of(family.member(place, count, copies), detector)
+
     def cost(count: int) -> Cost:
-        return cost_of(family.member(place, count, copies), detector)
+        return cost_of(net(count))
 
     counts, room = {0, family.room}, range(family.room + 1)
     if budget.params_m != (None, None) or budget.gmacs != (None, None):
         least = Budget(params_m=(budget.params_m[0], None), gmacs=(budget.gmacs[0], None))
         counts.add(bisect_left(room, True, key=lambda count: within(cost(count), least)))
         counts.add(bisect_left(room, True, key=lambda count: not within(cost(count), budget, lower=False)) - 1)
-    yield from (Extreme(family.member(place, count, copies), detector, cost(count)) for count in sorted(counts.intersection(room)))
+    yield from (Bound(net(count), cost(count)) for count in sorted(counts.intersection(room)))

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from spnas_core.cost import Stem
 from spnas_core.errors import UserError
+from spnas_core.job import Weights
+from spnas_core.search.net import NetText
 from spnas_core.search.pareto import Point, dominates, hypervolume, pareto_rank
-from spnas_core.settings.base import Taps
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import Run
 from spnas_core.settings.search import OBJECTIVES, SCORES, Objectives
 
 SearchStage = Literal["fine_tune", "serial", "parallel"]
@@ -23,14 +23,14 @@ SEARCH_STAGES: tuple[SearchStage, ...] = ("fine_tune", "serial", "parallel")
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate that was tried: its architecture (text), where it stood in the search, and its metrics or why it failed.
+    """One candidate that was tried: its net, its place in the search, and its metrics or why it failed.
 
-    `parent` and `digest` name train artifacts; `metrics` are those of its manifest (AP as a fraction, "macs", "params"). `taps`: of its
-    pyramid. `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training that went to its end.
-    `stem`: of its backbone; None: that of the run.
+    `digest` names its train artifact, `parent` that of its parent; `metrics` are those of the manifest (AP as a fraction, "macs",
+    "params"). `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training to its end. `weights`:
+    those that its children inherit; `score`: what its task maximises; both are None for a failed trial.
     """
 
-    arch: str
+    net: NetText
     stage: SearchStage
     round: int
     index: int
@@ -38,27 +38,23 @@ class Trial:
     digest: str
     metrics: dict[str, Any] | None = field(default=None, hash=False)
     failure: str | None = None
-    taps: Taps | None = None
     rung: int | None = None
-    stem: Stem | None = None
+    weights: Weights | None = None
+    score: float | None = None
+
+    @property
+    def arch(self) -> str:
+        """Text of its backbone."""
+        return str(self.net.arch)
 
     def value(self, name: str) -> float:
         """Metric `name`; nan for a failed trial."""
         return float(self.metrics[name]) if self.metrics and self.failure is None else math.nan
 
-    @property
-    def ap(self) -> float:
-        """AP of the validation split, a fraction; nan where there is none."""
-        return self.value("AP")
-
     def point(self, objectives: Objectives) -> Point:
         """Return the objectives as a point of `pareto`: the first and costs as they are, any other score with a minus."""
         first, *others = objectives
         return (self.value(first), *(-self.value(name) if name in SCORES else self.value(name) for name in others))
-
-    def detector(self, settings: Detector) -> Detector:
-        """Give the settings of its detector, those of the run being `settings`."""
-        return settings.model_copy(update={"taps": self.taps, "stem": self.stem or settings.stem})
 
 
 Ledger = Sequence[Trial]
@@ -166,3 +162,18 @@ def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, objectives: Obj
         if left and len(found) < max_reignite and stuck(finished, n_stuck, max(found, default=0), objectives):
             found[number] = winner(left, objectives)
     return found
+
+
+def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:
+    """Choose the net that is trained to the end, as in the paper the best parallel one, and say so where another was ahead."""
+    objectives, score = settings.objectives, settings.objectives[0]
+    first, candidates = winner(ledger, objectives), [trial for trial in ledger if trial.stage == "parallel"]
+    stage = "start" if first.stage == "fine_tune" else first.stage
+    if not ranked(candidates, objectives):
+        return first, [f"No parallel net was trained with success: the final net is the best of all, the {stage} net {first.arch}."]
+    chosen = winner(candidates, objectives)
+    if first.value(score) <= chosen.value(score):
+        return chosen, []
+    ahead = f"After the short trainings the {stage} net {first.arch} was ahead of the best parallel net"
+    figures = f"{score} {100 * first.value(score):.1f} against {100 * chosen.value(score):.1f}"
+    return chosen, [f"{ahead} ({figures}); as in the paper, the parallel net is the final one."]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from spnas_core import arch as architecture
+from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import MEASURED, OBJECTIVES, SCORES, Budget, Objectives, Parallel, Serial, Space
@@ -134,5 +135,5 @@ class Run(Settings):
             raise ValueError(f"expected the start net's block type {start.block_type.text!r} in space.block_types, got {space.block_types}")
         for kind in space.block_types or (start.block_type.text,):
             architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), self.detector.base_width)
-        for taps in (self.detector.taps, *self.parallel.taps):
-            architecture.tapped(start, taps)  # children never have fewer stages
+        for neck in (self.detector.neck, *(Fpn(taps=taps) for taps in self.parallel.taps)):
+            neck.reads(start)  # children never have fewer stages

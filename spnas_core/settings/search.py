@@ -7,11 +7,12 @@ from pydantic import Field, PositiveInt, model_validator
 
 from spnas_core import arch as architecture
 from spnas_core.settings.base import Limit, Settings, Taps, TypeText
+from spnas_core.settings.task import DETECTION
 from spnas_core.settings.training import Recipe
 
 Objective = Literal["AP", "AP50", "params", "macs", "latency_ms", "memory_mb"]
 Objectives = tuple[Objective, ...]
-SCORES: Objectives = ("AP", "AP50")  # the higher the better; of the others, the lower
+SCORES: Objectives = DETECTION.scores  # the higher the better; of the others, the lower
 OBJECTIVES: Objectives = ("AP", "macs")
 MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
 

@@ -14,8 +14,9 @@ from scipy import stats
 
 from spnas_core.data.images import Doubles
 from spnas_core.job import TrainJob
+from spnas_core.search.costs import CostOf
 from spnas_core.search.ledger import Ledger, Trial
-from spnas_core.search.propose import CostOf, Proposal, propose_serial
+from spnas_core.search.propose import Proposal, propose_serial
 from spnas_core.settings.base import Settings
 from spnas_core.settings.run import Run
 from spnas_core.settings.training import Recipe
@@ -106,7 +107,7 @@ def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
 
 def levelled(ledger: Ledger) -> list[Trial]:
     """Make all trials equally good: of Pareto rank 0, so that who proposes from them draws every parent alike."""
-    return [replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0)) if trial.ap >= 0 else trial for trial in ledger]
+    return [replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0)) if (trial.score or -1.0) >= 0 else trial for trial in ledger]
 
 
 def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cost_of: CostOf) -> list[Proposal]:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spnas_core import necks
 from spnas_core.errors import UserError
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
-_INNER = re.compile(r"neck\.inner\.(\d+)\.")
 _HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
 _SHOWN = 12  # tensors named in an error
 
@@ -84,11 +84,6 @@ def load_same(fresh: Arrays, weights: Arrays, prefix: str = "") -> tuple[Arrays,
     return result, audit_of(fresh, weights, fitting, weights.keys() - fitting)
 
 
-def lowest_merged(names: Iterable[str]) -> int:
-    """Lowest level that the pyramid of a net with these tensors merges: its taps leave out those below."""
-    return min((int(match[1]) for match in map(_INNER.match, names) if match), default=0)
-
-
 def is_last_layer(name: str) -> bool:
     """Whether this is a tensor of the last layers of a box head, whose sizes depend on the number of classes."""
     match = _HEAD.fullmatch(name)
@@ -134,11 +129,10 @@ def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     other_classes = any(is_last_layer(name) and source in weights and name not in copied for name, source in given.items())
     if other_classes:
         given, copied = ({name: source for name, source in found.items() if not is_last_layer(name)} for found in (given, copied))
-    unmerged = tuple(f"neck.inner.{level}." for level in range(lowest_merged(fresh)))
 
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
-        return of_head or name.startswith(unmerged) or ("score" not in ours and name.startswith("score."))
+        return of_head or necks.unused(name, fresh) or ("score" not in ours and name.startswith("score."))
 
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())

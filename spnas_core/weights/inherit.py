@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from spnas_core.arch import Arch, Block, blocks, levels
+from spnas_core import necks
+from spnas_core.arch import Arch, Block, blocks
 from spnas_core.weights.adopt import (
     Arrays,
     Audit,
@@ -23,7 +24,6 @@ from spnas_core.weights.adopt import (
     is_cascade,
     is_last_layer,
     is_other_head,
-    lowest_merged,
 )
 from spnas_core.weights.lineage import lineage
 
@@ -45,11 +45,6 @@ class _Plan:
     def own_copies(self) -> bool:
         """Whether the parent's copies have weights of their own."""
         return any(name.startswith("backbone.copies.") for name in self.given)
-
-    @cached_property
-    def merged(self) -> tuple[int, int]:
-        """Lowest level that the pyramids of parent and child merge."""
-        return lowest_merged(self.given), lowest_merged(self.wanted)
 
     @cached_property
     def cascade(self) -> tuple[bool, bool]:
@@ -99,12 +94,8 @@ class _Plan:
                 return f"backbone.blocks.{self.line[index]}.{'.'.join(parts[3:])}" if self.keeps_layer(index, _layer(parts[3])) else None
             case ["backbone", "connect"]:
                 return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
-            case ["neck", kind]:
-                ours, theirs, stage = levels(self.parent), levels(self.child), int(parts[2])
-                if stage >= len(ours) or (kind == "inner" and stage < self.merged[0]):
-                    return None
-                if kind == "inner" and parts[3] == "weight" and ours[stage] != theirs[stage]:
-                    return None
+            case ["neck", _]:
+                return name if necks.continues(name, self.parent, self.child, self.given) else None
             case ["head", _]:
                 return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
         return name
@@ -119,8 +110,8 @@ class _Plan:
                 return layer in self.ours[numbers[0]] and not self.keeps_layer(self.line.index(numbers[0]), layer)
             case ["backbone", "copies" | "connect"] if len(numbers) > 1 and numbers[0] < len(self.parent.stages):
                 return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
-            case ["neck", "inner"] if numbers and numbers[0] < len(self.parent.stages):
-                return numbers[0] < self.merged[1] or self.source(name) is None
+            case ["neck", _] if numbers and numbers[0] < len(self.parent.stages):
+                return necks.unused(name, self.wanted) or self.source(name) is None
             case ["head", _]:
                 return (self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1])
         return False

@@ -17,7 +17,7 @@ CATEGORIES = 20  # rows of the table; --json has all
     help="Check a data set before a run: files, boxes, ids, categories, pictures that two splits share, balance, anchors.\n\n"
     "DATA: a folder or any fsspec URL, in the layout of COCO, Pascal VOC or YOLO, found by what is there.\n\n"
     "Exit status 0: at most notes; 1: errors or warnings; 2: there is nothing to check.\n\n"
-    "Example: spnas check ../shared/data/bccd --preset bccd --picture samples.png"
+    "Example: spnas check path/to/bccd --preset bccd --picture samples.png"
 )
 def check(
     data: Annotated[str, typer.Argument(metavar="DATA", help="The data set.")],

@@ -29,13 +29,13 @@ def report(
     from spnas_core.store.artifacts import Store
 
     opened = Store(store)
-    evidence = reopen(opened, name, data)
-    text = report_html(evidence)
+    inputs = reopen(opened, name, data)
+    text = report_html(inputs)
     if out is None:
         opened.write(f"runs/{name}/{HTML}", text.encode())
         out = f"{opened.local or opened.url}/runs/{name}/{HTML}"
     else:
         files.write(out, text.encode(), "--out")
     typer.echo(f"{out}, {len(text.encode()) / 1e6:.2f} MB")
-    if evidence.no_data:
-        typer.echo(f"spnas: no pictures and no kinds of errors, since the data cannot be read: {evidence.no_data}", err=True)
+    if inputs.no_data:
+        typer.echo(f"spnas: no pictures and no kinds of errors, since the data cannot be read: {inputs.no_data}", err=True)

@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="What the search, its short scores 
     "net, chosen by its AP on val, is trained on by the recipe full_train, and scored on the test split.\n\n"
     "Tie: the 95 % confidence interval of the mean difference over the seeds (paired, Student's t) contains 0.\n\n"
     f"{PRESETS} {GOES_ON}\n\n"
-    "Example: spnas study baselines study --data ../shared/data/bccd --seeds 3"
+    "Example: spnas study baselines study --data path/to/bccd --seeds 3"
 )
 def baselines(
     data: DataOption,
@@ -40,7 +40,7 @@ def baselines(
     help="How well the short score predicts the long one: Kendall's tau-b between the val AP of children of the start net after their "
     "short, inherited training (serial.recipe), and after the training full_train that goes on from it.\n\n"
     f"{PRESETS} {GOES_ON}\n\n"
-    "Example: spnas study proxy study --data ../shared/data/bccd"
+    "Example: spnas study proxy study --data path/to/bccd"
 )
 def proxy(
     data: DataOption,
@@ -59,7 +59,7 @@ def proxy(
     "its short training on inherited weights (serial.recipe), and until the same child does from scratch (recipe fine_tune, in "
     "trainings of 2, 4 and 8 times the short length, until one comes there). Every epoch is evaluated.\n\n"
     f"{PRESETS} {GOES_ON}\n\n"
-    "Example: spnas study inheritance study --data ../shared/data/bccd"
+    "Example: spnas study inheritance study --data path/to/bccd"
 )
 def inheritance(
     data: DataOption,

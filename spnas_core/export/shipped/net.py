@@ -31,26 +31,26 @@ def build(folder: str | Path) -> FasterRCNN:
     """Build the network and load its weights; it is in evaluation mode."""
     card = json.loads((Path(folder) / "model.json").read_text())
     settings, classes = card["detector"], len(card["classes"])
-    height, width = settings["image_size"]
+    head, (height, width) = settings["head"], settings["image_size"]
     backbone = Backbone(card["arch"], settings)
     levels = len(backbone.channels)
-    sides = [settings["anchor_scale"] * (4 << level) for level in range(levels + 1)]
+    sides = [head["anchor_scale"] * (4 << level) for level in range(levels + 1)]
     soft = settings["soft_nms"] is not None  # its candidates are what comes out: none is removed here
     model = FasterRCNN(
         backbone,
         min_size=min(height, width),
         max_size=max(height, width),
-        rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in sides), (tuple(settings["anchor_ratios"]),) * (levels + 1)),
-        rpn_pre_nms_top_n_test=settings["proposals_test"],
-        rpn_post_nms_top_n_test=settings["proposals_test"],
-        rpn_pre_nms_top_n_train=settings["proposals_train"],
-        rpn_post_nms_top_n_train=settings["proposals_train"],
-        rpn_batch_size_per_image=settings["rpn_batch"],
-        rpn_nms_thresh=settings["rpn_nms"],
-        box_roi_pool=MultiScaleRoIAlign([str(level) for level in range(levels)], 7, 2, canonical_scale=28 * settings["anchor_scale"]),
-        box_head=TwoMLPHead(settings["fpn_channels"] * 49, settings["head_channels"]),
-        box_predictor=FastRCNNPredictor(settings["head_channels"], classes + 1),
-        box_batch_size_per_image=settings["roi_batch"],
+        rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in sides), (tuple(head["anchor_ratios"]),) * (levels + 1)),
+        rpn_pre_nms_top_n_test=head["proposals_test"],
+        rpn_post_nms_top_n_test=head["proposals_test"],
+        rpn_pre_nms_top_n_train=head["proposals_train"],
+        rpn_post_nms_top_n_train=head["proposals_train"],
+        rpn_batch_size_per_image=head["rpn_batch"],
+        rpn_nms_thresh=head["rpn_nms"],
+        box_roi_pool=MultiScaleRoIAlign([str(level) for level in range(levels)], 7, 2, canonical_scale=28 * head["anchor_scale"]),
+        box_head=TwoMLPHead(settings["neck"]["channels"] * 49, head["head_channels"]),
+        box_predictor=FastRCNNPredictor(head["head_channels"], classes + 1),
+        box_batch_size_per_image=head["roi_batch"],
         box_score_thresh=settings["score_threshold"],
         box_nms_thresh=1.0 if soft else settings["box_nms"],
         box_detections_per_img=settings["detections"] * (20 if soft else 1),
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.body = Body(arch, settings)
         self.channels = self.body.channels
-        self.out_channels = settings["fpn_channels"]
+        self.out_channels = settings["neck"]["channels"]
         self.fpn = FeaturePyramidNetwork(self.channels, self.out_channels, LastLevelMaxPool())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

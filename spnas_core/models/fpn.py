@@ -1,8 +1,6 @@
-"""Feature pyramid network over any number of levels, plus one extra level, every second pixel of the last.
+"""The cell of `necks/fpn.py`: a feature pyramid over any number of levels, plus one extra level, every second pixel of the last.
 
-Which merged level an output reads is a setting, as in the ParallelFPN of the public SP-NAS programs. There, outputs that read one level
-share its 3x3 convolution too, and so are one map; here each output has its own.
-Sources: Lin et al., CVPR 2017; torchvision `ops/feature_pyramid_network.py` with `LastLevelMaxPool`; Huawei Vega `ParallelFPN`.
+In Vega's ParallelFPN outputs that read one level share its 3x3 convolution too, and so are one map; here each output has its own.
 """
 
 from mindspore import Tensor, nn

@@ -1,0 +1,70 @@
+"""Faster R-CNN on one page: proposals and box head on the maps of backbone and neck; its losses and its detections.
+
+Shape shorthand: B images, M padded ground-truth boxes, A anchors, P proposals, D detections.
+Source: torchvision `models/detection/faster_rcnn.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mindspore import Tensor
+
+from spnas_core.arch import Arch
+from spnas_core.data.loader import Batch
+from spnas_core.models import primitives as p
+from spnas_core.models.anchors import anchor_grid
+from spnas_core.models.cascade import CascadeHead
+from spnas_core.models.detector import DetectorNet
+from spnas_core.models.ranks import rank
+from spnas_core.models.roi import BoxHead
+from spnas_core.models.rpn import RegionProposal
+from spnas_core.settings.detector import Detector
+
+
+class FasterRCNN(DetectorNet):
+    """The detector of one architecture for `classes` classes (background not counted), with one box head or a cascade of three."""
+
+    def __init__(self, arch: Arch, settings: Detector, classes: int, half: bool = False) -> None:
+        super().__init__(arch, settings, half)
+        grid = anchor_grid(arch, settings)
+        self.rpn = RegionProposal(settings, grid)
+        self.head = (CascadeHead if settings.head.kind == "cascade_rcnn" else BoxHead)(settings, classes, *grid.regions()[:3])
+
+    def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect, see `DetectorNet`."""
+        maps = self.features(images)
+        scores, deltas = self.rpn(maps)
+        proposals, valid = self.rpn.propose(scores, deltas, image_hw)
+        return self.head.detect(maps, proposals, valid, image_hw)
+
+    def losses(self, images: Tensor, image_hw: Tensor, truth: Tensor, labels: Tensor, anchor_noise: Tensor, region_noise: Tensor) -> Tensor:
+        """Class, box, objectness and proposal-box loss (4,) of one batch.
+
+        Ground truth is (B, M, 4) with labels (B, M), 0 = padding; noise in (0, 1), (B, A) and (B, P + M), draws anchors and regions.
+        """
+        maps = self.features(images)
+        scores, deltas = self.rpn(maps)
+        objectness, rpn_box = self.rpn.losses(scores, deltas, truth, labels > 0, anchor_noise)
+        proposals, valid = self.rpn.propose(scores, deltas, image_hw)
+        classifier, box = self.head.losses(maps, proposals, valid, truth, labels, region_noise, image_hw)
+        return p.stack_last((classifier, box, objectness, rpn_box))
+
+    def noise_sizes(self) -> tuple[int, int]:
+        """Anchors A, and proposals P in training."""
+        limit, counts = self.rpn.propose.limits[1], self.rpn.counts
+        return sum(counts), min(limit, sum(min(limit, count) for count in counts))
+
+    def draw_noise(self, count: int, max_boxes: int, seed: int, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Noise of one step on `count` images, (count, A) and (count, P + max_boxes), a pure function of (seed, step)."""
+        rng = np.random.default_rng((seed, step))
+        anchors, proposals = self.noise_sizes()
+        shapes = ((count, anchors), (count, proposals + max_boxes))
+        first, second = (rng.random(shape, dtype=np.float32) * (1 - 2e-6) + 1e-6 for shape in shapes)
+        return first, second
+
+    def inputs(self, batch: Batch, seed: int, step: int) -> tuple[npt.NDArray[Any], ...]:
+        """Images, sizes, boxes, labels, and the noise that draws anchors and regions, each rank's share of the whole batch's."""
+        own = rank()
+        noise = self.draw_noise(own.of * len(batch.images), batch.boxes.shape[1], seed, step)
+        return (batch.images, batch.image_hw, batch.boxes, batch.labels, *(one[own.share] for one in noise))

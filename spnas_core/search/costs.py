@@ -1,0 +1,42 @@
+"""Costs of candidates, counted before anything is built, and the budget that they must meet."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from spnas_core.arch import Arch
+from spnas_core.cost import Cost, backbone_cost
+from spnas_core.search.net import Net
+from spnas_core.settings.base import Limit
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.search import MEASURED, Budget
+
+CostOf = Callable[[Net], Cost]
+
+
+@lru_cache(maxsize=4096)
+def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
+    """Cost of the whole detector of `detector` with the backbone `arch`, in inference at its image size; `classes` without background."""
+    size, neck = detector.image_size, detector.neck
+    backbone = backbone_cost(arch, size, detector.base_width, detector.stem, detector.share_weights)
+    maps = [output.size for output in neck.outputs(arch, size)]
+    return backbone + neck.cost(arch, size, detector.base_width) + detector.head.cost(neck.channels, maps, classes)
+
+
+def over_budget(measured: Mapping[str, float], budget: Budget) -> str | None:
+    """Say which measured value is outside of `budget`, if one is."""
+    for name in MEASURED:
+        if not _inside(measured[name], limit := getattr(budget, name)):
+            return f"{name}: expected {limit[0] or 0:g} to {limit[1] or math.inf:g}, got {measured[name]:.4g}"
+    return None
+
+
+def within(cost: Cost, budget: Budget, lower: bool = True) -> bool:
+    """Whether `cost` lies in `budget`; without `lower` only the upper limits count."""
+    pairs = ((cost.params / 1e6, budget.params_m), (cost.macs / 1e9, budget.gmacs))
+    return all(_inside(value, limit if lower else (None, limit[1])) for value, limit in pairs)
+
+
+def _inside(value: float, limit: Limit) -> bool:
+    low, high = limit
+    return (low is None or value >= low) and (high is None or value <= high)
