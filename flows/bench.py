@@ -27,9 +27,9 @@ from PIL import Image
 
 from flows import presets
 from spnas_core import arch as architecture
-from spnas_core.data import coco, images
 from spnas_core.data.demo import DIGITS, make_demo
-from spnas_core.data.loader import Batch, steps_per_epoch
+from spnas_core.data.loader import Batch, eval_batches, steps_per_epoch
+from spnas_core.data.splits import Sample, Split, data_of, open_split
 from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate, initial_weights, runner
 from spnas_core.models.build import build
@@ -77,7 +77,9 @@ def timed(call: Callable[[], Any], repeat: int) -> float:
 
 
 def measure_net(net: Net, repeat: int) -> Measured:
-    """Seconds of building, compiling, inference and evaluation of one image, the first and a later training step, and decoding.
+    """Seconds of building, compiling, inference and evaluation of one image, the first and a later training step, and reading.
+
+    Reading is what the loader does with an evaluation image: decoding, resizing and normalising, in one thread.
 
     Inference comes first, as in the peer's program: after a training the memory is in pieces, and all is slower.
     """
@@ -110,8 +112,9 @@ def measure_net(net: Net, repeat: int) -> Measured:
     with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
         file.write(_photo(rng))
         file.flush()
-        path = Path(file.name)
-        yield "decoding_1_image", timed(lambda: images.normalise(*images.letterbox(images.decode_image(path), (height, width))[:2]), repeat)
+        sample = Sample(1, file.name, file.name, 0, PHOTO[1], PHOTO[0], np.zeros((0, 4), np.float32), np.zeros(0, np.int32))
+        photo = Split("photo", (sample,), (), {}, {}, "")
+        yield "decoding_1_image", timed(lambda: list(eval_batches(photo, settings.image_size, 1, threads=1)), repeat)
 
 
 def _photo(rng: np.random.Generator) -> bytes:
@@ -131,10 +134,10 @@ def measure_jobs(net: Net, step: float, threads: int) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SPNAS_CACHE"] = f"{folder}/cache"  # which has no graphs of an earlier measurement
         data = str(make_demo(Path(folder) / "data"))
-        steps = steps_per_epoch(len(coco.open_split(data, "train").samples), net.recipe.batch)
+        steps = steps_per_epoch(len(open_split(data, "train").samples), net.recipe.batch)
         recipe = net.recipe.model_copy(update={"epochs": 1})
         for seed, name in enumerate(("job_outside_steps", "job_outside_steps_again")):
-            job = TrainJob(arch=net.arch, detector=net.settings, recipe=recipe, data=coco.data_of(data), seed=seed)
+            job = TrainJob(arch=net.arch, detector=net.settings, recipe=recipe, data=data_of(data), seed=seed)
             yield name, once(lambda job=job: runner.run_job(job, f"{folder}/store", threads=threads)) - steps * step
 
 

@@ -16,11 +16,11 @@ from pydantic import Field, ValidationError
 
 from flows import presets
 from flows.parameters import DataUrl, Preset, StoreUrl
-from spnas_core.data import coco, files
+from spnas_core.data import files
+from spnas_core.data.splits import fingerprint_splits, open_split, split_names
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.jobs.progress import log_line
 from spnas_core.names import WEIGHTS_FILE
-from spnas_core.run.plan import has_test
 from spnas_core.run.record import KEYS, read_stage
 from spnas_core.search.ledger import winner
 from spnas_core.settings.base import Settings
@@ -33,7 +33,7 @@ SEARCH, TROUBLE = "spnas/full", "not looked at"
 class DataSet(Settings):
     """A data set that is watched."""
 
-    url: DataUrl = Field(description="data set in COCO layout: an absolute path or any fsspec URL")
+    url: DataUrl = Field(description="data set in the layout of COCO, Pascal VOC or YOLO: an absolute path or any fsspec URL")
     settings: Preset | Run | None = Field(None, description="preset or settings of its searches; those of the watch where there are none")
 
 
@@ -96,8 +96,8 @@ def _look(store: Store, one: DataSet, settings: Run | str, warm: bool) -> str:
     """Start a search on a data set, where its fingerprint is not the one that was last searched on, and say what was found."""
     given = one.settings or settings
     run = presets.load_preset(given) if isinstance(given, str) else given
-    splits = [coco.open_split(one.url, split) for split in ("train", "val", *(("test",) if has_test(one.url) else ()))]
-    fingerprint = coco.fingerprint_splits(splits, run.fingerprint == "full", run.threads)
+    splits = [open_split(one.url, split) for split in ("train", "val", *(("test",) if "test" in split_names(one.url) else ()))]
+    fingerprint = fingerprint_splits(splits, run.fingerprint == "full", run.threads)
     slug = re.sub(r"[^a-z0-9]+", "-", one.url.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"
     path = f"watch/{slug}-{hashlib.sha256(one.url.encode()).hexdigest()[:8]}.json"
     try:

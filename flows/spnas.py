@@ -36,7 +36,7 @@ def spnas(
 
     Args:
         settings: Name of a preset, or all settings of a run; `spnas settings PRESET --set KEY=VALUE` prints them.
-        data: Data set in COCO layout: an absolute path or any fsspec URL; `demo` makes its own.
+        data: Data set in the layout of COCO, Pascal VOC or YOLO: an absolute path or any fsspec URL; `demo` makes its own.
         store: Where everything goes: any fsspec URL, `file:///...` or `s3://...`. What is in it already is not computed again.
         name: Name of the run, its folder below `runs/` of the store; by default that of the settings.
         refresh: Stages to compute anew although the store has them; a retry of the same run goes on with what it has computed.

@@ -11,7 +11,7 @@ import pytest
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core.data import coco
+from spnas_core.data import splits
 from spnas_core.job import EvaluateJob, TrainJob, Weights
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.predict import predict
@@ -197,7 +197,7 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path) -
     store = Store(str(tmp_path / "store"))
     small = {"image_size": (64, 64), "score_threshold": 0.01, "detections": 6}
     cascade = SETTINGS.model_copy(update={**small, "soft_nms": "gaussian"})
-    common: dict[str, Any] = {"arch": "b_1111-2111", "data": coco.data_of(str(tiny_data))}
+    common: dict[str, Any] = {"arch": "b_1111-2111", "data": splits.data_of(str(tiny_data))}
     recipe = Recipe(epochs=1, batch=4, lr=0.01, warmup_steps=0, clip_norm=10.0)
     single = SETTINGS.model_copy(update={**small, "cascade": False})
     parent = run_job(TrainJob(detector=single, recipe=recipe, **common), store.url)
@@ -218,7 +218,7 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path) -
     for name in ("model.json", "weights.safetensors"):
         (model / name).write_bytes(store.fetch("train", child.digest, name).read_bytes())
     net, card = evaluate.open_model(str(model))
-    split = coco.open_split(str(tiny_data), "val")
+    split = splits.open_split(str(tiny_data), "val")
     assert evaluate.detect(net, split, card.detector) == records
     (picture,) = predict(str(model), [str(tiny_data / "images" / "val_0.png")], str(tmp_path / "out"), 0.0)
     first = [record for record in records if record["image_id"] == 1]

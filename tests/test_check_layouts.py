@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli.app import app
 from spnas_core.check import dataset as check
-from spnas_core.data import coco, voc, yolo
+from spnas_core.data import splits, voc, yolo
 from spnas_core.errors import UserError
 
 SETTINGS = presets.load_preset("demo")
@@ -60,8 +60,8 @@ def test_what_is_converted_can_be_learnt_and_is_clean(other: Path, tmp_path: Pat
     assert f"written to {tmp_path / 'made'}: train 16 images" in result.stdout
     assert found(tmp_path / "made") == set()
     for source in check.inspect(str(other), SETTINGS).layout.sources:
-        split = coco.open_split(str(tmp_path / "made"), source.split, strict=True)
-        coco.verify_images(split)
+        split = splits.open_split(str(tmp_path / "made"), source.split, strict=True)
+        splits.verify_images(split)
         assert boxes_of(split.annotations) == boxes_of(source.document)
     before = sorted((tmp_path / "made").rglob("*"))
     again = run.invoke(app, ["check", str(other), "--preset", "demo", "--to-coco", str(tmp_path / "made")])

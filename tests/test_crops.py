@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spnas_core.data import coco, crops, images
+from spnas_core.data import crops, images, splits
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
 from spnas_core.job import Data, ReigniteJob
@@ -42,7 +42,7 @@ def split(tmp_path):
             picture[10:24, left : left + 14] = COLOURS[{3: "green", 7: "blue", 90: "red"}[mark["category_id"]]]
         write(f"{tmp_path}/images/{image['file_name']}", encoded(Image.fromarray(picture), quality=100, subsampling=0))
     make_annotations(tmp_path, data)
-    return coco.open_split(str(tmp_path), "train")
+    return splits.open_split(str(tmp_path), "train")
 
 
 def make_annotations(root, data):
@@ -153,7 +153,7 @@ def test_windows_are_square_where_they_can_and_inside(width, height, data):
 def test_no_boxes_to_crop(tmp_path):
     make(str(tmp_path), document(1, boxes=0))
     with pytest.raises(UserError, match="split 'train': expected boxes to crop"):
-        crops.open_crops(coco.open_split(str(tmp_path), "train"), 16)
+        crops.open_crops(splits.open_split(str(tmp_path), "train"), 16)
 
 
 @pytest.mark.parametrize("remote", [False, True])

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from spnas_core import arch as architecture
-from spnas_core.data import coco
+from spnas_core.data import splits
 from spnas_core.errors import UserError
 from spnas_core.export.folder import export_model, publish_export
 from spnas_core.export.shipped.detect import soft_nms
@@ -42,7 +42,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = build(architecture.parse(text), settings, 2)
     folder = tmp_path_factory.mktemp("model")
     save_file(lively(net), folder / "weights.safetensors")
-    document = evaluate.model_document(text, settings, coco.open_split(str(tiny_data), "val").categories)
+    document = evaluate.model_document(text, settings, splits.open_split(str(tiny_data), "val").categories)
     scores = {"val": {"AP": 0.5, "AP50": 0.75, "AP_large": -1.0, "per_class": {"red": {"AP": 0.25, "AP50": 0.5}}}}
     (folder / "model.json").write_text(json.dumps(document | {"scores": scores}))
     return folder

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mindspore import Tensor
 from PIL import Image
 
-from spnas_core.data import images
+from spnas_core.data import images, loader
 from spnas_core.export import boxes as nodes
 from spnas_core.export.graph import Graph, Value
 from spnas_core.export.heads import Heads
@@ -125,13 +125,16 @@ def test_the_shipped_code_prepares_an_image_as_the_program_does(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "picture"
     path.write_bytes(picture)
-    padded, hw, scale = images.letterbox(images.decode_image(path), size)
+    pixels = images.decode_image(path)
+    height, width = pixels.shape[:2]
+    batch = loader.empty_batch(1, size, 0)
+    loader.fill_row(batch, 0, images.resize(pixels, *images.fitted_size(height, width, size)), (height, width), 1)
     how = {"image_size": list(size), "mean": images.MEAN.tolist(), "std": images.STD.tolist()}
     with Image.open(path) as opened:
         found, image_hw, factors = detect.network_input(opened, how)
-    assert image_hw.tolist() == [list(hw)]
-    np.testing.assert_allclose(factors, [*scale, *scale])
-    np.testing.assert_allclose(found[0], images.normalise(padded, hw), atol=2e-6)
+    np.testing.assert_array_equal(image_hw, batch.image_hw)
+    np.testing.assert_allclose(factors, np.tile(batch.scale[0], 2), rtol=1e-6)
+    np.testing.assert_allclose(found[0], batch.images[0], atol=2e-6)
 
 
 @given(st.integers(0, 30), st.integers(0, 99), st.sampled_from(["linear", "gaussian"]), st.sampled_from([0.3, 0.5]), st.integers(1, 20))

@@ -12,7 +12,7 @@ from faulty import FaultyFileSystem, errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spnas_core.data import coco, crops, files
+from spnas_core.data import crops, files, splits
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.store import retries
 from spnas_core.store.artifacts import Store
@@ -111,13 +111,13 @@ def test_a_data_set_is_read_right_or_not_at_all(seed: int, rate: float) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPNAS_CACHE", name)
         patch.setattr(retries.time, "sleep", lambda _: None)
-        right, crop = coco.open_split("faulty://bucket/set", "train"), crops.fingerprint_folder("faulty://bucket/set/deep")
-        full = coco.fingerprint_splits([right], full=True)
+        right, crop = splits.open_split("faulty://bucket/set", "train"), crops.fingerprint_folder("faulty://bucket/set/deep")
+        full = splits.fingerprint_splits([right], full=True)
         FaultyFileSystem.rate = rate
         answers = [
-            lambda: coco.open_split("faulty://bucket/set", "train").digest == right.digest,
-            lambda: coco.fingerprint_splits([right], full=True) == full,
-            lambda: coco.verify_images(right) is None,
+            lambda: splits.open_split("faulty://bucket/set", "train").digest == right.digest,
+            lambda: splits.fingerprint_splits([right], full=True) == full,
+            lambda: splits.verify_images(right) is None,
             lambda: crops.fingerprint_folder("faulty://bucket/set/deep") == crop,
             lambda: Storage("faulty://bucket", AT_ONCE).files("store") == {"runs/one/report.md": 1},
         ]
@@ -142,7 +142,7 @@ def test_what_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         with monkeypatch.context() as patch:
             patch.setattr(FaultyFileSystem, deed, forbidden)
             with pytest.raises(UserError, match=f"not allowed to {action} it: Access Denied"):
-                coco.open_split("faulty://bucket/set", "train")
+                splits.open_split("faulty://bucket/set", "train")
 
 
 @pytest.mark.long

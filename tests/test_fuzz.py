@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from flows import presets
 from spnas_core import job as jobs
 from spnas_core.arch import parse
-from spnas_core.data import coco
+from spnas_core.data import splits
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.names import STAGE_FILE
@@ -172,7 +172,7 @@ COCO = {
 def _annotations(data: Path, text: bytes, strict: bool) -> None:
     (data / "annotations" / "instances_train.json").write_bytes(text)
     try:
-        split = coco.open_split(str(data), "train", strict)
+        split = splits.open_split(str(data), "train", strict)
     except UserError as error:
         one_line(error)
         return

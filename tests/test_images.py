@@ -105,16 +105,17 @@ def test_missing_and_floating_point_files(tmp_path):
     size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
     factor=st.floats(0.3, 1.0),
 )
-def test_letterbox_fits_and_keeps_the_ratio(height, width, size, factor):
-    image = np.full((height, width, 3), 200, np.uint8)
-    padded, (h, w), (sx, sy) = images.letterbox(image, size, factor)
-    assert padded.shape == (*size, 3)
+def test_a_fitted_image_keeps_its_ratio_and_its_colour(height, width, size, factor):
+    h, w = images.fitted_size(height, width, size, factor)
     assert 1 <= h <= size[0]
     assert 1 <= w <= size[1]
-    assert (padded[:h, :w] == 200).all()
-    assert not padded[h:].any()
-    assert not padded[:, w:].any()
-    assert (sx, sy) == (w / width, h / height)
+    resized = images.resize(np.full((height, width, 3), 200, np.uint8), h, w)
+    assert resized.shape == (h, w, 3)
+    assert (resized == 200).all()
+    padded = images.normalise(resized, (h, w), np.zeros((3, *size), np.float32))
+    assert padded[:, :h, :w].all()
+    assert not padded[:, h:].any()
+    assert not padded[:, :, w:].any()
     ratio = factor * min(size[0] / height, size[1] / width)
     assert abs(h - max(1, height * ratio)) <= 0.5 + 1e-9
     assert abs(w - max(1, width * ratio)) <= 0.5 + 1e-9
@@ -122,12 +123,12 @@ def test_letterbox_fits_and_keeps_the_ratio(height, width, size, factor):
         assert h == size[0] or w == size[1]
 
 
-def test_letterbox_is_bilinear_and_leaves_the_right_size_alone():
+def test_resizing_is_bilinear_and_leaves_the_right_size_alone():
     image = np.asarray(picture())
-    np.testing.assert_array_equal(images.letterbox(image, (48, 64))[0], image)
+    np.testing.assert_array_equal(images.resize(image, 48, 64), image)
     step = np.zeros((2, 2, 3), np.uint8)
     step[:, 1] = 100
-    assert images.letterbox(step, (4, 4))[0][0, :, 0].tolist() == [0, 25, 75, 100]
+    assert images.resize(step, 4, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
 
 
 def test_normalise():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from spnas_core.data import augment, coco, loader
+from spnas_core.data import augment, loader, splits
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
 from spnas_core.settings.training import Recipe
@@ -25,7 +25,7 @@ PLAIN = Recipe(batch=2, flip=False)
 def split(tmp_path_factory):
     root = tmp_path_factory.mktemp("set")
     make(str(root), document(7))
-    return coco.open_split(str(root), "train")
+    return splits.open_split(str(root), "train")
 
 
 def equal(one, other):
@@ -134,7 +134,7 @@ def test_larger_scale_cuts_a_window_and_the_boxes(tmp_path):
     black = np.zeros((48, 64, 3), np.uint8)
     black[16:32, 24:40] = 255
     write(f"{tmp_path}/images/0.jpg", encoded(Image.fromarray(black), quality=100, subsampling=0))
-    split = coco.open_split(str(tmp_path), "train")
+    split = splits.open_split(str(tmp_path), "train")
     recipe, seen = Recipe(batch=1, flip=True, scales=(2.0,)), set()
     for epoch in range(40):
         (batch,) = train(split, recipe, epoch=epoch)
@@ -171,7 +171,7 @@ def test_more_boxes_than_the_padding(tmp_path, caplog):
         mark["bbox"] = [1, 1, side, side]
     data["annotations"] = data["annotations"][:8]
     make(str(tmp_path), data)
-    split, cache = coco.open_split(str(tmp_path), "train"), ImageCache()
+    split, cache = splits.open_split(str(tmp_path), "train"), ImageCache()
     with caplog.at_level(logging.WARNING, "spnas_core"):
         for epoch in range(3):
             (batch,) = train(split, max_boxes=3, epoch=epoch, cache=cache)
@@ -183,7 +183,7 @@ def test_more_boxes_than_the_padding(tmp_path, caplog):
 
 def test_images_without_boxes_make_batches(tmp_path):
     make(str(tmp_path), document(2, boxes=0))
-    (batch,) = train(coco.open_split(str(tmp_path), "train"), Recipe(batch=2, scales=(0.5, 2.0)))
+    (batch,) = train(splits.open_split(str(tmp_path), "train"), Recipe(batch=2, scales=(0.5, 2.0)))
     assert not batch.labels.any()
 
 
@@ -221,7 +221,7 @@ def test_closing_early_leaves_no_threads(split):
 
 def test_a_broken_image_ends_the_iteration_with_its_name(tmp_path):
     make(str(tmp_path), document(6))
-    split = coco.open_split(str(tmp_path), "train")
+    split = splits.open_split(str(tmp_path), "train")
     (tmp_path / "images/4.jpg").write_bytes(encoded(picture())[:400])
     with pytest.raises(UserError, match=r"images/4.jpg: expected a whole image"):
         list(loader.eval_batches(split, SIZE, 2))

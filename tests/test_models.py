@@ -11,7 +11,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
-from spnas_core.data import coco, loader
+from spnas_core.data import loader, splits
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob
 from spnas_core.jobs import initial_weights, training
@@ -220,7 +220,7 @@ def step() -> TrainStep:
 
 def crowded(folder: Path, net: DetectorNet) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of images with two boxes, padded to one."""
-    split = coco.open_split(str(folder), "train", False)
+    split = splits.open_split(str(folder), "train", False)
     recipe = Recipe(batch=2)
     for number, batch in enumerate(loader.train_batches(split, SETTINGS.image_size, recipe, SETTINGS.max_boxes, 0, 0)):
         assert (batch.labels > 0).all()

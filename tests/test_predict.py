@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from flows.cli.app import app
 from spnas_core import arch as architecture
 from spnas_core import metrics
-from spnas_core.data import coco
+from spnas_core.data import splits
 from spnas_core.errors import UserError
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.predict import predict
@@ -40,7 +40,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = build(architecture.parse(text), SETTINGS, 2)
     folder = tmp_path_factory.mktemp("model")
     save_file(get_weights(net), folder / "weights.safetensors")
-    document = evaluate.model_document(text, SETTINGS, coco.open_split(str(tiny_data), "val").categories)
+    document = evaluate.model_document(text, SETTINGS, splits.open_split(str(tiny_data), "val").categories)
     (folder / MODEL_FILE).write_text(json.dumps(document))
     return folder
 
@@ -141,7 +141,7 @@ def test_predict_writes_to_a_url(model: Path, tmp_path: Path) -> None:
 
 def test_scores_of_a_model_folder_are_those_of_its_net(model: Path, tiny_data: Path) -> None:
     net, _ = evaluate.open_model(str(model))
-    split = coco.open_split(str(tiny_data), "val")
+    split = splits.open_split(str(tiny_data), "val")
     expected = metrics.score_detections(split.annotations, evaluate.detect(net, split, SETTINGS), "pycocotools").document()
     assert evaluate.score_model(str(model), str(tiny_data), "val") == expected
 

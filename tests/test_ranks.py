@@ -23,7 +23,7 @@ import rank_script
 from conftest import write_data
 from safetensors.numpy import load_file, save_file
 
-from spnas_core.data import coco
+from spnas_core.data import splits
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import EvaluateJob, Job, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import cluster, training
@@ -57,7 +57,7 @@ sys.exit(3)
 def job(data: Path, norm: str = "frozen", **recipe: Any) -> TrainJob:
     detector = Detector(image_size=(64, 64), norm=norm, stem="3x3", proposals_train=20, proposals_test=10, detections=10, **SIZES)
     settings = Recipe(**{"epochs": 4, "batch": 8, "warmup_steps": 2, "clip_norm": 5.0, "scales": (0.8, 1.2), **recipe})
-    return TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=settings, data=coco.data_of(str(data)), seed=3)
+    return TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=settings, data=splits.data_of(str(data)), seed=3)
 
 
 def do(one: Job, folder: Path, devices: tuple[int, ...] = TWO, **options: Any) -> Manifest:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from spnas_core.arch import parse
-from spnas_core.data.coco import open_split
+from spnas_core.data.splits import open_split
 from spnas_core.errors import UserError
 from spnas_core.metrics import score_detections
 from spnas_core.report import publish_run

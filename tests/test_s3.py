@@ -20,7 +20,7 @@ from s3_server import KEYS, S3Server
 
 from flows import presets
 from flows.spnas import spnas
-from spnas_core.data import coco
+from spnas_core.data import splits
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.jobs import runner
@@ -175,7 +175,7 @@ def test_a_training_outlives_its_server_and_goes_on_after_a_kill(
 
     sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
     detector = Detector(image_size=(64, 64), proposals_train=20, proposals_test=10, detections=10, **sizes)
-    data = coco.data_of(str(tiny_data))
+    data = splits.data_of(str(tiny_data))
     job = TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(epochs=150, batch=4, warmup_steps=0), data=data)
     alone = run_job(job, str(tmp_path / "alone"))
     server, pids, saved, resumed = S3Server(tmp_path / "s3"), [], [], []

@@ -14,7 +14,7 @@ import pytest
 from curves import curves
 
 from spnas_core import job as jobs
-from spnas_core.data import coco
+from spnas_core.data import splits
 from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import memory, runner
@@ -32,7 +32,7 @@ def job(data: Path, **recipe: Any) -> TrainJob:
     sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
     detector = Detector(image_size=(64, 64), norm="train", proposals_train=20, proposals_test=10, detections=10, **sizes)
     recipe = {"epochs": 1, "batch": 4, "warmup_steps": 0, **recipe}
-    named = coco.data_of(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
+    named = splits.data_of(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
     return TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(**recipe), data=named)
 
 

@@ -1,1 +1,1 @@
-"""What is wrong with a data set: its annotations, boxes, images and anchors; numpy and Pillow only."""
+"""Faults of a data set: of its annotations, boxes, images and anchors; numpy and Pillow only."""

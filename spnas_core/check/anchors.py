@@ -1,7 +1,7 @@
-"""Box sizes against the anchors: which boxes no anchor reaches, and a scale and ratios that fit better.
+"""Box sizes against the anchors: boxes that no anchor reaches, and a scale and ratios that fit better.
 
 Shapes: n = boxes. Boxes here are xyxy, px of the network input. An anchor reaches a box at IoU 0.5, where it lies on its grid: of the
-anchors of one level and ratio the one that is nearest in x and in y overlaps a box most, so no others are looked at.
+anchors of one level and ratio the one that is nearest in x and in y overlaps a box most, so the others do not count.
 
 The better set has as many ratios as the settings, since these cost time. For each scale of a row of them, the ratios are found by k-means
 under the distance 1 - IoU of boxes and anchors around one centre (Redmon and Farhadi, YOLO9000, CVPR 2017, section 2, "Dimension
@@ -12,10 +12,10 @@ Of all scales the one is taken that leaves the fewest boxes unreached, on the gr
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from spnas_core.arch import Arch
 from spnas_core.data.findings import Finding
+from spnas_core.data.images import Doubles
 from spnas_core.models.anchors import Grid, anchor_grid, anchor_shapes, steps
 from spnas_core.settings.detector import Detector
 
@@ -25,11 +25,9 @@ SCALES = tuple(2.0 ** (n / 4) for n in range(-8, 5))  # of the settings' own, to
 ROUNDS = 12  # of k-means
 SAMPLE = 5000  # boxes to find ratios for
 
-Floats = npt.NDArray[np.float64]
 
-
-def judge_anchors(split: str, boxes: Floats, sizes: Floats, arch: Arch, settings: Detector) -> list[Finding]:
-    """Judge boxes (n, 4), xywh px of images of `sizes` (n, 2: width, height), against the anchors of a detector."""
+def judge_anchors(split: str, boxes: Doubles, sizes: Doubles, arch: Arch, settings: Detector) -> list[Finding]:
+    """All findings about boxes (n, 4), xywh px of images of `sizes` (n, 2: width, height), and the anchors of a detector."""
     if not len(boxes):
         return []
     scaled = to_input(boxes, sizes, settings.image_size)
@@ -45,13 +43,13 @@ def judge_anchors(split: str, boxes: Floats, sizes: Floats, arch: Arch, settings
     return findings
 
 
-def to_input(boxes: Floats, sizes: Floats, image_size: tuple[int, int]) -> Floats:
+def to_input(boxes: Doubles, sizes: Doubles, image_size: tuple[int, int]) -> Doubles:
     """Boxes (n, 4), xywh px of images of `sizes` (n, 2), as xyxy px of the network input into which the images are fitted."""
     ratio = np.minimum(image_size[1] / sizes[:, :1], image_size[0] / sizes[:, 1:])
     return np.asarray(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * ratio)
 
 
-def best_iou(boxes: Floats, grid: Grid, ratios: Sequence[float]) -> Floats:
+def best_iou(boxes: Doubles, grid: Grid, ratios: Sequence[float]) -> Doubles:
     """IoU of each box (n, 4) with the anchor that overlaps it most, (n,)."""
     best = np.zeros(len(boxes))
     centres, areas = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -64,23 +62,23 @@ def best_iou(boxes: Floats, grid: Grid, ratios: Sequence[float]) -> Floats:
     return best
 
 
-def fit_anchors(boxes: Floats, arch: Arch, settings: Detector) -> tuple[float, tuple[float, ...]]:
-    """Scale and ratios, rising, that leave the fewest of the boxes (n, 4; at most 5,000 of them are looked at) unreached."""
+def fit_anchors(boxes: Doubles, arch: Arch, settings: Detector) -> tuple[float, tuple[float, ...]]:
+    """Scale and ratios, rising, that leave the fewest of the boxes (n, 4; at most 5,000 of them count) unreached."""
     some = boxes[:: -(-len(boxes) // SAMPLE)]
     shapes = np.maximum(some[:, 2:] - some[:, :2], 1e-3)
-    found = []
+    tried = []
     for factor in SCALES:
         scale = float(f"{settings.head.anchor_scale * factor:.3g}")
         grid = anchor_grid(arch, settings.model_copy(update={"anchor_scale": scale}))
         ratios = _cluster(shapes, np.array(grid.sides), len(settings.head.anchor_ratios))
         ious = best_iou(some, grid, ratios)
-        found.append(((ious >= REACH).mean(), ious.mean(), scale, ratios))
-    _, _, scale, ratios = max(found)
+        tried.append(((ious >= REACH).mean(), ious.mean(), scale, ratios))
+    _, _, scale, ratios = max(tried)
     return scale, ratios
 
 
-def _cluster(shapes: Floats, sides: Floats, count: int) -> tuple[float, ...]:
-    """Find `count` ratios of height to width for boxes of `shapes` (n, 2: width, height) and square anchors of `sides`."""
+def _cluster(shapes: Doubles, sides: Doubles, count: int) -> tuple[float, ...]:
+    """`count` ratios of height to width for boxes of `shapes` (n, 2: width, height) and square anchors of `sides`."""
     logs = np.log(shapes[:, 1] / shapes[:, 0])
     centres = np.quantile(logs, (np.arange(count) + 0.5) / count)
     for _ in range(ROUNDS):

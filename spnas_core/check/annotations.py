@@ -1,4 +1,4 @@
-"""Judgements over the annotations of one split, and of all splits together; no file is read here."""
+"""Findings about the annotations of one split, and of all splits together; no file is read here."""
 
 import json
 from collections import Counter
@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from spnas_core.check.boxes import Entries, Floats, judge_boxes, name_of, repeats
+from spnas_core.check.boxes import Entries, judge_boxes, name_of, repeats
 from spnas_core.data import annotations
 from spnas_core.data.findings import Finding, found
+from spnas_core.data.images import Doubles
 from spnas_core.data.raw_split import RawSplit
 
 RARE = 0.01  # of the boxes of the commonest category
@@ -18,21 +19,21 @@ RARE = 0.01  # of the boxes of the commonest category
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One split after all judgements: what is sound in it, and what was found."""
+    """One split after its check: the sound part of its annotations, and the findings."""
 
     split: str
     images: Entries  # well-formed, each id once
     categories: dict[int, str]
-    boxes: Floats  # (m, 4) of those boxes that are inside, as far as they are, and neither crowds nor twice there
-    sizes: Floats  # (m, 2) width and height of their images
-    document: dict[str, Any]  # what is sound, as a COCO document
+    boxes: Doubles  # (m, 4) the parts inside of the image of boxes to learn: neither crowds nor repeated ones
+    sizes: Doubles  # (m, 2) width and height of their images
+    document: dict[str, Any]  # the sound part, as a COCO document
     counts: Counter[str]  # annotations, faulty ones too, by the name of their category
     empty: int  # images without any
     findings: tuple[Finding, ...] = field(default=())
 
 
 def judge_annotations(raw: RawSplit, max_boxes: int) -> Judged:
-    """Judge the annotations of one split; `max_boxes` is how many of an image a training takes."""
+    """Check the annotations of one split; a training takes at most `max_boxes` boxes of an image."""
     split, findings = raw.split, list(raw.findings)
     if raw.document is None:  # it could not be read
         nothing = np.zeros((0, 4))
@@ -67,17 +68,18 @@ def judge_annotations(raw: RawSplit, max_boxes: int) -> Judged:
 
 
 def judge_together(splits: Sequence[Judged]) -> list[Finding]:
-    """Judge what only all splits together show: which there are, their categories and the balance of these."""
-    there = [one.split for one in splits]
-    findings = found("missing-split", "data", [f"{name}; there are {', '.join(there)}" for name in ("train", "val") if name not in there])
-    first, *others = [one for one in splits if one.categories] or splits[:1]
+    """All findings about all splits together: their names, their categories and the balance of these."""
+    present = [judged.split for judged in splits]
+    missing = [name for name in ("train", "val") if name not in present]
+    findings = found("missing-split", "data", [f"{name}; there are {', '.join(present)}" for name in missing])
+    first, *others = [judged for judged in splits if judged.categories] or splits[:1]
     for other in others:
         if other.categories != first.categories:
-            differ = sorted(str(one) for one in set(other.categories.items()) ^ set(first.categories.items()))
+            differ = sorted(str(category) for category in set(other.categories.items()) ^ set(first.categories.items()))
             findings += found("different-categories", other.split, [f"unlike {first.split}: {', '.join(differ[:3])}"])
-    total: Counter[str] = sum((one.counts for one in splits), Counter())
-    names = list(dict.fromkeys(name for one in splits for name in one.categories.values()))
-    train = next((one for one in splits if one.split == "train"), None)
+    total: Counter[str] = sum((judged.counts for judged in splits), Counter())
+    names = list(dict.fromkeys(name for judged in splits for name in judged.categories.values()))
+    train = next((judged for judged in splits if judged.split == "train"), None)
     if total:
         findings += found("unused-category", "data", [name for name in names if not total[name]])
     if train and train.counts:
@@ -112,7 +114,7 @@ def _sound_lists(split: str, document: Any, findings: list[Finding]) -> tuple[En
 
 
 def _known_marks(split: str, marks: Entries, by_id: Mapping[int, Any], categories: Mapping[int, str], findings: list[Finding]) -> Entries:
-    """Annotations whose image and category are there."""
+    """Annotations of listed images and defined categories."""
     homeless = [f"{name_of(mark)}, image id {mark['image_id']}" for mark in marks if mark["image_id"] not in by_id]
     findings += found("dangling-image", split, homeless)
     at_home = [mark for mark in marks if mark["image_id"] in by_id]
@@ -122,12 +124,12 @@ def _known_marks(split: str, marks: Entries, by_id: Mapping[int, Any], categorie
 
 
 def _named_images(document: Any) -> set[int]:
-    """Ids of the images that some annotation names, be it malformed."""
+    """Ids of the images that some annotation names, malformed ones too."""
     marks = document.get("annotations") if isinstance(document, dict) else None
     named = [mark.get("image_id") for mark in marks if isinstance(mark, dict)] if isinstance(marks, list) else []
     return {image_id for image_id in named if isinstance(image_id, int)}
 
 
 def _again(values: Sequence[Any]) -> list[str]:
-    """Each value that is there twice or more, once for each time after the first."""
+    """Values that occur twice or more, once for each time after the first."""
     return [str(values[number]) for number in np.flatnonzero(repeats(values))]

@@ -1,4 +1,4 @@
-"""Judgements over the boxes of one split.
+"""Findings about the boxes of one split.
 
 Shapes: n = annotations whose image and category are known. Boxes are xywh, px of the original image, as COCO has them.
 """
@@ -11,38 +11,38 @@ import numpy.typing as npt
 
 from spnas_core.data import annotations
 from spnas_core.data.findings import Finding, found
+from spnas_core.data.images import Doubles, Floats
 
 XYXY_BOXES = 5  # fewer say nothing about their form
 XYXY_SHARE = 0.95  # of the boxes that must be right as xyxy,
 XYXY_OUTSIDE = 0.1  # where at least so many of them are outside of their image as xywh
 _SIMILAR = 0.9  # IoU of two boxes of one category that are probably one object
 
-Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Entries = list[dict[str, Any]]
 
 
 class Boxes(NamedTuple):
-    """What judging has shown: whether a training takes each box at all (n,), and whether it learns it as an object of its own (n,)."""
+    """Judged boxes: whether a training takes each box at all (n,), and whether it learns it as an object of its own (n,)."""
 
     findings: list[Finding]
     taken: Mask
     learnt: Mask
-    clipped: Floats  # (n, 4) the part inside of the image
-    sizes: Floats  # (n, 2) width and height of the image
+    clipped: Doubles  # (n, 4) the part inside of the image
+    sizes: Doubles  # (n, 2) width and height of the image
 
 
 def judge_boxes(split: str, marks: Entries, by_id: Mapping[int, dict[str, Any]]) -> Boxes:
-    """Judge the boxes of the annotations `marks`, whose images are `by_id`."""
-    given = np.array([mark["bbox"] for mark in marks], np.float64).reshape(-1, 4)
+    """All findings about the boxes of the annotations `marks`, and their uses; `by_id` are the images."""
+    xywh = np.array([mark["bbox"] for mark in marks], np.float64).reshape(-1, 4)
     homes = [by_id[mark["image_id"]] for mark in marks]
     sizes = np.array([[home["width"], home["height"]] for home in homes], np.float64).reshape(-1, 2)
 
     def name(mask: Mask) -> list[str]:
         return [f"{name_of(marks[i])} of {homes[i]['file_name']}, bbox {marks[i]['bbox']}" for i in np.flatnonzero(mask)]
 
-    inside, faults = annotations.clip_box(given, sizes)
-    normalised = (given[:, 2:] > 0).all(1) & (given >= 0).all(1) & (given[:, :2] + given[:, 2:] <= 1.001).all(1)
+    inside, faults = annotations.clip_box(xywh, sizes)
+    normalised = (xywh[:, 2:] > 0).all(1) & (xywh >= 0).all(1) & (xywh[:, :2] + xywh[:, 2:] <= 1.001).all(1)
     normalised &= (sizes > 2).all(1)
     out = ~normalised & ((faults == "outside") | (faults == "clipped"))
     findings = found("normalised", split, name(normalised))
@@ -54,7 +54,7 @@ def judge_boxes(split: str, marks: Entries, by_id: Mapping[int, dict[str, Any]])
     findings += found("two-categories", split, name(repeats(places) & ~twice & taken))
     crowd = np.array([bool(mark.get("iscrowd", 0)) for mark in marks], bool)
     learnt = taken & ~crowd & ~twice
-    if _is_xyxy(given, sizes, out):
+    if _is_xyxy(xywh, sizes, out):
         findings += found("xyxy", split, name(np.ones(len(marks), bool)))
         learnt[:] = False
     else:
@@ -66,16 +66,16 @@ def judge_boxes(split: str, marks: Entries, by_id: Mapping[int, dict[str, Any]])
     return Boxes(findings, taken, learnt, clipped, sizes)
 
 
-def _is_xyxy(given: Floats, sizes: Floats, out: Mask) -> bool:
+def _is_xyxy(boxes: Doubles, sizes: Doubles, out: Mask) -> bool:
     """Whether boxes (n, 4) that are `out` of their images as xywh would lie inside as xyxy, as good as all of them."""
-    if len(given) < XYXY_BOXES or out.mean() < XYXY_OUTSIDE:
+    if len(boxes) < XYXY_BOXES or out.mean() < XYXY_OUTSIDE:
         return False
-    fits = (given[:, 2:] > given[:, :2]).all(1) & (given[:, 2:] <= sizes + annotations.TOLERANCE).all(1)
+    fits = (boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes[:, 2:] <= sizes + annotations.TOLERANCE).all(1)
     return bool(fits.mean() >= XYXY_SHARE)
 
 
-def _similar(boxes: npt.NDArray[np.float32], marks: Entries) -> Mask:
-    """Which boxes (n, 4), xyxy, nearly cover one before them of the same image and category."""
+def _similar(boxes: Floats, marks: Entries) -> Mask:
+    """Mask of the boxes (n, 4), xyxy, that nearly cover an earlier one of the same image and category."""
     groups: dict[Any, list[int]] = {}
     for number, mark in enumerate(marks):
         groups.setdefault((mark["image_id"], mark["category_id"]), []).append(number)
@@ -90,7 +90,7 @@ def _similar(boxes: npt.NDArray[np.float32], marks: Entries) -> Mask:
 
 
 def repeats(keys: Sequence[Any]) -> Mask:
-    """Which keys were there before."""
+    """Mask of the keys that equal an earlier one."""
     seen: set[Any] = set()
     repeats = np.zeros(len(keys), np.bool_)
     for number, key in enumerate(keys):
@@ -100,5 +100,5 @@ def repeats(keys: Sequence[Any]) -> Mask:
 
 
 def name_of(mark: Mapping[str, Any]) -> str:
-    """Name an annotation for a person."""
+    """Name of an annotation in findings."""
     return f"annotation {mark.get('id', 'without id')}"

@@ -1,4 +1,4 @@
-"""`spnas check`: read a data set in its layout, look at every image, judge it, and write what is sound as COCO."""
+"""`spnas check`: a data set read in its layout with every image, its findings, and its sound part written as COCO."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from spnas_core.settings.run import Run
 
 @dataclass(frozen=True, eq=False)
 class CheckReport:
-    """What a check has found: the data set as it was read, what is sound in each split, and the findings, the worst first."""
+    """Result of a check: the data set as read, the sound part of each split, and the findings, the worst first."""
 
     layout: Layout
     splits: tuple[Judged, ...]
@@ -38,46 +38,46 @@ class CheckReport:
             "data": self.layout.url,
             "layout": self.layout.name,
             "clean": self.clean,
-            "splits": {one.split: self.facts(one) for one in self.splits},
+            "splits": {judged.split: self.facts(judged) for judged in self.splits},
             "findings": [finding.document() for finding in self.findings],
         }
 
-    def facts(self, one: Judged) -> Mapping[str, Any]:
+    def facts(self, judged: Judged) -> Mapping[str, Any]:
         """Numbers of one split."""
         return {
-            "images": len(one.images),
-            "images_without_boxes": one.empty,
-            "boxes": sum(one.counts.values()),
-            "boxes_per_category": {name: one.counts[name] for name in one.categories.values()},
+            "images": len(judged.images),
+            "images_without_boxes": judged.empty,
+            "boxes": sum(judged.counts.values()),
+            "boxes_per_category": {name: judged.counts[name] for name in judged.categories.values()},
         }
 
 
 def inspect(url: str, settings: Run, threads: int | None = None) -> CheckReport:
-    """Check the data set at `url` for runs with `settings`, whose anchors and max_boxes count; UserError where there is no data set."""
+    """Check the data set at `url` for runs with `settings`, whose anchors and max_boxes count; UserError where `url` is no data set."""
     facts = ImageFacts(threads)
-    layout = open_layout(url, facts)
-    seen = facts.at(place for source in layout.sources for place in source.files.values() if place)
+    layout = open_layout(url, facts.sizes)
+    seen = facts.at(file.url for source in layout.sources for file in source.files.values() if file)
     splits = tuple(judge_annotations(source, settings.detector.max_boxes) for source in layout.sources)
     findings = list(layout.findings)
     for source, judged in zip(layout.sources, splits, strict=True):
         findings += [*judge_images(source, judged.images, seen), *judged.findings]
     findings += [*judge_together(splits), *judge_twins(layout.sources, seen)]
-    learnt = next((one for one in splits if one.split == "train"), splits[0])
+    learnt = next((judged for judged in splits if judged.split == "train"), splits[0])
     findings += judge_anchors(learnt.split, learnt.boxes, learnt.sizes, architecture.parse(settings.arch), settings.detector)
     return CheckReport(layout, splits, tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))), seen)
 
 
 def write_as_coco(report: CheckReport, url: str) -> dict[str, tuple[int, int]]:
-    """Write what is sound in a data set of another layout to a new folder at `url`, as COCO; images and boxes of each split.
+    """Write the sound part of a data set of another layout to a new folder at `url`, as COCO; numbers of images and boxes by split.
 
-    Left out are images that cannot be read, and boxes that a training would leave out or refuse. UserError where something is there.
+    Images that cannot be read and boxes that a training would leave out or refuse are left out. UserError for a folder that is not empty.
     """
     layout = report.layout
     if layout.name == "COCO":
         raise UserError(f"--to-coco: expected data in the layout of Pascal VOC or YOLO, got {layout.url}, which is COCO already")
     made = {}
     for source, judged in zip(layout.sources, report.splits, strict=True):
-        urls = {name: url for name, url in source.files.items() if url and isinstance(report.seen[url], ImageFact)}
+        urls = {name: file.url for name, file in source.files.items() if file and isinstance(report.seen[file.url], ImageFact)}
         images = [image for image in judged.images if image["file_name"] in urls]
         kept = {image["id"] for image in images}
         marks = [mark for mark in judged.document["annotations"] if mark["image_id"] in kept]

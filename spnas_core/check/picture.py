@@ -1,4 +1,4 @@
-"""One picture of sample images of a data set with their boxes, to see at a glance whether these sit where they should."""
+"""One picture of sample images of a data set with their boxes, to see at a glance whether these sit on their objects."""
 
 import io
 import posixpath
@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 from spnas_core.check.annotations import Judged
 from spnas_core.check.dataset import CheckReport
 from spnas_core.data import files, images
+from spnas_core.data.drawing import draw_box
 from spnas_core.errors import UserError
 
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075")
 TILE = 320  # px, the longer side of a sample
 LINE = 14  # px, a line of text
 COLUMNS, SAMPLES = 4, 12
@@ -30,17 +30,18 @@ def save_samples(report: CheckReport, url: str) -> None:
 
 def draw_samples(report: CheckReport) -> Image.Image:
     """Draw up to 12 images with boxes, evenly from all splits; UserError where no image has any."""
-    places = {(source.split, name): url for source in report.layout.sources for name, url in source.files.items()}
+    located = {(source.split, name): file for source in report.layout.sources for name, file in source.files.items()}
     tiles = []
     for judged in report.splits:
         marks: dict[int, list[dict[str, Any]]] = {}
         for mark in judged.document["annotations"]:
             marks.setdefault(mark["image_id"], []).append(mark)
-        there = [image for image in judged.images if image["id"] in marks and places.get((judged.split, image["file_name"]))]
+        files_of = {image["id"]: located.get((judged.split, image["file_name"])) for image in judged.images if image["id"] in marks}
+        drawable = [(image, file.url) for image in judged.images if (file := files_of.get(image["id"]))]
         share = -(-SAMPLES // len(report.splits))
-        for image in there[:: max(1, len(there) // share)][:share]:
+        for image, url in drawable[:: max(1, len(drawable) // share)][:share]:
             try:
-                tiles.append(_tile(judged, image, marks[image["id"]], str(places[judged.split, image["file_name"]])))
+                tiles.append(_tile(judged, image, marks[image["id"]], url))
             except UserError:  # a broken image is among the findings already
                 continue
     if not tiles:
@@ -56,9 +57,8 @@ def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], ur
     order = list(judged.categories)
     for mark in marks:
         x, y, w, h = (value * scale for value in mark["bbox"])
-        colour = COLOURS[order.index(mark["category_id"]) % len(COLOURS)]
-        pen.rectangle((x, y, max(x, x + w), max(y, y + h)), outline=colour, width=2)
-        pen.text((x + 3, y + 1), judged.categories[mark["category_id"]], fill=colour)
+        box = (x, y, max(x, x + w), max(y, y + h))
+        draw_box(pen, box, judged.categories[mark["category_id"]], order.index(mark["category_id"]))
     framed = Image.new("RGB", (TILE, tile.height + LINE), "white")
     framed.paste(tile, (0, LINE))
     ImageDraw.Draw(framed).text((1, 0), f"{judged.split}: {image['file_name']}", fill="black")

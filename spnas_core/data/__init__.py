@@ -1,1 +1,1 @@
-"""Data sets in COCO layout or as a folder per class, from any fsspec URL, and the batches made of them: numpy and Pillow only."""
+"""Data sets in the layout of COCO, Pascal VOC, YOLO or a folder per class, at any fsspec URL, and their batches: numpy and Pillow only."""

@@ -1,4 +1,4 @@
-"""Checks of a COCO document, and what a detector needs of it.
+"""Checks of a COCO document, and the images, boxes and labels in it that a detector learns.
 
 An error is one line that says where: UserError. A faulty box is counted, not an error.
 """
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spnas_core.data.images import Doubles, Floats, Ints
 from spnas_core.errors import UserError
 
-TOLERANCE = 1.0  # px that a box may reach out of its image without being called faulty: tools round, and some count pixels from 1
+TOLERANCE = 1.0  # px that a box may reach out of its image without a fault: tools round, and some count pixels from 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +24,8 @@ class Clean:
 
     images: list[dict[str, Any]]
     categories: tuple[tuple[int, str], ...]
-    boxes: list[npt.NDArray[np.float32]]
-    labels: list[npt.NDArray[np.int32]]
+    boxes: list[Floats]
+    labels: list[Ints]
     document: dict[str, Any]
     faults: Counter[str]
     first_fault: str
@@ -63,9 +64,9 @@ def _clean(images: list[dict[str, Any]], kinds: list[dict[str, Any]], marks: lis
             have = ", ".join(map(str, label_of))
             raise UserError(f"{where}: annotation {mark.get('id', position)} has category id {mark['category_id']}, defined are {have}")
     index = np.array([image_index[mark["image_id"]] for mark in marks], np.int64)
-    given = np.array([mark["bbox"] for mark in marks], np.float64).reshape(-1, 4)
+    xywh = np.array([mark["bbox"] for mark in marks], np.float64).reshape(-1, 4)
     limits = np.array([[image["width"], image["height"]] for image in images], np.float64)[index]
-    boxes, faults = clip_box(given, limits)
+    boxes, faults = clip_box(xywh, limits)
     crowd = np.array([bool(mark.get("iscrowd", 0)) for mark in marks], bool)
     keep = (faults == "") | (faults == "clipped")
     labels = np.array([label_of[mark["category_id"]] for mark in marks], np.int32)
@@ -85,22 +86,22 @@ def _clean(images: list[dict[str, Any]], kinds: list[dict[str, Any]], marks: lis
     )
 
 
-def clip_box(given: npt.NDArray[np.float64], limits: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]:
+def clip_box(xywh: Doubles, limits: Doubles) -> tuple[Floats, npt.NDArray[np.str_]]:
     """Boxes xyxy (n, 4) inside their images, and the fault of each: ``""``, ``zero area``, ``outside`` or ``clipped``.
 
-    `given` (n, 4) is xywh, `limits` (n, 2) width and height of the images, px.
+    `xywh` (n, 4) are the boxes as annotated, `limits` (n, 2) width and height of the images, px.
     """
-    raw = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
+    raw = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     bounds = np.concatenate([limits, limits], axis=1)
     boxes = np.clip(raw, 0.0, bounds).astype(np.float32)
-    empty = (given[:, 2:] <= 0).any(axis=1)
+    empty = (xywh[:, 2:] <= 0).any(axis=1)
     outside = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     clipped = (np.abs(raw - np.clip(raw, 0.0, bounds)) > TOLERANCE).any(axis=1)
     return boxes, np.select([empty, outside, clipped], ["zero area", "outside", "clipped"], "")
 
 
 def _scored(mark: dict[str, Any], number: int) -> dict[str, Any]:
-    """One annotation for scoring; numbered from 1, as pycocotools takes id 0 for "not matched"."""
+    """One annotation for scoring, numbered from 1: pycocotools takes id 0 for "not matched"."""
     x, y, w, h = map(float, mark["bbox"])
     area = mark.get("area")
     return {
@@ -124,7 +125,7 @@ def _entries(document: dict[str, Any], key: str, where: str) -> list[dict[str, A
 
 
 def fault(entry: Any, key: str) -> str:
-    """Say what is wrong with an entry of the list `key`, a field that is missing or of the wrong kind; an empty text where nothing is."""
+    """Fault of an entry of the list `key`: a field that is missing or of the wrong kind; an empty text for a sound entry."""
     if not isinstance(entry, dict):
         return f": expected an object, got {entry!r}"
     for name, expected in FIELDS[key].items():

@@ -6,10 +6,10 @@ Boxes: float32 xyxy, px of the original image on the way in, of the network inpu
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spnas_core.data import images
-from spnas_core.data.coco import Sample
+from spnas_core.data.images import Floats, Ints
+from spnas_core.data.splits import Sample
 
 KEPT_AREA = 0.25  # a box that a crop cuts to less than this part of its area is left out
 
@@ -18,15 +18,15 @@ class Placed(NamedTuple):
     """The valid part of one network input, and its boxes."""
 
     pixels: images.Pixels  # (h, w, 3) with h <= H and w <= W
-    boxes: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int32]
+    boxes: Floats
+    labels: Ints
     scale: tuple[float, float]  # network px per original px in x and y
 
 
 def place(pixels: images.Pixels, sample: Sample, size: tuple[int, int], factor: float, flip: bool, rng: np.random.Generator) -> Placed:
-    """Bring a stored image to `factor` times the size that fills the input (H, W); what is larger is cut to a random window.
+    """Image at `factor` times the size that fills the input (H, W); a larger one is cut to a random window.
 
-    `pixels` is the image at the size at which it is kept between epochs.
+    `pixels` is the image at its size between epochs.
     """
     h, w = images.fitted_size(sample.height, sample.width, size, factor)
     pixels = images.resize(pixels, h, w)
@@ -43,14 +43,12 @@ def place(pixels: images.Pixels, sample: Sample, size: tuple[int, int], factor: 
     return Placed(pixels, boxes, labels, scale)
 
 
-def flip_boxes(boxes: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
+def flip_boxes(boxes: Floats, width: int) -> Floats:
     """Mirror boxes (n, 4) in an image of `width` px; its own inverse."""
     return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1, dtype=np.float32)
 
 
-def crop_boxes(
-    boxes: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], corner: tuple[int, int], hw: tuple[int, ...]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+def crop_boxes(boxes: Floats, labels: Ints, corner: tuple[int, int], hw: tuple[int, ...]) -> tuple[Floats, Ints]:
     """Boxes inside the window of `hw` px at `corner` (left, top), relative to it; clipped, or left out where too little remains."""
     moved = boxes - np.array([*corner, *corner], np.float32)
     inside = np.clip(moved, 0, np.array([hw[1], hw[0], hw[1], hw[0]], np.float32))
@@ -58,9 +56,7 @@ def crop_boxes(
     return inside[keep], labels[keep]
 
 
-def keep_largest(
-    boxes: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], most: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+def keep_largest(boxes: Floats, labels: Ints, most: int) -> tuple[Floats, Ints]:
     """At most `most` boxes: the largest by area, in their order."""
     if len(boxes) <= most:
         return boxes, labels
@@ -68,6 +64,6 @@ def keep_largest(
     return boxes[chosen], labels[chosen]
 
 
-def area(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def area(boxes: Floats) -> Floats:
     """Area of each box (n, 4) -> (n,), px squared."""
     return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.float32)

@@ -16,15 +16,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from spnas_core.data import files, images
-from spnas_core.data.coco import Split
+from spnas_core.data.images import SUFFIXES, Floats, Ints
 from spnas_core.data.loader import ALL, epoch_order
-from spnas_core.data.pipeline import BatchPlan, ImageCache, stream
+from spnas_core.data.pipeline import ImageCache, fill_batches
+from spnas_core.data.splits import Split
 from spnas_core.errors import UserError
 from spnas_core.store.storage import sha256_file
 
 CONTEXT = 1.25  # side of a crop in longer sides of its box
 MIN_SIDE = 4.0  # px
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 Window = tuple[float, float, float, float]  # x1, y1, x2, y2, px of the original image
 Wanted = Callable[[int], Iterable[int]] | None  # rows of a step's batch, all of them by default
@@ -33,8 +33,8 @@ Wanted = Callable[[int], Iterable[int]] | None  # rows of a step's batch, all of
 class ClassBatch(NamedTuple):
     """Images and classes."""
 
-    images: npt.NDArray[np.float32]  # (B, 3, S, S) normalised
-    labels: npt.NDArray[np.int32]  # (B,) in 0..K-1; -1 = padding image
+    images: Floats  # (B, 3, S, S) normalised
+    labels: Ints  # (B,) in 0..K-1; -1 = padding image
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +48,14 @@ class Crops:
     @cached_property
     def of_file(self) -> dict[str, tuple[int, ...]]:
         """Indexes of the crops of each file."""
-        found: dict[str, list[int]] = {}
+        crops: dict[str, list[int]] = {}
         for index, (file, _, _) in enumerate(self.items):
-            found.setdefault(file, []).append(index)
-        return {file: tuple(indexes) for file, indexes in found.items()}
+            crops.setdefault(file, []).append(index)
+        return {file: tuple(indexes) for file, indexes in crops.items()}
 
 
 def open_crops(split: Split, size: int) -> Crops:
-    """Every box of a detection split, with some of what is around it; UserError where there is none."""
+    """Every box of a detection split, with some context around it; UserError where the split has no box."""
     items = tuple(
         (sample.file, crop_window(box, sample.width, sample.height), int(label) - 1)
         for sample in split.samples
@@ -91,7 +91,7 @@ def open_class_folder(url: str, split: str, size: int, class_names: Sequence[str
 
 
 def count(url: str, split: str) -> int:
-    """How many files there are in the folders of classes of a split."""
+    """Files in the folders of classes of a split."""
     system, root = files.open_url(url)
     return len(files.files_below(system, files.join_path(root, split)))
 
@@ -110,7 +110,7 @@ def fingerprint_folder(url: str, full: bool = False) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def crop_window(box: npt.NDArray[np.float32], width: int, height: int) -> Window:
+def crop_window(box: Floats, width: int, height: int) -> Window:
     """Square around a box, `CONTEXT` times its longer side, at least `MIN_SIDE`; moved, then cut, to lie inside its image."""
     x1, y1, x2, y2 = map(float, box)
     side = max(MIN_SIDE, CONTEXT * max(x2 - x1, y2 - y1))
@@ -143,13 +143,11 @@ def eval_crops(crops: Crops, batch: int, cache: ImageCache | None = None, thread
 
 
 def draw_mixup(count: int, alpha: float, rng: np.random.Generator) -> tuple[np.float32, npt.NDArray[np.int64]]:
-    """Share of its own that each of `count` images keeps, and the row (count,) of the one that it is mixed with."""
+    """Share that each of `count` images keeps of itself, and the row (count,) of its partner in the mix."""
     return np.float32(rng.beta(alpha, alpha)), rng.permutation(count)
 
 
-def mixup(
-    pictures: npt.NDArray[np.float32], onehot: npt.NDArray[np.float32], alpha: float, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def mixup(pictures: Floats, onehot: Floats, alpha: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Mix each image (B, 3, S, S) and its class weights (B, K) with another of the batch, by one share ~ Beta(alpha, alpha); 0 = not.
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
@@ -170,28 +168,22 @@ def _batches(
     threads: int,
     wanted: Wanted,
 ) -> Iterator[ClassBatch]:
-    def plans() -> Iterator[BatchPlan[ClassBatch]]:
-        for number in numbers:
-            arrays = ClassBatch(np.zeros((batch, 3, crops.size, crops.size), np.float32), np.full(batch, -1, np.int32))
-            places = dict(enumerate(range(number * batch, min((number + 1) * batch, len(order)))))
-            for row, place in places.items():
-                arrays.labels[row] = crops.items[order[place]][2]
-            rows = places if wanted is None else wanted(number)
-            yield arrays, [_call(arrays, row, int(order[places[row]]), bool(flips[places[row]])) for row in rows]
+    def begin(number: int) -> tuple[ClassBatch, dict[int, int]]:
+        arrays = ClassBatch(np.zeros((batch, 3, crops.size, crops.size), np.float32), np.full(batch, -1, np.int32))
+        places = dict(enumerate(range(number * batch, min((number + 1) * batch, len(order)))))
+        for row, place in places.items():
+            arrays.labels[row] = crops.items[order[place]][2]
+        return arrays, places if wanted is None else {int(row): places[int(row)] for row in wanted(number)}
 
-    def _call(arrays: ClassBatch, row: int, index: int, flip: bool) -> Callable[[], None]:
-        return lambda: _fill(arrays, row, crops, index, flip, cache)
+    def fill(arrays: ClassBatch, row: int, place: int) -> None:
+        pixels = _picture(crops, int(order[place]), cache)
+        images.normalise(pixels[:, ::-1] if flips[place] else pixels, (crops.size, crops.size), arrays.images[row])
 
-    return stream(plans(), threads)
-
-
-def _fill(arrays: ClassBatch, row: int, crops: Crops, index: int, flip: bool, cache: ImageCache | None) -> None:
-    pixels = _picture(crops, index, cache)
-    images.normalise(pixels[:, ::-1] if flip else pixels, (crops.size, crops.size), arrays.images[row])
+    return fill_batches(numbers, begin, fill, threads)
 
 
 def _picture(crops: Crops, index: int, cache: ImageCache | None) -> images.Pixels:
-    """Get one crop (S, S, 3). Where the cache has room, all crops of its image are made at once, so that it is decoded but once."""
+    """One crop (S, S, 3). Where the cache has room, all crops of an image are made at once, so that it is decoded once."""
     key = ("crop", crops.size, *crops.items[index])
     kept = cache.get(key) if cache else None
     if kept is not None:

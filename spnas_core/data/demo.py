@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from spnas_core.data.images import Doubles, Floats, Pixels
 from spnas_core.errors import UserError
 
 SIDE = 128  # px of an image
@@ -24,22 +24,20 @@ _GAP = 2  # px between boxes
 VERSION = 1  # of the pictures: raise it when they change
 MARK = "demo.json"
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 _Box = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
 class Sources(NamedTuple):
-    """What one split is made of."""
+    """Material of one split: photographs and scans of digits."""
 
     photographs: list[Pixels]
-    scans: dict[int, npt.NDArray[np.float64]]  # digit -> (n, 8, 8) in [0, 16]
+    scans: dict[int, Doubles]  # digit -> (n, 8, 8) in [0, 16]
 
 
 def make_demo(folder: Path, seed: int = 0) -> Path:
-    """Write train, val and test below `folder`, unless they are there (the marker file says so); return the folder.
+    """Write train, val and test below `folder`, unless its marker file says that they are complete; return the folder.
 
-    UserError where scikit-learn is missing, or where the folder holds annotations of other origin.
+    UserError where scikit-learn is missing, or the folder holds annotations of other origin.
     """
     begun = json.dumps({"version": VERSION, "seed": seed, "counts": COUNTS, "complete": False})
     complete = json.dumps({**json.loads(begun), "complete": True})
@@ -92,7 +90,7 @@ def _sources(split: str) -> Sources:
 
 
 def _background(photographs: list[Pixels], rng: np.random.Generator) -> Floats:
-    """Cut a random square of a photograph, at random brightness and with its contrast halved: (SIDE, SIDE, 3)."""
+    """Random square of a photograph with its contrast halved: (SIDE, SIDE, 3)."""
     photograph = photographs[rng.integers(len(photographs))]
     side = int(rng.integers(80, min(200, *photograph.shape[:2]) + 1))
     y, x = (int(rng.integers(0, length - side + 1)) for length in photograph.shape[:2])
@@ -102,8 +100,8 @@ def _background(photographs: list[Pixels], rng: np.random.Generator) -> Floats:
     return np.asarray(mean + 0.5 * (pixels - mean), np.float32)
 
 
-def _ink(scans: npt.NDArray[np.float64], rng: np.random.Generator) -> Floats:
-    """Enlarge a random scan smoothly: opacity in [0, 1], cut to where it is at least a half (the exact box)."""
+def _ink(scans: Doubles, rng: np.random.Generator) -> Floats:
+    """Random scan, enlarged smoothly: opacity in [0, 1], cut to the exact box, where it is at least a half."""
     scan = Image.fromarray((scans[rng.integers(len(scans))] / 16).astype(np.float32))
     large = np.asarray(scan.resize((256, 256), Image.Resampling.BICUBIC))
     trimmed = _trim(large, 0.5)
@@ -121,7 +119,7 @@ def _trim(ink: Floats, least: float) -> Floats:
 
 
 def _paint(part: Floats, ink: Floats, rng: np.random.Generator) -> None:
-    """Paint in a random colour that is far lighter or darker than what is below (h, w, 3)."""
+    """Paint in a random colour that is far lighter or darker than the ground (h, w, 3)."""
     below = float(part.mean())
     level = rng.uniform(0, 0.35 * below) if below > 115 else rng.uniform(255 - 0.35 * (255 - below), 255)
     colour = np.clip(level + rng.uniform(-40, 40, 3), 0, 255)

@@ -15,6 +15,7 @@ from spnas_core.errors import UserError
 from spnas_core.names import check_url
 from spnas_core.store import listing
 from spnas_core.store.retries import insist
+from spnas_core.store.storage import cache_folder
 
 _Answer = TypeVar("_Answer")
 
@@ -66,7 +67,7 @@ def list_folder(system: Any, path: str) -> dict[str, dict[str, Any]]:
 
 
 def kind(system: Any, path: str) -> str | None:
-    """``file`` or ``directory``; None where there is nothing."""
+    """``file`` or ``directory``; None of a path that does not exist."""
     try:
         return str(_ask(lambda: system.info(path), url_of(system, path), "read")["type"])
     except (FileNotFoundError, NotADirectoryError):
@@ -77,15 +78,20 @@ def matching(pattern: str) -> list[str]:
     """URLs of the files that the URL `pattern` matches; UserError for a pattern that is none."""
     system, path = open_url(pattern)
     try:
-        found = _ask(lambda: system.glob(path, detail=True), pattern, "list")
+        entries = _ask(lambda: system.glob(path, detail=True), pattern, "list")
     except ValueError as error:
         raise UserError(f"{pattern}: expected a pattern of fsspec, such as {pattern.split('*')[0]}**/*.jpg, got: {error}") from error
-    return [url_of(system, name) for name, entry in found.items() if entry["type"] == "file"]
+    return [url_of(system, name) for name, entry in entries.items() if entry["type"] == "file"]
 
 
 def files_below(system: Any, path: str) -> dict[str, int]:
     """Size of every file below a folder, by its full path; empty where there is no such folder."""
     return _ask(lambda: listing.find_files(system, path), url_of(system, path), "list")
+
+
+def entries_below(system: Any, path: str) -> dict[str, dict[str, Any]]:
+    """Fsspec info of every file below a folder, by its full path; empty where there is no such folder."""
+    return _ask(lambda: listing.find_entries(system, path), url_of(system, path), "list")
 
 
 def read_file(system: Any, path: str) -> bytes:
@@ -99,14 +105,14 @@ def read_file(system: Any, path: str) -> bytes:
     return _ask(whole, url_of(system, path), "read")
 
 
-def _check_whole(found: int, expected: int | None) -> None:
+def _check_whole(size: int, expected: int | None) -> None:
     """ConnectionError, which passes, where a read was torn."""
-    if expected is not None and found != expected:
-        raise ConnectionError(f"{found} of {expected} bytes")
+    if expected is not None and size != expected:
+        raise ConnectionError(f"{size} of {expected} bytes")
 
 
 def write(url: str, content: bytes, option: str) -> None:
-    """Write a file at a path or any fsspec URL, with the folders above it; UserError, about `option`, where that is no place for one."""
+    """Write a file at a path or any fsspec URL, with the folders above it; UserError, about `option`, where that fails."""
     system, path = open_url(url)
 
     def put() -> None:
@@ -119,17 +125,12 @@ def write(url: str, content: bytes, option: str) -> None:
         raise UserError(f"{option}: expected a place for a file, got {url}: {error}") from error
 
 
-def cache_folder() -> Path:
-    """Where copies of remote files lie: ``$SPNAS_CACHE``, else ``~/.cache/spnas``."""
-    return Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas")
-
-
 def local_file(url: str) -> Path:
     """Path of a file's bytes on this machine: the file itself where it is local, else a copy in the cache folder.
 
     The copy is named by the URL and what the store says of the file (size, time, tag), so a replaced file is fetched anew. It is
     written beside its place and then renamed: several processes may ask for the same file, and no one sees a part of it.
-    UserError where there is no such file, StoreError where its place does not answer.
+    UserError for a file that does not exist, StoreError where its place does not answer.
     """
     system, path = open_url(url)
     if isinstance(system, LocalFileSystem):
@@ -141,9 +142,9 @@ def local_file(url: str) -> Path:
 
 
 def _copy(system: Any, path: str) -> Path:
-    """Path of the cached copy of a remote file, which is made where there is none of this version."""
+    """Path of the cached copy of a remote file, made at the first call for this version of the file."""
     key = hashlib.sha256(f"{url_of(system, path)} {system.ukey(path)}".encode()).hexdigest()
-    target = cache_folder() / "data" / key[:2] / (key + posixpath.splitext(path)[1])
+    target = cache_folder("data") / key[:2] / (key + posixpath.splitext(path)[1])
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{key}.{os.getpid()}.{uuid.uuid4().hex}.part")

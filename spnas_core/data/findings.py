@@ -1,6 +1,6 @@
-"""What `spnas check` can find in a data set, and how each finding reads: what, where, how many, what to do.
+"""Findings of `spnas check` in a data set, and their wording: what, where, how many, what to do.
 
-An error keeps a training from starting, or makes it learn or score what is wrong; a warning is probably a mistake; a note is good to know.
+An error keeps a training from starting, or makes it learn or score wrong boxes; a warning is probably a mistake; a note is good to know.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 class Kind(NamedTuple):
-    """One kind of finding: how bad it is, what it is called for one and for many, what to do."""
+    """One kind of finding: severity, name for one and for many, advice."""
 
     severity: Severity
     one: str
@@ -119,7 +119,7 @@ FINDING_KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """`count` things of one kind (a key of `KINDS`) in one place, a split's name for example; `first` is one of them, or more about it."""
+    """`count` things of one kind (a key of `FINDING_KINDS`) in one place, such as a split; `first` is one of them, or a detail."""
 
     kind: str
     where: str
@@ -128,7 +128,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """How bad it is."""
+        """Severity of its kind."""
         return FINDING_KINDS[self.kind].severity
 
     @property
@@ -149,5 +149,5 @@ class Finding:
 
 
 def found(kind: str, where: str, examples: Sequence[str]) -> list[Finding]:
-    """One finding about all of `examples`, or none where there are none."""
+    """One finding about all of `examples`; none about an empty list."""
     return [Finding(kind, where, len(examples), examples[0])] if examples else []

@@ -1,4 +1,4 @@
-"""Pictures: a look at a file, decoding to RGB, resizing into the network input, normalising.
+"""Pictures: facts of an image file, decoding to RGB, resizing into the network input, normalising; and the array types of data.
 
 Shapes: H, W = network input px; h, w = valid px of one image inside it (top left; the rest is padding).
 """
@@ -20,6 +20,10 @@ from spnas_core.errors import UserError
 from spnas_core.store.retries import insist, passes
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # of image files
 _Found = TypeVar("_Found")
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB in [0, 1]; torchvision's
@@ -33,7 +37,7 @@ THUMBNAIL = 16  # side of a thumbnail, px
 
 @dataclass(frozen=True, eq=False)
 class ImageFact:
-    """What one reading of a whole image file shows."""
+    """Facts of one image file, read to its end."""
 
     size: tuple[int, int]  # width and height after EXIF rotation, px
     orientation: int  # of EXIF; 1 = shown as stored
@@ -62,7 +66,7 @@ def probe(path: Path, name: str = "") -> tuple[int, int]:
 
 
 def look(path: Path, name: str = "") -> ImageFact:
-    """Read an image file to its end, a JPEG at 1/8 size, and tell its size, its sha256 and what it looks like.
+    """Facts of an image file, read to its end, a JPEG at 1/8 size.
 
     UserError for a file that is truncated, missing or no image; also for a JPEG whose end was lost and filled with other bytes, of which
     a decoder shows the part that is there.
@@ -78,10 +82,29 @@ def look(path: Path, name: str = "") -> ImageFact:
                 raise ValueError("no end-of-image marker: the end of the file is lost")
             orientation = image.getexif().get(_ORIENTATION, 1)
             grey = _to_rgb(image).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        size = (height, width) if orientation in _ROTATED else (width, height)
+        size = _rotated((width, height), orientation)
         return ImageFact(size, orientation, hashlib.sha256(content).hexdigest(), np.asarray(grey, np.float32))
 
     return _whole(seen, str(name or path))
+
+
+def header_size(path: Path, name: str = "") -> tuple[int, int]:
+    """Width and height after EXIF rotation, px, by the header of an image file; UserError for a file that has none, or is missing.
+
+    A PNG file is read to its end, where its EXIF data may stand; so is a TIFF file, of which Pillow turns the size in between.
+    """
+
+    def size() -> tuple[int, int]:
+        with Image.open(path) as image:
+            if image.format == "TIFF":
+                image.load()
+            return _rotated(image.size, image.getexif().get(_ORIENTATION, 1))
+
+    return _whole(size, str(name or path))
+
+
+def _rotated(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (size[1], size[0]) if orientation in _ROTATED else size
 
 
 def _has_end(content: bytes) -> bool:
@@ -116,12 +139,12 @@ def _whole(read: Callable[[], _Found], name: str) -> _Found:
     return insist(once, f"image {name}: read")
 
 
-def check_size(found: tuple[int, int], annotated: tuple[int, int], name: str) -> None:
+def check_size(decoded: tuple[int, int], annotated: tuple[int, int], name: str) -> None:
     """UserError unless the decoded (width, height) is the annotated one."""
-    if found == annotated:
+    if decoded == annotated:
         return
-    (width, height), (w, h) = found, annotated
-    hint = " (swapped: boxes must be drawn on the image after its EXIF rotation)" if (h, w) == found else ""
+    (width, height), (w, h) = decoded, annotated
+    hint = " (swapped: boxes must be drawn on the image after its EXIF rotation)" if (h, w) == decoded else ""
     raise UserError(f"image {name}: the annotation says {w}x{h} px, the file has {width}x{height}{hint}")
 
 
@@ -136,17 +159,6 @@ def fitted_size(height: int, width: int, size: tuple[int, int], factor: float = 
     """(h, w) of an image of `height` x `width` px that fills `size` (H, W) with its aspect ratio kept, times `factor`."""
     ratio = min(size[0] / height, size[1] / width) * factor
     return max(1, round(height * ratio)), max(1, round(width * ratio))
-
-
-def letterbox(image: Pixels, size: tuple[int, int], factor: float = 1.0) -> tuple[Pixels, tuple[int, int], tuple[float, float]]:
-    """Fit an image into `size` (H, W), top left, aspect ratio kept, times `factor` in (0, 1]; zeros beyond.
-
-    Returns the padded (H, W, 3), the valid (h, w), and network px per original px in x and y.
-    """
-    h, w = fitted_size(image.shape[0], image.shape[1], size, factor)
-    padded = np.zeros((*size, 3), np.uint8)
-    padded[:h, :w] = resize(image, h, w)
-    return padded, (h, w), (w / image.shape[1], h / image.shape[0])
 
 
 def normalise(image: Pixels, hw: tuple[int, int], out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:

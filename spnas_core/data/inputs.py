@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from spnas_core.data import files
-from spnas_core.data.raw_split import SUFFIXES
+from spnas_core.data.images import SUFFIXES
 from spnas_core.errors import UserError
 
 
@@ -13,9 +13,9 @@ def find_images(words: Iterable[str]) -> list[str]:
     """Paths and URLs of the images that `words` name, in this order, each once; those of a folder or a pattern sorted.
 
     A word is a file, a folder (the images right in it) or a pattern (``*``, ``?``, ``[a-z]``, ``**`` for all folders below); in the last
-    two an image is what has the suffix of one. UserError for a word that names none.
+    two an image is a file with the suffix of one. UserError for a word that names none.
     """
-    found: list[str] = []
+    paths: list[str] = []
     for word in words:
         system, path = files.open_url(word)
         kind = files.kind(system, path)
@@ -27,8 +27,8 @@ def find_images(words: Iterable[str]) -> list[str]:
         if not named:
             nothing = "found none, or no answer" if "://" in word else "found none"
             raise UserError(f"{word}: expected an image, a folder with images or a pattern that some match, {nothing}")
-        found += named
-    return list(dict.fromkeys(found))
+        paths += named
+    return list(dict.fromkeys(paths))
 
 
 def _matching(word: str) -> list[str]:

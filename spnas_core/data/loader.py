@@ -1,28 +1,27 @@
 """Batches of a detection split: decoded, resized, flipped and normalised by threads, a few batches ahead of the training.
 
 Shapes: B images, M boxes (padded), (H, W) network input. Boxes are float32 xyxy in px of the network input; label 0 is padding.
-Order, flips and scales are a pure function of (seed, epoch, position in the epoch): a training that goes on at step n sees the
-batches that it would have seen.
+Order, flips and scales are a pure function of (seed, epoch, position in the epoch): a training that continues at step n gets the
+batches of an uninterrupted one.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from spnas_core.cost import Size
 from spnas_core.data import files, images
 from spnas_core.data.augment import keep_largest, place
-from spnas_core.data.coco import Sample, Split
-from spnas_core.data.pipeline import BatchPlan, ImageCache, stream
+from spnas_core.data.images import Floats, Ints
+from spnas_core.data.pipeline import ImageCache, fill_batches
+from spnas_core.data.splits import Sample, Split
 from spnas_core.settings.training import Recipe
 
 _log = logging.getLogger("spnas_core")
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
-Size = tuple[int, int]
 ALL = slice(None)
 
 
@@ -38,7 +37,7 @@ class Batch(NamedTuple):
 
 
 def steps_per_epoch(samples: int, batch: int) -> int:
-    """Full batches of an epoch; one at least (a split smaller than a batch is gone through again)."""
+    """Full batches of an epoch; one at least (a split smaller than a batch repeats)."""
     return max(1, samples // batch)
 
 
@@ -68,19 +67,15 @@ def train_batches(
     _tell_of_crowded(split, max_boxes, cache)
     order = epoch_order(len(split.samples), recipe.batch, seed, epoch)
 
-    def plans() -> Iterator[BatchPlan[Batch]]:
-        for first in range(start_step * recipe.batch, len(order), recipe.batch):
-            rows = range(recipe.batch)[share]
-            batch = empty_batch(len(rows), size, max_boxes)
-            calls = [_train_call(batch, place, first + row) for place, row in enumerate(rows)]
-            yield batch, calls
+    def begin(first: int) -> tuple[Batch, dict[int, int]]:
+        positions = range(first, first + recipe.batch)[share]
+        return empty_batch(len(positions), size, max_boxes), dict(enumerate(positions))
 
-    def _train_call(batch: Batch, row: int, position: int) -> Callable[[], None]:
-        sample = split.samples[order[position]]
+    def fill(batch: Batch, row: int, position: int) -> None:
         rng = np.random.default_rng((seed, epoch, 1, position))
-        return lambda: _fill_train(batch, row, sample, size, recipe, rng, cache)
+        _fill_train(batch, row, split.samples[order[position]], size, recipe, rng, cache)
 
-    return stream(plans(), threads)
+    return fill_batches(range(start_step * recipe.batch, len(order), recipe.batch), begin, fill, threads)
 
 
 def eval_batches(
@@ -88,19 +83,17 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every image once, in the order of the split, the last batch filled up with padding images (id -1); of the batches only `share`."""
 
-    def plans() -> Iterator[BatchPlan[Batch]]:
-        for first in range(0, len(split.samples), batch)[share]:
-            arrays = empty_batch(batch, size, 0)
-            yield arrays, [_eval_call(arrays, row, sample) for row, sample in enumerate(split.samples[first : first + batch])]
+    def begin(first: int) -> tuple[Batch, dict[int, Sample]]:
+        return empty_batch(batch, size, 0), dict(enumerate(split.samples[first : first + batch]))
 
-    def _eval_call(arrays: Batch, row: int, sample: Sample) -> Callable[[], None]:
-        return lambda: _fill_eval(arrays, row, sample, size, cache)
+    def fill(arrays: Batch, row: int, sample: Sample) -> None:
+        fill_row(arrays, row, _stored(sample, size, 1.0, cache), (sample.height, sample.width), sample.image_id)
 
-    return stream(plans(), threads)
+    return fill_batches(range(0, len(split.samples), batch)[share], begin, fill, threads)
 
 
 def empty_batch(batch: int, size: Size, max_boxes: int) -> Batch:
-    """Make a batch of padding images without boxes."""
+    """Batch of padding images without boxes."""
     return Batch(
         images=np.zeros((batch, 3, *size), np.float32),
         image_hw=np.full((batch, 2), size, np.float32),
@@ -141,7 +134,7 @@ def to_results(
 
 
 def _stored(sample: Sample, size: Size, factor: float, cache: ImageCache | None) -> images.Pixels:
-    """Get the image resized to fill `size` times `factor`, without padding, from the cache; or decode, check and keep it."""
+    """Image resized to fill `size` times `factor`, without padding: from the cache, or decoded, checked and kept there."""
     h, w = images.fitted_size(sample.height, sample.width, size, factor)
     key = (sample.file, h, w)
     kept = cache.get(key) if cache else None
@@ -169,10 +162,6 @@ def _fill_train(
     batch.labels[row, : len(labels)] = labels
     batch.ids[row] = sample.image_id
     batch.scale[row] = placed.scale
-
-
-def _fill_eval(batch: Batch, row: int, sample: Sample, size: Size, cache: ImageCache | None) -> None:
-    fill_row(batch, row, _stored(sample, size, 1.0, cache), (sample.height, sample.width), sample.image_id)
 
 
 def _tell_of_crowded(split: Split, max_boxes: int, cache: ImageCache | None) -> None:

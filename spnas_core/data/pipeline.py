@@ -1,15 +1,16 @@
-"""Batches filled by threads ahead of the training, and the memory of images between epochs."""
+"""Batches filled by threads ahead of the training, and images kept in memory between epochs."""
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from spnas_core.data.images import Pixels
 
+_Step = TypeVar("_Step")
 _T = TypeVar("_T")
-BatchPlan = tuple[_T, list[Callable[[], None]]]  # a batch of zeros, and what fills it: one call per image
+_Item = TypeVar("_Item")
 
 
 class ImageCache:
@@ -18,7 +19,7 @@ class ImageCache:
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
-        self.told: set[str] = set()  # what was logged once
+        self.told: set[str] = set()  # warnings logged once
         self._kept: dict[Any, Pixels] = {}
         self._lock = threading.Lock()
 
@@ -38,8 +39,17 @@ class ImageCache:
                 self.bytes += pixels.nbytes
 
 
-def stream(plans: Iterator[BatchPlan[_T]], threads: int, ahead: int = 3) -> Iterator[_T]:
-    """Fill batches in threads, at most `ahead` before they are asked for; closing the iterator early ends the threads."""
+def fill_batches(
+    steps: Iterable[_Step],
+    begin: Callable[[_Step], tuple[_T, Mapping[int, _Item]]],
+    fill: Callable[[_T, int, _Item], None],
+    threads: int,
+    ahead: int = 3,
+) -> Iterator[_T]:
+    """One batch per step, filled in threads, at most `ahead` before they are asked for; closing the iterator early ends the threads.
+
+    `begin(step)` makes a batch of zeros and names the item of each row to fill; `fill(batch, row, item)` fills one row.
+    """
     waiting: deque[tuple[_T, list[Future[None]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="spnas-data")
 
@@ -50,8 +60,9 @@ def stream(plans: Iterator[BatchPlan[_T]], threads: int, ahead: int = 3) -> Iter
         return batch
 
     try:
-        for batch, calls in plans:
-            waiting.append((batch, [pool.submit(call) for call in calls]))
+        for step in steps:
+            batch, items = begin(step)
+            waiting.append((batch, [pool.submit(fill, batch, row, item) for row, item in items.items()]))
             if len(waiting) > ahead:
                 yield oldest()
         while waiting:

@@ -1,28 +1,36 @@
-"""A data set as it was found, in whatever layout: one COCO document per split, which may be faulty, and the images that are there."""
+"""A data set as its files have it, in any layout: one COCO document per split, which may be faulty, and the image files."""
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from spnas_core.data.findings import Finding
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # of image files
 LayoutName = Literal["COCO", "Pascal VOC", "YOLO"]
+ImageSizes = Callable[[Iterable[str]], Mapping[str, tuple[int, int] | None]]  # width and height by URL, px; None of an unreadable file
+
+
+class ImageFile(NamedTuple):
+    """Place and size in bytes of an image file."""
+
+    url: str
+    size: int
 
 
 @dataclass(frozen=True, eq=False)
 class RawSplit:
-    """One split: its COCO document, the URL of each image by its file name (None: not there), and what was found while reading."""
+    """One split: its COCO document, the file of each image name (None: missing), and the findings of its reading."""
 
     split: str
     document: Any
-    files: dict[str, str | None]
+    files: dict[str, ImageFile | None]
     findings: tuple[Finding, ...] = ()
-    half_read: frozenset[str] = frozenset()  # images of which some box could not be read
+    half_read: frozenset[str] = frozenset()  # images with a box that could not be read
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """All splits of a data set, and what was found that belongs to none of them."""
+    """All splits of a data set, and the findings that belong to none of them."""
 
     name: LayoutName
     url: str

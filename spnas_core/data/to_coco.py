@@ -18,7 +18,7 @@ _CocoSplit = tuple[dict[str, Any], dict[str, str]]  # COCO document, and the URL
 
 
 def flat_names(names: Iterable[str]) -> dict[str, str]:
-    """Name each of `names` (paths) for one folder: its last part, with the folders above it (sub_1.jpg) where another has that."""
+    """Name of each of `names` (paths) in one folder: its last part, with the folders above it (sub_1.jpg) where another has that one."""
     flat: dict[str, str] = {}  # path by name
     for name in names:
         above, short = posixpath.split(name)
@@ -32,8 +32,8 @@ def flat_names(names: Iterable[str]) -> dict[str, str]:
 def write_coco(splits: Mapping[str, _CocoSplit], url: str) -> None:
     """Write annotations/instances_SPLIT.json and images/SPLIT/ to a new folder at `url`, a path or any fsspec URL.
 
-    A local folder is there as a whole or not at all; elsewhere the annotations come last, so that before there is no data set to read.
-    UserError where there is something already.
+    A local folder appears as a whole or not at all; elsewhere the annotations come last, so that a partial copy is no data set.
+    UserError for a place that is not empty.
     """
     system, root = files.open_url(url)
     if system.exists(root) and (not system.isdir(root) or files.list_folder(system, root)):

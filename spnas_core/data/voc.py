@@ -16,16 +16,16 @@ from xml.etree import ElementTree
 
 from spnas_core.data import files
 from spnas_core.data.findings import Finding, found
-from spnas_core.data.image_facts import ImageFacts
-from spnas_core.data.images import ImageFact
-from spnas_core.data.raw_split import SUFFIXES, Layout, RawSplit, marked
+from spnas_core.data.images import SUFFIXES
+from spnas_core.data.raw_split import ImageFile, ImageSizes, Layout, RawSplit, marked
 
+FOLDERS = ("Annotations", "JPEGImages", "ImageSets")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True)
 class Page:
-    """One XML file: (name, corners, difficult) of each object, and what could not be read."""
+    """One XML file: (name, corners, difficult) of each object, and the faults of its text."""
 
     size: tuple[int, int] | None
     file_name: str
@@ -33,7 +33,7 @@ class Page:
     malformed: tuple[str, ...] = ()
 
 
-def open_voc(system: Any, root: str, facts: ImageFacts) -> Layout | None:
+def open_voc(system: Any, root: str, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no XML files."""
     folder = files.join_path(root, "Annotations")
     stems = sorted(name.removesuffix(".xml") for name in files.list_folder(system, folder) if name.endswith(".xml"))
@@ -48,8 +48,8 @@ def open_voc(system: Any, root: str, facts: ImageFacts) -> Layout | None:
     first = 0 if any(min(box[:2]) == 0 for box in corners) else 1
     kinds = {name: number for number, name in enumerate(sorted({name for page in pages.values() for name, _, _ in page.objects}), 1)}
     splits = dict(_splits(system, root)) or {"train": stems}
-    urls = {name: files.url_of(system, entry["name"]) for name, entry in pictures.items()}
-    sources = tuple(_source(split, names, pages, by_stem, urls, kinds, first, facts) for split, names in splits.items())
+    located = {name: ImageFile(files.url_of(system, entry["name"]), int(entry.get("size") or 0)) for name, entry in pictures.items()}
+    sources = tuple(_source(split, names, pages, by_stem, located, kinds, first, sizes) for split, names in splits.items())
     listed = {stem for names in splits.values() for stem in names}
     beside = [name for stem, name in by_stem.items() if stem not in listed]
     findings = found("unlisted-image", "data", beside)
@@ -59,20 +59,20 @@ def open_voc(system: Any, root: str, facts: ImageFacts) -> Layout | None:
 
 
 def read_page(content: bytes, name: str) -> Page:
-    """Read one XML file; what cannot be read is in `malformed`."""
+    """Content of one XML file; `malformed` names the parts that cannot be read."""
     try:
         top = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         return Page(None, "", (), (f"{name}: expected XML, got: {error}",))
     objects, malformed = [], []
-    for number, one in enumerate(top.iter("object"), start=1):
-        label = (one.findtext("name") or "").strip()
+    for number, element in enumerate(top.iter("object"), start=1):
+        label = (element.findtext("name") or "").strip()
         try:
-            corners = tuple(float(one.findtext(f"bndbox/{corner}") or "nothing") for corner in CORNERS)
+            corners = tuple(float(element.findtext(f"bndbox/{corner}") or "nothing") for corner in CORNERS)
         except ValueError:
             corners = ()
         if label and corners and all(abs(value) < 1e9 for value in corners):
-            objects.append((label, corners, (one.findtext("difficult") or "0").strip() == "1"))
+            objects.append((label, corners, (element.findtext("difficult") or "0").strip() == "1"))
         else:
             malformed.append(f"{name}: object {number} ({label or 'no name'}): expected a name and numbers as {', '.join(CORNERS)}")
     width, height = (_whole(top.findtext(f"size/{side}")) for side in ("width", "height"))
@@ -82,10 +82,10 @@ def read_page(content: bytes, name: str) -> Page:
 
 def _splits(system: Any, root: str) -> Iterator[tuple[str, list[str]]]:
     folder = files.join_path(root, "ImageSets", "Main")
-    there = files.list_folder(system, folder)
-    usual = ("train", "val", "test") if "train.txt" in there else ("trainval", "val", "test")
+    lists = files.list_folder(system, folder)
+    usual = ("train", "val", "test") if "train.txt" in lists else ("trainval", "val", "test")
     for split in usual:
-        if f"{split}.txt" in there:
+        if f"{split}.txt" in lists:
             lines = files.read_file(system, f"{folder}/{split}.txt").decode(errors="replace").splitlines()
             yield split.replace("trainval", "train"), [line.split()[0] for line in lines if line.strip()]
 
@@ -95,26 +95,28 @@ def _source(
     stems: list[str],
     pages: dict[str, Page],
     by_stem: dict[str, str],
-    urls: dict[str, str],
+    located: dict[str, ImageFile],
     kinds: dict[str, int],
     first: int,
-    facts: ImageFacts,
+    sizes: ImageSizes,
 ) -> RawSplit:
     entries: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
-    places: dict[str, str | None] = {}
+    listed: dict[str, ImageFile | None] = {}
     malformed: list[str] = []
     difficult: list[str] = []
     half_read = set()
+    rows = []
     for image_id, stem in enumerate(stems, start=1):
         page = pages.get(stem, Page(None, "", ()))
-        picture = page.file_name if page.file_name in urls else by_stem.get(stem, page.file_name or f"{stem}.jpg")
-        name = f"JPEGImages/{posixpath.basename(picture)}"
-        places[name] = url = urls.get(picture)
+        picture = page.file_name if page.file_name in located else by_stem.get(stem, page.file_name or f"{stem}.jpg")
+        rows.append((image_id, page, f"JPEGImages/{posixpath.basename(picture)}", located.get(picture)))
+    measured = sizes(file.url for _, page, _, file in rows if file and not page.size)
+    for image_id, page, name, file in rows:
+        listed[name] = file
         malformed += page.malformed
         half_read |= {name} if page.malformed else set()
-        seen = facts.at([url])[url] if url and not page.size else None
-        size = seen.size if isinstance(seen, ImageFact) else page.size
+        size = page.size or (measured[file.url] if file else None)
         if size is None:
             continue
         entries.append({"id": image_id, "file_name": name, "width": size[0], "height": size[1]})
@@ -126,7 +128,7 @@ def _source(
     findings += found("missing-label", split, [f"Annotations/{stem}.xml" for stem in stems if stem not in pages])
     categories = [{"id": number, "name": name} for name, number in kinds.items()]
     return RawSplit(
-        split, {"images": entries, "annotations": marks, "categories": categories}, places, tuple(findings), frozenset(half_read)
+        split, {"images": entries, "annotations": marks, "categories": categories}, listed, tuple(findings), frozenset(half_read)
     )
 
 

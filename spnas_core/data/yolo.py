@@ -15,27 +15,26 @@ from typing import Any
 
 from spnas_core.data import files, yolo_folders
 from spnas_core.data.findings import found
-from spnas_core.data.image_facts import ImageFacts
-from spnas_core.data.images import ImageFact
-from spnas_core.data.raw_split import SUFFIXES, Layout, RawSplit, marked
+from spnas_core.data.images import SUFFIXES
+from spnas_core.data.raw_split import ImageFile, ImageSizes, Layout, RawSplit, marked
 
-LARGEST = 1.5  # what is larger is no part of an image, but px
+LARGEST = 1.5  # a larger value is no part of an image, but px
 _Line = tuple[int, float, float, float, float]  # class, and xywh in parts of the image
 
 
-def open_yolo(system: Any, root: str, facts: ImageFacts) -> Layout | None:
+def open_yolo(system: Any, root: str, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no folders of images and labels."""
     described = yolo_folders.read_described(system, root)
     splits = yolo_folders.split_folders(system, root, described)
     if not splits:
         return None
     names = yolo_folders.class_names(system, root, described, splits)
-    sources = [_source(system, root, split, folders, facts) for split, folders in splits.items()]
+    sources = [_source(system, root, split, folders, sizes) for split, folders in splits.items()]
     used = {mark["category_id"] for raw in sources for mark in raw.document["annotations"]}
     unnamed = [(number, f"class_{number}") for number in sorted(used)] if not any(names.values()) else []
     for raw in sources:
-        given = unnamed or list(enumerate(names[raw.split]))
-        raw.document["categories"] = [{"id": number, "name": name} for number, name in given]
+        categories = unnamed or list(enumerate(names[raw.split]))
+        raw.document["categories"] = [{"id": number, "name": name} for number, name in categories]
     findings = found("unnamed-category", "data", [name for _, name in unnamed])
     listed = {name for raw in sources for name in raw.files}
     beside = sorted(name for name in _files(system, root, "images") if name.lower().endswith(SUFFIXES) and name not in listed)
@@ -43,8 +42,15 @@ def open_yolo(system: Any, root: str, facts: ImageFacts) -> Layout | None:
     return Layout("YOLO", files.url_of(system, root).rstrip("/"), tuple(sources), tuple(findings))
 
 
+def top_folders(system: Any, root: str) -> list[str]:
+    """Folders right in `root` that a data set in this layout is read from; empty in another layout."""
+    folders = yolo_folders.split_folders(system, root, yolo_folders.read_described(system, root)).values()
+    places = [place for folder in folders for path in folder for place in (path, yolo_folders.label_place(path), "images", "labels")]
+    return sorted({place.split("/")[0] for place in places})
+
+
 def read_lines(text: str, name: str) -> tuple[list[_Line], list[str]]:
-    """Boxes of one label file, as they are, and what is malformed in it."""
+    """Boxes of one label file, as written, and its malformed lines."""
     boxes: list[_Line] = []
     malformed = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -69,33 +75,33 @@ def read_lines(text: str, name: str) -> tuple[list[_Line], list[str]]:
     return boxes, malformed
 
 
-def _files(system: Any, root: str, folder: str) -> dict[str, str]:
-    """URL of every file in a folder and in those below it that are not hidden, by its path below the root."""
+def _files(system: Any, root: str, folder: str) -> dict[str, ImageFile]:
+    """Every file in a folder and in those below it that are not hidden, by its path below the root."""
     top = f"{root.strip('/')}/"
-    inner = {path.strip("/").removeprefix(top): path for path in files.files_below(system, files.join_path(root, folder))}
-    return {name: files.url_of(system, path) for name, path in sorted(inner.items()) if "/." not in name}
+    below = files.files_below(system, files.join_path(root, folder))
+    inner = {path.strip("/").removeprefix(top): ImageFile(files.url_of(system, path), size) for path, size in below.items()}
+    return {name: file for name, file in sorted(inner.items()) if "/." not in name}
 
 
-def _source(system: Any, root: str, split: str, folders: tuple[str, ...], facts: ImageFacts) -> RawSplit:
-    pictures = {name: url for folder in folders for name, url in _files(system, root, folder).items()}
-    labels = {name: url for folder in folders for name, url in _files(system, root, yolo_folders.label_place(folder)).items()}
-    urls = {name: url for name, url in pictures.items() if name.lower().endswith(SUFFIXES)}
-    wanted = {name: f"{posixpath.splitext(yolo_folders.label_place(name))[0]}.txt" for name in urls}
+def _source(system: Any, root: str, split: str, folders: tuple[str, ...], sizes: ImageSizes) -> RawSplit:
+    beside = {name: file for folder in folders for name, file in _files(system, root, folder).items()}
+    labels = {name for folder in folders for name in _files(system, root, yolo_folders.label_place(folder))}
+    pictures = {name: file for name, file in beside.items() if name.lower().endswith(SUFFIXES)}
+    wanted = {name: f"{posixpath.splitext(yolo_folders.label_place(name))[0]}.txt" for name in pictures}
 
     def read(name: str) -> tuple[list[_Line], list[str]]:
-        if wanted[name] not in labels and wanted[name] not in pictures:
+        if wanted[name] not in labels and wanted[name] not in beside:
             return [], []
         return read_lines(files.read_file(system, files.join_path(root, wanted[name])).decode(errors="replace"), wanted[name])
 
     with ThreadPoolExecutor(16, thread_name_prefix="spnas-read") as pool:
-        pages = dict(zip(urls, pool.map(read, urls), strict=True))
-    seen = facts.at(urls.values())
+        pages = dict(zip(pictures, pool.map(read, pictures), strict=True))
+    measured = sizes(file.url for file in pictures.values())
     entries: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     for image_id, (name, (boxes, _)) in enumerate(pages.items(), start=1):
-        picture = seen[urls[name]]
-        if isinstance(picture, ImageFact):
-            width, height = picture.size
+        if size := measured[pictures[name].url]:
+            width, height = size
             entries.append({"id": image_id, "file_name": name, "width": width, "height": height})
             for label, x, y, w, h in boxes:
                 marks.append(marked(len(marks) + 1, image_id, label, (x * width, y * height, w * width, h * height)))
@@ -104,4 +110,4 @@ def _source(system: Any, root: str, split: str, folders: tuple[str, ...], facts:
     findings += found("missing-image-of-label", split, sorted(texts - set(wanted.values())))
     half_read = frozenset(name for name, (_, malformed) in pages.items() if malformed)
     document = {"images": entries, "annotations": marks, "categories": []}
-    return RawSplit(split, document, dict(urls), tuple(findings), half_read)
+    return RawSplit(split, document, dict(pictures), tuple(findings), half_read)

@@ -1,4 +1,4 @@
-"""Where the splits of a YOLO data set lie and how its classes are called: as a YAML file says, else by the names of folders and files.
+"""Folders of the splits of a YOLO data set and names of its classes: as a YAML file says, else by the names of folders and files.
 
 All folders are paths below the root. The labels of an image are where it lies, with ``labels`` in place of the last ``images``.
 """
@@ -33,29 +33,29 @@ def split_folders(system: Any, root: str, described: Described) -> Folders:
     splits = next(filter(None, (_named(system, root, document) for document in described)), {})
     taken = [folder for folders in splits.values() for folder in folders]
     for split, folder in _by_name(system, root).items():
-        if split not in splits and not any(f"{folder}/".startswith(f"{one}/") or one.startswith(f"{folder}/") for one in taken):
+        if split not in splits and not any(f"{folder}/".startswith(f"{other}/") or other.startswith(f"{folder}/") for other in taken):
             splits[split] = (folder,)
     usual = [split for split in _SPLITS if split in splits]
     return {split: splits[split] for split in (*usual, *(name for name in splits if name not in usual))}
 
 
 def label_place(path: str) -> str:
-    """Where the labels of a folder or of an image are."""
-    before, found, after = f"/{path}/".rpartition("/images/")
-    return f"{before}/labels/{after}".strip("/") if found else path
+    """Path of the labels of a folder or of an image."""
+    before, images, after = f"/{path}/".rpartition("/images/")
+    return f"{before}/labels/{after}".strip("/") if images else path
 
 
 def class_names(system: Any, root: str, described: Described, splits: Folders) -> dict[str, list[str]]:
-    """Names of the classes 0, 1, ... for each split; empty where no file says them.
+    """Names of the classes 0, 1, ... for each split; empty where no file has them.
 
-    A YAML file says them, or a list in the root, or one with the labels, where labelImg writes it; a split without one takes another's.
+    A YAML file has them, or a list in the root, or one with the labels, where labelImg writes it; a split without one takes another's.
     """
     for document in described:
         names = document.get("names")
         if isinstance(names, dict) and set(names) == set(range(len(names))):
             names = [names[number] for number in range(len(names))]
         if isinstance(names, list) and names:
-            return {split: [str(one) for one in names] for split in splits}
+            return {split: [str(name) for name in names] for split in splits}
     if names := _lines(system, root, "classes.txt") or _lines(system, root, "obj.names"):
         return dict.fromkeys(splits, names)
     lists = {split: _beside(system, root, label_place(folders[0])) for split, folders in splits.items()}
@@ -79,13 +79,13 @@ def _named(system: Any, root: str, document: dict[str, Any]) -> Folders:
     splits = {}
     for split in _SPLITS:
         entries = document.get(split)
-        folders = [_below(system, root, document.get("path"), one) for one in (entries if isinstance(entries, list) else [entries])]
+        folders = [_below(system, root, document.get("path"), entry) for entry in (entries if isinstance(entries, list) else [entries])]
         splits[split] = tuple(folder for folder in folders if folder)
     return {split: folders for split, folders in splits.items() if folders}
 
 
 def _below(system: Any, root: str, base: Any, entry: Any) -> str:
-    """Path below the root of the folder `entry`, which may be relative to `base` or to the root; empty where there is none."""
+    """Path below the root of the folder `entry`, relative to `base` or to the root; empty where no such folder exists."""
     for place in _places(base, entry) if isinstance(entry, str) else ():
         full = posixpath.normpath(posixpath.join(root, place))
         inner = full.removeprefix(f"{root.rstrip('/')}/")

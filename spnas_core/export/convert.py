@@ -10,7 +10,8 @@ from safetensors.numpy import save
 
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
-from spnas_core.data import coco, files
+from spnas_core.data import files
+from spnas_core.data.splits import Categories
 from spnas_core.errors import UserError
 from spnas_core.jobs import evaluate
 from spnas_core.models.build import build
@@ -138,7 +139,7 @@ def check_parts(arch: Arch, settings: Detector, url: str) -> None:
         raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
 
 
-def _categories(url: str | None, labels: int) -> coco.Categories:
+def _categories(url: str | None, labels: int) -> Categories:
     """(id, name) of every label: torchvision's labels are COCO's ids, which have gaps."""
     names: dict[int, str] = {}
     if url:

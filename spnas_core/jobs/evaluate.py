@@ -11,9 +11,10 @@ from mindspore import Tensor
 
 from spnas_core import arch as architecture
 from spnas_core import metrics
-from spnas_core.data import coco, images, loader
-from spnas_core.data.loader import Floats, Ints
+from spnas_core.data import images, loader
+from spnas_core.data.images import Floats, Ints
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.splits import Categories, Split, check_fingerprint, open_split
 from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
 from spnas_core.jobs import initial_weights
@@ -38,7 +39,7 @@ def batch_size(image_size: tuple[int, int]) -> int:
 
 
 def detect(
-    net: DetectorNet, split: coco.Split, settings: Detector, cache: ImageCache | None = None, categories: coco.Categories | None = None
+    net: DetectorNet, split: Split, settings: Detector, cache: ImageCache | None = None, categories: Categories | None = None
 ) -> list[dict[str, Any]]:
     """COCO results of all images of a split; label k is category k - 1 of `categories`, by default those of the split.
 
@@ -67,7 +68,7 @@ def infer(net: DetectorNet, settings: Detector, images: Floats, image_hw: Floats
     return found
 
 
-def model_document(arch: str, settings: Detector, categories: coco.Categories) -> dict[str, Any]:
+def model_document(arch: str, settings: Detector, categories: Categories) -> dict[str, Any]:
     """Everything that a program needs to use the weights: architecture, settings, labels and preprocessing."""
     return {
         "arch": arch,
@@ -87,10 +88,10 @@ def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[
     """Score weights on a split with pycocotools; leaves the detections in `out` and returns the metrics. A stopped one starts anew."""
     ms.set_context(mode=ms.GRAPH_MODE)
     named = [job.data.train, job.data.val] if job.split in (job.data.train, job.data.val) else [job.split]  # in the data's fingerprint
-    splits = {name: coco.open_split(job.data.url, name, job.data.strict) for name in named}
+    splits = {name: open_split(job.data.url, name, job.data.strict) for name in named}
     split = splits[job.split]
     if rank().first:
-        coco.check_fingerprint(list(splits.values()), job.data)
+        check_fingerprint(list(splits.values()), job.data)
     net = build(architecture.parse(job.arch), job.detector, len(split.categories))
     set_weights(net, initial_weights.merge_weights(job.weights, store)[1])
     context.report({"event": "compile"})
@@ -116,7 +117,7 @@ def open_model(model: str) -> tuple[DetectorNet, Model]:
 def score_model(model: str, data_url: str, name: str) -> dict[str, Any]:
     """Metrics of a model folder on a split, by pycocotools; UserError where the split has a category that the model has not."""
     net, card = open_model(model)
-    split = coco.open_split(data_url, name)
+    split = open_split(data_url, name)
     known = {one.id: one.name for one in card.classes}
     if strangers := [one for one in split.categories if known.get(one[0]) not in (one[1], str(one[0]))]:
         raise UserError(f"{data_url} {name}: expected categories of the model, {known}, got {strangers[0]}")

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from spnas_core.data.files import cache_folder
 from spnas_core.job import Job, canonical_json
 from spnas_core.store.manifest import versions
+from spnas_core.store.storage import cache_folder
 
 _log = logging.getLogger(__name__)
 SOURCE = Path(__file__).parents[1]  # all of spnas_core
@@ -65,7 +65,7 @@ def key(job: Job, ranks: int = 1) -> str:
 
 def is_kept(name: str) -> bool:
     """Whether graphs are kept under `name`."""
-    return (cache_folder() / "graphs" / name).exists()
+    return (cache_folder("graphs") / name).exists()
 
 
 def borrow(name: str, folder: Path) -> None:
@@ -73,7 +73,7 @@ def borrow(name: str, folder: Path) -> None:
 
     A job can do without: what hinders this is logged.
     """
-    kept = cache_folder() / "graphs" / name
+    kept = cache_folder("graphs") / name
     try:
         shutil.copytree(kept, folder)
         with contextlib.suppress(OSError):  # it may be another user's
@@ -95,11 +95,11 @@ def keep(name: str, folder: Path) -> None:
     try:
         _keep(name, folder)
     except OSError as error:
-        _log.warning("compiled graphs are not kept in %s: %s", cache_folder() / "graphs", error)
+        _log.warning("compiled graphs are not kept in %s: %s", cache_folder("graphs"), error)
 
 
 def _keep(name: str, folder: Path) -> None:
-    place = cache_folder() / "graphs"
+    place = cache_folder("graphs")
     place.mkdir(parents=True, exist_ok=True)
     if _count(folder) > _count(place / name):
         partial, old = (place / f".{uuid.uuid4().hex}" for _ in range(2))

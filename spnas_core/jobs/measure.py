@@ -14,8 +14,9 @@ import numpy as np
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core.data import coco, loader
+from spnas_core.data import loader
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.splits import open_split
 from spnas_core.errors import JobError
 from spnas_core.job import MeasureJob
 from spnas_core.jobs import evaluate, initial_weights, train
@@ -39,7 +40,7 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(0)
     settings, recipe = job.detector, job.recipe
-    split, val = (coco.open_split(job.data.url, name, job.data.strict) for name in (job.data.train, job.data.val))
+    split, val = (open_split(job.data.url, name, job.data.strict) for name in (job.data.train, job.data.val))
     arch = architecture.parse(job.arch)
     net = build(arch, settings, len(split.categories), recipe.mixed_precision)
     initial_weights.freeze(net, arch, settings)

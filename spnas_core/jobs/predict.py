@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -14,13 +14,14 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, ImageDraw, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from spnas_core.cost import Size
 from spnas_core.data import files, images, loader
+from spnas_core.data.drawing import draw_box
 from spnas_core.data.inputs import find_images
-from spnas_core.data.pipeline import BatchPlan, stream
+from spnas_core.data.pipeline import fill_batches
 from spnas_core.errors import UserError
 from spnas_core.jobs import evaluate
 
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075")
 RECORDS, RESULTS = "detections.json", "results.json"
 THREADS = 2
 SOFTWARE = "spnas predict"  # in every picture, by the keyword of the PNG specification
@@ -120,21 +121,15 @@ def _targets(names: list[str], out: str) -> dict[str, str]:
     return targets
 
 
-def _batches(names: list[str], size: loader.Size) -> Iterator[tuple[loader.Batch, list[Picture]]]:
+def _batches(names: list[str], size: Size) -> Iterator[tuple[loader.Batch, list[Picture]]]:
     """All images in batches of one shape, the last filled up with padding images; a broken image is a padding image too."""
     count = min(evaluate.batch_size(size), len(names))
 
-    def plans() -> Iterator[BatchPlan[tuple[loader.Batch, list[Picture]]]]:
-        for first in range(0, len(names), count):
-            batch = loader.empty_batch(count, size, 0)
-            pictures = [Picture(number, name) for number, name in enumerate(names[first : first + count], start=first + 1)]
-            yield (batch, pictures), [_call(batch, row, picture, size) for row, picture in enumerate(pictures)]
+    def begin(first: int) -> tuple[tuple[loader.Batch, list[Picture]], dict[int, Picture]]:
+        pictures = [Picture(number, name) for number, name in enumerate(names[first : first + count], start=first + 1)]
+        return (loader.empty_batch(count, size, 0), pictures), dict(enumerate(pictures))
 
-    return stream(plans(), THREADS, ahead=1)  # photographs are large
-
-
-def _call(batch: loader.Batch, row: int, picture: Picture, size: loader.Size) -> Callable[[], None]:
-    def fill() -> None:
+    def fill(batch: tuple[loader.Batch, list[Picture]], row: int, picture: Picture) -> None:
         try:
             pixels = images.decode_image(files.local_file(picture.name), picture.name)
         except UserError as error:
@@ -142,10 +137,10 @@ def _call(batch: loader.Batch, row: int, picture: Picture, size: loader.Size) ->
             return
         height, width = pixels.shape[:2]
         resized = images.resize(pixels, *images.fitted_size(height, width, size))
-        loader.fill_row(batch, row, resized, (height, width), picture.number)
+        loader.fill_row(batch[0], row, resized, (height, width), picture.number)
         picture.pixels = pixels
 
-    return fill
+    return fill_batches(range(0, len(names), count), begin, fill, THREADS, ahead=1)  # photographs are large
 
 
 def _record(result: dict[str, Any], categories: dict[int, str]) -> dict[str, Any]:
@@ -159,7 +154,5 @@ def draw_boxes(picture: images.Pixels, objects: list[dict[str, Any]], labels: li
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas)
     for one in objects:
-        colour = COLOURS[labels.index(one["label"]) % len(COLOURS)]
-        pen.rectangle(one["box"], outline=colour, width=2)
-        pen.text((one["box"][0] + 3, one["box"][1] + 1), f"{one['label']} {one['score']:.2f}", fill=colour)
+        draw_box(pen, one["box"], f"{one['label']} {one['score']:.2f}", labels.index(one["label"]))
     return canvas

@@ -11,9 +11,10 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core.data import coco, crops
+from spnas_core.data import crops
 from spnas_core.data.loader import steps_per_epoch
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.splits import check_fingerprint, open_split
 from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob
 from spnas_core.jobs import initial_weights
@@ -41,9 +42,9 @@ def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
             raise UserError(f"{url}: expected the images that the job was planned with, got others ({found[:12]}); start the run again")
         train = crops.open_class_folder(url, "train", size)
         return train, crops.open_class_folder(url, "val", size, train.class_names)
-    splits = [coco.open_split(job.data.url, split, job.data.strict) for split in (job.data.train, job.data.val)]
+    splits = [open_split(job.data.url, split, job.data.strict) for split in (job.data.train, job.data.val)]
     if rank().first:
-        coco.check_fingerprint(splits, job.data)
+        check_fingerprint(splits, job.data)
     first, second = (crops.open_crops(split, size) for split in splits)
     return first, second
 

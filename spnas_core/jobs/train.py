@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
 from spnas_core import cost, metrics
-from spnas_core.data import coco, loader
+from spnas_core.data import loader
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.splits import Split, check_fingerprint, open_split
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
 from spnas_core.jobs import evaluate, initial_weights
@@ -47,10 +48,10 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
     recipe, settings = job.recipe, job.detector
-    train_split = coco.open_split(job.data.url, job.data.train, job.data.strict)
-    val_split = coco.open_split(job.data.url, job.data.val, job.data.strict)
+    train_split = open_split(job.data.url, job.data.train, job.data.strict)
+    val_split = open_split(job.data.url, job.data.val, job.data.strict)
     if rank().first:
-        coco.check_fingerprint([train_split, val_split], job.data)
+        check_fingerprint([train_split, val_split], job.data)
     arch = architecture.parse(job.arch)
     net = build(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = initial_weights.start_detector(job, store, get_weights(net))
@@ -115,7 +116,7 @@ def make_step(net: DetectorNet, recipe: Recipe) -> TrainStep:
 
 
 def inputs(
-    net: DetectorNet, split: coco.Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
+    net: DetectorNet, split: Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
 ) -> Iterator[StepInputs]:
     """Yield what the steps of an epoch take, from step `first` on; of a rank its share."""
     share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)

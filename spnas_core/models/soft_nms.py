@@ -6,7 +6,7 @@ It runs on the host, on the candidates that the compiled net gives. Source: Bodl
 import numpy as np
 import numpy.typing as npt
 
-from spnas_core.data.loader import Floats, Ints
+from spnas_core.data.images import Floats, Ints
 from spnas_core.settings.detector import Detector
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spnas_core.data import coco
+from spnas_core.data.splits import Split, fingerprint_splits, open_split
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.job import TrainJob, digest
 from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE
@@ -54,7 +54,7 @@ class ReportInputs:
     benchmarks: dict[str, Manifest]
     seconds: dict[str, float]
     detections: list[dict[str, Any]] | None = None
-    val: coco.Split | None = None
+    val: Split | None = None
     no_data: str = ""
 
     @property
@@ -118,16 +118,16 @@ def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs
 
 def _check_data(record: Record) -> None:
     data, settings = record.data, record.settings
-    splits = [coco.open_split(data.url, name, data.strict) for name in (data.train, data.val)]
-    if (found := coco.fingerprint_splits(splits, settings.fingerprint == "full", settings.threads)) != data.fingerprint:
+    splits = [open_split(data.url, name, data.strict) for name in (data.train, data.val)]
+    if (found := fingerprint_splits(splits, settings.fingerprint == "full", settings.threads)) != data.fingerprint:
         raise UserError(
             f"--data {data.url}: expected the data of the run (fingerprint {data.fingerprint[:12]}), got other data ({found[:12]})"
         )
 
 
-def _open_val(plan: Plan) -> tuple[coco.Split | None, str]:
+def _open_val(plan: Plan) -> tuple[Split | None, str]:
     try:
-        return coco.open_split(plan.data.url, plan.data.val, plan.data.strict), ""
+        return open_split(plan.data.url, plan.data.val, plan.data.strict), ""
     except (UserError, StoreError) as error:
         return None, str(error.args[0])
 

@@ -12,7 +12,6 @@ These modules alone touch the store.
 
 import errno
 import logging
-import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from spnas_core.store.checkpoints import Checkpoints
 from spnas_core.store.claims import Claim, Lease
 from spnas_core.store.manifest import Manifest, files_of, read_manifest, seal, versions
 from spnas_core.store.retries import DELAYS, first_line
-from spnas_core.store.storage import READS, Storage, sha256_file
+from spnas_core.store.storage import READS, Storage, cache_folder, sha256_file
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class Store:
         self._storage = Storage(url, delays)
         self.url = self._storage.url
         self.local = self._storage.local
-        self._cache = cache or Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas") / "files"
+        self._cache = cache or cache_folder("files")
 
     def writable(self) -> None:
         """Write, read and delete a file; UserError where the store cannot do so."""

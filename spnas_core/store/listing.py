@@ -12,13 +12,18 @@ _GONE = (FileNotFoundError, NotADirectoryError)  # what another process removes 
 
 
 def find_files(system: Any, root: str) -> dict[str, int]:
-    """Size of every file below `root` of an fsspec file system, by its full path; empty where there is no such folder.
+    """Size of every file below `root` of an fsspec file system, by its full path; empty where there is no such folder."""
+    return {path: int(entry["size"]) for path, entry in find_entries(system, root).items()}
+
+
+def find_entries(system: Any, root: str) -> dict[str, dict[str, Any]]:
+    """Fsspec info of every file below `root` of a file system, by its full path; empty where there is no such folder.
 
     A driver that lists all at once (S3) is asked once, else each folder is.
     """
     if _lists_at_once(system):
-        return {str(path): int(entry["size"]) for path, entry in system.find(root, detail=True).items() if path != root}
-    found: dict[str, int] = {}
+        return {str(path): entry for path, entry in system.find(root, detail=True).items() if path != root}
+    found: dict[str, dict[str, Any]] = {}
     folders = [root.rstrip("/")]
     while folders:
         folder = folders.pop()
@@ -26,7 +31,7 @@ def find_files(system: Any, root: str) -> dict[str, int]:
             for entry in system.ls(folder, detail=True):
                 path = str(entry["name"]).rstrip("/")
                 if entry["type"] != "directory":
-                    found[path] = int(entry["size"])
+                    found[path] = entry
                 elif path != folder:
                     folders.append(path)
     return found

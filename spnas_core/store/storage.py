@@ -28,6 +28,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def cache_folder(part: str) -> Path:
+    """Local folder of one kind of copies (data, files, graphs, demo), below ``$SPNAS_CACHE`` or ``~/.cache/spnas``."""
+    return Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas") / part
+
+
 def full_url(url: str) -> str:
     """URL of a place that may be given by its path."""
     return url if "://" in url else "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - no symlink is resolved

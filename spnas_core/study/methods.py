@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
+from spnas_core.data.images import Doubles
 from spnas_core.job import TrainJob
 from spnas_core.search.costs import CostOf
 from spnas_core.search.ledger import Ledger, Trial
@@ -28,7 +28,6 @@ METHODS: dict[Method, str] = {
     "random": "random search, inherited",
     "spnas": "SP-NAS",
 }
-Floats = npt.NDArray[np.float64]
 RESAMPLES = 2000
 
 
@@ -147,7 +146,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Differe
     return Difference(mean, mean - half, mean + half)
 
 
-def bootstrap_interval(statistic: Callable[[Floats], float], values: Floats, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(statistic: Callable[[Doubles], float], values: Doubles, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of a statistic of the rows of `values`, drawn again with replacement; draws where it is nan do not count."""
     rng = np.random.default_rng(seed)
     drawn = np.array([statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)])

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from spnas_core.data.images import Doubles
 from spnas_core.run.plan import short
 from spnas_core.study.methods import (
     METHODS,
     Arrival,
     Difference,
-    Floats,
     Forecast,
     Method,
     Outcome,
@@ -124,7 +124,7 @@ def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
     return StudyReport("Proxy: does the short score predict the long one?", (text, lines), computed, draw_forecasts(nets, tau))
 
 
-def _tau(pairs: Floats) -> float:
+def _tau(pairs: Doubles) -> float:
     """Kendall's tau-b of two scores of the same nets, (N, 2), in [-1, 1]; nan where all of one are equal."""
     return float(stats.kendalltau(pairs[:, 0], pairs[:, 1]).statistic)
 
