@@ -63,7 +63,7 @@ def study_locally(kind: StudyKind, settings: Run, data: str, store: str, seeds: 
 
 
 def _study_flow(*words: Any) -> dict[str, Any]:
-    from flows.study import study_locally as study_flow
+    from flows.study import study as study_flow
 
     return study_flow(*words)
 
