@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", "300")
 os.environ.pop("PREFECT_API_URL", None)
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may do other work
 settings.load_profile("busy")
+LONGEST = ("test_worker", "test_cascade", "test_export_folder", "test_ranks", "test_recipe", "test_halving", "test_s3")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 COLOURS = {"red": (200, 40, 40), "blue": (40, 40, 200)}
 
 
@@ -45,6 +48,19 @@ def write_data(folder: Path, counts: dict[str, int], side: int = 64) -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests that share the Prefect server and the finished run stay together, and the others of each file; the longest groups begin."""
+    trains = {item.path for item in items if item.get_closest_marker("training")}
+
+    def order(item: pytest.Item) -> int:
+        served = "prefect_server" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("served" if served else item.path.stem))
+        return 0 if served else 1 if item.path.stem in LONGEST else 2 if item.path in trains else 3
+
+    items.sort(key=order)
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images to train on, four to validate, two to test: 64x64 px, two classes."""
@@ -69,8 +85,12 @@ def small(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep copies of remote files out of the home folder."""
-    os.environ["SPNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Keep copies of remote files out of the home folder, and compiled graphs in one place for all processes of this session."""
+    cache, graphs = tmp_path_factory.mktemp("cache"), tmp_path_factory.getbasetemp()
+    graphs = (graphs.parent if "PYTEST_XDIST_WORKER" in os.environ else graphs) / "graphs"
+    graphs.mkdir(exist_ok=True)
+    (cache / "graphs").symlink_to(graphs)
+    os.environ["SPNAS_CACHE"] = str(cache)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -144,20 +164,11 @@ def finished_copy(finished: tuple[Any, dict[str, Any]], tmp_path: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real S3 server with one bucket, whose address and keys are in the environment; who kills it starts it again."""
-    import s3fs
-    from s3_server import KEYS, S3Server
+    """A real S3 server with one bucket for all tests."""
+    from s3_server import serve_bucket
 
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.endpoint}.items():
-            patch.setenv(name, value)
-        try:
-            server.start()
-            s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
-            yield server
-        finally:
-            server.kill()
+    with serve_bucket(tmp_path_factory.mktemp("s3"), "bucket") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import linux
 from curves import curves
+from nets import SMOKE, sigterm_at_epoch
 
 from spnas_core import job as jobs
 from spnas_core.data import coco
@@ -21,7 +23,6 @@ from spnas_core.jobs import memory, runner
 from spnas_core.jobs.request import WorkerRequest, environment, lost_device, out_of_memory
 from spnas_core.jobs.runner import JobBug, JobGroup, run_job
 from spnas_core.jobs.timing import PHASES
-from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
@@ -29,11 +30,9 @@ from spnas_core.store.storage import Storage
 
 
 def job(data: Path, **recipe: Any) -> TrainJob:
-    sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
-    detector = Detector(image_size=(64, 64), norm="train", proposals_train=20, proposals_test=10, detections=10, **sizes)
-    recipe = {"epochs": 1, "batch": 4, "warmup_steps": 0, **recipe}
+    recipe = {"epochs": 1, "batch": 4, "warmup_steps": 0, "clip_norm": 10.0, **recipe}  # the graph of the smoke preset
     named = coco.data_of(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
-    return TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(**recipe), data=named)
+    return TrainJob(arch="b_1111-2111", detector=SMOKE, recipe=Recipe(**recipe), data=named)
 
 
 def on_start(act: Callable[[int], None]) -> Callable[[dict[str, Any]], None]:
@@ -218,7 +217,7 @@ def test_every_end_has_its_type(status: int, last: dict[str, Any], stopped: JobE
 
 
 @pytest.mark.training
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@linux
 def test_a_job_over_its_memory_is_a_typed_failure(tiny_data: Path, tmp_path: Path) -> None:
     pids: list[int] = []
     with pytest.raises(JobError, match=r"at most memory_gb = 0.2, got 0\.\d\d GB; last lines of its log:\n.*job: start") as caught:
@@ -338,16 +337,8 @@ def test_a_training_that_gets_sigterm_goes_on_from_its_checkpoint(tiny_data: Pat
     """SIGTERM in the middle of a training: a checkpoint, `killed`; started again, the weights are those of a training that ran through."""
     one = job(tiny_data, epochs=40)
     whole = run_job(one, str(tmp_path / "whole"))
-    pids: list[int] = []
-
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "start":
-            pids.append(event["pid"])
-        if event["event"] == "epoch" and event["epoch"] == 7:
-            os.kill(pids[0], signal.SIGTERM)
-
     with pytest.raises(JobError, match="stopped from outside after step") as caught:
-        run_job(one, str(tmp_path / "cut"), on_progress=stop)
+        run_job(one, str(tmp_path / "cut"), on_progress=sigterm_at_epoch(7))
     assert caught.value.reason == "killed"
     epochs: list[int] = []
     again = run_job(one, str(tmp_path / "cut"), on_progress=lambda event: epochs.append(event["epoch"]) if "epoch" in event else None)
@@ -365,7 +356,7 @@ def test_a_training_that_gets_sigterm_goes_on_from_its_checkpoint(tiny_data: Pat
 
 
 @pytest.mark.training
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@linux
 def test_a_training_does_not_leak(tiny_data: Path, tmp_path: Path) -> None:
     """Resident memory after 500 steps (250 epochs of 2) is at most 5 % above that after 50; it reserves more addresses than its limit."""
     pids: list[int] = []
