@@ -121,7 +121,7 @@ def test_a_training_in_rungs_is_the_training_without_them(tiny_data: Path, tmp_p
     job = job_of(0, str(tiny_data)).model_copy(update={"arch": "b_1111-2111_0-0"})  # the graph of the smoke preset
     first = run_job(job.model_copy(update={"stop_after_epochs": 1}), stores["rungs"].url)
     events: list[dict[str, Any]] = []
-    last = run_job(job.model_copy(update={"resume": first.digest}), stores["rungs"].url, on_progress=events.append)
+    last = run_job(job.model_copy(update={"resume_from": first.digest}), stores["rungs"].url, on_progress=events.append)
     assert {"event": "resume", "done": 2} in events
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == [2, 3, 4]
     whole = run_job(job.model_copy(update={"resume_from": "0" * 64}), stores["whole"].url)

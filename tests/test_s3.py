@@ -100,7 +100,7 @@ def publish(store: Store, number: int) -> None:
         store.publish_record("train", f"{number:064d}", {"number": number}, Path(name), {}, 1.0)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_nothing_wrong_comes_over_a_bad_line(between: str, tmp_path: Path, seed: int) -> None:
     Between.rng, Between.rate = random.Random(seed), 0.2
     store = Store(between, tmp_path / "cache", delays=(0.01,) * 7)
