@@ -15,8 +15,8 @@ setup: .venv/ready
 demo: setup  ## the five stages on made images
 	$(BIN)/spnas demo
 
-# two at once, each with one thread; a group of tests (tests/conftest.py) shares what it has set up
-BOTH := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# two at once, each with one thread; the tests of a file share what they have set up
+BOTH := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup  ## all but the long proofs
 	$(BOTH) -m "not long"

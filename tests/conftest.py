@@ -19,7 +19,11 @@ os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", "300")
 os.environ.pop("PREFECT_API_URL", None)
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may do other work
 settings.load_profile("busy")
-LONGEST = ("test_worker", "test_cascade", "test_export_folder", "test_ranks", "test_recipe", "test_halving", "test_s3")
+FIRST = (
+    ("test_flow", "test_kills", "test_services", "test_pool", "test_research", "test_overhead", "test_cancel", "test_refresh"),
+    ("test_check", "test_check_layouts", "test_check_yolo"),
+    *((name,) for name in ("test_worker", "test_cascade", "test_models", "test_s3", "test_recipe", "test_training", "test_convert")),
+)  # files that begin, the longest first; of a group, which shares Prefect's server and the finished run or the demo's data, in one process
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 COLOURS = {"red": (200, 40, 40), "blue": (40, 40, 200)}
 
@@ -48,17 +52,23 @@ def write_data(folder: Path, counts: dict[str, int], side: int = 64) -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests that share the Prefect server and the finished run stay together, and the others of each file; the longest groups begin."""
+    """Let the files in FIRST begin, then the others that train: so all processes end at about the same time."""
+    order = {name: number for number, name in enumerate(name for group in FIRST for name in group)}
     trains = {item.path for item in items if item.get_closest_marker("training")}
+    items.sort(key=lambda item: (order.get(item.path.stem, len(order)), item.path not in trains))
 
-    def order(item: pytest.Item) -> int:
-        served = "prefect_server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("served" if served else item.path.stem))
-        return 0 if served else 1 if item.path.stem in LONGEST else 2 if item.path in trains else 3
 
-    items.sort(key=order)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give whole files to the processes, and whole groups of FIRST."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Groups(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(super()._split_scope(nodeid)).stem
+            return next((group[0] for group in FIRST if file in group), file)
+
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
