@@ -22,7 +22,10 @@ settings.load_profile("busy")
 FIRST = (
     ("test_flow", "test_kills", "test_services", "test_pool", "test_research", "test_overhead", "test_cancel", "test_refresh"),
     ("test_check", "test_check_layouts", "test_check_yolo"),
-    *((name,) for name in ("test_worker", "test_cascade", "test_models", "test_s3", "test_recipe", "test_training", "test_convert")),
+    *(
+        (name,)
+        for name in ("test_claims", "test_worker", "test_cascade", "test_models", "test_s3", "test_recipe", "test_training", "test_convert")
+    ),
 )  # files that begin, the longest first; of a group, which shares Prefect's server and the finished run or the demo's data, in one process
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 COLOURS = {"red": (200, 40, 40), "blue": (40, 40, 200)}
