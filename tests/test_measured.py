@@ -7,6 +7,7 @@ import pytest
 from crews import ScriptedCrew
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import SMALL
 
 from spnas_core import job as jobs
 from spnas_core.errors import JobError
@@ -20,14 +21,11 @@ from spnas_core.run.record import StageRecord
 from spnas_core.search.costs import over_budget
 from spnas_core.search.ledger import Trial, best, pareto_front
 from spnas_core.search.net import net_of
-from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Budget, Serial
 from spnas_core.store.artifacts import Store
 
 ARCHS = [f"b_{'1' * (4 + number)}-1111_0-0" for number in range(8)]
-SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4}
-SMALL = Detector(image_size=(64, 64), stem="3x3", proposals_test=10, detections=10, **SIZES)
 LIMITS = st.none() | st.floats(1, 100)
 
 

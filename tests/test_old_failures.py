@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nets import SMALL
 from test_search import cost_of, ledger_after
 
 from spnas_core import arch as architecture
@@ -17,7 +18,6 @@ from spnas_core.jobs.progress import JobContext
 from spnas_core.models.step import TrainStep
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.propose import propose_serial
-from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.weights.lineage import lineage
@@ -71,8 +71,6 @@ HELD_BY = {
     "fine_tune and reignite were not in the pipeline": ["test_flow::test_five_stages_leave_a_ledger_and_a_final_net"],
     "prediction raised 'not supported'": ["test_predict::test_predict_draws_and_tells_in_pixels_of_the_image"],
 }  # by failure: MODULE::TEST
-SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
-SMALL = Detector(image_size=(64, 64), stem="3x3", proposals_train=20, proposals_test=10, **SIZES)
 
 
 @pytest.mark.parametrize("failure", HELD_BY)

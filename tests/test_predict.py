@@ -20,10 +20,12 @@ from spnas_core.errors import UserError
 from spnas_core.jobs import evaluate
 from spnas_core.jobs.predict import predict
 from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
+from spnas_core.weights.model_folder import Model
 
 pytestmark = pytest.mark.training
 SETTINGS = Detector(
@@ -45,6 +47,18 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def opened(model: Path) -> tuple[DetectorNet, Model]:
+    """The net of that folder, which compiles once."""
+    return evaluate.open_model(str(model))
+
+
+@pytest.fixture
+def opened_once(model: Path, opened: tuple[DetectorNet, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens that folder gets the one net: how it is opened is not the subject."""
+    monkeypatch.setattr(evaluate, "open_model", lambda folder: {str(model): opened}[folder])
+
+
 def test_predict_draws_and_tells_in_pixels_of_the_image(model: Path, tmp_path: Path) -> None:
     wide = tmp_path / "wide.jpg"
     Image.effect_noise((200, 100), 60).convert("RGB").save(wide)
@@ -60,7 +74,7 @@ def test_predict_draws_and_tells_in_pixels_of_the_image(model: Path, tmp_path: P
         assert 0 <= y1 < y2 <= 100.01
 
 
-def test_predict_takes_folders_in_batches_and_tells_of_broken_images(model: Path, tmp_path: Path) -> None:
+def test_predict_takes_folders_in_batches_and_tells_of_broken_images(opened_once: None, model: Path, tmp_path: Path) -> None:
     """Thirteen images in batches of eight, one file cut off: the others are done, each as it is in other company."""
     rng, photos = np.random.default_rng(0), tmp_path / "photos"
     photos.mkdir()
@@ -103,7 +117,7 @@ def test_predict_takes_folders_in_batches_and_tells_of_broken_images(model: Path
             assert one["score"] == pytest.approx(thing["score"], abs=1e-4)
 
 
-def test_predict_takes_no_place_but_that_of_an_earlier_picture(model: Path, tmp_path: Path) -> None:
+def test_predict_takes_no_place_but_that_of_an_earlier_picture(opened_once: None, model: Path, tmp_path: Path) -> None:
     """Of the images that it looks at, of another file of the user's, by another name too; what it has drawn is drawn anew."""
     photo, other, out = tmp_path / "a" / "photo.png", tmp_path / "b" / "photo.png", tmp_path / "out"
     for path in (photo, other):
@@ -129,7 +143,7 @@ def test_predict_takes_no_place_but_that_of_an_earlier_picture(model: Path, tmp_
     assert (photo.read_bytes(), other.read_bytes()) == kept
 
 
-def test_predict_writes_to_a_url(model: Path, tmp_path: Path) -> None:
+def test_predict_writes_to_a_url(opened_once: None, model: Path, tmp_path: Path) -> None:
     Image.effect_noise((60, 60), 60).convert("RGB").save(tmp_path / "photo.jpg")
     for _ in range(2):
         found = predict(str(model), [str(tmp_path / "photo.jpg")], "memory://found/here", 0.0)
@@ -139,8 +153,8 @@ def test_predict_writes_to_a_url(model: Path, tmp_path: Path) -> None:
     assert json.loads(system.cat_file("/found/here/detections.json")) == found
 
 
-def test_scores_of_a_model_folder_are_those_of_its_net(model: Path, tiny_data: Path) -> None:
-    net, _ = evaluate.open_model(str(model))
+def test_scores_of_a_model_folder_are_those_of_its_net(opened: tuple[DetectorNet, Model], model: Path, tiny_data: Path) -> None:
+    net, _ = opened
     split = splits.open_split(str(tiny_data), "val")
     expected = metrics.score_detections(split.annotations, evaluate.detect(net, split, SETTINGS), "pycocotools").document()
     assert evaluate.score_model(str(model), str(tiny_data), "val") == expected

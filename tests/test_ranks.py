@@ -20,7 +20,8 @@ import numpy as np
 import psutil
 import pytest
 import rank_script
-from conftest import write_data
+from conftest import linux, write_data
+from nets import SIZES, sigterm_at_epoch
 from safetensors.numpy import load_file, save_file
 
 from spnas_core.data import splits
@@ -36,8 +37,6 @@ from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
 TWO = (0, 1)
 SHOW = """
 import json, os, sys
@@ -55,7 +54,7 @@ sys.exit(3)
 
 
 def job(data: Path, norm: str = "frozen", **recipe: Any) -> TrainJob:
-    detector = Detector(image_size=(64, 64), norm=norm, stem="3x3", proposals_train=20, proposals_test=10, detections=10, **SIZES)
+    detector = Detector(norm=norm, stem="3x3", **SIZES)
     settings = Recipe(**{"epochs": 4, "batch": 8, "warmup_steps": 2, "clip_norm": 5.0, "scales": (0.8, 1.2), **recipe})
     return TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=settings, data=splits.data_of(str(data)), seed=3)
 
@@ -277,16 +276,8 @@ def test_a_training_of_two_ranks_goes_on_from_its_checkpoint(data: Path, tmp_pat
     """Trained norms too: both ranks stop at one step, and end with the weights of a training that ran through; one process may go on."""
     one = job(data, "train", epochs=16, batch=4)
     whole = do(one, tmp_path / "whole")
-    pids: list[int] = []
-
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "start":
-            pids.append(event["pid"])
-        if event["event"] == "epoch" and event["epoch"] == 3:
-            os.kill(pids[0], signal.SIGTERM)
-
     with pytest.raises(JobError, match="stopped from outside after step") as caught:
-        do(one, tmp_path / "cut", on_progress=stop)
+        do(one, tmp_path / "cut", on_progress=sigterm_at_epoch(3))
     assert caught.value.reason == "killed"
     shutil.copytree(tmp_path / "cut", tmp_path / "alone")
     epochs: list[int] = []

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nets import SMALL
 
 from spnas_core.data import splits
 from spnas_core.job import RECIPE_VERSION, ReigniteJob, TrainJob, Weights, digest
 from spnas_core.jobs.runner import run_job
-from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 
 pytestmark = pytest.mark.training
-SIZES = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
 ARCH, CHILD = "b_1111-2111_1-0", "b_11111-21111_1-1"
-DETECTOR = Detector(image_size=(64, 64), stem="3x3", proposals_train=20, proposals_test=10, detections=10, **SIZES)
 RECIPE = Recipe(epochs=3, batch=4, lr=0.02, warmup_steps=3, clip_norm=5.0, scales=(0.8, 1.0, 1.2), decay_norm_and_bias=False)
 STEPS = Recipe(epochs=4, batch=4, lr=0.05, warmup_steps=1, schedule="step", milestones=(0.5,))
 REIGNITE = Reignite(image_size=32, epochs=3, batch=4, lr=0.05, label_smoothing=0.1)
@@ -53,12 +51,12 @@ def job_of(kind: str, data: Path) -> TrainJob | ReigniteJob:
     """A training from scratch; a reignition; a child of the former, with frozen norms and a cascade, and a schedule of steps."""
     common: dict[str, Any] = {"data": splits.data_of(str(data)), "seed": 3}
     if kind == "reignite":
-        return ReigniteJob(arch=ARCH, detector=DETECTOR, recipe=REIGNITE, **common)
-    parent = TrainJob(arch=ARCH, detector=DETECTOR, recipe=RECIPE, **common)
+        return ReigniteJob(arch=ARCH, detector=SMALL, recipe=REIGNITE, **common)
+    parent = TrainJob(arch=ARCH, detector=SMALL, recipe=RECIPE, **common)
     if kind == "train":
         return parent
     weights = Weights(kind="train", digest=digest(parent), arch=ARCH)
-    changed = DETECTOR.model_copy(update={"cascade": True, "norm": "frozen"})
+    changed = SMALL.model_copy(update={"cascade": True, "norm": "frozen"})
     return TrainJob(arch=CHILD, detector=changed, recipe=STEPS, weights=(weights,), **common)
 
 

@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
-from s3_server import KEYS, S3Server
+from nets import SMOKE
+from s3_server import KEYS, serve_bucket
 
 from flows import presets
 from flows.spnas import spnas
@@ -99,7 +100,7 @@ def publish(store: Store, number: int) -> None:
         store.publish_record("train", f"{number:064d}", {"number": number}, Path(name), {}, 1.0)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_nothing_wrong_comes_over_a_bad_line(between: str, tmp_path: Path, seed: int) -> None:
     Between.rng, Between.rate = random.Random(seed), 0.2
     store = Store(between, tmp_path / "cache", delays=(0.01,) * 7)
@@ -120,14 +121,8 @@ def test_nothing_wrong_comes_over_a_bad_line(between: str, tmp_path: Path, seed:
         assert store.fetch("train", f"{number:064d}", "weights").read_bytes() == b"%d" % number * 5000
 
 
-def test_a_server_that_is_killed_loses_nothing_and_is_waited_for(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import s3fs
-
-    server = S3Server(tmp_path / "s3")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-    try:
-        server.start()
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("other")
+def test_a_server_that_is_killed_loses_nothing_and_is_waited_for(tmp_path: Path) -> None:
+    with serve_bucket(tmp_path / "s3", "other") as server:
         store = Store("s3://other/store", tmp_path / "cache")
         publish(store, 0)
         server.kill()
@@ -140,8 +135,6 @@ def test_a_server_that_is_killed_loses_nothing_and_is_waited_for(s3_url: str, tm
             Store("s3://other/store", tmp_path / "cache", delays=()).find("train", KEY)
         with pytest.raises(UserError, match="expected a place that can be written"):
             Store("s3://other/store", delays=()).writable()
-    finally:
-        server.kill()
 
 
 def test_a_wrong_key_is_one_line_without_the_key(s3_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -167,19 +160,12 @@ def test_no_key_is_in_anything_that_a_job_leaves(s3_url: str, tmp_path: Path) ->
 
 
 @pytest.mark.long
-def test_a_training_outlives_its_server_and_goes_on_after_a_kill(
-    s3_url: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_outlives_its_server_and_goes_on_after_a_kill(tiny_data: Path, tmp_path: Path) -> None:
     """The server is killed in mid-training and comes back, then the worker is: the weights are those of a training left alone."""
-    import s3fs
-
-    sizes = {"base_width": 4, "fpn_channels": 8, "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16, "roi_batch": 8, "max_boxes": 8}
-    detector = Detector(image_size=(64, 64), proposals_train=20, proposals_test=10, detections=10, **sizes)
     data = splits.data_of(str(tiny_data))
-    job = TrainJob(arch="b_1111-2111", detector=detector, recipe=Recipe(epochs=150, batch=4, warmup_steps=0), data=data)
+    job = TrainJob(arch="b_1111-2111", detector=SMOKE, recipe=Recipe(epochs=150, batch=4, warmup_steps=0), data=data)
     alone = run_job(job, str(tmp_path / "alone"))
-    server, pids, saved, resumed = S3Server(tmp_path / "s3"), [], [], []
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    pids, saved, resumed = [], [], []
 
     def disturb(event: dict[str, Any]) -> None:
         if event["event"] == "start":
@@ -194,17 +180,13 @@ def test_a_training_outlives_its_server_and_goes_on_after_a_kill(
             if len(saved) == 4:
                 os.kill(pids[0], signal.SIGKILL)
 
-    try:
-        server.start()
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("other")
+    with serve_bucket(tmp_path / "s3", "other") as server:
         with pytest.raises(JobError, match="killed: it died of SIGKILL"):
             run_job(job, "s3://other/store", checkpoint_seconds=0.2, on_progress=disturb)
         again = run_job(job, "s3://other/store", checkpoint_seconds=0.2, on_progress=disturb)
         assert resumed == [saved[3]]
         assert again.files["weights.safetensors"] == alone.files["weights.safetensors"]
         assert {path.split("/")[0] for path in Store("s3://other/store").files()} == {"train", "logs"}
-    finally:
-        server.kill()
 
 
 @pytest.mark.long

@@ -133,7 +133,7 @@ class Normed(nn.Cell):
 @pytest.mark.parametrize("last", [1, 2, 3, 4, 7])
 def test_a_checkpoint_holds_statistics_momenta_and_the_step(tmp_path: Path, last: int) -> None:
     """A training of three epochs of three steps that dies at its checkpoint number `last` ends as one that ran through."""
-    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
     histories: list[list[dict[str, Any]]] = []
 
     def run(folder: Path, stop: bool) -> Arrays:

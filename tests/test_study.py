@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from conftest import linux
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -310,7 +311,7 @@ def tiny_settings(folder: Path, **changes: Any) -> str:
 
 @pytest.mark.training
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are found by /proc")
+@linux
 def test_an_interrupted_study_goes_on_and_a_finished_one_is_only_looked_up(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +343,7 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_is_only_looked_up(
 
 @pytest.mark.training
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are found by /proc")
+@linux
 def test_the_whole_study_interrupted_again_and_again_ends_as_one_left_alone(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

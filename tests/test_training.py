@@ -114,7 +114,8 @@ def train_line(context: JobContext, bad: int | None = None, stop_at: int | None 
 
 @pytest.mark.parametrize("number", [0, 3, 4, 5, 11, 18])
 def test_a_training_that_is_stopped_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
-    """A stop is obeyed after the step at hand, with a checkpoint, and nothing is lost."""
+    """A stop is obeyed after the step at hand, with a checkpoint, and nothing is lost. Without compiling: the loop is the subject."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
     events: list[str] = []
     whole, history = train_line(JobContext(lambda _: None, tmp_path))
     (tmp_path / "resume").mkdir()

@@ -37,6 +37,16 @@ TRAINER = """\
                     params: {{milestones: {milestones}, gamma: 0.1}}
         metric: {{type: coco, params: {{anno_path: /cache/datasets/COCO2017/annotations/instances_val2017.json}}}}
 """
+PARALLEL_REST = """\
+    search_space:
+        hyperparameters:
+            -   {key: network.neck.code, type: CATEGORY, range: [[0, 1, 2, 3]]}
+    trainer: {ref: serial.trainer}
+    dataset: {ref: serial.dataset}
+
+fullytrain:
+    pipe_step: {type: TrainPipeStep}
+"""
 MINDSPORE = f"""\
 general:
     backend: mindspore
@@ -74,15 +84,7 @@ serial:
 parallel:
     pipe_step: {{type: SearchPipeStep, models_folder: '{{local_base_path}}/output/serial/'}}
     search_algorithm: {{type: SpNasP}}
-    search_space:
-        hyperparameters:
-            -   {{key: network.neck.code, type: CATEGORY, range: [[0, 1, 2, 3]]}}
-    trainer: {{ref: serial.trainer}}
-    dataset: {{ref: serial.dataset}}
-
-fullytrain:
-    pipe_step: {{type: TrainPipeStep}}
-    trainer:
+{PARALLEL_REST}    trainer:
         epochs: 24
         ref: serial.trainer
     dataset: {{ref: serial.dataset}}
@@ -133,15 +135,7 @@ reignition:
 parallel:
     pipe_step: {{type: SearchPipeStep}}
     search_algorithm: {{type: SpNasP, max_sample: 10}}
-    search_space:
-        hyperparameters:
-            -   {{key: network.neck.code, type: CATEGORY, range: [[0, 1, 2, 3]]}}
-    trainer: {{ref: serial.trainer}}
-    dataset: {{ref: serial.dataset}}
-
-fullytrain:
-    pipe_step: {{type: TrainPipeStep}}
-    trainer: {{ref: serial.trainer, epochs: 20}}
+{PARALLEL_REST}    trainer: {{ref: serial.trainer, epochs: 20}}
     dataset: {{ref: serial.dataset}}
 """
 # Vega's first one.
