@@ -20,6 +20,7 @@ from spnas_core.data import files
 from spnas_core.data.splits import fingerprint_splits, open_split, split_names
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.jobs.progress import log_line
+from spnas_core.names import WEIGHTS_FILE
 from spnas_core.run.record import KEYS, read_stage
 from spnas_core.search.ledger import winner
 from spnas_core.settings.base import Settings
@@ -134,7 +135,7 @@ def _warm(store: Store, run: Run, names: tuple[str, ...]) -> tuple[Run, str]:
             try:
                 ledger = read_stage(store, key).ledger
                 best = winner([trial for trial in ledger if trial.stage != "parallel"], run.objectives)
-                weights = f"{store.url}/train/{best.digest}/weights.safetensors"
+                weights = f"{store.url}/train/{best.digest}/{WEIGHTS_FILE}"
                 changes = {"arch": best.arch, "checkpoint": weights, "detector": best.net.detector(run.detector)}
                 return Run.model_validate({**run.model_dump(), **changes}), f" from the best net of {name}"
             except MissingArtifactError:

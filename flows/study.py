@@ -11,6 +11,7 @@ from prefect import flow
 
 from flows.baselines import compare, final_training, from_scratch
 from spnas_core.jobs.progress import log_line
+from spnas_core.names import HISTORY_FILE
 from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.plan import Plan, short
 from spnas_core.search.ledger import ranked
@@ -83,7 +84,7 @@ def _start_and_children(asked: Study, executor: Executor) -> list[Proposal]:
 
 
 def _arrival(plan: Plan, ours: Manifest, scratch: Manifest, length: int) -> Arrival:
-    histories = [json.loads(plan.store.fetch("train", one.digest, "history.json").read_text()) for one in (ours, scratch)]
+    histories = [json.loads(plan.store.fetch("train", one.digest, HISTORY_FILE).read_text()) for one in (ours, scratch)]
     target = float(ours.metrics["AP50"])
     first, theirs = (arrival(history, target) for history in histories)
     epochs, seconds = first or (histories[0][-1]["epoch"], training_seconds(histories[0][-1]))

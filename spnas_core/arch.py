@@ -10,6 +10,7 @@ Source: SP-NAS, CVPR 2020, section 3.1, and the text form of the authors' releas
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from spnas_core.errors import UserError
 
@@ -170,3 +171,26 @@ def levels(arch: Arch, base_width: int = 64) -> tuple[Level, ...]:
     """Channels and stride of every stage's output; the neck, anchors, RoI pooling and cost all read this."""
     last = {block.stage: block.out_channels for block in blocks(arch, base_width)}
     return tuple(Level(channels, 4 << stage) for stage, channels in sorted(last.items()))
+
+
+class CopyRun(NamedTuple):
+    """One run of copy `number` of a stage: it takes what copy `source` of the stage before left, or the stage's own input where that is -1.
+
+    `stays`: copies of the next stage take its output.
+    """
+
+    number: int
+    source: int
+    stays: bool
+
+
+def copy_runs(arch: Arch) -> tuple[tuple[CopyRun, ...], ...]:
+    """For every stage, the runs of its copies in order: from the last to the first, each carried into the next, and that into the stage.
+
+    Copy k takes the output of copy k of the stage before, or of the last that stayed there.
+    """
+    found = []
+    for copies, before, after in zip(arch.parallel, (0, *arch.parallel), (*arch.parallel[1:], 0), strict=False):
+        stayed = min(before, copies)
+        found.append(tuple(CopyRun(number, min(number, stayed - 1), number < after) for number in reversed(range(copies))))
+    return tuple(found)

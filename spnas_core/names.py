@@ -1,8 +1,13 @@
-"""Names that cannot lead out of the store, and URLs that hold no password."""
+"""Names of the files of artifacts; names that cannot lead out of the store, and URLs that hold no password."""
 
 import re
 
 from spnas_core.errors import UserError
+
+WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"  # of a training, and of a model folder
+AUDIT_FILE, HISTORY_FILE, DETECTIONS_FILE = "audit.json", "history.json", "detections.json"  # of a training
+STAGE_FILE, MANIFEST_FILE = "stage.json", "manifest.json"
+METRICS_FILE = "metrics.json"  # by which a job's process tells its metrics
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}")
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spnas_core.arch import ArchError, Level, blocks, check_space, levels, parse
+from spnas_core.arch import ArchError, Level, blocks, check_space, copy_runs, levels, parse
 
 OLD_SERVICE = (
     "1-11111111-2111121111-211111",
@@ -110,3 +110,15 @@ def test_outside_the_space(text, says):
 def test_a_width_too_small_for_the_groups_is_refused():
     with pytest.raises(ArchError, match="at least 1 channel per group"):
         blocks(parse("x(32x4d)_1111-1111"), base_width=8)
+
+
+def test_runs_of_copies_by_hand():
+    """Copy 2 of the second stage takes what the last copy of the first left; with none before it, the fourth takes its own input."""
+    runs = copy_runs(parse("b_11-21-21-21-1_1-3-0-2-1"))
+    assert runs == (
+        ((0, -1, True),),
+        ((2, 0, False), (1, 0, False), (0, 0, False)),
+        (),
+        ((1, -1, False), (0, -1, True)),
+        ((0, 0, False),),
+    )

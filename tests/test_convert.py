@@ -191,7 +191,7 @@ def test_what_is_refused(detector: Arrays, tmp_path: Path, monkeypatch: pytest.M
         json.dumps({"arch": str(ARCH), "detector": {"taps": [0, 1, 1]}, "classes": [{"label": 1, "id": 1, "name": "x"}]})
     )
     for words, message in (
-        ([tapped, "--to", "torchvision"], "expected a plain pyramid, as torchvision has it, got one with taps [0, 1, 1]"),
+        ([tapped, "--to", "torchvision"], "expected a plain pyramid, as torchvision has it, got fpn256(0-1-1)"),
         ([tmp_path / "nothing.pth"], "expected a file, found none"),
         ([tmp_path / "text.pth"], "expected a file of torch.save or a .safetensors file"),
         ([tmp_path / "cut.pth"], "expected a whole file of torch.save"),

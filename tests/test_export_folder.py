@@ -99,7 +99,7 @@ def test_whoever_finds_the_folder_gets_the_same_objects(form: str, model: Path, 
 def test_what_cannot_be_exported_is_one_line(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads((model / "model.json").read_text())
     for change, words in (
-        ({"taps": [0, 0]}, "expected a plain pyramid, as torchvision has it, got one with taps [0, 0]"),
+        ({"taps": [0, 0]}, "expected a plain pyramid, as torchvision has it, got fpn16(0-0)"),
         ({"norm_epsilon": -1}, "model.json: detector.norm_epsilon: Input should be greater than or equal to 0"),
         ({"head_channels": 8}, "weights differ, expected (+) and found (-)"),
     ):

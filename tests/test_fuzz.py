@@ -22,7 +22,8 @@ from spnas_core.arch import parse
 from spnas_core.data import splits
 from spnas_core.errors import MissingArtifactError, UserError
 from spnas_core.job import Data, TrainJob
-from spnas_core.run.record import STAGE_FILE, read_stage
+from spnas_core.names import STAGE_FILE
+from spnas_core.run.record import read_stage
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.training import Recipe

@@ -25,7 +25,7 @@ from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 from spnas_core.weights import inherit
-from spnas_core.weights.adopt import STATISTICS
+from spnas_core.weights.tensor_names import STATISTICS
 
 pytestmark = pytest.mark.training
 Floats = npt.NDArray[np.float32]

@@ -21,10 +21,9 @@ from spnas_core.jobs import evaluate
 from spnas_core.jobs.predict import predict
 from spnas_core.models.build import build
 from spnas_core.models.step import get_weights
+from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
-from spnas_core.weights.checkpoint import WEIGHTS_FILE
-from spnas_core.weights.model_folder import MODEL
 
 pytestmark = pytest.mark.training
 SETTINGS = Detector(
@@ -42,7 +41,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     save_file(get_weights(net), folder / "weights.safetensors")
     document = evaluate.model_document(text, SETTINGS, splits.open_split(str(tiny_data), "val").categories)
-    (folder / MODEL).write_text(json.dumps(document))
+    (folder / MODEL_FILE).write_text(json.dumps(document))
     return folder
 
 
@@ -167,8 +166,8 @@ def test_mistakes_are_one_line(model: Path, tiny_data: Path, tmp_path: Path) -> 
 def copy(model: Path, target: Path, **changes: Any) -> Path:
     """A copy of a model folder whose model.json says something else."""
     shutil.copytree(model, target)
-    document = json.loads((target / MODEL).read_text()) | changes
-    (target / MODEL).write_text(json.dumps(document))
+    document = json.loads((target / MODEL_FILE).read_text()) | changes
+    (target / MODEL_FILE).write_text(json.dumps(document))
     return target
 
 
@@ -191,7 +190,7 @@ def copy(model: Path, target: Path, **changes: Any) -> Path:
 def test_a_broken_model_is_one_line(model: Path, tmp_path: Path, content: Any, words: str) -> None:
     broken = copy(model, tmp_path / "model", **(content if isinstance(content, dict) else {}))
     if isinstance(content, bytes):
-        (broken / MODEL).write_bytes(content)
+        (broken / MODEL_FILE).write_bytes(content)
     with pytest.raises(UserError, match=words) as caught:
         evaluate.open_model(str(broken))
     assert "\n" not in str(caught.value)
@@ -219,7 +218,7 @@ def test_an_artifact_is_checked_by_its_manifest(model: Path, tmp_path: Path) -> 
     store.publish_record("train", "a" * 64, {}, model, {}, 1.0)
     folder = tmp_path / "store" / "train" / ("a" * 64)
     assert evaluate.open_model(str(folder))[1].arch == "b_1111-1111_0-0"
-    for name in (MODEL, WEIGHTS_FILE):
+    for name in (MODEL_FILE, WEIGHTS_FILE):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with pytest.raises(UserError, match=f"{name}: expected the sha256 that manifest.json says"):

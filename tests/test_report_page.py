@@ -188,6 +188,7 @@ def test_new_blocks_are_told_from_inherited_ones() -> None:
 
 @given(st.lists(st.floats(-1e9, 1e9) | st.floats(0, 1) | st.just(math.nan), max_size=9), st.booleans(), st.booleans())
 @example([5e-324], False, False)
+@example([0.0, 5e-324], False, False)
 def test_axes_hold_their_values(values: list[float], zero: bool, whole: bool) -> None:
     found = axis(values, "x", zero=zero, whole=whole)
     assert all(-1e-6 <= found.share(value) <= 100 + 1e-6 for value in values if math.isfinite(value))

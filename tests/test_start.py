@@ -18,10 +18,10 @@ from spnas_core.jobs.progress import JobContext
 from spnas_core.models.blocks import Conv, Norm
 from spnas_core.models.build import build
 from spnas_core.models.step import TrainStep, get_weights
+from spnas_core.names import WEIGHTS_FILE
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
-from spnas_core.weights import checkpoint
 
 pytestmark = pytest.mark.training
 PARENT, CHILD = "b_1111-1111_0-0", "b_11111-11111_0-0"
@@ -39,7 +39,7 @@ def net_weights(text: str, value: float, settings: Detector = SETTINGS) -> Array
 def publish(store: Store, folder: Path, job: TrainJob | ReigniteJob, weights: Arrays) -> Weights:
     out = folder / jobs.digest(job)[:8]
     out.mkdir()
-    save_file(weights, out / checkpoint.WEIGHTS_FILE)
+    save_file(weights, out / WEIGHTS_FILE)
     store.publish(job, out, {}, 1.0)
     return Weights(kind=job.kind, digest=jobs.digest(job), arch=job.arch)
 

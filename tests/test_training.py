@@ -23,7 +23,7 @@ from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.weights import adopt, inherit
-from spnas_core.weights.adopt import STATISTICS
+from spnas_core.weights.tensor_names import STATISTICS
 
 pytestmark = pytest.mark.training
 PARENT, CHILD = architecture.parse("b_1111-1111"), architecture.parse("b_11111-11111_1-0")

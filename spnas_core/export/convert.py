@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
-import numpy.typing as npt
 from mindspore import nn
 from safetensors.numpy import save
 
@@ -18,16 +17,17 @@ from spnas_core.jobs import evaluate
 from spnas_core.models.build import build
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.step import get_weights
-from spnas_core.necks.fpn import Fpn
+from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
+from spnas_core.necks.fpn import INNER, Fpn
 from spnas_core.settings.detector import Detector
 from spnas_core.store.storage import Storage
 from spnas_core.weights import adopt
 from spnas_core.weights.adopt import Audit
-from spnas_core.weights.checkpoint import WEIGHTS_FILE, open_checkpoint, our_weights, read_checkpoint
-from spnas_core.weights.model_folder import MODEL, norm_epsilon, read_model
+from spnas_core.weights.checkpoint import open_checkpoint, our_weights, read_checkpoint
+from spnas_core.weights.model_folder import norm_epsilon, read_model
+from spnas_core.weights.tensor_names import HEAD, SCORE, STEM, Arrays, is_detector
 from spnas_core.weights.torchvision_names import COCO_LABELS, from_torchvision, infer_arch, to_torchvision
 
-Arrays = dict[str, npt.NDArray[Any]]
 THEIR_FILE = "torchvision.safetensors"
 
 
@@ -58,7 +58,7 @@ def convert_checkpoint(
     arrays = read_checkpoint(open_checkpoint(file), url)
     if known is None:
         if not from_torchvision(arrays):
-            raise UserError(f"checkpoint {url}: expected --arch, since no {MODEL} beside the file says the architecture")
+            raise UserError(f"checkpoint {url}: expected --arch, since no {MODEL_FILE} beside the file says the architecture")
         known = infer_arch({name: array.shape for name, array in arrays.items()})
     ours = our_weights(known, arrays, url)
     counters = len(arrays) - len(ours)
@@ -74,12 +74,7 @@ def convert_checkpoint(
     if isinstance(net, Classifier):
         return Converted(known, made, audit, counters)
     document = evaluate.model_document(str(known), settings, _categories(categories, net.head.classes))
-    return Converted(known, {**made, MODEL: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
-
-
-def publish_converted(converted: Converted, url: str) -> None:
-    """Write the files to a folder at any fsspec URL."""
-    write_files(converted.files, url)
+    return Converted(known, {**made, MODEL_FILE: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
 
 
 def write_files(contents: dict[str, bytes], url: str) -> None:
@@ -100,25 +95,23 @@ def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> D
             raise UserError(f"checkpoint {name}: expected a tensor {tensor}, found none")
         return int(weights[tensor].shape[axis])
 
-    stem = "3x3" if "backbone.stem.conv1.weight" in weights else "7x7"
-    sizes: dict[str, Any] = {"stem": stem, "base_width": side(f"backbone.stem.{'conv2' if stem == '3x3' else 'conv'}.weight", 0)}
-    if _is_detector(weights):
-        sizes |= {"neck": {"channels": side("neck.inner.0.weight", 0)}, "head": {"head_channels": side("head.fc1.weight", 0)}}
+    stem = "3x3" if f"{STEM}conv1.weight" in weights else "7x7"
+    sizes: dict[str, Any] = {"stem": stem, "base_width": side(f"{STEM}{'conv2' if stem == '3x3' else 'conv'}.weight", 0)}
+    if is_detector(weights):
+        sizes |= {"neck": {"channels": side(f"{INNER}0.weight", 0)}, "head": {"head_channels": side(f"{HEAD}fc1.weight", 0)}}
         sizes |= {"norm": "frozen", "frozen_stages": 2}
     if epsilon is not None:
         sizes["norm_epsilon"] = epsilon
     return Detector.model_validate(sizes)
 
 
-def _is_detector(weights: Arrays) -> bool:
-    return any(name.startswith(("neck.", "rpn.", "head.")) for name in weights)
-
-
 def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
     ms.set_context(mode=ms.GRAPH_MODE)
-    if _is_detector(weights):
-        return build(arch, settings, len(weights["head.score.weight"]) - 1 if "head.score.weight" in weights else COCO_LABELS)
-    return Classifier(arch, settings, len(weights["score.weight"]) if "score.weight" in weights else 1)
+    if is_detector(weights):
+        score = weights.get(f"{HEAD}score.weight")
+        return build(arch, settings, COCO_LABELS if score is None else len(score) - 1)
+    score = weights.get(f"{SCORE}weight")
+    return Classifier(arch, settings, 1 if score is None else len(score))
 
 
 def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
@@ -130,8 +123,8 @@ def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
     folder = files.url_of(system, root)
     if WEIGHTS_FILE not in (there := files.list_folder(system, root)):
         return url, arch
-    if MODEL in there:
-        card = read_model(f"{folder}/{MODEL}")
+    if MODEL_FILE in there:
+        card = read_model(f"{folder}/{MODEL_FILE}")
         arch = arch or architecture.parse(card.arch)
         check_parts(arch, card.detector, url)
     return f"{folder}/{WEIGHTS_FILE}", arch
@@ -139,9 +132,9 @@ def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
 
 def check_parts(arch: Arch, settings: Detector, url: str) -> None:
     """UserError for a net with a pyramid or a box head that torchvision has not."""
-    taps = settings.neck.taps
-    if taps and settings.neck.reads(arch) != Fpn().reads(arch):
-        raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got one with taps {list(taps)}")
+    neck = settings.neck
+    if not isinstance(neck, Fpn) or neck.reads(arch) != Fpn().reads(arch):
+        raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got {neck.text}")
     if settings.head.kind == "cascade_rcnn":
         raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
 

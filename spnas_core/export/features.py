@@ -8,7 +8,9 @@ from spnas_core import cost
 from spnas_core.arch import Arch, Block
 from spnas_core.cost import Size
 from spnas_core.export.graph import Graph, Value
+from spnas_core.necks.fpn import INNER, LAYER
 from spnas_core.settings.detector import Detector
+from spnas_core.weights.tensor_names import AFFINE, STATISTICS, STEM, block_name, connection_name, copied_block_name
 
 
 class Features:
@@ -25,28 +27,28 @@ class Features:
         """Map images (B, 3, H, W) to maps (B, C, H_l, W_l) of all levels, the pooled one last."""
         stages = self.backbone(images)
         taps = self.settings.neck.reads(self.arch)
-        merged = {len(stages) - 1: conv(self.graph, stages[-1], f"neck.inner.{len(stages) - 1}")}
+        merged = {len(stages) - 1: conv(self.graph, stages[-1], f"{INNER}{len(stages) - 1}")}
         for level in range(len(stages) - 2, min(taps) - 1, -1):
             above = self.upsample(merged[level + 1], self.sizes[level + 1], self.sizes[level])
-            merged[level] = self.graph("Add", conv(self.graph, stages[level], f"neck.inner.{level}"), above)
-        outputs = [conv(self.graph, merged[tap], f"neck.layer.{level}") for level, tap in enumerate(taps)]
+            merged[level] = self.graph("Add", conv(self.graph, stages[level], f"{INNER}{level}"), above)
+        outputs = [conv(self.graph, merged[tap], f"{LAYER}{level}") for level, tap in enumerate(taps)]
         ends = [1 << 30, 1 << 30]
         return (*outputs, self.graph("Slice", outputs[-1], [0, 0], ends, [2, 3], [2, 2]))
 
     def backbone(self, images: Value) -> tuple[Value, ...]:
         """Output (B, C_l, H_l, W_l) of every stage, of images (B, 3, H, W)."""
-        x, outputs, previous, copies = self.stem(images), [], list[Value](), self.arch.parallel
-        for level in range(len(self.sizes)):
+        x, outputs, previous = self.stem(images), [], list[Value]()
+        for level, runs in enumerate(architecture.copy_runs(self.arch)):
             size = self.sizes[max(level - 1, 0)]  # of the stage's input
             kept: list[Value] = []
             carry = None
-            for number in range(copies[level] - 1, -1, -1):
-                z = previous[min(number, len(previous) - 1)] if previous else x
+            for number, source, stays in runs:
+                z = x if source < 0 else previous[source]
                 z = self.stage(level, z if carry is None else self.graph("Add", z, carry), number)
-                if level + 1 < len(copies) and number < copies[level + 1]:
+                if stays:
                     kept.insert(0, z)
-                name = f"backbone.connect.{level}.{0 if self.settings.share_weights else number}"
-                carry = self.upsample(self.conv_norm(z, f"{name}.conv", f"{name}.bn"), self.sizes[level], size)
+                name = connection_name(level, 0 if self.settings.share_weights else number)
+                carry = self.upsample(self.conv_norm(z, f"{name}conv", f"{name}bn"), self.sizes[level], size)
             x = self.stage(level, x if carry is None else self.graph("Add", x, carry))
             previous = kept
             outputs.append(x)
@@ -55,16 +57,16 @@ class Features:
     def stem(self, images: Value) -> Value:
         """Features (B, C, H/4, W/4) of images (B, 3, H, W)."""
         if self.settings.stem == "7x7":
-            x = self.graph("Relu", self.conv_norm(images, "backbone.stem.conv", "backbone.stem.bn", 2))
+            x = self.graph("Relu", self.conv_norm(images, f"{STEM}conv", f"{STEM}bn", 2))
             return self.graph("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-        x = self.graph("Relu", self.conv_norm(images, "backbone.stem.conv1", "backbone.stem.bn1", 2))
-        return self.graph("Relu", self.conv_norm(x, "backbone.stem.conv2", "backbone.stem.bn2", 2))
+        x = self.graph("Relu", self.conv_norm(images, f"{STEM}conv1", f"{STEM}bn1", 2))
+        return self.graph("Relu", self.conv_norm(x, f"{STEM}conv2", f"{STEM}bn2", 2))
 
     def stage(self, level: int, x: Value, copy: int | None = None) -> Value:
         """Run the blocks of one stage, or of copy number `copy` of it."""
         own = copy is not None and not self.settings.share_weights
         for position, block in enumerate(block for block in self.blocks if block.stage == level):
-            x = self.block(x, block, f"backbone.copies.{level}.{copy}.{position}" if own else f"backbone.blocks.{block.index}")
+            x = self.block(x, block, copied_block_name(level, copy, position) if own else block_name(block.index))
         return x
 
     def block(self, x: Value, block: Block, name: str) -> Value:
@@ -73,15 +75,15 @@ class Features:
         y = x
         for number in range(1, convolutions + 1):
             stride, groups = (block.stride, self.arch.block_type.groups) if number == convolutions - 1 else (1, 1)
-            y = self.conv_norm(y, f"{name}.conv{number}", f"{name}.bn{number}", stride, groups)
+            y = self.conv_norm(y, f"{name}conv{number}", f"{name}bn{number}", stride, groups)
             y = self.graph("Relu", y) if number < convolutions else y
         if block.projection:
-            x = self.conv_norm(x, f"{name}.shortcut.conv", f"{name}.shortcut.bn", block.stride)
+            x = self.conv_norm(x, f"{name}shortcut.conv", f"{name}shortcut.bn", block.stride)
         return self.graph("Relu", self.graph("Add", x, y))
 
     def conv_norm(self, x: Value, convolution: str, norm: str, stride: int = 1, groups: int = 1) -> Value:
         """Convolve and normalise by the running statistics."""
-        tensors = [self.graph.weight(f"{norm}.{kind}") for kind in ("gamma", "beta", "moving_mean", "moving_variance")]
+        tensors = [self.graph.weight(f"{norm}{kind}") for kind in (*AFFINE, *STATISTICS)]
         y = conv(self.graph, x, convolution, stride, groups)
         return self.graph("BatchNormalization", y, *tensors, epsilon=self.settings.norm_epsilon)
 

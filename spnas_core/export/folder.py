@@ -19,9 +19,9 @@ from spnas_core.export.convert import check_parts, write_files
 from spnas_core.jobs import evaluate
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights
+from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
-from spnas_core.weights.checkpoint import WEIGHTS_FILE
-from spnas_core.weights.model_folder import MODEL, Model, read_scores
+from spnas_core.weights.model_folder import Model, read_scores
 from spnas_core.weights.torchvision_names import to_module
 
 Format = Literal["mindir", "onnx", "torchvision"]
@@ -38,7 +38,7 @@ def export_model(model: str, form: Format) -> dict[str, bytes]:
     document["scores"] = document.get("scores") or read_scores(model)
     document["source_sha256"] = document.pop("weights_sha256")
     cost = candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
-    files |= {MODEL: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
+    files |= {MODEL_FILE: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
     return files | {DETECT: (SHIPPED / DETECT).read_bytes()}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from spnas_core.weights.adopt import Arrays
+from spnas_core.weights.tensor_names import Arrays
 
 OPSET, IR_VERSION = 17, 8
 Value = str

@@ -6,15 +6,22 @@ of all images. Boxes are xyxy, px of the network input.
 
 import numpy as np
 
+from spnas_core.cost import CASCADE_STAGES, POOLED
 from spnas_core.export.boxes import INT64, after_nms, as_number, clip_boxes, corner_and_size, decode_deltas, large_enough, take_rows
 from spnas_core.export.features import conv
 from spnas_core.export.graph import Graph, Value
 from spnas_core.models import cascade, roi, rpn
 from spnas_core.models.anchors import Grid, place_anchors
-from spnas_core.models.pooling import BINS, SAMPLES, least_sizes
+from spnas_core.models.pooling import SAMPLES, least_sizes
 from spnas_core.settings.detector import Detector
+from spnas_core.weights.tensor_names import CASCADE, HEAD, RPN
 
-POOLING = {"output_height": BINS, "output_width": BINS, "sampling_ratio": SAMPLES, "coordinate_transformation_mode": "output_half_pixel"}
+POOLING = {
+    "output_height": POOLED,
+    "output_width": POOLED,
+    "sampling_ratio": SAMPLES,
+    "coordinate_transformation_mode": "output_half_pixel",
+}
 
 
 class Heads:
@@ -35,9 +42,9 @@ class Heads:
         """Proposals (B, P, 4) and their validity (B, P; 0 or 1): the best of each level, NMS within the level, the best of all."""
         graph, scores, boxes, survivors = self.graph, [], [], []
         for x, anchors, most in zip(self.maps, self.anchors, self.kept, strict=True):
-            hidden = graph("Relu", conv(graph, x, "rpn.conv"))
-            score = graph("Reshape", graph("Transpose", conv(graph, hidden, "rpn.score"), perm=[0, 2, 3, 1]), [0, -1])
-            delta = graph("Reshape", graph("Transpose", conv(graph, hidden, "rpn.delta"), perm=[0, 2, 3, 1]), [0, -1, 4])
+            hidden = graph("Relu", conv(graph, x, f"{RPN}conv"))
+            score = graph("Reshape", graph("Transpose", conv(graph, hidden, f"{RPN}score"), perm=[0, 2, 3, 1]), [0, -1])
+            delta = graph("Reshape", graph("Transpose", conv(graph, hidden, f"{RPN}delta"), perm=[0, 2, 3, 1]), [0, -1, 4])
             best, order = graph.several(2, "TopK", score, [most])
             found = decode_deltas(graph, take_rows(graph, delta, order), graph("Gather", anchors, order), rpn.RPN_CODER)
             boxes.append(clip_boxes(graph, found, self.image_hw))
@@ -57,13 +64,13 @@ class Heads:
         if self.settings.head.kind == "cascade_rcnn":
             found, shares = proposals, []
             for stage, coder in enumerate(cascade.CODERS):
-                share, delta = self.predict(found, f"head.stages.{stage}", 1)
+                share, delta = self.predict(found, f"{CASCADE}{stage}.", 1)
                 found = clip_boxes(graph, decode_deltas(graph, graph("Squeeze", delta, [2]), found, coder), self.image_hw)
                 shares.append(share)
-            share = graph("Mul", graph("Sum", *shares), 1 / cascade.CASCADE_HEADS)
+            share = graph("Mul", graph("Sum", *shares), 1 / CASCADE_STAGES)
             boxes = graph("Expand", graph("Unsqueeze", found, [2]), [1, 1, self.classes, 1])
         else:
-            share, delta = self.predict(proposals, "head", self.classes + 1)
+            share, delta = self.predict(proposals, HEAD, self.classes + 1)
             delta = graph("Slice", delta, [1], [self.classes + 1], [2])
             boxes = decode_deltas(graph, delta, graph("Unsqueeze", proposals, [2]), roi.BOX_CODER)
         return self.select(clip_boxes(graph, graph("Reshape", boxes, [0, -1, 4]), self.image_hw), share, valid)
@@ -72,9 +79,9 @@ class Heads:
         """Shares (B, P, K+1) of the classes and the background, and deltas (B, P, boxes, 4), of regions (B, P, 4)."""
         x = self.pool(regions)
         for layer in ("fc1", "fc2"):
-            x = self.graph("Relu", self.dense(x, f"{head}.{layer}"))
-        score = self.graph("Reshape", self.dense(x, f"{head}.score"), [-1, self.proposals, self.classes + 1])
-        delta = self.graph("Reshape", self.dense(x, f"{head}.delta"), [-1, self.proposals, boxes, 4])
+            x = self.graph("Relu", self.dense(x, f"{head}{layer}"))
+        score = self.graph("Reshape", self.dense(x, f"{head}score"), [-1, self.proposals, self.classes + 1])
+        delta = self.graph("Reshape", self.dense(x, f"{head}delta"), [-1, self.proposals, boxes, 4])
         return self.graph("Softmax", score, axis=-1), delta
 
     def dense(self, x: Value, name: str) -> Value:

@@ -5,8 +5,8 @@ from spnas_core.export.features import Features
 from spnas_core.export.graph import Graph
 from spnas_core.export.heads import Heads
 from spnas_core.models.anchors import anchor_grid
-from spnas_core.weights.adopt import Arrays
 from spnas_core.weights.model_folder import Model
+from spnas_core.weights.tensor_names import Arrays
 
 
 def onnx_model(card: Model, weights: Arrays) -> bytes:

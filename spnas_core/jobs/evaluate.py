@@ -24,6 +24,7 @@ from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.soft_nms import soft_nms
 from spnas_core.models.step import get_weights, set_weights
+from spnas_core.names import DETECTIONS_FILE
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
 from spnas_core.weights import adopt, model_folder
@@ -97,7 +98,7 @@ def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[
     detections = detect(net, split, job.detector)
     if not rank().first:
         return {}
-    (out / "detections.json").write_text(json.dumps(detections))
+    (out / DETECTIONS_FILE).write_text(json.dumps(detections))
     return metrics.score_detections(split.annotations, detections, "pycocotools").document()
 
 

@@ -1,23 +1,18 @@
 """The weights that a job starts from: inherited, reignited, from a checkpoint file, or new; and which of them are trained."""
 
-import numpy as np
-import numpy.typing as npt
 from mindspore import nn
 from safetensors.numpy import load_file
 
 from spnas_core import arch as architecture
 from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob, TrainJob, Weights
+from spnas_core.names import WEIGHTS_FILE
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
 from spnas_core.weights import adopt, checkpoint, inherit, model_folder
-from spnas_core.weights.adopt import STATISTICS, Audit
-from spnas_core.weights.checkpoint import WEIGHTS_FILE
-
-Arrays = dict[str, npt.NDArray[np.float32]]
-BACKBONE = "backbone."
-STEM = "backbone.stem."
+from spnas_core.weights.adopt import Audit
+from spnas_core.weights.tensor_names import AFFINE, BACKBONE, BIAS, STATISTICS, STEM, Arrays, block_name
 
 
 def merge_weights(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
@@ -74,10 +69,10 @@ def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
 
 def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
     """Set `requires_grad` of every parameter: statistics, frozen norms and frozen stages are not trained."""
-    still = {f"{BACKBONE}blocks.{block.index}." for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
+    still = {block_name(block.index) for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
     if settings.frozen_stages:
         still.add(STEM)
-    never = (*STATISTICS, *((".gamma", ".beta") if settings.norm == "frozen" else ()))
+    never = (*STATISTICS, *(AFFINE if settings.norm == "frozen" else ()))
     for parameter in net.get_parameters():
         parameter.requires_grad = not (parameter.name.endswith(never) or parameter.name.startswith(tuple(still)))
 
@@ -103,5 +98,5 @@ def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
 
 def decays(net: nn.Cell, weight_decay: float, norm_and_bias: bool) -> tuple[float, ...]:
     """Weight decay of each trained parameter."""
-    spared = () if norm_and_bias else (".gamma", ".beta", ".bias")
+    spared = () if norm_and_bias else (*AFFINE, BIAS)
     return tuple(0.0 if parameter.name.endswith(spared) else weight_decay for parameter in net.trainable_params())

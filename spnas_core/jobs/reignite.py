@@ -24,9 +24,10 @@ from spnas_core.jobs.training import StepInputs, run_epochs
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.names import HISTORY_FILE, WEIGHTS_FILE
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
-from spnas_core.weights import checkpoint
+from spnas_core.weights.tensor_names import BACKBONE
 
 
 def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
@@ -91,10 +92,10 @@ def run(job: ReigniteJob, store: Store, out: Path, context: JobContext) -> dict[
         {"event": "scored", "epoch": recipe.epochs, "epochs": recipe.epochs, "steps": steps, "top1": accuracy, "timing": watch.seconds}
     )
     save_file(
-        {name: array for name, array in get_weights(net).items() if name.startswith(initial_weights.BACKBONE)},
-        out / checkpoint.WEIGHTS_FILE,
+        {name: array for name, array in get_weights(net).items() if name.startswith(BACKBONE)},
+        out / WEIGHTS_FILE,
     )
-    (out / "history.json").write_text(json.dumps(history))
+    (out / HISTORY_FILE).write_text(json.dumps(history))
     return {**{name: history[-1][name] for name in ("top1", "seconds", "timing")}, "epochs": recipe.epochs}
 
 

@@ -29,11 +29,11 @@ from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
+from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE, MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
-from spnas_core.weights import checkpoint
 
 LOSS_SCALE = 1024.0  # of float16 trainings
 _log = logging.getLogger(__name__)
@@ -93,15 +93,15 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     found = {name: scores.stats[name] for name in ("AP", "AP50")}
     history[-1] |= {**found, "timing": watch.seconds}
     context.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **found, "timing": watch.seconds})
-    save_file(get_weights(net), out / checkpoint.WEIGHTS_FILE)
+    save_file(get_weights(net), out / WEIGHTS_FILE)
     documents = {
-        "model": evaluate.model_document(job.arch, settings, train_split.categories),
-        "audit": audit.model,
-        "history": history,
-        "detections": detections,
+        MODEL_FILE: evaluate.model_document(job.arch, settings, train_split.categories),
+        AUDIT_FILE: audit.model,
+        HISTORY_FILE: history,
+        DETECTIONS_FILE: detections,
     }
     for name, document in documents.items():
-        (out / f"{name}.json").write_text(json.dumps(document))
+        (out / name).write_text(json.dumps(document))
     whole = candidate_cost(arch, settings, len(train_split.categories))
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}

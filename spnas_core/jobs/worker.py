@@ -28,11 +28,12 @@ from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserEr
 from spnas_core.jobs import cluster, graphs
 from spnas_core.jobs.progress import JobContext, line
 from spnas_core.jobs.request import BAD_INPUT, DONE, FAILED, WorkerRequest, environment, lost_device, out_of_memory
+from spnas_core.names import METRICS_FILE
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.retries import first_line, is_full
 
-OUT, RESUME, GRAPHS, METRICS = "out", "resume", "graphs", "metrics.json"  # of the folder that the processes of a job share
+OUT, RESUME, GRAPHS = "out", "resume", "graphs"  # of the folder that the processes of a job share
 _Report = Callable[[dict[str, Any]], None]
 _log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def perform(request: WorkerRequest, report: _Report, lines: TextIO, stop: thread
             share = {"parent": os.getpid(), "threads": max(1, request.threads // request.ranks)}
             (folder / "job.json").write_text(request.model_copy(update=share).model_dump_json())
             cluster.run_ranks([sys.executable, "-m", "spnas_core.jobs.worker", str(folder / "job.json")], request.ranks, lines, stop)
-            metrics = json.loads((folder / METRICS).read_text())
+            metrics = json.loads((folder / METRICS_FILE).read_text())
         graphs.keep(graphs.key(job, request.ranks), folder / GRAPHS)
         manifest = store.publish(job, folder / OUT, metrics, time.monotonic() - begun)
     checkpoints.drop()
@@ -191,7 +192,7 @@ def _take_part(request: WorkerRequest, folder: Path, role: str, rank: int, repor
         return
     metrics = compute(request, folder, (lambda _: None) if rank else report, stop)
     if rank == 0:
-        (folder / METRICS).write_text(json.dumps(metrics))
+        (folder / METRICS_FILE).write_text(json.dumps(metrics))
     ranks.gather_ranks(None)  # MindSpore may count one that leaves early as lost
 
 

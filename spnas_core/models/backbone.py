@@ -26,8 +26,8 @@ def upsample(x: Tensor, height: int, width: int) -> Tensor:
 class Backbone(nn.Cell):
     """Serial stages with parallel copies beside them; gives one tensor (B, C_l, H_l, W_l) per stage, as `arch.levels` says.
 
-    Copy k of stage l takes copy k of stage l-1 (or the last there is, or the stage's own input); copies chain from the last to the first
-    and into the main stage through 1x1 connections, upsampled to the stage's input.
+    Copies run as `arch.copy_runs` says; they chain into each other and into the main stage through 1x1 connections, upsampled to the
+    stage's input.
     """
 
     def __init__(self, arch: Arch, width: int, stem: str, epsilon: float, frozen: bool, share_weights: bool) -> None:
@@ -37,7 +37,7 @@ class Backbone(nn.Cell):
         self.blocks = nn.CellList([ResidualBlock(block, arch.block_type, epsilon, frozen) for block in plan])
         stages = [[block for block in plan if block.stage == stage] for stage in range(len(arch.stages))]
         self.ranges = tuple((members[0].index, members[-1].index + 1) for members in stages)
-        self.parallel = arch.parallel
+        self.runs = tuple(tuple(map(tuple, runs)) for runs in architecture.copy_runs(arch))  # plain ones, for the graph compiler
         self.share_weights = share_weights
         if any(arch.parallel):
             pairs = list(zip(stages, arch.parallel, strict=True))
@@ -87,13 +87,12 @@ class Backbone(nn.Cell):
         previous: tuple[Tensor, ...] = ()
         for level in range(len(self.ranges)):
             height, width = x.shape[2:]
-            following = self.parallel[level + 1] if level + 1 < len(self.parallel) else 0
             kept: tuple[Tensor, ...] = ()
             carry: Tensor | None = None
-            for number in range(self.parallel[level] - 1, -1, -1):
-                z = previous[min(number, len(previous) - 1)] if previous else x
+            for number, source, stays in self.runs[level]:
+                z = x if source < 0 else previous[source]
                 z = self.copy(level, number, z if carry is None else z + carry)
-                if number < following:
+                if stays:
                     kept = (z, *kept)
                 carry = upsample(self.connect[level][0 if self.share_weights else number](z), height, width)
             x = self.stage(level, x if carry is None else x + carry)

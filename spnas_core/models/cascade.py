@@ -18,7 +18,6 @@ from spnas_core.models.pooling import RegionPooling
 from spnas_core.models.roi import BOX_CODER, MIN_SIZE, BoxPredictor, RegionLosses, RegionSample, Selection
 from spnas_core.settings.detector import Detector
 
-CASCADE_HEADS = CASCADE_STAGES
 IOUS = (0.5, 0.6, 0.7)  # least IoU of a positive region; the first is that of `RegionSample`
 CODERS = (BOX_CODER, (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
 LOSS_WEIGHTS = (1.0, 0.5, 0.25)
@@ -32,10 +31,10 @@ class CascadeHead(nn.Cell):
     ) -> None:
         super().__init__()
         self.classes = classes
-        self.stages = nn.CellList([BoxPredictor(settings, classes, 1) for _ in range(CASCADE_HEADS)])
+        self.stages = nn.CellList([BoxPredictor(settings, classes, 1) for _ in range(CASCADE_STAGES)])
         self.pooling = RegionPooling(sizes, strides, sides)
         self.sample = RegionSample(settings.head.roi_batch)
-        self.improve = nn.CellList([ImprovedRegions(stage) for stage in range(CASCADE_HEADS - 1)])
+        self.improve = nn.CellList([ImprovedRegions(stage) for stage in range(CASCADE_STAGES - 1)])
         self.region_losses = RegionLosses(classes)
         self.select = Selection(settings, classes)
 
@@ -50,11 +49,11 @@ class CascadeHead(nn.Cell):
         """Class and box loss, weighted sums over the stages."""
         regions, label, target, weight = self.sample(proposals, valid, truth, labels, noise)
         classifier, box = Tensor(0.0, ms.float32), Tensor(0.0, ms.float32)
-        for stage in range(CASCADE_HEADS):
+        for stage in range(CASCADE_STAGES):
             score, delta = self.construct(maps, regions, stage)
             own = self.region_losses(score, delta, label, target, weight)
             classifier, box = classifier + LOSS_WEIGHTS[stage] * own[0], box + LOSS_WEIGHTS[stage] * own[1]
-            if stage < CASCADE_HEADS - 1:
+            if stage < CASCADE_STAGES - 1:
                 regions, label, target, weight = self.improve[stage](regions, delta, weight, truth, labels, image_hw)
         return classifier, box
 
@@ -62,9 +61,9 @@ class CascadeHead(nn.Cell):
         """Find boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D): the last stage's boxes, the mean of all stages' shares."""
         batch, count = proposals.shape[0], proposals.shape[1]
         found, share = proposals, Tensor(0.0, ms.float32)
-        for stage in range(CASCADE_HEADS):
+        for stage in range(CASCADE_STAGES):
             score, delta = self.construct(maps, found, stage)
-            share = share + p.softmax(score) * (1 / CASCADE_HEADS)
+            share = share + p.softmax(score) * (1 / CASCADE_STAGES)
             found = box_ops.clip(box_ops.decode(delta, found, CODERS[stage]), image_hw)
         for_each = ops.BroadcastTo((batch, count, self.classes, 4))(p.expand_dims(found, 2))
         detections: tuple[Tensor, Tensor, Tensor] = self.select(p.reshape(for_each, (batch, -1, 4)), share, valid)

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
+from spnas_core.cost import POOLED
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 
-BINS, SAMPLES = 7, 2
+SAMPLES = 2
 TAPS = 2 * SAMPLES
 PART_BYTES = 1 << 30  # about the largest intermediate tensor
 CACHE_BYTES, CACHE_PARTS = 1 << 24, 64  # in inference, parts whose cells stay in the processor's cache, but not too many of them
@@ -55,7 +56,7 @@ class RegionPooling(nn.Cell):
         """Weighted means (n, S * S, C) of the rows `index` (n, S * S * T * T) of the cells (N, C)."""
         cells = p.reshape(p.gather(flat, p.reshape(index, (-1,)), 0), (-1, TAPS * TAPS, flat.shape[1]))
         means = self.product(p.reshape(weights, (-1, 1, TAPS * TAPS)), cells)
-        return p.reshape(means, (-1, BINS * BINS, flat.shape[1]))
+        return p.reshape(means, (-1, POOLED * POOLED, flat.shape[1]))
 
     def pool_parts(self, flat: Tensor, index: Tensor, weights: Tensor, size: int) -> Tensor:
         """As `pool`, for `size` regions after each other, so that only the cells of one part are in memory (or in the cache)."""
@@ -79,7 +80,7 @@ class _Corners(nn.Cell):
         self.lengths = Tensor(np.array(sizes, np.float32))
         self.starts = Tensor(np.array([(start, width) for start, (_, width) in zip(cells[:-1], sizes, strict=True)], np.int32))
         self.image_cells = int(cells[-1])
-        self.offsets = Tensor(((np.arange(BINS * SAMPLES) + 0.5) / SAMPLES / BINS).astype(np.float32))
+        self.offsets = Tensor(((np.arange(POOLED * SAMPLES) + 0.5) / SAMPLES / POOLED).astype(np.float32))
 
     def construct(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Row numbers in `RegionPooling.flatten`, and weights, of the cells that each bin averages: both (B * R, S * S * T * T)."""
@@ -94,7 +95,7 @@ class _Corners(nn.Cell):
         rows, down = self.line(y1 / stride, (y2 - y1) / stride, height)
         columns, across = self.line(x1 / stride, (x2 - x1) / stride, width)
         rows = rows * p.reshape(row_length, (batch, count, 1, 1)) + p.reshape(start, (batch, count, 1, 1))
-        upright, flat, shape = (batch, count, BINS, 1, TAPS, 1), (batch, count, 1, BINS, 1, TAPS), (batch * count, -1)
+        upright, flat, shape = (batch, count, POOLED, 1, TAPS, 1), (batch, count, 1, POOLED, 1, TAPS), (batch * count, -1)
         index = p.reshape(rows, upright) + p.reshape(columns, flat)
         return p.reshape(index, shape), p.reshape(p.reshape(down, upright) * p.reshape(across, flat), shape)
 
@@ -110,7 +111,7 @@ class _Corners(nn.Cell):
         before = p.floor(points)
         share = (points - before) * inside
         cells = p.stack_last((before, p.minimum(before + 1.0, length - 1.0)))
-        shape = (*low.shape, BINS, TAPS)
+        shape = (*low.shape, POOLED, TAPS)
         return p.cast(p.reshape(cells, shape), ms.int32), p.reshape(p.stack_last((inside - share, share)), shape)
 
     def bprop(self, regions: Tensor, out: Any, dout: Any) -> Any:
@@ -125,7 +126,7 @@ def least_sizes(sides: tuple[float, ...]) -> npt.NDArray[np.float32]:
 
 def part_size(count: int, channels: int, training: bool) -> int:
     """Regions of one part, of `count`; in training fewer and larger parts, since each makes a gradient of all cells."""
-    size = 4 * count * (BINS * TAPS) ** 2 * channels
+    size = 4 * count * (POOLED * TAPS) ** 2 * channels
     parts = -(-size // PART_BYTES)
     if not training:
         parts = max(parts, min(-(-size // CACHE_BYTES), CACHE_PARTS))

@@ -8,7 +8,6 @@ from typing import Any
 
 from mindspore import ops
 
-absolute = ops.Abs()
 cast = ops.Cast()
 either = ops.LogicalOr()
 both = ops.LogicalAnd()
@@ -19,7 +18,6 @@ floor = ops.Floor()
 gather = ops.Gather()
 gather_elements = ops.GatherD()
 log = ops.Log()
-log1p = ops.Log1p()
 log_softmax = ops.LogSoftmax(-1)
 maximum = ops.Maximum()
 minimum = ops.Minimum()

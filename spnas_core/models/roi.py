@@ -13,9 +13,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
+from spnas_core.cost import POOLED
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
-from spnas_core.models.pooling import BINS, RegionPooling
+from spnas_core.models.pooling import RegionPooling
 from spnas_core.models.ranks import RankSum
 from spnas_core.settings.detector import Detector
 
@@ -30,7 +31,7 @@ class BoxPredictor(nn.Cell):
     def __init__(self, settings: Detector, classes: int, boxes: int) -> None:
         super().__init__()
         hidden = settings.head.head_channels
-        self.fc1 = nn.Dense(settings.neck.channels * BINS * BINS, hidden, weight_init=HeUniform(5**0.5))
+        self.fc1 = nn.Dense(settings.neck.channels * POOLED * POOLED, hidden, weight_init=HeUniform(5**0.5))
         self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(5**0.5))
         self.score = nn.Dense(hidden, classes + 1, weight_init=Normal(0.01))
         self.delta = nn.Dense(hidden, 4 * boxes, weight_init=Normal(0.001))

@@ -18,9 +18,11 @@ from spnas_core.data.findings import FINDING_KINDS as FINDINGS
 from spnas_core.data.findings import Finding
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, digest
+from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE, MODEL_FILE
 from spnas_core.run.replay import Step
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
+from spnas_core.weights.tensor_names import BACKBONE, STATISTICS
 
 CauseName = Literal[
     "class mapping", "boxes format", "anchors", "learning rate", "frozen norms", "empty targets", "wrong split", "broken data"
@@ -115,13 +117,13 @@ def _causes_in_training(store: Store, label: str, job: TrainJob, ended: Manifest
     key = digest(job)
 
     def document(name: str) -> Any:
-        return json.loads(store.fetch("train", key, f"{name}.json").read_text())
+        return json.loads(store.fetch("train", key, name).read_text())
 
-    losses = [float(record["loss"]) for record in document("history")]
-    found = [*_frozen(label, job, document("audit")), *_losses(label, job, losses)]
+    losses = [float(record["loss"]) for record in document(HISTORY_FILE)]
+    found = [*_frozen(label, job, document(AUDIT_FILE)), *_losses(label, job, losses)]
     if truth is not None:
         learnt = len(losses) > 1 and losses[-1] < LEARNT * losses[0]
-        found += causes_in_detections(label, document("detections"), document("model")["classes"], truth, learnt)
+        found += causes_in_detections(label, document(DETECTIONS_FILE), document(MODEL_FILE)["classes"], truth, learnt)
     return found
 
 
@@ -143,7 +145,7 @@ def _losses(label: str, job: TrainJob, losses: Sequence[float]) -> list[Cause]:
 
 def _frozen(label: str, job: TrainJob, audit: Mapping[str, Any]) -> list[Cause]:
     """Find frozen norms that started with new statistics."""
-    norms = [name for key in ("copied", "new") for name in audit[key] if name.startswith("backbone.") and name.endswith(".moving_mean")]
+    norms = [name for key in ("copied", "new") for name in audit[key] if name.startswith(BACKBONE) and name.endswith(STATISTICS[0])]
     new = [name for name in audit["new"] if name in norms]
     if job.detector.norm != "frozen" or len(new) <= _MOST * len(norms):
         return []

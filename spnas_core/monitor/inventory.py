@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from spnas_core.errors import UserError
-from spnas_core.run.record import KEYS, STAGE_FILE, parse_record
+from spnas_core.names import MANIFEST_FILE, STAGE_FILE
+from spnas_core.run.record import KEYS, parse_record
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
-from spnas_core.store.storage import MANIFEST, full_url
+from spnas_core.store.storage import full_url
 
 ARTIFACT_KINDS = ("train", "reignite", "evaluate", "benchmark", "stage", "study")
 
@@ -85,7 +86,7 @@ def take_inventory(store: Store) -> Inventory:
 
 
 def _artifact(store: Store, name: str, sizes: dict[str, int]) -> Artifact:
-    found = store.manifest(name) if MANIFEST in sizes else None
+    found = store.manifest(name) if MANIFEST_FILE in sizes else None
     fault = "half-written: no manifest" if found is None else f"corrupt: {found}" if isinstance(found, str) else ""
     manifest = found if isinstance(found, Manifest) else None
     if manifest and f"{manifest.kind}/{manifest.digest}" != name:

@@ -5,7 +5,7 @@ Sources: Lin et al., CVPR 2017; torchvision `ops/feature_pyramid_network.py` wit
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Literal, NamedTuple
 
 from pydantic import Field, PositiveInt
@@ -14,7 +14,7 @@ from spnas_core.arch import Arch, ArchError, levels
 from spnas_core.cost import Cost, Size, conv_cost, half, stage_sizes
 from spnas_core.settings.base import Settings, Taps
 
-INNER, LAYER = "neck.inner", "neck.layer"  # each with the number of its level
+INNER, LAYER = "neck.inner.", "neck.layer."  # tensors of these names, and the number of their level
 _INNER = re.compile(r"neck\.inner\.(\d+)\.")
 _TENSOR = re.compile(r"neck\.(inner|layer)\.(\d+)\.(weight|bias)")
 _TEXT = re.compile(r"fpn([1-9]\d*)(?:\(((?:\d+(?:-\d+)*)?)\))?")
@@ -64,6 +64,10 @@ class Fpn(Settings):
             expected = f"expected taps of at most {count} levels, each from 0 to {count - 1}"
             raise ArchError(f"architecture {str(arch)!r}: {expected}, got {list(given)}")
         return (*given, *range(len(given), count))
+
+    def identity(self, arch: Arch) -> Hashable:
+        """Value that pyramids on `arch` share if and only if they are the same: several `taps` may name one."""
+        return self.channels, self.reads(arch)
 
     def outputs(self, arch: Arch, size: Size) -> tuple[Output, ...]:
         """Give the outputs for a network input of `size` px: one per stage, with the scale of its own level, and the pooled one."""

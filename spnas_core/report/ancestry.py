@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from spnas_core.arch import Arch, blocks
 from spnas_core.cost import Cost
+from spnas_core.necks import taps_of
 from spnas_core.report.inputs import ReportInputs, Training
 from spnas_core.search.ledger import Trial, pareto_front
 from spnas_core.weights.lineage import lineage
@@ -88,8 +89,8 @@ def _edits(trial: Trial, parent: TrialEntry | None, training: Training, inputs: 
         return ()
     found = list(edits(parent.trial.net.arch, trial.net.arch))
     net, before = trial.net, parent.trial.net
-    if net.neck.taps and net.neck != before.neck:
-        found.append(Edit("taps", f"the pyramid's outputs read the merged levels {', '.join(map(str, net.neck.taps))}"))
+    if (taps := taps_of(net.neck)) and net.neck != before.neck:
+        found.append(Edit("taps", f"the pyramid's outputs read the merged levels {', '.join(map(str, taps))}"))
     if net.stem != before.stem:
         found.append(Edit("stem", f"{net.stem} stem"))
     weights = training.manifest.job.get("weights", ()) if training.manifest else ()

@@ -9,7 +9,6 @@ from spnas_core.report.ancestry import TrialEntry
 from spnas_core.report.inputs import ReportInputs, Training
 from spnas_core.settings.search import SCORES, Objectives
 
-_PARTS = ("classes", "boxes", "objectness", "boxes of proposals")  # of a detector's loss, in the order of a history
 UNITS = {
     "AP": ("AP on val, %", 100.0),
     "AP50": ("AP50 on val, %", 100.0),
@@ -75,6 +74,7 @@ def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = 
     low, high = (min(0.0, *finite) if zero else min(finite)), max(finite)
     size = max(abs(low), abs(high))
     span = high - low if high - low > 1e-6 * size else max(size, 1e-6)
+    span = max(span, 1e-300)  # which can still be divided
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
     step = max(1.0, step) if whole else step
@@ -138,10 +138,11 @@ def curve_charts(inputs: ReportInputs, family: Sequence[TrialEntry]) -> list[Cha
 def _parts(inputs: ReportInputs) -> Chart | None:
     final = inputs.stage.results.get("final")
     history = inputs.trainings[final.digest].history if final else ()
-    if not history or len(history[0].get("losses", ())) != len(_PARTS):
+    names = inputs.plan.settings.detector.head.loss_names
+    if not history or len(history[0].get("losses", ())) != len(names):
         return None
     one = inputs.trainings[final.digest] if final else Training()
-    lines = [(name, f"part{n}", one, None) for n, name in enumerate(_PARTS)]
+    lines = [(name, f"part{n}", one, None) for n, name in enumerate(names)]
     return _epochs("Final net: parts of its loss", lines, None)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from spnas_core.data.splits import Split, fingerprint_splits, open_split
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.job import TrainJob, digest
+from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE
 from spnas_core.run.plan import Plan, ScoredSplit
 from spnas_core.run.record import StageRecord, newest_round, read_stage
 from spnas_core.run.register import Record, plan_of, read_run
@@ -81,7 +82,7 @@ def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
     with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-report") as pool:
         found = dict(zip(wanted, pool.map(lambda one: _training(store, *one), wanted), strict=True))
     trained, reignited = ({name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite"))
-    detections = _document(store, trained[results["final"].digest].manifest, "detections.json") if "final" in results else None
+    detections = _document(store, trained[results["final"].digest].manifest, DETECTIONS_FILE) if "final" in results else None
     val, no_data = _open_val(plan)
     return ReportInputs(
         plan=plan,
@@ -134,7 +135,7 @@ def _open_val(plan: Plan) -> tuple[Split | None, str]:
 def _training(store: Store, kind: str, digest: str) -> Training:
     manifest = store.manifest(f"{kind}/{digest}")
     if isinstance(manifest, Manifest):
-        return Training(manifest, tuple(_document(store, manifest, "history.json") or ()), _document(store, manifest, "audit.json") or {})
+        return Training(manifest, tuple(_document(store, manifest, HISTORY_FILE) or ()), _document(store, manifest, AUDIT_FILE) or {})
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         lines = store.read(f"logs/{kind}/{digest}.txt").decode(errors="replace").strip().splitlines()
         return Training(log="\n".join(lines[-_LOG_LINES:]))

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from spnas_core.metrics import STATS
+from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import collect
 from spnas_core.report.page import report_html
@@ -26,8 +27,8 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     announce_run(plan)
     inputs = collect(plan, stage)
     store, folder, final = plan.store, f"runs/{plan.settings.name}", stage.results["final"]
-    card = json.loads(store.fetch("train", final.digest, "model.json").read_text())
-    weights = store.fetch("train", final.digest, "weights.safetensors").read_bytes()
+    card = json.loads(store.fetch("train", final.digest, MODEL_FILE).read_text())
+    weights = store.fetch("train", final.digest, WEIGHTS_FILE).read_bytes()
     card |= {"scores": final.scores, "train_artifact": final.digest, "data_fingerprint": plan.data.fingerprint}
     card |= {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     store.write(f"{folder}/config.yml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False).encode())
@@ -35,8 +36,8 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     store.write(f"{folder}/{HTML}", report_html(inputs).encode())
     store.write(f"{folder}/trials.csv", trials_csv(stage.ledger, plan.settings.objectives).encode())
     store.write(f"{folder}/pareto.png", pareto_png(stage.ledger))
-    store.write(f"{folder}/model/weights.safetensors", weights)
-    store.write(f"{folder}/model/model.json", json.dumps(card, indent=1).encode())
+    store.write(f"{folder}/model/{WEIGHTS_FILE}", weights)
+    store.write(f"{folder}/model/{MODEL_FILE}", json.dumps(card, indent=1).encode())
     table = rows(stage, plan.settings.objectives)
     summary = {
         "name": plan.settings.name,

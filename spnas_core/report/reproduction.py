@@ -3,6 +3,7 @@
 import shlex
 
 from spnas_core.job import RECIPE_VERSION
+from spnas_core.names import WEIGHTS_FILE
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.run.plan import SEARCH_VERSION
 from spnas_core.settings.run import STAGE_NAMES
@@ -20,7 +21,7 @@ def facts(inputs: ReportInputs) -> list[tuple[str, str]]:
     found.append(("meaning of jobs, of stages", f"recipe version {RECIPE_VERSION}, search version {SEARCH_VERSION}"))
     found += [(f"stage {name}", plan.keys[name]) for name in STAGE_NAMES]
     if final and (manifest := inputs.trainings[final.digest].manifest):
-        found += [("final net", f"train/{final.digest}"), ("its weights, sha256", manifest.files["weights.safetensors"].sha256)]
+        found += [("final net", f"train/{final.digest}"), ("its weights, sha256", manifest.files[WEIGHTS_FILE].sha256)]
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from spnas_core.jobs import timing
 from spnas_core.metrics import STATS
+from spnas_core.necks import taps_of
 from spnas_core.run.plan import short
 from spnas_core.run.record import StageRecord
 from spnas_core.search.ledger import Ledger, pareto_front, ranked, volumes, winner
@@ -79,7 +80,7 @@ def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
     writer.writerow([*PLACE, *names, "rung", "pareto", "hypervolume", "failure", "digest", "parent"])
     for trial in ledger:
         numbers = [(trial.metrics or {}).get(name, "") for name in names]
-        place = [trial.stage, trial.round, trial.index, trial.arch, trial.net.stem, "-".join(map(str, trial.net.neck.taps or ()))]
+        place = [trial.stage, trial.round, trial.index, trial.arch, trial.net.stem, "-".join(map(str, taps_of(trial.net.neck) or ()))]
         ended = [trial.rung or "", int(trial.digest in front), f"{found[trial.stage, trial.round]:.6f}", trial.failure or ""]
         writer.writerow([*place, *numbers, *ended, trial.digest, trial.parent or ""])
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""What one run will do: its settings, its data, and the jobs and stages that follow from them; the keys of all stages are known at once."""
+"""Plan of a run: its settings and data, the jobs that follow from them, and the keys of all stages, known in advance."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class Counts(Settings):
-    """Images of the splits, and boxes that are learnt; crops of these, or the reignition's own images."""
+    """Counts of images per split, of boxes to learn, and of crops of these or the reignition's own images."""
 
     train: int = 0
     val: int = 0
@@ -77,13 +77,13 @@ class Plan:
         return self.train(str(net.arch), net.detector(self.settings.detector), recipe, weights)
 
     def short_training(self, recipe: Recipe, child: Proposal, reignited: Mapping[str, Weights]) -> tuple[TrainJob, Trial]:
-        """Job that trains a child from its parent's detector and, where that was reignited, the new backbone in it; and the parent."""
+        """Job that trains a child on the weights of its parent, with the parent's reignited backbone where there is one; and the parent."""
         parent = child.parent
         weights = (inherited(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
         return self.train_net(child.net, recipe, weights), parent
 
     def full_trainings(self, chosen: Trial, start: Trial) -> dict[FinalNet, TrainJob]:
-        """Jobs that train the chosen net, and the start net to compare with, to their ends, going on from their weights."""
+        """Jobs that fully train the chosen net, and the start net for comparison, from their weights in the ledger."""
         trials: dict[FinalNet, Trial] = {"final": chosen, "start": start}
         return {name: self.train_net(one.net, self.settings.full_train, (inherited(one),)) for name, one in trials.items()}
 
@@ -103,7 +103,7 @@ class Plan:
         )
 
     def evaluate(self, job: TrainJob, artifact: str, split: ScoredSplit) -> EvaluateJob:
-        """Job that scores what the train job left, the artifact of digest `artifact`, on a split of the data."""
+        """Job that scores the artifact `artifact` of a train job on a split of the data."""
         data = self.test if split == "test" and self.test else self.data
         weights = Weights(kind="train", digest=artifact, arch=job.arch)
         return EvaluateJob(
@@ -111,7 +111,7 @@ class Plan:
         )
 
     def after(self, rounds: int) -> "Plan":
-        """Plan of this run with so many serial rounds; what its serial stage leaves is what this one's has found by then."""
+        """Plan of the same run with `rounds` serial rounds: the record of its serial stage is that of this run after so many rounds."""
         serial = self.settings.serial.model_copy(update={"rounds": rounds})
         return replace(self, settings=self.settings.model_copy(update={"serial": serial}))
 
@@ -121,7 +121,7 @@ class Plan:
         return BenchmarkJob(arch=str(net.arch), detector=net.detector(self.settings.detector), classes=self.classes, **device)
 
     def benchmarks(self, ledger: Sequence[Trial]) -> tuple[str, ...]:
-        """Digests of the benchmarks that the trials of `ledger` needed."""
+        """Digests of the benchmarks of the trials of `ledger`, where the settings ask for any."""
         nets = [trial.net for trial in ledger] if self.settings.measures else []
         return tuple(dict.fromkeys(digest(self.benchmark(net)) for net in nets))
 
@@ -208,7 +208,7 @@ def _counts(train: Split, val: Split, test: Split | None, images: str | None) ->
 
 
 def stage_keys(plan: Plan) -> dict[str, str]:
-    """Digest of each stage: of all that determines what it leaves, and of nothing else."""
+    """Digest of each stage, from all that determines its record and nothing else."""
     settings = plan.settings
     whole = settings.model_dump(mode="json") | {"detector": settings.detector.former_document()}
     device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}

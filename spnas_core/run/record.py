@@ -1,4 +1,4 @@
-"""What a stage of a run leaves: the ledger so far, reignited weights, final results; an artifact of kind `stage`, like any other."""
+"""Record of a finished stage: the ledger so far, reignited weights, final results; an artifact of kind `stage`."""
 
 import json
 import tempfile
@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
+from spnas_core.names import STAGE_FILE
 from spnas_core.run.plan import Plan
 from spnas_core.search.ledger import SearchStage, Trial, pareto_front
 from spnas_core.search.net import net_of
@@ -25,13 +26,12 @@ from spnas_core.settings.task import DETECTION
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
-STAGE_FILE = "stage.json"
 _DOCUMENT = TypeAdapter(dict[str, Any])
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 
 class Result(Settings):
-    """One net that was trained to the end, with its scores per split."""
+    """Fully trained net, with its scores per split."""
 
     arch: str
     digest: str
@@ -51,7 +51,7 @@ class StageRecord(Settings):
     notes: tuple[str, ...] = ()
 
     def parents(self, stem: Stem | None) -> tuple[Trial, ...]:
-        """Return the ledger as its children take after it: a net that was reignited has the `stem` of the reignition, if that has one."""
+        """Return the ledger as parents of new children: reignited nets have the `stem` of the reignition, where that sets one."""
         return tuple(replace(one, net=replace(one.net, stem=stem)) if stem and one.digest in self.reignited else one for one in self.ledger)
 
 
@@ -64,7 +64,7 @@ def ended_trial(
     ended: Manifest | JobError,
     measured: Mapping[str, float] = MappingProxyType({}),
 ) -> Trial:
-    """Enter one ended training into the ledger, with what was measured of its net."""
+    """Make the trial of an ended training; `measured` are latency and memory of its net."""
     key, rung = digest(job), job.stop_after_epochs
     place = (net_of(job.arch, job.detector), stage, number, index, parent, key)
     if isinstance(ended, JobError):
@@ -79,7 +79,7 @@ def scores_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:
-    """Leave a stage's record, and the Pareto front of its ledger, in the store."""
+    """Publish the record of a stage and the Pareto front of its ledger."""
     front = pareto_front(stage.ledger, OBJECTIVES if stage.name == "fine_tune" else plan.settings.objectives)
     metrics = {
         "trials": len(stage.ledger),
@@ -97,7 +97,7 @@ def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:
 
 
 def read_stage(store: Store, key: str) -> StageRecord:
-    """Read the record of a finished stage; MissingArtifactError, UserError where it is none."""
+    """Read the record of a finished stage; MissingArtifactError where there is none, UserError for a malformed one."""
     content, manifest = store.fetch("stage", key, STAGE_FILE).read_bytes(), store.manifest(f"stage/{key}")
     try:
         return parse_record(content, manifest.job if isinstance(manifest, Manifest) else {})
@@ -107,7 +107,7 @@ def read_stage(store: Store, key: str) -> StageRecord:
 
 
 def parse_record(content: bytes, document: Mapping[str, Any]) -> StageRecord:
-    """Read the record of a stage, whose artifact is of `document`; ValidationError where it is none.
+    """Parse the record of a stage; `document` is the job in its manifest. ValidationError for a malformed one.
 
     The trials of earlier versions name no net, but an architecture, taps and a stem, and neither weights nor score.
     """
@@ -120,7 +120,7 @@ def parse_record(content: bytes, document: Mapping[str, Any]) -> StageRecord:
 
 
 def _complete(trial: dict[str, Any], detector: Detector) -> None:
-    """Say of a former trial what its net is, and what it scored."""
+    """Add net, weights and score to a trial of an earlier version."""
     arch, taps, stem = trial.pop("arch"), trial.pop("taps", None), trial.pop("stem", None)
     settings = detector.model_copy(update={"taps": taps, "stem": stem or detector.stem})
     trial["net"] = "+".join((str(arch), settings.neck.text, settings.stem, settings.head.kind))
@@ -130,9 +130,9 @@ def _complete(trial: dict[str, Any], detector: Detector) -> None:
 
 
 def newest_round(plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
-    """Last finished round of the serial search, be it this run's or a shorter one's by the same settings, and its record; else 0, `start`.
+    """Last finished round of the serial search, of this run or a shorter one with equal settings, and its record; else 0 and `start`.
 
-    So a search that goes on, or gets more rounds, keeps the trials of its finished rounds, failed ones among them.
+    A search that continues, or gets more rounds, thus keeps the trials of its finished rounds, failed ones included.
     """
     for number in range(plan.settings.serial.rounds, 0, -1):
         key = plan.after(number).keys["serial"]

@@ -1,8 +1,8 @@
-"""What a run was begun with, below `runs/NAME/` of the store, so that its name alone is enough to go on with it.
+"""Register of the runs of a store: the settings and data of each, below `runs/NAME/`, so that a name is enough to continue a run.
 
 run.json       its settings and its data
-stages.json    the keys of its stages, by which housekeeping knows what it needs
-the rest       what a person reads at its end (report/)
+stages.json    the keys of its stages, from which housekeeping derives its artifacts
+the rest       reports, trials and the final model (report/)
 """
 
 import json
@@ -28,7 +28,7 @@ _SHOWN = 3  # differences in the line on another run of the same name
 
 
 class Record(Settings):
-    """What a run was begun with, all that its plan holds."""
+    """Settings and data of a run: the fields of its plan."""
 
     settings: Run
     data: Data
@@ -40,7 +40,7 @@ class Record(Settings):
 
 
 def plan_of(record: Record, store: Store) -> Plan:
-    """Give the plan of a run again, without a look at its data; UserError for the record of an earlier version, which has less."""
+    """Rebuild the plan of a run without opening its data; UserError for the record of an earlier version that lacks fields."""
     name = record.settings.name
     if not record.classes:
         raise UserError(f"{store.url}/runs/{name}/{RUN_FILE}: expected a record of this version; spnas resume {name} leaves one")
@@ -49,16 +49,16 @@ def plan_of(record: Record, store: Store) -> Plan:
 
 
 def announce_run(plan: Plan) -> None:
-    """Leave what `plan` is, before anything runs and again at the end; as `announce` does."""
+    """Write the record of `plan` before its first job and again at its end; see `announce`."""
     facts = {name: getattr(plan, name) for name in Record.model_fields}
     announce(plan.store, plan.settings.name, plan.keys, Record(**facts))
 
 
 def announce(store: Store, name: str, keys: dict[str, str], record: Record | None = None) -> None:
-    """Leave the keys of what is done below `runs/NAME/`, and the record of a run, by which it can be continued.
+    """Write the keys of the stages, and the record of a run, below `runs/NAME/`.
 
-    Where the name was that of another run (other settings, data or program, so that its stages have other keys), all that this one left
-    there moves to `runs/NAME-1/`, or the next number that is free, and stays a run of the store; one line says so.
+    Where the name belongs to another run (other settings, data or program, hence other keys), the files of that run move to `runs/NAME-1/`,
+    or the next free number, and it stays a run of the store; one line says so.
     """
     with store.claim("runs", name) as claim:
         claim.acquire(lambda: None, threading.Event(), lambda: None)
@@ -79,7 +79,7 @@ def names_of_runs(store: Store) -> list[str]:
 
 
 def read_run(store: Store, name: str) -> Record:
-    """Read what the run `name` was begun with, its settings under that name; UserError where the store does not know it."""
+    """Read the record of the run `name`, its settings under that name; UserError for a run that the store does not have."""
     if name not in (names := names_of_runs(store)):
         raise UserError(f"store {store.url}: expected one of its runs ({', '.join(names) or 'there is none'}), got {name!r}")
     try:
@@ -92,7 +92,7 @@ def read_run(store: Store, name: str) -> Record:
 
 
 def _read(store: Store, name: str, file: str) -> Any:
-    """Content of one of a run's JSON files; None where there is none, and where it is no JSON."""
+    """Content of a JSON file of a run; None where it is missing or no JSON."""
     try:
         return json.loads(store.read(f"runs/{name}/{file}"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -100,7 +100,7 @@ def _read(store: Store, name: str, file: str) -> Any:
 
 
 def _move(store: Store, name: str, target: str) -> None:
-    """Move all that a run left, the keys of its stages last: who is interrupted here begins again."""
+    """Move the files of a run, the keys of its stages last: an interrupted move starts anew."""
     for path in sorted(store.files(f"runs/{name}"), key=lambda path: path == KEYS):
         store.write(f"runs/{target}/{path}", store.read(f"runs/{name}/{path}"))
     store.remove(f"runs/{name}")

@@ -1,4 +1,4 @@
-"""What each round of a search gained, as a table: trials, failures, hyper-volume, reignitions; it follows from the ledger."""
+"""Table of the rounds of a search: trials, failures, hyper-volume, reignitions; derived from the ledger."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _COLUMNS = ("stage", "round", "trials", "failed", "stopped", "hypervolume", "rei
 
 
 def rounds(ledger: Ledger, settings: Run) -> list[dict[str, Any]]:
-    """One entry per round: its trials, those that failed or stopped at a rung, the hyper-volume after it, and the net reignited then."""
+    """One entry per round: counts of trials, failures and stops at a rung, the hyper-volume after it, and the net reignited then."""
     serial, found = settings.serial, []
     reignited = reignitions(ledger, serial.n_stuck, serial.max_reignite, settings.objectives)
     for (stage, number), volume in volumes(ledger, settings.objectives).items():

@@ -12,6 +12,7 @@ from typing import Any
 
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
+from spnas_core.necks import taps_of
 from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
@@ -71,7 +72,7 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     ended = dict(zip(jobs, do(crew, [(labels[name], job) for name, job in jobs.items()]), strict=True))
     if isinstance(failure := ended["start"], JobError):
         notes.append(f"The start net has no full training to compare with: {failure.reason}.")
-    if taps := chosen.net.neck.taps:
+    if taps := taps_of(chosen.net.neck):
         notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, taps))}.")
     results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
     update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": tuple(notes)}
@@ -118,7 +119,7 @@ def _reignited(plan: Plan, crew: Crew, label: Label, record: StageRecord, trials
     for (own, _), trial, manifest in zip(work, trials, manifests(do(crew, work)), strict=True):
         weights[trial.digest] = Weights(kind="reignite", digest=manifest.digest, arch=trial.arch)
         top1[trial.digest] = share = manifest.metrics["top1"]
-        crew.tell(partial("{}: top-1 {:.1%}".format, own, share))
+        crew.tell(partial("{}: top-1 {:.1f} %".format, own, 100 * share))
     return record.model_copy(update={"reignited": weights, "top1": top1})
 
 

@@ -1,4 +1,4 @@
-"""The smallest and the largest net, by MACs, that a search can come to: what no candidate is below or above.
+"""Bounds on candidate cost: the cheapest and the most expensive net, by MACs, that the operators can reach.
 
 The operators (mutation.py) insert `1`, append stages, move `-`, and where the settings say so change the type or move `2`. A block costs
 the more MACs, the finer its resolution, so of all places of the `-` the first possible ones make the smallest net and the last possible
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from spnas_core.arch import Arch, BlockType, parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
+from spnas_core.necks import with_taps
 from spnas_core.search.costs import CostOf, within
 from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
@@ -21,7 +22,7 @@ from spnas_core.settings.search import Budget
 
 
 class Bound(NamedTuple):
-    """A net at one end of the costs, and its cost."""
+    """Net at one end of the range of costs, and its cost."""
 
     net: Net
     cost: Cost
@@ -50,7 +51,7 @@ class _Family(NamedTuple):
 
 
 def cost_bounds(settings: Run, cost_of: CostOf) -> tuple[Bound, Bound]:
-    """Smallest and largest net of the search; where the budget has limits, nets that come near to them.
+    """Cheapest and most expensive net of the search; where the budget has limits, nets close to them.
 
     UserError where the budget leaves no net, so that a search would find no candidate.
     """
@@ -92,10 +93,11 @@ def _families(settings: Run) -> Iterator[_Family]:
 
 
 def _detectors(settings: Run, stages: int) -> list[Detector]:
-    """Detectors that a candidate of so many stages can have."""
+    """All detectors that a candidate with `stages` stages can have, as settings."""
     stems = dict.fromkeys((settings.detector.stem, settings.reignite.stem or settings.detector.stem))
-    taps = dict.fromkeys((settings.detector.neck.taps, *(one for one in settings.parallel.taps if len(one) <= stages)))
-    return [settings.detector.model_copy(update={"stem": stem, "taps": one}) for stem in stems for one in taps]
+    own = settings.detector.neck
+    necks = dict.fromkeys((own, *(with_taps(own, taps) for taps in settings.parallel.taps if len(taps) <= stages)))
+    return [settings.detector.model_copy(update={"stem": stem, "neck": neck}) for stem in stems for neck in necks]
 
 
 def _members(family: _Family, place: int, copies: int, detector: Detector, budget: Budget, cost_of: CostOf) -> Iterator[Bound]:

@@ -1,4 +1,4 @@
-"""Costs of candidates, counted before anything is built, and the budget that they must meet."""
+"""Costs of candidates, counted from their settings, and the budget as a test of them."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The ledger: every finished trial of a run, and what follows from it alone (ranks, the best, the winner, when to reignite).
+"""Ledger of a run: its finished trials, and the pure functions of them: ranks, the best, the winner, reignitions.
 
 A trial is ranked on the objectives of the run: the first is AP or AP50, and decides wherever there can be but one winner. Ranked are
 the trials that were trained to the end of their training; one that failed, or that stopped at a rung, never is, but its architecture
@@ -23,11 +23,11 @@ SEARCH_STAGES: tuple[SearchStage, ...] = ("fine_tune", "serial", "parallel")
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate that was tried: its net, its place in the search, and its metrics or why it failed.
+    """Tried candidate: its net, its place in the search, and its metrics or the reason of its failure.
 
     `digest` names its train artifact, `parent` that of its parent; `metrics` are those of the manifest (AP as a fraction, "macs",
     "params"). `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training to its end. `weights`:
-    those that its children inherit; `score`: what its task maximises; both are None for a failed trial.
+    those that its children inherit; `score`: the metric that its task maximises; both None for a failed trial.
     """
 
     net: NetText
@@ -90,9 +90,9 @@ def best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> list[Tr
 
 
 def survivors(trials: Ledger, keep: float, objectives: Objectives = OBJECTIVES) -> list[Trial]:
-    """Return those of one round's trials at one rung that go on: the best by `best`, as many as the share `keep` of all, rounded up.
+    """Return the trials of one round that pass a rung: the best by `best`, the share `keep` of all, rounded up.
 
-    They are compared with each other only, since they alone have been trained for so many epochs; one that failed does not go on.
+    They compete only with each other, since they have equal epochs; a failed trial never passes.
     """
     standing = {trial.digest: trial for trial in trials}
     found = best([replace(trial, rung=None) for trial in trials], math.ceil(keep * len(trials)), objectives)
@@ -150,9 +150,9 @@ def stuck(ledger: Ledger, n_stuck: int, since: int = 0, objectives: Objectives =
 
 
 def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, objectives: Objectives = OBJECTIVES) -> dict[int, Trial]:
-    """Return the serial rounds after which the search reignites, at most `max_reignite`, and the net: the best that was not yet.
+    """Return the serial rounds after which the search reignites, at most `max_reignite`, with the best net not yet reignited.
 
-    The finished rounds alone say it.
+    It follows from the finished rounds alone.
     """
     last = max((trial.round for trial in ledger if trial.stage == "serial"), default=0)
     found: dict[int, Trial] = {}
@@ -165,7 +165,7 @@ def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, objectives: Obj
 
 
 def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:
-    """Choose the net that is trained to the end, as in the paper the best parallel one, and say so where another was ahead."""
+    """Choose the net for the full training, as in the paper the best parallel one; the notes say where another was ahead."""
     objectives, score = settings.objectives, settings.objectives[0]
     first, candidates = winner(ledger, objectives), [trial for trial in ledger if trial.stage == "parallel"]
     stage = "start" if first.stage == "fine_tune" else first.stage

@@ -1,4 +1,4 @@
-"""Points of a search: the first number is better when higher (AP), every other when lower (costs)."""
+"""Pareto ranks and hyper-volume of points: the first coordinate is better when higher (AP), every other when lower (costs)."""
 
 import math
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
-"""Proposing: pure functions of the ledger, the settings and the seed.
+"""Proposers: pure functions of the ledger, the settings and the seed.
 
-Only the rounds before its own decide what a round proposes, in the order (stage, round, index); so the same children come out
-whatever the order in which candidates finished, and a killed search goes on to the same end with no state of its own.
+A round's proposals depend only on earlier rounds, in the order (stage, round, index): they do not depend on the order in which candidates
+finish, and a killed search continues to the same end without any state of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,18 +13,18 @@ import numpy as np
 from spnas_core.arch import Arch, ArchError
 from spnas_core.cost import stage_macs
 from spnas_core.errors import UserError
+from spnas_core.necks import with_taps
 from spnas_core.search.costs import CostOf, within
 from spnas_core.search.ledger import SEARCH_STAGES, Ledger, SearchStage, Trial, ranked_best, reignitions
 from spnas_core.search.mutation import mutate
 from spnas_core.search.net import Net
-from spnas_core.settings.base import Taps
 from spnas_core.settings.run import Run
 
 DRAWS = 200  # tries per candidate, before a round is given fewer candidates
 
 
 class Proposal(NamedTuple):
-    """A child, and the trial whose weights it inherits."""
+    """Child to try, and the trial whose weights it inherits."""
 
     net: Net
     parent: Trial
@@ -37,9 +37,9 @@ def _generator(seed: int, stage: SearchStage, number: int) -> np.random.Generato
 def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf) -> list[Proposal]:
     """Children for serial round `number` (from 1), from all rounds before it.
 
-    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank); right after a reignition it is the reignited net alone, so
-    that the search does go on from the new weights. Children are new to the ledger and to each other, in
-    the space and within the budget; fewer than asked for where too few are found. UserError where no trial can be a parent.
+    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank); after a reignition the reignited net alone, so that the
+    search continues from the new weights. Children are new to the ledger and to each other, in the space and within the budget; in a tight
+    space they may be fewer than `candidates`. UserError where no trial can be a parent.
     """
     serial = settings.serial
     finished = [trial for trial in ledger if trial.stage == "fine_tune" or (trial.stage == "serial" and trial.round < number)]
@@ -84,16 +84,16 @@ def _grow(start: Net, rng: np.random.Generator, settings: Run, cost_of: CostOf) 
     return grown
 
 
-def _identity(net: Net) -> tuple[Arch, Taps]:
-    """Identity of a candidate, for de-duplication: two texts of taps may name the same pyramid."""
-    return net.arch, net.neck.reads(net.arch)
+def _identity(net: Net) -> tuple[Arch, Hashable]:
+    """Identity of a candidate, for de-duplication."""
+    return net.arch, net.neck.identity(net.arch)
 
 
 def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, ledger: Ledger = ()) -> list[Proposal]:
     """Children of the parallel search, dealt out to `parents` in turn: the serial part of a parent with copies beside its stages.
 
     Where the settings list taps of the pyramid, each child draws its own, all equally likely; else it has those of its parent.
-    Children are new to `ledger` and to each other, and within the budget; fewer than asked for where too few are found.
+    Children are new to `ledger` and to each other, and within the budget; their number may be lower than `candidates`.
     """
     if not parents:
         raise UserError("parallel search: expected a serial net to start from, got none")
@@ -105,7 +105,7 @@ def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, l
         parent = parents[draw % len(parents)]
         start = replace(parent.net, arch=parent.net.arch.serial())
         if choice := settings.parallel.taps:
-            start = replace(start, neck=start.neck.model_copy(update={"taps": choice[int(rng.integers(len(choice)))]}))
+            start = replace(start, neck=with_taps(start.neck, choice[int(rng.integers(len(choice)))]))
         child = _grow(start, rng, settings, cost_of)
         identity = _identity(child)
         if identity not in known and within(cost_of(child), settings.budget):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
-from spnas_core.necks import Neck
+from spnas_core.necks import NECK_KINDS, Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
 
@@ -46,7 +46,8 @@ class CascadeRcnnHead(TwoStageHead):
 
 
 Head = Annotated[FasterRcnnHead | CascadeRcnnHead, Field(discriminator="kind")]
-HEAD_KINDS = tuple(kind.model_fields["kind"].default for kind in get_args(get_args(Head)[0]))
+HEAD_KINDS = tuple(head.model_fields["kind"].default for head in get_args(get_args(Head)[0]))
+KINDS = (*NECK_KINDS, *HEAD_KINDS)  # of necks and heads
 _FORMER_HEAD = tuple(name for name in TwoStageHead.model_fields if name != "kind")
 _FORMER_NECK = {"fpn_channels": "channels", "taps": "taps"}
 _BOOLEAN: TypeAdapter[bool] = TypeAdapter(bool)
@@ -62,7 +63,7 @@ class Detector(Settings):
     norm_epsilon: float = Field(1e-5, ge=0, description="0.0 for torchvision's released COCO weights")
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
-    neck: Neck = Field(Neck(), description="what merges the stages' outputs: a feature pyramid")
+    neck: Neck = Field(Fpn(), description="what merges the stages' outputs: a feature pyramid")
     head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads")
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")

@@ -136,4 +136,4 @@ class Run(Settings):
         for kind in space.block_types or (start.block_type.text,):
             architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), self.detector.base_width)
         for neck in (self.detector.neck, *(Fpn(taps=taps) for taps in self.parallel.taps)):
-            neck.reads(start)  # children never have fewer stages
+            neck.outputs(start, self.detector.image_size)  # children never have fewer stages

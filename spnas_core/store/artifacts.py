@@ -19,12 +19,12 @@ from typing import Any
 
 from spnas_core import job as jobs
 from spnas_core.errors import MissingArtifactError, UserError
-from spnas_core.names import check_name, check_path, is_path
+from spnas_core.names import MANIFEST_FILE, check_name, check_path, is_path
 from spnas_core.store.checkpoints import Checkpoints
 from spnas_core.store.claims import Claim, Lease
 from spnas_core.store.manifest import Manifest, files_of, read_manifest, seal, versions
 from spnas_core.store.retries import DELAYS, first_line
-from spnas_core.store.storage import MANIFEST, READS, Storage, cache_folder, sha256_file
+from spnas_core.store.storage import READS, Storage, cache_folder, sha256_file
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Store:
 
     def remove(self, path: str) -> None:
         """Delete a file, or a folder with all in it, an artifact's manifest first."""
-        self._storage.remove(f"{path}/{MANIFEST}")
+        self._storage.remove(f"{path}/{MANIFEST_FILE}")
         self._storage.remove(path)
 
     def set_aside(self, kind: str, digest: str, reason: str) -> None:

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from spnas_core.errors import UserError
 from spnas_core.job import canonical_json
-from spnas_core.names import check_name
+from spnas_core.names import MANIFEST_FILE, check_name
 from spnas_core.settings.base import Settings
-from spnas_core.store.storage import MANIFEST, READS, Storage, sha256_file
+from spnas_core.store.storage import READS, Storage, sha256_file
 
 
 class File(Settings):
@@ -56,7 +56,7 @@ def files_of(folder: Path) -> dict[str, File]:
     """Every file of a local folder; UserError for links, folders and names that the store refuses."""
     found: dict[str, File] = {}
     for path in sorted(folder.iterdir()):
-        if path.is_symlink() or not path.is_file() or path.name == MANIFEST:
+        if path.is_symlink() or not path.is_file() or path.name == MANIFEST_FILE:
             raise UserError(f"artifact from {folder}: expected plain files, got {path.name!r}")
         found[check_name(path.name)] = File(size=path.stat().st_size, sha256=sha256_file(path))
     return found
@@ -72,7 +72,7 @@ def read_manifest(storage: Storage, folder: str) -> Manifest | str | None:
 
 def _read_once(storage: Storage, folder: str) -> Manifest | str | None:
     try:
-        manifest = Manifest.model_validate_json(storage.read(f"{folder}/{MANIFEST}"))
+        manifest = Manifest.model_validate_json(storage.read(f"{folder}/{MANIFEST_FILE}"))
         for name in manifest.files:
             check_name(name)
         if manifest.sha256 is not None and manifest != seal(manifest):

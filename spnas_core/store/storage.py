@@ -15,11 +15,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from spnas_core.errors import UserError
-from spnas_core.names import check_name, check_path, check_url
+from spnas_core.names import MANIFEST_FILE, check_name, check_path, check_url
 from spnas_core.store import listing
 from spnas_core.store.retries import DELAYS, retried
 
-MANIFEST = "manifest.json"
 READS = 3  # of a file that is not what its manifest says: a read may be torn
 
 
@@ -136,7 +135,7 @@ class Storage:
             return self._put_local(self._place(folder), source, names, manifest)
         for name in names:
             self._do("put_file", str(source / name), self._full(f"{folder}/{name}"))
-        return self.create(f"{folder}/{MANIFEST}", manifest)
+        return self.create(f"{folder}/{MANIFEST_FILE}", manifest)
 
     @retried
     def _put_local(self, target: Path, source: Path, names: list[str], manifest: bytes) -> bool:
@@ -145,11 +144,11 @@ class Storage:
             partial.mkdir(parents=True)
             for name in names:
                 shutil.copyfile(source / check_name(name), partial / name, follow_symlinks=False)
-            (partial / MANIFEST).write_bytes(manifest)
+            (partial / MANIFEST_FILE).write_bytes(manifest)
             partial.rename(target)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
-            if (target / MANIFEST).exists():
+            if (target / MANIFEST_FILE).exists():
                 return False
             raise
         return True

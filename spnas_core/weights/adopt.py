@@ -8,14 +8,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from spnas_core import necks
 from spnas_core.errors import UserError
+from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, SCORE, STATISTICS, Arrays
 
-Arrays = dict[str, npt.NDArray[np.float32]]
-STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
 _HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
 _SHOWN = 12  # tensors named in an error
 
@@ -92,7 +88,7 @@ def is_last_layer(name: str) -> bool:
 
 def is_cascade(names: Iterable[str]) -> bool:
     """Whether a detector with these tensors has the three box heads of a cascade."""
-    return any(name.startswith("head.stages.") for name in names)
+    return any(name.startswith(CASCADE) for name in names)
 
 
 def head_source(name: str, cascade: bool) -> str | None:
@@ -104,7 +100,7 @@ def head_source(name: str, cascade: bool) -> str | None:
     match = _HEAD.fullmatch(name)
     if not match or bool(match[1]) == cascade:
         return name
-    return None if match[3] == "delta" else f"head.stages.0.{match[2]}" if cascade else f"head.{match[2]}"
+    return None if match[3] == "delta" else f"{CASCADE}0.{match[2]}" if cascade else f"{HEAD}{match[2]}"
 
 
 def is_other_head(name: str, cascade: bool) -> bool:
@@ -122,7 +118,7 @@ def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     differs in name, shape or dtype is a UserError with a +/- list.
     """
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
-    new_parts = tuple(f"{part}." for part in ours - theirs - {"backbone"})
+    new_parts = tuple(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")})
     sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not name.startswith(new_parts)}
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
@@ -132,7 +128,7 @@ def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
 
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
-        return of_head or necks.unused(name, fresh) or ("score" not in ours and name.startswith("score."))
+        return of_head or necks.unused(name, fresh) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
 
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())

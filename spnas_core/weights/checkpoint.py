@@ -13,7 +13,6 @@ from spnas_core.errors import UserError
 from spnas_core.weights.torch_file import decode_state, is_torch_file, read_torch
 from spnas_core.weights.torchvision_names import from_torchvision, to_spnas
 
-WEIGHTS_FILE = "weights.safetensors"
 _TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bf16", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
 _PARALLEL = "module."  # before every name of a net that was wrapped for several devices
 

@@ -15,7 +15,6 @@ import numpy as np
 from spnas_core import necks
 from spnas_core.arch import Arch, Block, blocks
 from spnas_core.weights.adopt import (
-    Arrays,
     Audit,
     audit_of,
     check_fit,
@@ -26,6 +25,7 @@ from spnas_core.weights.adopt import (
     is_other_head,
 )
 from spnas_core.weights.lineage import lineage
+from spnas_core.weights.tensor_names import AFFINE, BLOCKS, CONNECT, COPIES, HEAD, NECK, RPN, Arrays, block_name, convolution_of, part_of
 
 Shapes = dict[str, tuple[int, int, int, int]]  # of the layers of one block
 
@@ -44,7 +44,7 @@ class _Plan:
     @cached_property
     def own_copies(self) -> bool:
         """Whether the parent's copies have weights of their own."""
-        return any(name.startswith("backbone.copies.") for name in self.given)
+        return any(name.startswith(COPIES) for name in self.given)
 
     @cached_property
     def cascade(self) -> tuple[bool, bool]:
@@ -78,59 +78,50 @@ class _Plan:
 
     def main_name(self, name: str) -> str | None:
         """Name of the child's main tensor from which the tensor of a new copy starts; None for any other tensor."""
-        if not name.startswith("backbone.copies."):
+        if not name.startswith(COPIES):
             return None
         stage, number, position, rest = name.split(".", 5)[2:]
         if self.own_copies and self.keeps_part(int(stage), int(number)):
             return None
-        return f"backbone.blocks.{sum(map(len, self.child.stages[: int(stage)])) + int(position)}.{rest}"
+        return block_name(sum(map(len, self.child.stages[: int(stage)])) + int(position), rest)
 
     def source(self, name: str) -> str | None:
         """Name of the parent's tensor; None where the child's is new by design."""
-        parts = name.split(".")
-        match parts[:2]:
-            case ["backbone", "blocks"]:
-                index = int(parts[2])
-                return f"backbone.blocks.{self.line[index]}.{'.'.join(parts[3:])}" if self.keeps_layer(index, _layer(parts[3])) else None
-            case ["backbone", "connect"]:
-                return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
-            case ["neck", _]:
-                return name if necks.continues(name, self.parent, self.child, self.given) else None
-            case ["head", _]:
-                return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
+        part, parts = part_of(name), name.split(".")
+        if part == BLOCKS:
+            index = int(parts[2])
+            return block_name(self.line[index], ".".join(parts[3:])) if self.keeps_layer(index, convolution_of(parts[3])) else None
+        if part == CONNECT:
+            return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
+        if part == NECK:
+            return name if necks.continues(name, self.parent, self.child, self.given) else None
+        if part == HEAD:
+            return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
         return name
 
     def drops(self, name: str) -> bool:
         """Whether this is a tensor of the parent for which the child has no use, by design."""
-        parts = name.split(".")
-        numbers = [int(part) for part in parts if part.isdecimal()]
-        match parts[:2]:
-            case ["backbone", "blocks"] if len(parts) > 3 and numbers and numbers[0] in self.line:
-                layer = _layer(parts[3])
-                return layer in self.ours[numbers[0]] and not self.keeps_layer(self.line.index(numbers[0]), layer)
-            case ["backbone", "copies" | "connect"] if len(numbers) > 1 and numbers[0] < len(self.parent.stages):
-                return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
-            case ["neck", _] if numbers and numbers[0] < len(self.parent.stages):
-                return necks.unused(name, self.wanted) or self.source(name) is None
-            case ["head", _]:
-                return (self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1])
-        return False
+        part, parts = part_of(name), name.split(".")
+        numbers = [int(one) for one in parts if one.isdecimal()]
+        if part == BLOCKS and len(parts) > 3 and numbers and numbers[0] in self.line:
+            layer = convolution_of(parts[3])
+            return layer in self.ours[numbers[0]] and not self.keeps_layer(self.line.index(numbers[0]), layer)
+        if part in (COPIES, CONNECT) and len(numbers) > 1 and numbers[0] < len(self.parent.stages):
+            return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
+        if part == NECK and numbers and numbers[0] < len(self.parent.stages):
+            return necks.unused(name, self.wanted) or self.source(name) is None
+        return part == HEAD and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
 
     def blank_norms(self) -> tuple[str, ...]:
         """Beginnings of the names of the last norms of residual branches without projection beside them whose last layer is new."""
         last = 2 if self.child.block_type.expansion == 1 else 3
         new = [i for i, layers in enumerate(self.theirs) if "shortcut" not in layers and not self.keeps_layer(i, f"conv{last}")]
-        return tuple(f"backbone.blocks.{index}.bn{last}." for index in new)
+        return tuple(block_name(index, f"bn{last}.") for index in new)
 
     def changes(self, block: Block) -> bool:
         """Whether this block of the child is new, or at another stride, or has other layers than in the parent."""
         index = self.line[block.index]
         return index is None or blocks(self.parent)[index].stride != block.stride or self.ours[index] != self.theirs[block.index]
-
-
-def _layer(name: str) -> str:
-    """Name of the convolution to whose layer this part of a block belongs."""
-    return name.replace("bn", "conv")
 
 
 def inherit(
@@ -141,7 +132,7 @@ def inherit(
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers that block type or channels
     give another shape, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta
     zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: what
-    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes; see also `transfer.head_source`.
+    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes; see also `adopt.head_source`.
     Anything else that differs in name, shape or dtype is a UserError with a +/- list.
     """
     plan = _Plan(parent, child, base_width, weights, fresh, replace_head)
@@ -152,8 +143,8 @@ def inherit(
     unused = weights.keys() - set(matched.values())
     check_fit(f"cannot inherit {child} from {parent}", misses, {name: weights[name] for name in unused if not plan.drops(name)})
 
-    blank = (*plan.blank_norms(), "backbone.connect.")
-    zero = {name for name in sources.keys() - matched.keys() if name.startswith(blank) and name.endswith((".gamma", ".beta"))}
+    blank = (*plan.blank_norms(), CONNECT)
+    zero = {name for name in sources.keys() - matched.keys() if name.startswith(blank) and name.endswith(AFFINE)}
     result = {name: weights[matched[name]].copy() if name in matched else fresh[name].copy() for name in sources}
     result |= {name: np.zeros_like(fresh[name]) for name in zero}
     result |= {name: result[main].copy() for name, main in mains.items()}
@@ -168,11 +159,10 @@ def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_
     The stem and all blocks that continue unchanged are frozen, and so are copies which the parent has too.
     """
     plan = _Plan(parent, child, base_width)
-    changed = (f"backbone.blocks.{block.index}." for block in blocks(child) if plan.changes(block))
-    trained = ("backbone.connect.", "neck.", "rpn.", "head.", *changed)
+    changed = (block_name(block.index) for block in blocks(child) if plan.changes(block))
+    trained = (CONNECT, NECK, RPN, HEAD, *changed)
 
     def new_copy(name: str) -> bool:
-        parts = name.split(".")
-        return parts[:2] == ["backbone", "copies"] and not plan.keeps_part(int(parts[2]), int(parts[3]))
+        return name.startswith(COPIES) and not plan.keeps_part(*map(int, name.removeprefix(COPIES).split(".")[:2]))
 
     return {name for name in names if name.startswith(trained) or new_copy(name)}

@@ -12,17 +12,15 @@ from safetensors.numpy import load_file
 
 from spnas_core.data import files
 from spnas_core.errors import UserError
+from spnas_core.names import MANIFEST_FILE, MODEL_FILE, WEIGHTS_FILE
 from spnas_core.settings.base import ArchText, Settings
 from spnas_core.settings.detector import Detector
 from spnas_core.store.manifest import Manifest
-from spnas_core.store.storage import MANIFEST, sha256_file
-from spnas_core.weights.checkpoint import WEIGHTS_FILE
+from spnas_core.store.storage import sha256_file
 from spnas_core.weights.torchvision_names import from_torchvision, trained_epsilon
 
-MODEL = "model.json"
 
-
-class Label(Settings):
+class ClassLabel(Settings):
     """What one label of the net means: a category's id in the annotations, and its name."""
 
     label: PositiveInt
@@ -36,12 +34,12 @@ class Model(Settings):
     model_config = ConfigDict(extra="allow")
     arch: ArchText
     detector: Detector
-    classes: tuple[Label, ...] = Field(min_length=1)
+    classes: tuple[ClassLabel, ...] = Field(min_length=1)
     weights_sha256: str | None = None
 
     @field_validator("classes")
     @classmethod
-    def _are_counted(cls, classes: tuple[Label, ...]) -> tuple[Label, ...]:
+    def _are_counted(cls, classes: tuple[ClassLabel, ...]) -> tuple[ClassLabel, ...]:
         if [one.label for one in classes] != list(range(1, len(classes) + 1)) or len({one.id for one in classes}) < len(classes):
             raise ValueError("expected labels 1, 2, ... in this order, each of another id")
         return classes
@@ -53,7 +51,7 @@ def read_model(url: str) -> Model:
         return Model.model_validate_json(files.local_file(url).read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or MODEL
+        place = ".".join(map(str, first["loc"])) or MODEL_FILE
         raise UserError(f"{url}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
@@ -66,9 +64,9 @@ def norm_epsilon(url: str, arrays: dict[str, npt.NDArray[Any]]) -> float | None:
         return trained_epsilon({name: array.shape for name, array in arrays.items()})
     system, path = files.open_url(url)
     folder, name = posixpath.split(path)
-    if name != WEIGHTS_FILE or MODEL not in files.list_folder(system, folder):
+    if name != WEIGHTS_FILE or MODEL_FILE not in files.list_folder(system, folder):
         return None
-    return read_model(files.url_of(system, f"{folder}/{MODEL}")).detector.norm_epsilon
+    return read_model(files.url_of(system, f"{folder}/{MODEL_FILE}")).detector.norm_epsilon
 
 
 def open_model_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float32]]]:
@@ -78,16 +76,16 @@ def open_model_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float
     """
     system, root = files.open_url(model)
     where, there = files.url_of(system, root), files.list_folder(system, root)
-    if missing := {MODEL, WEIGHTS_FILE} - there.keys():
-        raise UserError(f"model {model}: expected a folder with {MODEL} and {WEIGHTS_FILE}, got none with {min(missing)}")
-    paths = {name: files.local_file(f"{where}/{name}") for name in (MODEL, WEIGHTS_FILE)}
-    if MANIFEST in there:
-        manifest = _read_manifest(f"{where}/{MANIFEST}")
+    if missing := {MODEL_FILE, WEIGHTS_FILE} - there.keys():
+        raise UserError(f"model {model}: expected a folder with {MODEL_FILE} and {WEIGHTS_FILE}, got none with {min(missing)}")
+    paths = {name: files.local_file(f"{where}/{name}") for name in (MODEL_FILE, WEIGHTS_FILE)}
+    if MANIFEST_FILE in there:
+        manifest = _read_manifest(f"{where}/{MANIFEST_FILE}")
         for name, path in paths.items():
-            _check_sha256(path, f"{where}/{name}", manifest.files[name].sha256 if name in manifest.files else None, MANIFEST)
-    found = read_model(f"{where}/{MODEL}")
+            _check_sha256(path, f"{where}/{name}", manifest.files[name].sha256 if name in manifest.files else None, MANIFEST_FILE)
+    found = read_model(f"{where}/{MODEL_FILE}")
     if found.weights_sha256:
-        _check_sha256(paths[WEIGHTS_FILE], f"{where}/{WEIGHTS_FILE}", found.weights_sha256, MODEL)
+        _check_sha256(paths[WEIGHTS_FILE], f"{where}/{WEIGHTS_FILE}", found.weights_sha256, MODEL_FILE)
     try:
         return found, load_file(paths[WEIGHTS_FILE])
     except SafetensorError as error:
@@ -97,9 +95,9 @@ def open_model_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float
 def read_scores(model: str) -> dict[str, Any]:
     """Metrics by split that a training's manifest beside the model tells; none where there is no manifest."""
     system, root = files.open_url(model)
-    if MANIFEST not in files.list_folder(system, root):
+    if MANIFEST_FILE not in files.list_folder(system, root):
         return {}
-    manifest = _read_manifest(f"{files.url_of(system, root)}/{MANIFEST}")
+    manifest = _read_manifest(f"{files.url_of(system, root)}/{MANIFEST_FILE}")
     return {manifest.job["data"]["val"]: manifest.metrics} if manifest.kind == "train" else {}
 
 

@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from spnas_core.errors import UserError
 from spnas_core.weights import torch_pickle
+from spnas_core.weights.tensor_names import Arrays
 from spnas_core.weights.torch_values import StoredTensor, TensorStorage
 
-Arrays = dict[str, npt.NDArray[Any]]
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # the pickled magic number
 NESTED = ("model", "state_dict")

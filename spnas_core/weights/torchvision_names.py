@@ -9,21 +9,35 @@ from collections.abc import Iterable, Mapping
 
 from spnas_core.arch import Arch, Block, blocks, parse
 from spnas_core.errors import UserError
+from spnas_core.necks.fpn import INNER, LAYER
+from spnas_core.weights.tensor_names import (
+    AFFINE,
+    BACKBONE,
+    HEAD,
+    NECK,
+    RPN,
+    SCORE,
+    STATISTICS,
+    STEM,
+    block_name,
+    connection_name,
+    copied_block_name,
+)
 
-_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-_PLAIN = {"weight": "weight", "bias": "bias"}
+_NORM = dict(zip((".weight", ".bias", ".running_mean", ".running_var"), (*AFFINE, *STATISTICS), strict=True))
+_PLAIN = {".weight": ".weight", ".bias": ".bias"}
 _COUNTER = ".num_batches_tracked"
 _SCORE = "roi_heads.box_predictor.cls_score.weight"
 COCO_LABELS = 90  # of torchvision's released detectors: the ids of COCO's categories
 _BODY = "backbone.body."
 _HEADS = {
-    "rpn.head.conv.0.0": "rpn.conv",
-    "rpn.head.cls_logits": "rpn.score",
-    "rpn.head.bbox_pred": "rpn.delta",
-    "roi_heads.box_head.fc6": "head.fc1",
-    "roi_heads.box_head.fc7": "head.fc2",
-    "roi_heads.box_predictor.cls_score": "head.score",
-    "roi_heads.box_predictor.bbox_pred": "head.delta",
+    "rpn.head.conv.0.0": f"{RPN}conv",
+    "rpn.head.cls_logits": f"{RPN}score",
+    "rpn.head.bbox_pred": f"{RPN}delta",
+    "roi_heads.box_head.fc6": f"{HEAD}fc1",
+    "roi_heads.box_head.fc7": f"{HEAD}fc2",
+    "roi_heads.box_predictor.cls_score": f"{HEAD}score",
+    "roi_heads.box_predictor.bbox_pred": f"{HEAD}delta",
 }
 _OLD = (
     (re.compile(r"rpn\.head\.conv\.(weight|bias)"), r"rpn.head.conv.0.0.\1"),
@@ -98,7 +112,7 @@ def to_torchvision(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     UserError for a name that torchvision has no place for: parallel copies and their connections, and the 3x3 stem.
     """
     names = list(names)
-    table = _table(arch, detector=any(name.startswith("neck.") for name in names))
+    table = _table(arch, detector=any(name.startswith(NECK) for name in names))
     theirs = {ours: name for name, ours in table.items()}
     return _complete({name: theirs.get(name) for name in names}, f"names of {arch}, serial, with the 7x7 stem")
 
@@ -109,49 +123,51 @@ def to_module(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     These are torchvision's, and where it has none, for the 3x3 stem, the copies and their connections, like ours. UserError for a name that
     the module has no place for, such as those of a cascade.
     """
-    beyond = {_BODY + theirs: f"backbone.{ours}" for theirs, ours in _beyond(arch).items()}
+    beyond = {_BODY + theirs: ours for theirs, ours in _beyond(arch).items()}
     table = {ours: theirs for found in (_table(arch, detector=True), _tensors(beyond)) for theirs, ours in found.items()}
     return _complete({name: table.get(name) for name in names}, f"names of {arch} with a plain pyramid and one box head")
 
 
 def _table(arch: Arch, detector: bool) -> dict[str, str]:
     """Our name of every tensor that torchvision's net of this architecture may have; convolutions with a bias or without."""
-    body = {"conv1": "backbone.stem.conv", "bn1": "backbone.stem.bn"}
+    body = {"conv1": f"{STEM}conv", "bn1": f"{STEM}bn"}
     first = {block.stage: block.index for block in reversed(blocks(arch))}
     for block in blocks(arch):
-        body |= _layers(arch, block, f"layer{block.stage + 1}.{block.index - first[block.stage]}", f"backbone.blocks.{block.index}")
+        body |= _layers(arch, block, f"layer{block.stage + 1}.{block.index - first[block.stage]}.", block_name(block.index))
     if not detector:
-        return _tensors({**body, "fc": "score"})
+        return _tensors({**body, "fc": SCORE.removesuffix(".")})
     owners = {_BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
     for level in range(len(arch.stages)):
-        owners |= {f"backbone.fpn.{side}_blocks.{level}.0": f"neck.{side}.{level}" for side in ("inner", "layer")}
+        owners |= {f"backbone.fpn.inner_blocks.{level}.0": f"{INNER}{level}", f"backbone.fpn.layer_blocks.{level}.0": f"{LAYER}{level}"}
     return _tensors(owners)
 
 
 def _beyond(arch: Arch) -> dict[str, str]:
     """Our name of every layer of a backbone that torchvision has no name for."""
-    found = {name: f"stem.{name}" for name in ("conv1", "bn1", "conv2", "bn2")}
+    found = {name: f"{STEM}{name}" for name in ("conv1", "bn1", "conv2", "bn2")}
     for stage, count in enumerate(arch.parallel):
         members = [block for block in blocks(arch) if block.stage == stage]
-        for place in (f"{stage}.{copy}" for copy in range(count)):
-            found |= {f"connect.{place}.0": f"connect.{place}.conv", f"connect.{place}.1": f"connect.{place}.bn"}
+        for copy in range(count):
+            ours = connection_name(stage, copy)
+            found |= {ours.removeprefix(BACKBONE) + number: ours + layer for number, layer in (("0", "conv"), ("1", "bn"))}
             for position, block in enumerate(members):
-                found |= _layers(arch, block, *(f"copies.{place}.{position}",) * 2)
+                ours = copied_block_name(stage, copy, position)
+                found |= _layers(arch, block, ours.removeprefix(BACKBONE), ours)
     return found
 
 
 def _layers(arch: Arch, block: Block, theirs: str, ours: str) -> dict[str, str]:
-    """Our name of every layer of the block that they call `theirs`."""
+    """Our name of every layer of the block whose names begin with `theirs`, and with `ours` here."""
     kinds = [f"{kind}{number}" for number in range(1, 3 if arch.block_type.expansion == 1 else 4) for kind in ("conv", "bn")]
-    found = {f"{theirs}.{kind}": f"{ours}.{kind}" for kind in kinds}
+    found = {f"{theirs}{kind}": f"{ours}{kind}" for kind in kinds}
     if block.projection:
-        found |= {f"{theirs}.downsample.0": f"{ours}.shortcut.conv", f"{theirs}.downsample.1": f"{ours}.shortcut.bn"}
+        found |= {f"{theirs}downsample.0": f"{ours}shortcut.conv", f"{theirs}downsample.1": f"{ours}shortcut.bn"}
     return found
 
 
 def _tensors(layers: dict[str, str]) -> dict[str, str]:
     """Our name of every tensor of the layers; convolutions with a bias or without."""
-    return {f"{theirs}.{k}": f"{ours}.{own}" for theirs, ours in layers.items() for k, own in (_NORM if ".bn" in ours else _PLAIN).items()}
+    return {f"{theirs}{k}": f"{ours}{own}" for theirs, ours in layers.items() for k, own in (_NORM if ".bn" in ours else _PLAIN).items()}
 
 
 def _current(name: str) -> str:

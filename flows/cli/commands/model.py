@@ -119,7 +119,7 @@ def convert(
     from spnas_core.export import convert as conversion
 
     made = conversion.convert_checkpoint(checkpoint, arch, to, norm_epsilon, categories, coverage)
-    conversion.publish_converted(made, out)
+    conversion.write_files(made.files, out)
     audit, epsilon = made.audit, made.norm_epsilon
     if as_json:
         facts = {"arch": str(made.arch), "files": sorted(made.files), "norm_epsilon": epsilon, "counters": made.counters}

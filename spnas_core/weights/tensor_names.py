@@ -1,0 +1,56 @@
+"""Names of the tensors of the nets: the one list. Those of a neck are in its own file below `necks/`.
+
+    backbone.stem.conv.weight             of the stem (conv, bn; with two convolutions conv1, bn1, conv2, bn2)
+    backbone.blocks.7.conv1.weight        of the main stages, blocks counted along all of them
+    backbone.copies.1.0.2.conv1.weight    of copy 0 of stage 1, its third block, where copies have weights of their own
+    backbone.connect.1.0.conv.weight      of the connection of this copy, or of all copies of the stage that share weights
+    neck.*  rpn.conv.weight  head.fc1.weight  head.stages.2.fc1.weight (of a cascade)
+    score.weight                          of the last layer of a classifier
+
+A convolution is followed by its norm: conv1 by bn1, and so on.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy.typing as npt
+
+Arrays = dict[str, npt.NDArray[Any]]  # weights of a net by name
+
+BACKBONE, NECK, RPN, HEAD, SCORE = "backbone.", "neck.", "rpn.", "head.", "score."  # parts of nets; the last is a classifier's
+STEM, BLOCKS, COPIES, CONNECT = (f"{BACKBONE}{part}." for part in ("stem", "blocks", "copies", "connect"))
+CASCADE = f"{HEAD}stages."  # box heads of a cascade
+AFFINE = (".gamma", ".beta")  # trained tensors of a norm
+STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
+BIAS = ".bias"
+
+
+def part_of(name: str) -> str:
+    """Part of a net that a tensor belongs to, as the beginning of its name; "" for none of them."""
+    parts = (STEM, BLOCKS, COPIES, CONNECT, NECK, RPN, HEAD, SCORE)
+    return next((part for part in parts if name.startswith(part)), "")
+
+
+def block_name(index: int | None, rest: str = "") -> str:
+    """Name of a block of the main stages, or of the tensor `rest` of it."""
+    return f"{BLOCKS}{index}.{rest}"
+
+
+def copied_block_name(stage: int, copy: int | None, position: int) -> str:
+    """Beginning of the names of a block of a copy that has weights of its own."""
+    return f"{COPIES}{stage}.{copy}.{position}."
+
+
+def connection_name(stage: int, copy: int) -> str:
+    """Beginning of the names of the connection of a copy."""
+    return f"{CONNECT}{stage}.{copy}."
+
+
+def convolution_of(layer: str) -> str:
+    """Name, within a block or a stem, of the convolution to whose layer this part belongs, itself or its norm."""
+    return layer.replace("bn", "conv")
+
+
+def is_detector(names: Iterable[str]) -> bool:
+    """Whether these are names of a detector, not of a classifier."""
+    return any(name.startswith((NECK, RPN, HEAD)) for name in names)
