@@ -160,7 +160,7 @@ def test_a_worker_whose_parent_is_gone_does_nothing(tmp_path: Path) -> None:
 
 
 def test_a_users_mistake_in_a_job_is_one_in_the_caller(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="instances_train"):
+    with pytest.raises(UserError, match=r"expected annotations/instances_\*\.json, .* there is nothing"):
         run_job(job(tmp_path / "nowhere"), str(tmp_path / "store"))
 
 
