@@ -31,7 +31,7 @@ from spnas_core.data.demo import DIGITS, make_demo
 from spnas_core.data.loader import Batch, eval_batches, steps_per_epoch
 from spnas_core.data.splits import Sample, Split, data_of, open_split
 from spnas_core.job import TrainJob
-from spnas_core.jobs import evaluate, initial_weights, runner
+from spnas_core.jobs import detection, initial_weights, runner
 from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep
@@ -101,7 +101,7 @@ def measure_net(net: Net, repeat: int) -> Measured:
     single = Tensor(pictures[:1]), Tensor(sizes[:1])
     yield "inference_compile", once(lambda: detector.compile(*single))
     yield "inference_1_image", timed(lambda: detector(*single)[0].asnumpy(), repeat)
-    many = evaluate.batch_size(settings.image_size)
+    many = detection.batch_size(settings.image_size)
     whole = Tensor(np.repeat(pictures[:1], many, 0)), Tensor(np.repeat(sizes[:1], many, 0))
     yield "evaluation_per_image", timed(lambda: detector(*whole)[0].asnumpy(), repeat) / many
     decay = initial_weights.decays(detector, net.recipe.weight_decay, net.recipe.decay_norm_and_bias)

@@ -14,7 +14,7 @@ from nets import SIZES, SMOKE
 from spnas_core import arch as architecture
 from spnas_core.data import splits
 from spnas_core.job import EvaluateJob, TrainJob, Weights
-from spnas_core.jobs import evaluate
+from spnas_core.jobs import detection, evaluate
 from spnas_core.jobs.predict import predict
 from spnas_core.jobs.runner import run_job
 from spnas_core.models.build import build
@@ -218,7 +218,7 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path, m
         (model / name).write_bytes(store.fetch("train", child.digest, name).read_bytes())
     net, card = evaluate.open_model(str(model))
     split = splits.open_split(str(tiny_data), "val")
-    assert evaluate.detect(net, split, card.detector) == records
+    assert detection.detect(net, split, card.detector) == records
     monkeypatch.setattr(evaluate, "open_model", lambda _: (net, card))  # it is compiled
     (picture,) = predict(str(model), [str(tiny_data / "images" / "val_0.png")], str(tmp_path / "out"), 0.0)
     first = [record for record in records if record["image_id"] == 1]

@@ -24,7 +24,7 @@ from spnas_core.data import splits
 from spnas_core.errors import UserError
 from spnas_core.export.folder import export_model, publish_export
 from spnas_core.export.shipped.detect import soft_nms
-from spnas_core.jobs import evaluate
+from spnas_core.jobs import detection
 from spnas_core.models.build import build
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
@@ -42,7 +42,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = build(architecture.parse(text), settings, 2)
     folder = tmp_path_factory.mktemp("model")
     save_file(lively(net), folder / "weights.safetensors")
-    document = evaluate.model_document(text, settings, splits.open_split(str(tiny_data), "val").categories)
+    document = detection.model_document(text, settings, splits.open_split(str(tiny_data), "val").categories)
     scores = {"val": {"AP": 0.5, "AP50": 0.75, "AP_large": -1.0, "per_class": {"red": {"AP": 0.25, "AP50": 0.5}}}}
     (folder / "model.json").write_text(json.dumps(document | {"scores": scores}))
     return folder
@@ -180,7 +180,7 @@ def test_torchvision_finds_what_mindspore_finds(text: str, change: dict[str, Any
     folder = tmp_path / "model"
     folder.mkdir()
     save_file(lively(net), folder / "weights.safetensors")
-    document = evaluate.model_document(text, settings, ((1, "a"), (2, "b"), (3, "c")))
+    document = detection.model_document(text, settings, ((1, "a"), (2, "b"), (3, "c")))
     (folder / "model.json").write_text(json.dumps(document))
     publish_export(export_model(str(folder), "torchvision"), str(tmp_path / "out"))
     images, image_hw = inputs(settings.image_size)
@@ -189,7 +189,7 @@ def test_torchvision_finds_what_mindspore_finds(text: str, change: dict[str, Any
     (tmp_path / "lib" / "safetensors").symlink_to(Path(safetensors.__file__).parent)  # the peer may not have it
     words = [str(PEER), "-W", "ignore", "-c", TORCH, *(str(tmp_path / name) for name in ("out", "in.npz", "out.npz"))]
     subprocess.run(words, env=os.environ | {"PYTHONPATH": str(tmp_path / "lib")}, check=True)
-    expected = evaluate.infer(net.set_train(False), settings, images, image_hw)
+    expected = detection.infer(net.set_train(False), settings, images, image_hw)
     with np.load(tmp_path / "out.npz") as file:
         found = tuple([file[f"{name}_{image}"] for image in (0, 1)] for name in ("boxes", "scores", "labels"))
     if settings.soft_nms:

@@ -17,7 +17,7 @@ from spnas_core import arch as architecture
 from spnas_core import metrics
 from spnas_core.data import splits
 from spnas_core.errors import UserError
-from spnas_core.jobs import evaluate
+from spnas_core.jobs import detection, evaluate
 from spnas_core.jobs.predict import predict
 from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
@@ -42,7 +42,7 @@ def model(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = build(architecture.parse(text), SETTINGS, 2)
     folder = tmp_path_factory.mktemp("model")
     save_file(get_weights(net), folder / "weights.safetensors")
-    document = evaluate.model_document(text, SETTINGS, splits.open_split(str(tiny_data), "val").categories)
+    document = detection.model_document(text, SETTINGS, splits.open_split(str(tiny_data), "val").categories)
     (folder / MODEL_FILE).write_text(json.dumps(document))
     return folder
 
@@ -156,7 +156,7 @@ def test_predict_writes_to_a_url(opened_once: None, model: Path, tmp_path: Path)
 def test_scores_of_a_model_folder_are_those_of_its_net(opened: tuple[DetectorNet, Model], model: Path, tiny_data: Path) -> None:
     net, _ = opened
     split = splits.open_split(str(tiny_data), "val")
-    expected = metrics.score_detections(split.annotations, evaluate.detect(net, split, SETTINGS), "pycocotools").document()
+    expected = metrics.score_detections(split.annotations, detection.detect(net, split, SETTINGS), "pycocotools").document()
     assert evaluate.score_model(str(model), str(tiny_data), "val") == expected
 
 

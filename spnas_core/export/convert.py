@@ -13,7 +13,7 @@ from spnas_core.arch import Arch
 from spnas_core.data import files
 from spnas_core.data.splits import Categories
 from spnas_core.errors import UserError
-from spnas_core.jobs import evaluate
+from spnas_core.jobs import detection
 from spnas_core.models.build import build
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.step import get_weights
@@ -73,7 +73,7 @@ def convert_checkpoint(
     made = {WEIGHTS_FILE: save(weights)}
     if isinstance(net, Classifier):
         return Converted(known, made, audit, counters)
-    document = evaluate.model_document(str(known), settings, _categories(categories, net.head.classes))
+    document = detection.model_document(str(known), settings, _categories(categories, net.head.classes))
     return Converted(known, {**made, MODEL_FILE: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
 
 

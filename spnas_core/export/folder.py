@@ -16,7 +16,7 @@ from spnas_core.data import files as places
 from spnas_core.errors import UserError
 from spnas_core.export.card import readme
 from spnas_core.export.convert import check_parts, write_files
-from spnas_core.jobs import evaluate
+from spnas_core.jobs import detection, evaluate
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
@@ -34,7 +34,7 @@ def export_model(model: str, form: Format) -> dict[str, bytes]:
     net, found = evaluate.open_model(model)
     files = {"onnx": _onnx, "mindir": _mindir, "torchvision": _torchvision}[form](net, found, model)
     categories = tuple((one.id, one.name) for one in found.classes)
-    document = found.model_dump(mode="json") | evaluate.model_document(found.arch, found.detector, categories)
+    document = found.model_dump(mode="json") | detection.model_document(found.arch, found.detector, categories)
     document["scores"] = document.get("scores") or read_scores(model)
     document["source_sha256"] = document.pop("weights_sha256")
     cost = candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))

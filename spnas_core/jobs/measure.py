@@ -19,7 +19,7 @@ from spnas_core.data.pipeline import ImageCache
 from spnas_core.data.splits import open_split
 from spnas_core.errors import JobError
 from spnas_core.job import MeasureJob
-from spnas_core.jobs import evaluate, initial_weights, train
+from spnas_core.jobs import detection, initial_weights, train
 from spnas_core.jobs.benchmark import peak_memory
 from spnas_core.jobs.progress import JobContext
 from spnas_core.models.build import build
@@ -47,7 +47,7 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     step = train.make_step(net, recipe)
 
     ready = time.perf_counter()
-    stream = train.inputs(net, split, settings, recipe, 0, 0, 0, ImageCache(0))
+    stream = detection.step_inputs(net, split, settings, recipe, 0, 0, 0, ImageCache(0))
     batches = list(itertools.islice(stream, max(1, DECODED // recipe.batch)))
     decode = (time.perf_counter() - ready) / (len(batches) * recipe.batch)
     context.report({"event": "compile"})
@@ -61,12 +61,12 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     train_compile, step_seconds, steps = clocked(one_step)
     memory = peak_memory(job.device_target)
     net.set_train(False)
-    size = evaluate.batch_size(settings.image_size)
+    size = detection.batch_size(settings.image_size)
     images = list(itertools.islice(loader.eval_batches(val, settings.image_size, size), 4))
 
     def one_batch(number: int) -> None:
         batch = images[number % len(images)]
-        evaluate.infer(net, settings, batch.images, batch.image_hw)
+        detection.infer(net, settings, batch.images, batch.image_hw)
 
     eval_compile, batch_seconds, _ = clocked(one_batch)
     return {

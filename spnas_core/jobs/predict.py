@@ -20,7 +20,7 @@ from spnas_core.data.drawing import draw_box
 from spnas_core.data.inputs import find_images
 from spnas_core.data.pipeline import fill_batches
 from spnas_core.errors import UserError
-from spnas_core.jobs import evaluate
+from spnas_core.jobs import detection, evaluate
 
 RECORDS, RESULTS = "detections.json", "results.json"
 THREADS = 2
@@ -57,7 +57,7 @@ def predict(model: str, words: list[str], out: str, threshold: float) -> list[di
     records: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for batch, pictures in _batches(names, card.detector.image_size):
-        found = evaluate.infer(net, card.detector, batch.images, batch.image_hw)
+        found = detection.infer(net, card.detector, batch.images, batch.image_hw)
         found_here = loader.to_results(batch.ids, *found, batch.scale, tuple(categories.items()))
         kept = [one for one in found_here if one["score"] >= threshold]
         for picture in pictures:
@@ -123,7 +123,7 @@ def _targets(names: list[str], out: str) -> dict[str, str]:
 
 def _batches(names: list[str], size: Size) -> Iterator[tuple[loader.Batch, list[Picture]]]:
     """All images in batches of one shape, the last filled up with padding images; a broken image is a padding image too."""
-    count = min(evaluate.batch_size(size), len(names))
+    count = min(detection.batch_size(size), len(names))
 
     def begin(first: int) -> tuple[tuple[loader.Batch, list[Picture]], dict[int, Picture]]:
         pictures = [Picture(number, name) for number, name in enumerate(names[first : first + count], start=first + 1)]

@@ -15,23 +15,22 @@ import mindspore as ms
 from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
-from spnas_core import cost, metrics
+from spnas_core import cost
 from spnas_core.data import loader
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.data.splits import Split, check_fingerprint, open_split
+from spnas_core.data.splits import check_fingerprint
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
-from spnas_core.jobs import evaluate, initial_weights
+from spnas_core.jobs import initial_weights
+from spnas_core.jobs.detection import WORK
 from spnas_core.jobs.progress import JobContext
 from spnas_core.jobs.timing import Stopwatch
 from spnas_core.jobs.training import CHECKPOINT, StepInputs, run_epochs, save_checkpoint
-from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
-from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE, MODEL_FILE, WEIGHTS_FILE
+from spnas_core.names import AUDIT_FILE, HISTORY_FILE, MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
-from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
 
@@ -48,12 +47,12 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
     recipe, settings = job.recipe, job.detector
-    train_split = open_split(job.data.url, job.data.train, job.data.strict)
-    val_split = open_split(job.data.url, job.data.val, job.data.strict)
+    train_split = WORK.open_split(job.data.url, job.data.train, job.data.strict)
+    val_split = WORK.open_split(job.data.url, job.data.val, job.data.strict)
     if rank().first:
         check_fingerprint([train_split, val_split], job.data)
     arch = architecture.parse(job.arch)
-    net = build(arch, settings, len(train_split.categories), recipe.mixed_precision)
+    net = WORK.build(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = initial_weights.start_detector(job, store, get_weights(net))
     set_weights(net, weights)
     initial_weights.choose_trained(net, job, audit)
@@ -62,16 +61,16 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 
     def batches(epoch: int, first: int) -> Iterator[StepInputs]:
-        return inputs(net, train_split, settings, recipe, job.seed, epoch, first, cache)
+        return WORK.batches(net, train_split, settings, recipe, job.seed, epoch, first, cache)
 
     def score(epoch: int) -> dict[str, Any]:
         if not recipe.eval_epochs or (epoch + 1) % recipe.eval_epochs or epoch + 1 == recipe.epochs:
             return {}
-        detections = evaluate.detect(net, val_split, settings, cache)
+        outputs = WORK.outputs(net, val_split, settings, cache)
         if not rank().first:
             return {}
-        scores = metrics.score_detections(val_split.annotations, detections, "hotcoco")
-        return {name: scores.stats[name] for name in ("AP", "AP50")}
+        scores = WORK.score(val_split.annotations, outputs, "hotcoco")
+        return {name: scores.stats[name] for name in WORK.task.scores}
 
     def rate(number: int) -> float:
         return learning_rate(recipe, number, recipe.epochs * steps)
@@ -84,21 +83,21 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     context.report({"event": "evaluate"})
     watch = Stopwatch(history[-1].get("timing"))
     with watch.during("evaluation"):
-        detections = evaluate.detect(net, val_split, settings, cache)
+        outputs = WORK.outputs(net, val_split, settings, cache)
         if not rank().first:
             return {}
-        scores = metrics.score_detections(val_split.annotations, detections, "hotcoco")
+        scores = WORK.score(val_split.annotations, outputs, "hotcoco")
     if job.stop_after_epochs:
         save_checkpoint(step, history, [], out / CHECKPOINT)
-    found = {name: scores.stats[name] for name in ("AP", "AP50")}
+    found: dict[str, float] = {name: scores.stats[name] for name in WORK.task.scores}
     history[-1] |= {**found, "timing": watch.seconds}
     context.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **found, "timing": watch.seconds})
     save_file(get_weights(net), out / WEIGHTS_FILE)
     documents = {
-        MODEL_FILE: evaluate.model_document(job.arch, settings, train_split.categories),
+        MODEL_FILE: WORK.document(job.arch, settings, train_split.categories),
         AUDIT_FILE: audit.model,
         HISTORY_FILE: history,
-        DETECTIONS_FILE: detections,
+        WORK.outputs_file: outputs,
     }
     for name, document in documents.items():
         (out / name).write_text(json.dumps(document))
@@ -113,16 +112,6 @@ def make_step(net: DetectorNet, recipe: Recipe) -> TrainStep:
     """Step that trains those parameters of `net` which are to be trained."""
     decays = initial_weights.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
     return TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
-
-
-def inputs(
-    net: DetectorNet, split: Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
-) -> Iterator[StepInputs]:
-    """Yield what the steps of an epoch take, from step `first` on; of a rank its share."""
-    share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)
-    stream = loader.train_batches(split, settings.image_size, recipe, settings.max_boxes, seed, epoch, first, cache, share=share)
-    for number, batch in enumerate(stream, start=epoch * steps + first):
-        yield net.inputs(batch, seed, number)
 
 
 def take_state(job: TrainJob, store: Store, folder: Path) -> None:

@@ -1,0 +1,121 @@
+"""Object detection, the first task: what trainings and evaluations do with its data, nets and outputs.
+
+Shape shorthand: B images, (H, W) network input, D detections. The names that search and report need are in settings/task.py.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor
+
+from spnas_core import metrics
+from spnas_core.arch import Arch
+from spnas_core.data import images, loader
+from spnas_core.data.images import Floats, Ints
+from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.splits import Categories, Split, open_split
+from spnas_core.jobs.training import StepInputs
+from spnas_core.models.build import build
+from spnas_core.models.detector import DetectorNet
+from spnas_core.models.ranks import gather_ranks, rank
+from spnas_core.models.soft_nms import soft_nms
+from spnas_core.names import DETECTIONS_FILE
+from spnas_core.settings.detector import Detector
+from spnas_core.settings.task import DETECTION, Task
+from spnas_core.settings.training import Recipe
+
+PIXELS = 1 << 19  # of one batch
+
+
+@dataclass(frozen=True)
+class TaskWork:
+    """Work of one task, as functions: `open_split` reads data, `build` makes the net, `batches` yields the inputs of training steps.
+
+    `outputs` are what the net says of a split, `score` compares them with it, `document` is the model.json; `outputs_file` is where the
+    outputs lie in an artifact.
+    """
+
+    task: Task
+    outputs_file: str
+    open_split: Callable[[str, str, bool], Split]
+    build: Callable[[Arch, Detector, int, bool], DetectorNet]
+    batches: Callable[[DetectorNet, Split, Detector, Recipe, int, int, int, ImageCache], Iterator[StepInputs]]
+    outputs: Callable[[DetectorNet, Split, Detector, ImageCache | None], list[dict[str, Any]]]
+    score: Callable[[dict[str, Any], list[dict[str, Any]], metrics.Engine], metrics.Scores]
+    document: Callable[[str, Detector, Categories], dict[str, Any]]
+
+
+def batch_size(image_size: tuple[int, int]) -> int:
+    """Images of one evaluation batch: as many as have about half a million pixels, at most 8."""
+    return max(1, min(8, PIXELS // (image_size[0] * image_size[1])))
+
+
+def detect(
+    net: DetectorNet, split: Split, settings: Detector, cache: ImageCache | None = None, categories: Categories | None = None
+) -> list[dict[str, Any]]:
+    """COCO results of all images of a split; label k is category k - 1 of `categories`, by default those of the split.
+
+    Ranks share the batches, and all get the results of all, in the order in which one alone has them.
+    """
+    net.set_train(False)
+    results = []
+    for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache, share=rank().share):
+        found = infer(net, settings, batch.images, batch.image_hw)
+        results.append(loader.to_results(batch.ids, *found, batch.scale, categories or split.categories))
+    rounds = zip_longest(*gather_ranks(results), fillvalue=())
+    return [one for batches in rounds for batch in batches for one in batch]
+
+
+def infer(net: DetectorNet, settings: Detector, images: Floats, image_hw: Floats) -> tuple[Floats, Floats, Ints]:
+    """Find in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D)."""
+    boxes, scores, labels = (output.asnumpy() for output in net(Tensor(images), Tensor(image_hw)))
+    if settings.soft_nms is None:
+        return boxes, scores, labels
+    batch, most = len(boxes), settings.detections
+    found = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32), np.zeros((batch, most), np.int32)
+    for image in range(batch):
+        rows, lowered = soft_nms(boxes[image], scores[image], labels[image], settings)
+        for padded, values in zip(found, (boxes[image][rows], lowered, labels[image][rows]), strict=True):
+            padded[image, : len(rows)] = values
+    return found
+
+
+def model_document(arch: str, settings: Detector, categories: Categories) -> dict[str, Any]:
+    """Everything that a program needs to use the weights: architecture, settings, labels and preprocessing."""
+    return {
+        "arch": arch,
+        "detector": settings.model_dump(mode="json"),
+        "classes": [{"label": label, "id": number, "name": name} for label, (number, name) in enumerate(categories, start=1)],
+        "preprocessing": {
+            "image_size": list(settings.image_size),
+            "resize": "bilinear, aspect ratio kept, top left, the rest zero after normalisation",
+            "range": "RGB / 255, minus mean, divided by std",
+            "mean": images.MEAN.tolist(),
+            "std": images.STD.tolist(),
+        },
+    }
+
+
+def step_inputs(
+    net: DetectorNet, split: Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
+) -> Iterator[StepInputs]:
+    """Yield the inputs of the steps of an epoch, from step `first` on; of a rank, its share."""
+    share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)
+    stream = loader.train_batches(split, settings.image_size, recipe, settings.max_boxes, seed, epoch, first, cache, share=share)
+    for number, batch in enumerate(stream, start=epoch * steps + first):
+        yield net.inputs(batch, seed, number)
+
+
+WORK = TaskWork(
+    task=DETECTION,
+    outputs_file=DETECTIONS_FILE,
+    open_split=open_split,
+    build=build,
+    batches=step_inputs,
+    outputs=detect,
+    score=metrics.score_detections,
+    document=model_document,
+)
