@@ -1,6 +1,7 @@
 """The Prefect services of one machine, used from the command line as a person does."""
 
 import http.server
+import importlib
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from typing import Any
 
 import psutil
 import pytest
-from prefect import flow
+import yaml
+from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, LogFilter
 from prefect.exceptions import PrefectHTTPStatusError
@@ -261,6 +263,12 @@ def test_progress_of_a_job_on_the_page(prefect_server: str, monkeypatch: pytest.
     follow()
     first, second = (12.5, "one: epoch 1 of 4, step 5 of 10"), (75.0, "one: epoch 3 of 4")
     assert shown == [[], [first], [second], [(100.0, "one: done")]]
+
+
+def test_every_deployment_names_a_flow() -> None:
+    named = [one["entrypoint"].rpartition(".") for one in yaml.safe_load((services.ROOT / "prefect.yaml").read_text())["deployments"]]
+    assert len(named) == 4
+    assert all(isinstance(getattr(importlib.import_module(module), name, None), Flow) for module, _, name in named), named
 
 
 def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
