@@ -38,13 +38,13 @@ from spnas_core.models.step import TrainStep
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 
-Measured = Iterator[tuple[str, float]]
+Timings = Iterator[tuple[str, float]]
 PEER = {"inference_1_image": "infer_1_image_s", "train_step": "train_step_s"}
 PHOTO = (480, 640)  # height and width of the JPEG that is decoded, px
 
 
 @dataclass(frozen=True)
-class Net:
+class BenchedNet:
     """What is measured: an architecture, its settings and the recipe of its training."""
 
     arch: str
@@ -53,13 +53,13 @@ class Net:
     classes: int
 
 
-def nets() -> dict[str, Net]:
+def nets() -> dict[str, BenchedNet]:
     """Return the demo's start net, and the net whose speed is compared with torchvision's."""
     demo = presets.load_preset("demo")
     large = Detector(image_size=(512, 512), norm="frozen", frozen_stages=2, max_boxes=8)
     return {
-        "demo": Net(demo.arch, demo.detector, demo.fine_tune, len(DIGITS)),
-        "resnet50_fpn_512": Net("111-2111-211111-211", large, Recipe(batch=2), 90),
+        "demo": BenchedNet(demo.arch, demo.detector, demo.fine_tune, len(DIGITS)),
+        "resnet50_fpn_512": BenchedNet("111-2111-211111-211", large, Recipe(batch=2), 90),
     }
 
 
@@ -76,7 +76,7 @@ def timed(call: Callable[[], Any], repeat: int) -> float:
     return statistics.median(once(call) for _ in range(repeat))
 
 
-def measure_net(net: Net, repeat: int) -> Measured:
+def measure_net(net: BenchedNet, repeat: int) -> Timings:
     """Seconds of building, compiling, inference and evaluation of one image, the first and a later training step, and reading.
 
     Reading is what the loader does with an evaluation image: decoding, resizing and normalising, in one thread.
@@ -125,7 +125,7 @@ def _photo(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def measure_jobs(net: Net, step: float, threads: int) -> Measured:
+def measure_jobs(net: BenchedNet, step: float, threads: int) -> Timings:
     """Seconds that a job of one epoch on the demo's data spends outside of its training steps.
 
     So: process start, imports, building, compiling, reading data, evaluation, publishing. The second job differs by its seed alone, and
@@ -148,7 +148,7 @@ def ask_peer(command: str, size: tuple[int, int]) -> dict[str, float]:
     return {ours: float(answer[theirs]) for ours, theirs in PEER.items()}
 
 
-def print_figures(name: str, measured: Measured, threads: int, peer: dict[str, float]) -> dict[str, float]:
+def print_figures(name: str, measured: Timings, threads: int, peer: dict[str, float]) -> dict[str, float]:
     """Print each figure as soon as it is there, beside the peer's where there is one; returns them all."""
     found: dict[str, float] = {}
     for what, seconds in measured:

@@ -19,7 +19,7 @@ from spnas_core.search.propose import Proposal
 from spnas_core.settings.run import Run
 from spnas_core.store.manifest import Manifest
 from spnas_core.study.methods import Arrival, Forecast, arrival, lasting, propose_children, training_seconds
-from spnas_core.study.studies import Study, StudyKind, find_entries, open_study, publish_entries, publish_report
+from spnas_core.study.studies import Study, StudyKind, open_study, publish_entries, publish_report, stored_entries
 from tasks.jobs import Executor, completed
 from tasks.stages import run_stage
 
@@ -30,7 +30,7 @@ LENGTHS = (2, 4, 8)  # of the trainings from scratch that look for a child's AP5
 def study(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
     """Do a study and return its summary, which also lies in `runs/NAME-KIND/report.json`."""
     asked = open_study(kind, settings, data, store, seeds, count)
-    entries, begun = find_entries(asked), time.monotonic()
+    entries, begun = stored_entries(asked), time.monotonic()
     if entries is None:
         work = {"baselines": compare, "proxy": compare_scores, "inheritance": race}[kind]
         first = asked.plans[0]

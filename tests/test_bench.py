@@ -5,7 +5,7 @@ import json
 import mindspore as ms
 import pytest
 
-from flows.bench import Measured, measure_jobs, measure_net, nets, print_figures
+from flows.bench import Timings, measure_jobs, measure_net, nets, print_figures
 
 
 def test_one_json_line_per_measurement_beside_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,7 +17,7 @@ def test_one_json_line_per_measurement_beside_the_peers(capsys: pytest.CaptureFi
     ]
 
 
-def seconds_of(what: str, measured: Measured) -> float:
+def seconds_of(what: str, measured: Timings) -> float:
     """The figure of that name; what comes after it is not measured."""
     return next(seconds for name, seconds in measured if name == what)
 

@@ -51,7 +51,7 @@ from spnas_core.study.methods import (
     search_epochs,
 )
 from spnas_core.study.report import entries_csv, report_arrivals, report_forecasts, report_outcomes
-from spnas_core.study.studies import Study, find_entries, open_study, publish_entries, publish_report
+from spnas_core.study.studies import Study, open_study, publish_entries, publish_report, stored_entries
 
 RUN = Run(arch="b_11-21-21-21", detector=SMALL, seed=3, serial=Serial(candidates=4))
 
@@ -221,12 +221,12 @@ def test_a_finished_study_is_found_by_what_determines_it_and_its_needs_are_no_ga
         store.publish_record("train", digest, {"kind": "train"}, tmp_path / "out", {}, 1.0)
     mine = study_of(RUN)
     entries = tuple(Forecast(arch="b_11-21-21-21", artifacts=(f"train/{d * 64}",), short=s, long=s) for d, s in (("a", 0.1), ("b", 0.2)))
-    assert find_entries(mine) is None
+    assert stored_entries(mine) is None
     publish_entries(mine, entries, 1.0)
-    assert find_entries(mine) == entries
-    assert find_entries(study_of(RUN, 9)) is None
-    assert find_entries(study_of(RUN.model_copy(update={"seed": 4}))) is None
-    assert find_entries(study_of(RUN.model_copy(update={"threads": 7}))) == entries
+    assert stored_entries(mine) == entries
+    assert stored_entries(study_of(RUN, 9)) is None
+    assert stored_entries(study_of(RUN.model_copy(update={"seed": 4}))) is None
+    assert stored_entries(study_of(RUN.model_copy(update={"threads": 7}))) == entries
     announce(store, mine.name, {"proxy": mine.key})
     summary = publish_report(mine, entries)
     assert json.loads(store.read("runs/run-proxy/report.json")) == summary

@@ -49,11 +49,12 @@ def demo(
 
 
 @app.command(
+    "run",
     help="Search on a data set: fine_tune, serial, reignite, parallel, full_train. A finished part is never computed again.\n\n"
     "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, study, or a YAML file. DATA: `demo` makes its own.\n\n"
-    "Example: spnas run bccd --data path/to/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'"
+    "Example: spnas run bccd --data path/to/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'",
 )
-def run(
+def run_command(
     preset: PresetArgument,
     data: DataOption,
     store: StoreOption = "spnas-store",

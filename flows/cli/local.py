@@ -12,7 +12,7 @@ from spnas_core.run.plan import open_plan
 from spnas_core.run.record import read_stage
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
-from spnas_core.study.studies import StudyKind, find_entries, open_study, publish_report
+from spnas_core.study.studies import StudyKind, open_study, publish_report, stored_entries
 
 _T = TypeVar("_T")
 PREFECT_DEFAULTS = {
@@ -57,7 +57,7 @@ def study_locally(kind: StudyKind, settings: Run, data: str, store: str, seeds: 
     url = Store(store).url
     with shown(), ended_by_signals():
         asked = open_study(kind, settings, data, url, seeds, count)
-        if entries := find_entries(asked):
+        if entries := stored_entries(asked):
             return publish_report(asked, entries)
         return with_server(lambda: _study_flow(kind, settings, asked.plans[0].data.url, url, seeds, count))
 

@@ -22,7 +22,7 @@ def annotation_file(split: str) -> str:
     return f"{FOLDER}/{BEFORE}{split}{AFTER}"
 
 
-def split_names(system: Any, root: str) -> list[str]:
+def coco_split_names(system: Any, root: str) -> list[str]:
     """Names of the splits that have an annotation file: train, val and test first."""
     names = files.list_folder(system, files.join_path(root, FOLDER))
     splits = {name.removeprefix(BEFORE).removesuffix(AFTER) for name in names if name.startswith(BEFORE) and name.endswith(AFTER)}

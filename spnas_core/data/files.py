@@ -91,7 +91,7 @@ def files_below(system: Any, path: str) -> dict[str, int]:
 
 def entries_below(system: Any, path: str) -> dict[str, dict[str, Any]]:
     """Fsspec info of every file below a folder, by its full path; empty where there is no such folder."""
-    return _ask(lambda: listing.find_entries(system, path), url_of(system, path), "list")
+    return _ask(lambda: listing.list_entries(system, path), url_of(system, path), "list")
 
 
 def read_file(system: Any, path: str) -> bytes:

@@ -20,7 +20,7 @@ def open_layout(url: str, sizes: ImageSizes) -> Layout:
     system, root = files.open_url(url)
     top = files.list_folder(system, root)
     place = files.url_of(system, root).rstrip("/")
-    splits = coco.split_names(system, root) if coco.FOLDER in top else []
+    splits = coco.coco_split_names(system, root) if coco.FOLDER in top else []
     if splits:
         sources = tuple(coco.read_raw(system, root, split) for split in splits)
         return Layout("COCO", place, sources, tuple(coco.unlisted_images(system, sources)))

@@ -77,7 +77,7 @@ def open_split(url: str, split: str, strict: bool = False) -> Split:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         layout = _layout(url)
         if layout is None:
-            present = ", ".join(sorted(coco.split_names(system, root)))
+            present = ", ".join(sorted(coco.coco_split_names(system, root)))
             raise UserError(f"{place}/{coco.annotation_file(split)}: no such file; the splits there are: {present}") from error
         return _other_split(layout, split, strict)
     where = f"{place}/{coco.annotation_file(split)}"
@@ -94,13 +94,13 @@ def open_split(url: str, split: str, strict: bool = False) -> Split:
 def split_names(url: str) -> tuple[str, ...]:
     """Names of the splits of the data set at `url`; UserError where it is in no known layout."""
     layout = _layout(url)
-    return tuple(coco.split_names(*files.open_url(url))) if layout is None else tuple(raw.split for raw in layout.sources)
+    return tuple(coco.coco_split_names(*files.open_url(url))) if layout is None else tuple(raw.split for raw in layout.sources)
 
 
 def _layout(url: str) -> Layout | None:
     """Pascal VOC or YOLO data set at `url`, None of COCO; parsed anew where the store's listing of its files has changed."""
     system, root = files.open_url(url)
-    if coco.split_names(system, root):
+    if coco.coco_split_names(system, root):
         return None
     return _layouts.get((url, layout_listing(system, root)), lambda: open_layout(url, header_sizes))
 

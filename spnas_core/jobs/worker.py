@@ -62,7 +62,7 @@ def prepare_device(request: WorkerRequest) -> None:
         ranks.join_cluster()
 
 
-def run(job: jobs.Job, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
+def do_job(job: jobs.Job, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
     """Do a job of any kind; the imports load MindSpore."""
     if isinstance(job, jobs.TrainJob):
         from spnas_core.jobs import train
@@ -130,7 +130,7 @@ def compute(request: WorkerRequest, folder: Path, report: _Report, stop: threadi
         report(event)
 
     prepare_device(request)
-    return run(request.job, store, folder / OUT, JobContext(on_progress, resume, request.checkpoint_seconds, stop))
+    return do_job(request.job, store, folder / OUT, JobContext(on_progress, resume, request.checkpoint_seconds, stop))
 
 
 def main(path: str) -> int:

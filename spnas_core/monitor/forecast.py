@@ -24,7 +24,7 @@ from spnas_core.settings.run import STAGE_NAMES, StageName
 FORECAST_PLAYS = 8
 RUN = 12.0  # s of a run beside its jobs: Prefect's server starts, the report is written
 _STATISTICS = 1.02  # of a net's bytes, those of its norms' statistics included, to those of its parameters
-DETECTION = 105  # bytes of one in detections.json
+_DETECTION_BYTES = 105  # bytes of one in detections.json
 FOUND = 0.4  # share of the most detections of an image that a net finds
 Kept = Callable[[Job], bool]
 
@@ -139,7 +139,7 @@ def job_bytes(plan: Plan, job: Job) -> float:
     found = 0.0
     if isinstance(job, TrainJob | EvaluateJob):
         images = counts.test if isinstance(job, EvaluateJob) and job.split == "test" else counts.val
-        found += images * FOUND * job.detector.detections * DETECTION
+        found += images * FOUND * job.detector.detections * _DETECTION_BYTES
     if isinstance(job, TrainJob):
         weights = 4 * _STATISTICS * plan.cost_of(net_of(arch, job.detector)).params
         found += weights * (3 if job.stop_after_epochs else 1)

@@ -16,7 +16,7 @@ from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
 
 Ended = Manifest | JobError
-Role = Literal["fine_tune", "candidate", "benchmark", "reignite", "full_train", "evaluate"]
+JobRole = Literal["fine_tune", "candidate", "benchmark", "reignite", "full_train", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Label:
     """
 
     stage: StageName
-    role: Role
+    role: JobRole
     arch: str
     round: int = 0
     index: int = 0

@@ -13,10 +13,10 @@ _GONE = (FileNotFoundError, NotADirectoryError)  # what another process removes 
 
 def find_files(system: Any, root: str) -> dict[str, int]:
     """Size of every file below `root` of an fsspec file system, by its full path; empty where there is no such folder."""
-    return {path: int(entry["size"]) for path, entry in find_entries(system, root).items()}
+    return {path: int(entry["size"]) for path, entry in list_entries(system, root).items()}
 
 
-def find_entries(system: Any, root: str) -> dict[str, dict[str, Any]]:
+def list_entries(system: Any, root: str) -> dict[str, dict[str, Any]]:
     """Fsspec info of every file below `root` of a file system, by its full path; empty where there is no such folder.
 
     A driver that lists all at once (S3) is asked once, else each folder is.

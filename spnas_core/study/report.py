@@ -27,8 +27,8 @@ from spnas_core.study.methods import (
 from spnas_core.study.pictures import draw_arrivals, draw_forecasts, draw_outcomes
 
 Lines = list[tuple[str, ...]]
-Score = Callable[[Outcome], float]
-_SCORES: dict[str, Score] = {
+_Score = Callable[[Outcome], float]
+_SCORES: dict[str, _Score] = {
     "AP test": lambda one: one.test["AP"],
     "AP50 test": lambda one: one.test["AP50"],
     "AP val": lambda one: one.val["AP"],

@@ -67,7 +67,7 @@ def open_study(kind: StudyKind, settings: Run, data_url: str, store_url: str, se
     return study
 
 
-def find_entries(study: Study) -> tuple[StudyEntry, ...] | None:
+def stored_entries(study: Study) -> tuple[StudyEntry, ...] | None:
     """Record of a finished study, else None."""
     store = study.plans[0].store
     if store.find("study", study.key) is None:

@@ -15,11 +15,11 @@ import yaml
 from spnas_core.errors import UserError
 from spnas_core.settings.run import Run
 from spnas_core.settings.training import Reignite
-from spnas_core.vega.rules import Role, find_rule
+from spnas_core.vega.rules import SectionRole, find_rule
 
 _MOST = 10_000  # values of a file
 Action = Literal["took", "changed", "dropped", "added"]
-RECIPES: Mapping[Role, str] = {
+RECIPES: Mapping[SectionRole, str] = {
     "fine_tune": "fine_tune",
     "serial": "serial.recipe",
     "reignite": "reignite",
@@ -84,7 +84,7 @@ def import_vega(text: str, name: str) -> Imported:
     return made
 
 
-def _take(made: Imported, leaf: Leaf, key: str, role: Role | Literal["general"], name: str) -> Account:
+def _take(made: Imported, leaf: Leaf, key: str, role: SectionRole | Literal["general"], name: str) -> Account:
     """Apply the rule for one value, and give the account of it."""
     rule = find_rule(role, key)
     try:
@@ -103,7 +103,7 @@ def _take(made: Imported, leaf: Leaf, key: str, role: Role | Literal["general"],
     )
 
 
-def _refer(made: Imported, leaf: Leaf, roles: Mapping[str, Role], leaves: list[Leaf], name: str) -> str:
+def _refer(made: Imported, leaf: Leaf, roles: Mapping[str, SectionRole], leaves: list[Leaf], name: str) -> str:
     """Take all values of another section's part for this one."""
     section, part = leaf.key.split(".")[:2]
     below = f"{leaf.value}."
@@ -115,7 +115,7 @@ def _refer(made: Imported, leaf: Leaf, roles: Mapping[str, Role], leaves: list[L
     return f"as {leaf.value}"
 
 
-def _complete(made: Imported, roles: set[Role]) -> None:
+def _complete(made: Imported, roles: set[SectionRole]) -> None:
     """Turn epochs into parts of a training and pairs into lists, and add what the file does not say."""
 
     def add(key: str, text: str) -> None:
@@ -141,9 +141,9 @@ def _complete(made: Imported, roles: set[Role]) -> None:
             add(role, "the file has no such stage: the defaults of spnas_core/settings/")
 
 
-def _roles(document: Mapping[str, Any]) -> dict[str, Role]:
+def _roles(document: Mapping[str, Any]) -> dict[str, SectionRole]:
     """Which stage each section of the file is; of two sections of one stage the first."""
-    found: dict[str, Role] = {}
+    found: dict[str, SectionRole] = {}
     for section, body in document.items():
         role = _role(str(section), body) if isinstance(body, dict) else None
         if role and role not in found.values():
@@ -151,7 +151,7 @@ def _roles(document: Mapping[str, Any]) -> dict[str, Role]:
     return found
 
 
-def _role(section: str, body: Mapping[str, Any]) -> Role | None:
+def _role(section: str, body: Mapping[str, Any]) -> SectionRole | None:
     def at(*path: str) -> Any:
         place: Any = body
         for part in path:

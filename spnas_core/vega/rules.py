@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
-Role = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
+SectionRole = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
 _Settings = Mapping[str, Any]  # dotted keys of a run's settings; {recipe} stands for the recipe of the section's stage
 NOTHING: _Settings = {}
 TARGETS = {"NPU": "Ascend", "GPU": "GPU"}

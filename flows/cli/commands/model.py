@@ -38,13 +38,14 @@ def evaluate(
 
 
 @app.command(
+    "predict",
     help="Find objects in images: pictures with boxes, detections.json (a record per image), results.json (COCO results with the images' "
     "names, numbered from 1).\n\n"
     "IMAGE: a file, a folder (the images right in it, not those of folders below), a quoted pattern ('photos/**/*.jpg': those below too), "
     "or the fsspec URL of any of these. Exit status 1: some image is broken; the others are done.\n\n"
-    "Example: spnas predict demo/store/runs/demo/model demo/data/test photo.jpg --out found"
+    "Example: spnas predict demo/store/runs/demo/model demo/data/test photo.jpg --out found",
 )
-def predict(
+def predict_command(
     model: ModelUrl,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, URLs.")],
     out: Annotated[str, typer.Option("--out", help="Folder for what is written: a path or any fsspec URL.")] = "predictions",

@@ -18,7 +18,7 @@ app = typer.Typer()
     help="Turn a pipeline file of Huawei Vega's SP-NAS, or of the MindSpore models, into settings for `spnas run`.\n\n"
     "Says of every line whether it was taken, changed (and why), or dropped.\n\nExample: spnas import-vega spnas.yml --out mine.yml",
 )
-def import_vega(
+def import_vega_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Vega's pipeline file.")],
     out: Annotated[Path, typer.Option("--out", help="Where the settings go; a file that is there is not overwritten.")],
     as_json: AsJson = False,
