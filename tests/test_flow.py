@@ -29,7 +29,8 @@ from spnas_core.monitor.forecast import forecast, job_bytes
 from spnas_core.monitor.housekeeping import needs
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.monitor.status import Watcher
-from spnas_core.run.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.run.replay import known_results, replay
 from spnas_core.search.ledger import Trial

@@ -25,7 +25,7 @@ from spnas_core.data.recent import Recent
 from spnas_core.data.splits import Split, fingerprint_splits, open_split
 from spnas_core.errors import UserError
 from spnas_core.report.inputs import _open_val
-from spnas_core.run.plan import open_plan
+from spnas_core.run.opening import open_plan
 
 NAMES = ("cat", "dog", "emu")
 WIDTH, HEIGHT = 64, 48
