@@ -1,1 +1,1 @@
-"""What a job does in a process of its own, and the runner that starts, follows and ends it."""
+"""Jobs, each in its own process, and the runner that starts, monitors and stops them."""

@@ -1,4 +1,4 @@
-"""Measure what inference of one architecture costs on the device at hand: time and memory, of one image, with new weights."""
+"""Inference cost of one architecture on the current device: latency and memory for one image, with newly initialised weights."""
 
 import resource
 import statistics
@@ -17,13 +17,13 @@ from spnas_core.models.build import build
 
 WARM_UP = 3
 LEAST, MOST = 10, 100  # images
-SECONDS = 5.0  # after which no image is begun but the least number
+SECONDS = 5.0  # after which no further image starts, except up to LEAST
 
 
 def run(job: BenchmarkJob, context: JobContext) -> dict[str, Any]:
-    """Do the job and return the median time of one image, ms, and the peak of memory, MB: of the device, on the CPU of the process.
+    """Run the job and return the median latency of one image, ms, and peak memory, MB: of the device, or on the CPU of the process.
 
-    All shapes are static, so neither weights nor image matter; the memory of the process has that of the graph compiler in it.
+    All shapes are static, so weights and image contents do not affect the result; process memory includes the graph compiler.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(0)
@@ -48,7 +48,7 @@ def run(job: BenchmarkJob, context: JobContext) -> dict[str, Any]:
 
 
 def peak_memory(device_target: str) -> int:
-    """Bytes: the most that was allocated on the device, or, on the CPU, that was resident."""
+    """Peak memory in bytes: allocated on the device, or, on the CPU, resident."""
     if device_target != "CPU":
         return int(ms.runtime.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

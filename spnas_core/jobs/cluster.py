@@ -1,7 +1,7 @@
-"""One job on several devices: a process per device (a rank), and MindSpore's scheduler, through which they meet.
+"""One job on several devices: one process per device (a rank), and MindSpore's scheduler, which connects them.
 
-They get the variables that MindSpore's `msrun` sets, and are not started by `msrun` itself: it puts each rank into a session of its own,
-out of reach of what ends the group of a job, passes no SIGTERM on, and makes one exit status of all ends.
+They get the environment variables that MindSpore's `msrun` sets, but `msrun` does not start them: it gives each rank a separate session,
+which a kill of the job's process group does not reach, forwards no SIGTERM, and merges all exit statuses into one.
 Source: https://www.mindspore.cn, tutorials "msrun Launching" and "Dynamic Cluster Startup".
 """
 
@@ -18,13 +18,13 @@ from typing import TextIO
 from spnas_core.errors import JobError
 
 HOST = "127.0.0.1"
-_POLL = 0.1  # s between two looks at the processes
-_PATIENCE = "86400"  # s to wait for the other ranks; MindSpore's 30 are fewer than a first rank may need to score and to save
+_POLL = 0.1  # s between two checks of the processes
+_PATIENCE = "86400"  # s to wait for the other ranks; MindSpore's default of 30 is less than the first rank may need to score and save
 _log = logging.getLogger(__name__)
 
 
 class RankError(RuntimeError):
-    """A rank has failed; `status` is its exit status, negative for a signal."""
+    """Failure of a rank; `status` is its exit status, negative for a signal."""
 
     def __init__(self, number: int, status: int) -> None:
         super().__init__(f"rank {number} ended with {ending(status)}")
@@ -32,10 +32,10 @@ class RankError(RuntimeError):
 
 
 def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threading.Event) -> None:
-    """Run `command` as each of `ranks`, and as their scheduler, until all ranks are done; `output` is their standard output.
+    """Run `command` once per rank, and once as their scheduler, until all ranks are done; `output` is their standard output.
 
-    When `stop` is set, they get SIGTERM. RankError at the first that fails, JobError ``crashed`` where the scheduler does; whatever ends
-    this function ends all of them.
+    When `stop` is set, the ranks get SIGTERM. RankError as soon as a rank fails, JobError ``crashed`` if the scheduler fails. All
+    processes are killed when this function returns or raises.
     """
     processes: list[subprocess.Popen[bytes]] = []
     told, port = False, free_port()
@@ -59,24 +59,24 @@ def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threadin
 
 
 def all_done(statuses: Sequence[int | None]) -> bool:
-    """Whether all ranks have ended well; RankError where one has failed, and of several for the one that says best why."""
+    """Whether all ranks have succeeded; RankError if any has failed: of several, the one whose status explains the failure best."""
     failed = [(number, status) for number, status in enumerate(statuses) if status]
-    if failed:  # one with a reason, then one that was killed, then what may have followed from these: a fault, an exception
+    if failed:  # first a typed failure, then a killed rank, then what these may have caused in other ranks: a fault, an exception
         order = (2, 3, -signal.SIGKILL, -signal.SIGTERM)
-        error = RankError(*min(failed, key=lambda one: order.index(one[1]) if one[1] in order else len(order) + (one[1] > 0)))
+        error = RankError(*min(failed, key=lambda rank: order.index(rank[1]) if rank[1] in order else len(order) + (rank[1] > 0)))
         _log.error("%s", error)
         raise error
     return None not in statuses
 
 
 def ending(status: int) -> str:
-    """Name the signal or the exit status."""
+    """Text for an exit status: the signal's name or the number."""
     return signal.Signals(-status).name if status < 0 else f"status {status}"
 
 
 def rank_variables(number: int | None, ranks: int, port: int) -> dict[str, str]:
-    """Environment of rank `number`, or of the scheduler: what msrun sets on one host."""
-    found = {
+    """Environment variables of rank `number`, or of the scheduler where it is None: those that msrun sets on one host."""
+    variables = {
         "MS_WORKER_NUM": str(ranks),
         "MS_SCHED_HOST": HOST,
         "MS_SCHED_PORT": str(port),
@@ -85,17 +85,17 @@ def rank_variables(number: int | None, ranks: int, port: int) -> dict[str, str]:
         "RANK_ID": str(number or 0),
     }
     if number is None:
-        return {**found, "MS_ROLE": "MS_SCHED"}
-    return {**found, "MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(number), "DEVICE_ID": str(number)}
+        return {**variables, "MS_ROLE": "MS_SCHED"}
+    return {**variables, "MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(number), "DEVICE_ID": str(number)}
 
 
 def free_port() -> int:
-    """Port of the loopback that is free at this moment."""
+    """Port of the loopback interface that is free at this moment."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
 
 
 def role() -> tuple[str, int]:
-    """Read from the environment what this process is: MS_SCHED, MS_WORKER with its number, or, with an empty text, neither."""
+    """Role and rank number of this process, from the environment: MS_SCHED, MS_WORKER, or "" outside of a cluster."""
     return os.environ.get("MS_ROLE", ""), int(os.environ.get("RANK_ID", "0"))

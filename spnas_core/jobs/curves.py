@@ -1,4 +1,4 @@
-"""The curves of one attempt at a training, as a file of events that TensorBoard reads."""
+"""Training curves of one attempt, as a TensorBoard event file."""
 
 import os
 import tempfile
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 class Curves:
-    """Points over steps, in a file of their own that begins after `done` steps.
+    """Event file of one attempt, which starts after `done` steps.
 
-    What earlier files of the same folder say of later steps TensorBoard then forgets: they were done once more.
+    TensorBoard then drops points of later steps in earlier files of the folder, since this attempt repeats those steps.
     """
 
     def __init__(self, done: int) -> None:
-        # MindSpore sets this too, when it is loaded: its messages need the slower parser, and a process has one for all
+        # MindSpore sets this too, on import: its messages need the slower parser, and a process has a single parser
         os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -27,12 +27,12 @@ class Curves:
         self._file.write_event(Event(wall_time=time.time(), step=done + 1, session_log=begin))
 
     def draw(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a point to each of the curves named by `values`."""
+        """Add a point to each curve named in `values`."""
         for name, value in values.items():
             self._file.write_event(self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value)))
 
     def content(self) -> bytes:
-        """All of the file so far."""
+        """Bytes of the file so far."""
         self._file.flush()
         (path,) = Path(self._folder.name).iterdir()
         return path.read_bytes()

@@ -1,4 +1,4 @@
-"""Object detection, the first task: what trainings and evaluations do with its data, nets and outputs.
+"""Object detection, the first task: how trainings and evaluations read data, build nets, and compute and score outputs.
 
 Shape shorthand: B images, (H, W) network input, D detections. The names that search and report need are in settings/task.py.
 """
@@ -32,10 +32,10 @@ PIXELS = 1 << 19  # of one batch
 
 @dataclass(frozen=True)
 class TaskWork:
-    """Work of one task, as functions: `open_split` reads data, `build` makes the net, `batches` yields the inputs of training steps.
+    """Work of one task, as functions: `open_split` reads data, `build` creates the net, `batches` yields the inputs of training steps.
 
-    `outputs` are what the net says of a split, `score` compares them with it, `document` is the model.json; `outputs_file` is where the
-    outputs lie in an artifact.
+    `outputs` runs the net on a split, `score` compares the outputs with the annotations, `document` returns the content of model.json;
+    `outputs_file` is the name of the outputs' file in an artifact.
     """
 
     task: Task
@@ -49,42 +49,42 @@ class TaskWork:
 
 
 def batch_size(image_size: tuple[int, int]) -> int:
-    """Images of one evaluation batch: as many as have about half a million pixels, at most 8."""
+    """Images per evaluation batch: about half a million pixels in all, at most 8 images."""
     return max(1, min(8, PIXELS // (image_size[0] * image_size[1])))
 
 
 def detect(
     net: DetectorNet, split: Split, settings: Detector, cache: ImageCache | None = None, categories: Categories | None = None
 ) -> list[dict[str, Any]]:
-    """COCO results of all images of a split; label k is category k - 1 of `categories`, by default those of the split.
+    """COCO results for all images of a split; label k is category k - 1 of `categories`, by default the split's own.
 
-    Ranks share the batches, and all get the results of all, in the order in which one alone has them.
+    Ranks share the batches; every rank gets all results, in the same order as a single process.
     """
     net.set_train(False)
     results = []
     for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache, share=rank().share):
-        found = infer(net, settings, batch.images, batch.image_hw)
-        results.append(loader.to_results(batch.ids, *found, batch.scale, categories or split.categories))
+        detections = infer(net, settings, batch.images, batch.image_hw)
+        results.append(loader.to_results(batch.ids, *detections, batch.scale, categories or split.categories))
     rounds = zip_longest(*gather_ranks(results), fillvalue=())
-    return [one for batches in rounds for batch in batches for one in batch]
+    return [result for batches in rounds for batch in batches for result in batch]
 
 
 def infer(net: DetectorNet, settings: Detector, images: Floats, image_hw: Floats) -> tuple[Floats, Floats, Ints]:
-    """Find in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D)."""
+    """Detect in images (B, 3, H, W) of valid size (B, 2); returns boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D)."""
     boxes, scores, labels = (output.asnumpy() for output in net(Tensor(images), Tensor(image_hw)))
     if settings.soft_nms is None:
         return boxes, scores, labels
     batch, most = len(boxes), settings.detections
-    found = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32), np.zeros((batch, most), np.int32)
+    detections = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32), np.zeros((batch, most), np.int32)
     for image in range(batch):
         rows, lowered = soft_nms(boxes[image], scores[image], labels[image], settings)
-        for padded, values in zip(found, (boxes[image][rows], lowered, labels[image][rows]), strict=True):
+        for padded, values in zip(detections, (boxes[image][rows], lowered, labels[image][rows]), strict=True):
             padded[image, : len(rows)] = values
-    return found
+    return detections
 
 
 def model_document(arch: str, settings: Detector, categories: Categories) -> dict[str, Any]:
-    """Everything that a program needs to use the weights: architecture, settings, labels and preprocessing."""
+    """Content of model.json, all that a program needs to use the weights: architecture, settings, labels and preprocessing."""
     return {
         "arch": arch,
         "detector": settings.model_dump(mode="json"),
@@ -102,7 +102,7 @@ def model_document(arch: str, settings: Detector, categories: Categories) -> dic
 def step_inputs(
     net: DetectorNet, split: Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
 ) -> Iterator[StepInputs]:
-    """Yield the inputs of the steps of an epoch, from step `first` on; of a rank, its share."""
+    """Yield the inputs of the steps of an epoch, from step `first` on; on a rank, its share of each batch."""
     share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)
     stream = loader.train_batches(split, settings.image_size, recipe, settings.max_boxes, seed, epoch, first, cache, share=share)
     for number, batch in enumerate(stream, start=epoch * steps + first):

@@ -1,4 +1,4 @@
-"""Score of a trained net on a split: by a job, or of a model folder."""
+"""Evaluation of a trained net on a split: of a job's weights, or of a model folder."""
 
 import json
 from pathlib import Path
@@ -23,9 +23,9 @@ from spnas_core.weights.model_folder import Model
 
 
 def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
-    """Score weights on a split with pycocotools; leaves the detections in `out` and returns the metrics. A stopped one starts anew."""
+    """Score weights on a split with pycocotools; writes the detections to `out` and returns the metrics. Has no checkpoints."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    named = [job.data.train, job.data.val] if job.split in (job.data.train, job.data.val) else [job.split]  # in the data's fingerprint
+    named = [job.data.train, job.data.val] if job.split in (job.data.train, job.data.val) else [job.split]  # those of the fingerprint
     splits = {name: WORK.open_split(job.data.url, name, job.data.strict) for name in named}
     split = splits[job.split]
     if rank().first:
@@ -41,7 +41,7 @@ def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[
 
 
 def open_model(model: str) -> tuple[DetectorNet, Model]:
-    """Build the net of a model folder (path or URL) with its weights; also returns its `model.json`. UserError where it is not one."""
+    """Build the net of a model folder (path or URL) with its weights; also returns its `model.json`. UserError for any other folder."""
     card, weights = model_folder.open_model_folder(model)
     ms.set_context(mode=ms.GRAPH_MODE)
     net = WORK.build(architecture.parse(card.arch), card.detector, len(card.classes), False)
@@ -53,13 +53,13 @@ def open_model(model: str) -> tuple[DetectorNet, Model]:
 
 
 def score_model(model: str, data_url: str, name: str) -> dict[str, Any]:
-    """Metrics of a model folder on a split, by pycocotools; UserError where the split has a category that the model has not."""
+    """Metrics of a model folder on a split, by pycocotools; UserError if the split has a category that the model lacks."""
     net, card = open_model(model)
     split = open_split(data_url, name)
-    known = {one.id: one.name for one in card.classes}
-    if strangers := [one for one in split.categories if known.get(one[0]) not in (one[1], str(one[0]))]:
+    known = {label.id: label.name for label in card.classes}
+    if strangers := [category for category in split.categories if known.get(category[0]) not in (category[1], str(category[0]))]:
         raise UserError(f"{data_url} {name}: expected categories of the model, {known}, got {strangers[0]}")
     results = detect(net, split, card.detector, categories=tuple(known.items()))
-    there = {number for number, _ in split.categories}
-    results = [one for one in results if one["category_id"] in there]
+    ids = {number for number, _ in split.categories}
+    results = [result for result in results if result["category_id"] in ids]
     return metrics.score_detections(split.annotations, results, "pycocotools").document()

@@ -1,8 +1,8 @@
-"""Compiled graphs, kept from one job for the next one like it on this machine.
+"""Cache of compiled graphs on this machine, shared by jobs that compile the same graphs.
 
-MindSpore can keep the graphs that a process compiles in a folder, but it numbers them in the order of compiling and does not look what they
-are: a folder must serve jobs that compile the same graphs in the same order, and nothing else. So its name is a digest of all that may
-shape a graph: the job but for what only numbers depend on, this program's source, the versions, the device.
+MindSpore can cache the graphs that a process compiles in a folder, but it numbers them in compile order and does not check their content:
+a folder must serve only jobs that compile the same graphs in the same order. So the folder's name is a digest of everything that may
+change a graph: the job without the settings that affect numbers only, this program's source, the versions, the device.
 Source: https://www.mindspore.cn, environment variables MS_COMPILER_CACHE_ENABLE and MS_COMPILER_CACHE_PATH.
 """
 
@@ -21,7 +21,7 @@ from spnas_core.store.storage import cache_folder
 
 _log = logging.getLogger(__name__)
 SOURCE = Path(__file__).parents[1]  # all of spnas_core
-MOST_KEPT = 32  # folders; the ones used last stay
+MOST_KEPT = 32  # folders; the most recently used stay
 NUMBERS_ONLY: dict[str, Any] = {
     "seed": True,
     "checkpoint": True,
@@ -45,52 +45,52 @@ NUMBERS_ONLY: dict[str, Any] = {
         "label_smoothing",
     },
     "weights": {"__all__": {"digest"}},
-}  # parts of a job that no graph depends on
+}  # fields of a job that affect no graph
 
 
 def cache_variables(folder: Path) -> dict[str, str]:
-    """Environment variables that make MindSpore keep its graphs in `folder`; read when a process compiles its first graph."""
+    """Environment variables that make MindSpore cache its graphs in `folder`; it reads them when a process compiles its first graph."""
     return {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(folder)}
 
 
 def key(job: Job, ranks: int = 1) -> str:
-    """Name of the folder with the graphs of jobs like this one, on so many devices."""
+    """Name of the cache folder for the graphs of `job` on `ranks` devices."""
     document = job.model_dump(mode="json", exclude=NUMBERS_ONLY)
     all_new = not getattr(job, "weights", ()) and not getattr(
         job, "checkpoint", None
-    )  # what is new is trained, also where norms and stages are frozen
+    )  # new tensors are trained even where norms and stages are frozen
     parts = {"job": document, "all_new": all_new, "ranks": ranks, "source": _source(), "versions": versions()}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 def is_kept(name: str) -> bool:
-    """Whether graphs are kept under `name`."""
+    """Whether graphs are cached under `name`."""
     return (cache_folder("graphs") / name).exists()
 
 
 def borrow(name: str, folder: Path) -> None:
-    """Copy the graphs kept under `name`, if there are any, to the new `folder`, where the job may do with them what it likes.
+    """Copy the graphs cached under `name`, if any, to the new `folder`, where the job may change them.
 
-    A job can do without: what hinders this is logged.
+    A failure is only logged: the job can run without them.
     """
     kept = cache_folder("graphs") / name
     try:
         shutil.copytree(kept, folder)
-        with contextlib.suppress(OSError):  # it may be another user's
+        with contextlib.suppress(OSError):  # it may belong to another user
             kept.touch()
         return
-    except FileNotFoundError:  # none are kept
+    except FileNotFoundError:  # none are cached
         pass
-    except OSError as error:  # or another process replaces them at this moment
+    except OSError as error:  # among others, another process replaces them at this moment
         _log.warning("compiled graphs are not taken from %s: %s", kept, error)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
 
 
 def keep(name: str, folder: Path) -> None:
-    """Keep the graphs in `folder` under `name`, unless as many are kept already, and drop those not used for the longest time.
+    """Cache the graphs in `folder` under `name`, unless as many are cached already, and evict the least recently used folders.
 
-    What hinders this (a disk that is full or cannot be written, another process that drops them too) is logged.
+    A failure (a full or read-only disk, another process that evicts at the same time) is only logged.
     """
     try:
         _keep(name, folder)
@@ -105,7 +105,7 @@ def _keep(name: str, folder: Path) -> None:
         partial, old = (place / f".{uuid.uuid4().hex}" for _ in range(2))
         try:
             shutil.copytree(folder, partial)
-            with contextlib.suppress(OSError):  # nothing is there, or another job moves it at this moment
+            with contextlib.suppress(OSError):  # the folder does not exist, or another job moves it at this moment
                 (place / name).rename(old)
             with contextlib.suppress(OSError):  # another job was first
                 partial.rename(place / name)

@@ -1,4 +1,4 @@
-"""The weights that a job starts from: inherited, reignited, from a checkpoint file, or new; and which of them are trained."""
+"""Initial weights of a job: inherited, reignited, from a checkpoint file, or new; and which parameters are trained."""
 
 from mindspore import nn
 from safetensors.numpy import load_file
@@ -16,22 +16,22 @@ from spnas_core.weights.tensor_names import AFFINE, BACKBONE, BIAS, STATISTICS, 
 
 
 def merge_weights(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
-    """Merge weights files of one architecture: later ones replace what earlier ones gave. Returns the architecture and the arrays."""
+    """Merge weights files of one architecture; later files override earlier ones. Returns the architecture and the arrays."""
     merged: Arrays = {}
     for source in weights:
         if source.arch != weights[0].arch:
             raise UserError(f"weights of one job: expected one architecture, got {weights[0].arch} and {source.arch}")
-        if source.kind == "reignite":  # a whole backbone, maybe with another stem
+        if source.kind == "reignite":  # a whole backbone, possibly with another stem
             merged = {name: array for name, array in merged.items() if not name.startswith(BACKBONE)}
         merged |= load_file(store.fetch(source.kind, source.digest, WEIGHTS_FILE))
     return weights[0].arch, merged
 
 
 def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, Audit]:
-    """Weights of a new training, and the audit of where they come from; `fresh` are those of the newly initialised net."""
+    """Weights that a training starts from, and the audit of their origin; `fresh` are the weights of the newly initialised net."""
     if job.weights:
-        parent, given = merge_weights(job.weights, store)
-        return inherit.inherit(architecture.parse(parent), architecture.parse(job.arch), given, fresh, base_width=job.detector.base_width)
+        parent, weights = merge_weights(job.weights, store)
+        return inherit.inherit(architecture.parse(parent), architecture.parse(job.arch), weights, fresh, base_width=job.detector.base_width)
     if job.checkpoint:
         return _start_from_file(job, job.checkpoint, fresh)
     count = sum(array.size for name, array in fresh.items() if not name.endswith(STATISTICS))
@@ -46,8 +46,7 @@ def _start_from_file(job: TrainJob, url: str, fresh: Arrays) -> tuple[Arrays, Au
     epsilon, ours = model_folder.norm_epsilon(url, arrays), job.detector.norm_epsilon
     if job.detector.norm == "frozen" and epsilon not in (None, ours):
         raise UserError(f"checkpoint {url}: expected detector.norm_epsilon={epsilon}, with which its norms were trained, got {ours}")
-    given = checkpoint.our_weights(architecture.parse(job.arch), arrays, url)
-    weights, audit = adopt.adopt(fresh, given)
+    weights, audit = adopt.adopt(fresh, checkpoint.our_weights(architecture.parse(job.arch), arrays, url))
     if audit.share < job.checkpoint_coverage:
         least = f"expected at least {job.checkpoint_coverage:.0%} (checkpoint_coverage)"
         raise UserError(f"checkpoint {url}: {least} of the net's parameters, got {audit.share:.1%}: {audit.copied_params:,}")
@@ -55,20 +54,20 @@ def _start_from_file(job: TrainJob, url: str, fresh: Arrays) -> tuple[Arrays, Au
 
 
 def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
-    """Weights of a classifier: the backbone of the job's weights, but for a stem of the other kind; the rest is of `fresh`."""
+    """Weights that a classifier starts from: the backbone of the job's weights, without a stem of the other kind; the rest from `fresh`."""
     if not job.weights:
         return fresh
-    _, given = merge_weights(job.weights, store)
-    stems = [{name for name in weights if name.startswith(STEM)} for weights in (fresh, given)]
+    _, weights = merge_weights(job.weights, store)
+    stems = [{name for name in arrays if name.startswith(STEM)} for arrays in (fresh, weights)]
     if stems[0] == stems[1]:
-        return adopt.load_same(fresh, given, BACKBONE)[0]
+        return adopt.load_same(fresh, weights, BACKBONE)[0]
     body = {name: array for name, array in fresh.items() if name not in stems[0]}
-    rest = {name: array for name, array in given.items() if name not in stems[1]}
+    rest = {name: array for name, array in weights.items() if name not in stems[1]}
     return fresh | adopt.load_same(body, rest, BACKBONE)[0]
 
 
 def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
-    """Set `requires_grad` of every parameter: statistics, frozen norms and frozen stages are not trained."""
+    """Set `requires_grad` of every parameter: False for statistics, frozen norms and frozen stages."""
     still = {block_name(block.index) for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
     if settings.frozen_stages:
         still.add(STEM)
@@ -78,10 +77,10 @@ def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
 
 
 def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
-    """Freeze what the settings and, with `freeze_inherited`, the inheritance say; what is new is always trained.
+    """Freeze parameters as the settings and, with `freeze_inherited`, the inheritance say; new tensors are always trained.
 
-    So a block that is inserted into a frozen stage, or into a net of frozen norms, learns in all its convolutions, gammas and betas;
-    the statistics of its norms stay those of the identity (mean 0, variance 1).
+    So a block inserted into a frozen stage, or into a net with frozen norms, trains all its convolutions, gammas and betas; its norms
+    keep the statistics of the identity (mean 0, variance 1).
     """
     arch = architecture.parse(job.arch)
     freeze(net, arch, job.detector)

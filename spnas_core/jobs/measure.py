@@ -1,6 +1,6 @@
-"""Measure a training by a few real steps and an evaluation by a few real images, on the device at hand, with new weights.
+"""Speed of training and evaluation, measured by a few real steps and images on the current device, with new weights.
 
-Graphs are compiled here, whatever is kept of them, so that the seconds of compiling are those of a net that was never trained before.
+Graphs are always compiled here, even when cached, so the compile time is that of a net that was never trained before.
 """
 
 import itertools
@@ -24,16 +24,16 @@ from spnas_core.jobs.benchmark import peak_memory
 from spnas_core.jobs.progress import JobContext
 from spnas_core.models.build import build
 
-DECODED = 32  # images, of one training batch at least
-WARM_UP, LEAST, MOST, SECONDS = 1, 3, 60, 4.0  # steps, or batches of the evaluation; after so many seconds none but the least is begun
+DECODED = 32  # images; at least one training batch
+WARM_UP, LEAST, MOST, SECONDS = 1, 3, 60, 4.0  # training steps or evaluation batches; after SECONDS none starts but up to LEAST
 
 
 def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
-    """Do the job and return its metrics, in seconds and MB; JobError ``diverged`` where a loss is not finite.
+    """Run the job and return its metrics, in seconds and MB; JobError ``diverged`` if a loss is not finite.
 
-    `prepare`: until data and net are there; `decode`: of one image that is read and resized; `train_compile`, `step`; `eval_compile`,
-    `image`: of an evaluation; `memory_mb`: the peak of the training (of the device; on the CPU of the process, the graph compiler's
-    included); `inside`: all that it took in here.
+    `prepare`: opening the data and building the net; `decode`: reading and resizing one image; `train_compile`, `step`; `eval_compile`,
+    `image`: evaluation of one image; `memory_mb`: peak memory of the training (of the device; on the CPU of the process, including the
+    graph compiler); `inside`: total time of this function.
     """
     begun = time.perf_counter()
     os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
@@ -83,7 +83,7 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
 
 
 def clocked(work: Callable[[int], None]) -> tuple[float, float, int]:
-    """Seconds by which the first call of `work` is longer than the later ones; seconds of one of these, their mean, and how many."""
+    """Extra seconds of the first call of `work` compared with later calls, mean seconds of a later call, and the count of these."""
     times: list[float] = []
     while len(times) < 1 + WARM_UP + LEAST or (len(times) < MOST and sum(times[1:]) < SECONDS):
         clock = time.perf_counter()

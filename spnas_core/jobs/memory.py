@@ -1,7 +1,7 @@
-"""How much memory the processes of a job use, as Linux's /proc says it.
+"""Memory that the processes of a job use, from Linux's /proc.
 
-It is the memory that they have, not the addresses that they have reserved: MindSpore reserves far more than it touches, so a limit on
-addresses (RLIMIT_AS) would end jobs that fit.
+This is resident memory, not reserved address space: MindSpore reserves far more than it touches, so a limit on addresses (RLIMIT_AS)
+would kill jobs that fit.
 Source: https://www.kernel.org/doc/html/latest/filesystems/proc.html
 """
 
@@ -13,19 +13,19 @@ from pathlib import Path
 from spnas_core.errors import UserError
 
 _PROC = Path("/proc")
-_ALL = "smaps_rollup"  # its line `Pss:` counts a page that n processes share as a part of 1/n
+_ALL = "smaps_rollup"  # its line `Pss:` counts a page that n processes share as 1/n
 
 
 def check_limits() -> None:
-    """UserError where the system does not say how much memory a process uses."""
+    """Raise UserError if the system does not report the memory of a process."""
     if not (_PROC / "self" / "statm").exists():
         raise UserError("memory_gb: expected Linux, whose /proc says how much memory a job uses, got a system without it")
 
 
 def exceeds(group: int, limit: float) -> int:
-    """Memory of the process group `group`, in bytes, if that is more than `limit`, else 0.
+    """Memory of the process group `group` in bytes if it exceeds `limit` (bytes), else 0.
 
-    Shared pages count once where the kernel says so. That takes longer, so it is asked only where the plain sum is over the limit.
+    Shared pages count once where the kernel reports them. Reading that takes longer, so it is read only if the plain sum is over the limit.
     """
     processes = list(_members(group))
     if sum(map(_resident, processes)) <= limit:
@@ -38,7 +38,7 @@ def _members(group: int) -> Iterator[Path]:
     for place in _PROC.iterdir():
         if place.name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                fields = (place / "stat").read_text().rsplit(") ", 1)[1].split()  # behind the name: state, parent, group
+                fields = (place / "stat").read_text().rsplit(") ", 1)[1].split()  # after the name: state, parent, group
                 if int(fields[2]) == group:
                     yield place
 

@@ -1,4 +1,4 @@
-"""Detections in a person's own images: a picture with boxes of each, a record of each, and all of them as COCO results."""
+"""Detections in a user's images: per image a picture with boxes and a record, and COCO results for all of them."""
 
 import io
 import json
@@ -24,12 +24,12 @@ from spnas_core.jobs import detection, evaluate
 
 RECORDS, RESULTS = "detections.json", "results.json"
 THREADS = 2
-SOFTWARE = "spnas predict"  # in every picture, by the keyword of the PNG specification
+SOFTWARE = "spnas predict"  # PNG text chunk "Software" of every picture, a keyword of the PNG specification
 
 
 @dataclass
 class Picture:
-    """One image while it is looked at; `number` counts from 1."""
+    """One input image; `number` counts from 1."""
 
     number: int
     name: str
@@ -38,46 +38,46 @@ class Picture:
 
 
 def predict(model: str, words: list[str], out: str, threshold: float) -> list[dict[str, Any]]:
-    """Detect with a model folder in the images that `words` name (see `find_images`).
+    """Detect objects with a model folder in the images that `words` name (see `find_images`).
 
-    Written into the folder `out`, a path or URL, are:
+    Files written to the folder `out`, a path or URL:
     - a PNG of each image with its boxes;
-    - `detections.json`, the records that are returned: image, picture and objects, boxes xyxy in px of the image as it is shown; or image
-      and error, of an image that is broken;
+    - `detections.json`, the returned records: image, picture and objects, boxes xyxy in px of the displayed image (EXIF orientation
+      applied); or image and error, for a broken image;
     - `results.json`, COCO results with the images' names, numbered from 1.
 
-    UserError: no such model, nothing that is named, two images of one name, a picture in whose place lies what no prediction has drawn.
+    UserError: no such model, no image found, two images of one name, or a picture's path is taken by a file that no prediction wrote.
     """
     names, out, mark = find_images(words), out.rstrip("/"), PngInfo()
     mark.add_text("Software", SOFTWARE)
     targets = _targets(names, out)
     _check_places(names, list(targets.values()), out)
     net, card = evaluate.open_model(model)
-    categories = {one.id: one.name for one in card.classes}
+    categories = {label.id: label.name for label in card.classes}
     records: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for batch, pictures in _batches(names, card.detector.image_size):
-        found = detection.infer(net, card.detector, batch.images, batch.image_hw)
-        found_here = loader.to_results(batch.ids, *found, batch.scale, tuple(categories.items()))
-        kept = [one for one in found_here if one["score"] >= threshold]
+        detections = detection.infer(net, card.detector, batch.images, batch.image_hw)
+        batch_results = loader.to_results(batch.ids, *detections, batch.scale, tuple(categories.items()))
+        kept = [result for result in batch_results if result["score"] >= threshold]
         for picture in pictures:
             if picture.pixels is None:
                 records.append({"image": picture.name, "error": picture.error})
                 continue
-            own = [one for one in kept if one["image_id"] == picture.number]
-            objects = [_record(one, categories) for one in own]
+            own = [result for result in kept if result["image_id"] == picture.number]
+            objects = [_record(result, categories) for result in own]
             target, drawn = targets[picture.name], io.BytesIO()
             draw_boxes(picture.pixels, objects, list(categories.values())).save(drawn, "PNG", pnginfo=mark)
             files.write(target, drawn.getvalue(), "--out")
             records.append({"image": picture.name, "picture": target, "objects": objects})
-            results += [{**one, "file_name": picture.name} for one in own]
+            results += [{**result, "file_name": picture.name} for result in own]
     files.write(f"{out}/{RECORDS}", json.dumps(records, indent=1).encode(), "--out")
     files.write(f"{out}/{RESULTS}", json.dumps(results).encode(), "--out")
     return records
 
 
 def _check_places(names: list[str], targets: list[str], out: str) -> None:
-    """UserError where a picture would take the place of an image to look at, or of any file that no earlier prediction has drawn."""
+    """Raise UserError if a picture would overwrite an input image, or any file that no earlier prediction wrote."""
     if files.kind(*files.open_url(out)) == "file":
         raise UserError(f"--out: expected a folder, got a file: {out}")
     looked_at = {_place(name) for name in names}
@@ -87,7 +87,7 @@ def _check_places(names: list[str], targets: list[str], out: str) -> None:
 
 
 def _may_be_drawn_over(url: str) -> bool:
-    """Whether nothing is there, or a picture of an earlier prediction, which says so itself."""
+    """Whether no file exists at `url`, or a picture of an earlier prediction, by its text chunk."""
     system, path = files.open_url(url)
     if files.kind(system, path) is None:
         return True
@@ -99,13 +99,13 @@ def _may_be_drawn_over(url: str) -> bool:
 
 
 def _place(url: str) -> str:
-    """Give what is equal for two names of one file."""
+    """Canonical form of a path or URL, equal for two names of one file."""
     system, path = files.open_url(url)
     return os.path.realpath(path) if isinstance(system, LocalFileSystem) else str(system.unstrip_protocol(path))
 
 
 def _targets(names: list[str], out: str) -> dict[str, str]:
-    """Where the picture of each image goes: STEM.png, or where several have this stem STEM.SUFFIX.png, or below the folders that differ."""
+    """Path of each image's picture: STEM.png; if several share this stem, STEM.SUFFIX.png, or below the folders that differ."""
     paths = {name: [part for part in PurePosixPath(name).parts if part not in ("/", "..")] for name in names}
     folders = zip(*(parts[:-1] for parts in paths.values()), strict=False)
     common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
@@ -122,7 +122,7 @@ def _targets(names: list[str], out: str) -> dict[str, str]:
 
 
 def _batches(names: list[str], size: Size) -> Iterator[tuple[loader.Batch, list[Picture]]]:
-    """All images in batches of one shape, the last filled up with padding images; a broken image is a padding image too."""
+    """Yield all images in batches of one shape, the last one padded; a broken image becomes padding too."""
     count = min(detection.batch_size(size), len(names))
 
     def begin(first: int) -> tuple[tuple[loader.Batch, list[Picture]], dict[int, Picture]]:
@@ -140,7 +140,7 @@ def _batches(names: list[str], size: Size) -> Iterator[tuple[loader.Batch, list[
         loader.fill_row(batch[0], row, resized, (height, width), picture.number)
         picture.pixels = pixels
 
-    return fill_batches(range(0, len(names), count), begin, fill, THREADS, ahead=1)  # photographs are large
+    return fill_batches(range(0, len(names), count), begin, fill, THREADS, ahead=1)  # one ahead only: photographs are large
 
 
 def _record(result: dict[str, Any], categories: dict[int, str]) -> dict[str, Any]:
@@ -153,6 +153,6 @@ def draw_boxes(picture: images.Pixels, objects: list[dict[str, Any]], labels: li
     """Draw boxes and scores on a copy of an image (H, W, 3)."""
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas)
-    for one in objects:
-        draw_box(pen, one["box"], f"{one['label']} {one['score']:.2f}", labels.index(one["label"]))
+    for item in objects:
+        draw_box(pen, item["box"], f"{item['label']} {item['score']:.2f}", labels.index(item["label"]))
     return canvas

@@ -1,8 +1,8 @@
-"""Progress of jobs as log records: one channel for the terminal, Prefect's page and a file; and what a job and its worker tell each other.
+"""Progress of jobs as log records, one channel for the terminal, Prefect's page and a file; and the interface of a job and its worker.
 
-A record's text is for people; its `progress` attribute is (label, event) for what draws bars. Events come from the workers, "wait" from the
-runner: {"event": "wait" | "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "evaluate" | "scored" | "done" | "failed",
-"epoch", "epochs", "loss", "AP", "seconds_left", "done" (steps, of a checkpoint), "timing" (seconds by phase), ...}.
+A record's text is for people; its `progress` attribute is (label, event), for progress bars. Workers send the events, the runner "wait":
+{"event": "wait" | "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "evaluate" | "scored" | "done" | "failed", "epoch",
+"epochs", "loss", "AP", "seconds_left", "done" (steps at a checkpoint), "timing" (seconds by phase), ...}.
 """
 
 import logging
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 _log = logging.getLogger(__name__)
-QUIET = ("step", "checkpoint", "resume", "start", "evaluate", "scored")  # events of the debug level
+QUIET = ("step", "checkpoint", "resume", "start", "evaluate", "scored")  # events logged at debug level
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """Where a job and its worker meet.
+    """What a job gets from its worker: a progress callback, the checkpoint folder, the checkpoint interval and the stop flag.
 
-    `report` takes events; `resume` is the folder of the checkpoint, which is written every `interval` seconds; when `stop` is set, the job
-    writes one as soon as it can, and ends.
+    `report` takes events; `resume` is the folder of the checkpoint, which the job writes every `interval` seconds; when `stop` is set, the
+    job writes a checkpoint as soon as it can and ends.
     """
 
     report: Callable[[dict[str, Any]], None]
@@ -50,7 +50,7 @@ def line(label: str, event: dict[str, Any]) -> str:
 
 
 def share(event: dict[str, Any]) -> float | None:
-    """How much of its job is done, in [0, 1], as an event tells; None where it does not."""
+    """Completed share of a job, in [0, 1], from one of its events; None if the event does not tell."""
     if event.get("event") == "done":
         return 1.0
     if not event.get("epochs") or event.get("epoch") is None:
@@ -60,7 +60,7 @@ def share(event: dict[str, Any]) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `35 s`, `4 min 05 s` or `2 h 10 min`."""
+    """Duration in seconds as text: `35 s`, `4 min 05 s` or `2 h 10 min`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -70,7 +70,7 @@ def duration(seconds: float) -> str:
 
 
 def log_progress(label: str, event: dict[str, Any]) -> None:
-    """Log one event of the job `label`; single steps only at debug level."""
+    """Log one event of the job `label`; events of `QUIET` at debug level."""
     level = logging.DEBUG if event.get("event") in QUIET else logging.INFO
     _log.log(level, "%s", line(label, event), extra={"progress": (label, event)})
 

@@ -1,4 +1,4 @@
-"""Train a backbone as a classifier, to wake up blocks that the search has only patched together (SP-NAS, section 3.2)."""
+"""Reignition: a backbone trained as a classifier, so that blocks that the search has only patched together learn (SP-NAS, section 3.2)."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ from spnas_core.weights.tensor_names import BACKBONE
 
 
 def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
-    """Training and validation images: a folder per class where the settings name one, else crops of the detection set."""
+    """Training and validation images: a class folder if the settings name one, else crops of the detection data set."""
     size, url = job.recipe.image_size, job.recipe.data
     if url:
         if (
@@ -50,7 +50,7 @@ def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
 
 
 def run(job: ReigniteJob, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
-    """Do the job; leaves the backbone's weights and the history in `out` and returns top-1 accuracy on the validation images."""
+    """Run the job; writes the backbone's weights and the history to `out` and returns top-1 accuracy on the validation images."""
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
     recipe = job.recipe
@@ -100,8 +100,8 @@ def run(job: ReigniteJob, store: Store, out: Path, context: JobContext) -> dict[
 
 
 def top1(net: Classifier, val: crops.Crops, batch: int, cache: ImageCache) -> float:
-    """Share of the validation images whose best class is the right one."""
+    """Top-1 accuracy, in [0, 1]: share of validation images whose highest-scored class is correct."""
     net.set_train(False)
     stream = crops.eval_crops(val, batch, cache, share=rank().share)
-    right = sum(int((net(Tensor(found.images)).asnumpy().argmax(1) == found.labels).sum()) for found in stream)
+    right = sum(int((net(Tensor(crop.images)).asnumpy().argmax(1) == crop.labels).sum()) for crop in stream)
     return float(sum(gather_ranks(right)) / len(val.items))

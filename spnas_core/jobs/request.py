@@ -1,4 +1,4 @@
-"""What a runner asks of a worker, the environment that goes with it, and how the worker's end is read."""
+"""Request of a runner to a worker, the worker's environment, and the interpretation of its exit."""
 
 import re
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from spnas_core import job as jobs
 from spnas_core.settings.base import Settings
 
-DONE, BAD_INPUT, FAILED = 0, 2, 3  # exit statuses; anything else is a bug or a death
+DONE, BAD_INPUT, FAILED = 0, 2, 3  # exit statuses; any other is a bug or a signal
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
 # Texts and error codes of CANN, which MindSpore passes on in a RuntimeError: a device that does not answer, or whose hardware failed.
 # Source: error codes of https://github.com/hicann/runtime; texts as in https://github.com/vllm-project/vllm-ascend/issues/8186
@@ -28,7 +28,7 @@ LOST_DEVICE = re.compile(
 
 
 class WorkerRequest(Settings):
-    """What the runner asks of a worker."""
+    """Request of the runner to a worker: the job, its store, devices and limits."""
 
     job: jobs.Job = Field(discriminator="kind")
     store: str
@@ -39,27 +39,27 @@ class WorkerRequest(Settings):
 
     @property
     def ranks(self) -> int:
-        """Processes that do the job, one per device; what is measured is measured on one."""
+        """Count of the job's processes, one per device; measurements use one."""
         return 1 if self.job.kind in ("benchmark", "measure") else len(self.devices)
 
 
 def environment(request: WorkerRequest) -> dict[str, str]:
-    """Variables that MindSpore and its libraries read when they are loaded."""
+    """Environment variables that MindSpore and its libraries read on import."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    found = {**dict.fromkeys(names, str(request.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
+    variables = {**dict.fromkeys(names, str(request.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
     devices = ",".join(map(str, request.devices[: request.ranks]))
     if request.job.device_target == "Ascend":
-        found["ASCEND_RT_VISIBLE_DEVICES"] = devices
+        variables["ASCEND_RT_VISIBLE_DEVICES"] = devices
     if request.job.device_target == "GPU":
-        found["CUDA_VISIBLE_DEVICES"] = devices
-    return found
+        variables["CUDA_VISIBLE_DEVICES"] = devices
+    return variables
 
 
 def out_of_memory(text: str) -> bool:
-    """Whether a message of MindSpore, the C++ library or the system speaks of memory that could not be had."""
+    """Whether a message of MindSpore, the C++ library or the system reports a failed memory allocation."""
     return any(words in text.lower() for words in OUT_OF_MEMORY)
 
 
 def lost_device(text: str) -> bool:
-    """Whether a message of MindSpore or CANN speaks of a device that was lost: another one, or the same after a reset, may do the job."""
+    """Whether a message of MindSpore or CANN reports a lost device: on another one, or on the same after a reset, the job may succeed."""
     return LOST_DEVICE.search(text) is not None

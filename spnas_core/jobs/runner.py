@@ -1,4 +1,4 @@
-"""Start a job as a process (`spnas_core.jobs.worker`), follow it, and say with a type how it ended."""
+"""Runner of one job as a process (`spnas_core.jobs.worker`): it starts and monitors the worker, and maps its exit to a typed result."""
 
 import contextlib
 import contextvars
@@ -25,14 +25,14 @@ from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
 
 _LOG_LINES = 15
-GRACE = 10.0  # s that a job has for its last checkpoint when its run ends
-_POLL = 0.25  # s between two looks at a worker and its limits
+GRACE = 10.0  # s for a job's last checkpoint when its run is stopped
+_POLL = 0.25  # s between two checks of a worker and its limits
 Progress = Callable[[dict[str, Any]], None]
-_ROOT = Path(__file__).resolve().parents[2]  # where spnas_core lies
+_ROOT = Path(__file__).resolve().parents[2]  # the folder that contains spnas_core
 
 
 class JobGroup:
-    """The jobs that one run has under way in this process, so that they can be stopped together."""
+    """Jobs that one run has in progress in this process, so that they can be stopped together."""
 
     def __init__(self) -> None:
         self._processes: set[subprocess.Popen[bytes]] = set()
@@ -40,7 +40,7 @@ class JobGroup:
 
     @contextlib.contextmanager
     def stoppable(self) -> Iterator[threading.Event]:
-        """Give an event that `stop` sets; a job that fails after that has been stopped."""
+        """Event that `stop` sets; a job that fails after that counts as stopped."""
         stopped = threading.Event()
         self._waiting.add(stopped)
         try:
@@ -54,7 +54,7 @@ class JobGroup:
 
     @contextlib.contextmanager
     def running(self, process: "subprocess.Popen[bytes]") -> Iterator[None]:
-        """Count a worker's process among those that `stop` ends."""
+        """Register a worker's process, so that `stop` ends it."""
         self._processes.add(process)
         try:
             yield
@@ -62,9 +62,9 @@ class JobGroup:
             self._processes.discard(process)
 
     def stop(self, grace: float = 0.0) -> None:
-        """End the processes of all jobs, and their waiting for those of others.
+        """End the processes of all jobs, and stop those that wait for the same job elsewhere.
 
-        Those that save a checkpoint within `grace` seconds may do so.
+        The processes get SIGTERM and may save a checkpoint within `grace` seconds.
         """
         for stopped in list(self._waiting):
             stopped.set()
@@ -79,30 +79,30 @@ class JobGroup:
             _kill_group(process)
 
 
-class JobBug(RuntimeError):  # noqa: N818 - it is no failure of a candidate: it stops the search
-    """A job ended with an exception that nobody foresaw, or without its artifact."""
+class JobBug(RuntimeError):  # noqa: N818 - no failure of a candidate: it stops the search
+    """Unforeseen exception in a job, or a job that ended without its artifact."""
 
 
 def run_job(
     job: jobs.Job,
     store_url: str,
-    devices: AbstractContextManager[tuple[int, ...]] = contextlib.nullcontext((0,)),  # noqa: B008 - it can be entered again
+    devices: AbstractContextManager[tuple[int, ...]] = contextlib.nullcontext((0,)),  # noqa: B008 - reusable
     threads: int = 1,
     timeout: float | None = None,
     on_progress: Progress | None = None,
     checkpoint_seconds: float = 60.0,
     memory_gb: float | None = None,
-    lease: Lease = Lease(),  # noqa: B008 - it is immutable
+    lease: Lease = Lease(),  # noqa: B008 - immutable
     group: JobGroup | None = None,
 ) -> Manifest:
-    """Do `job`, in a process for each of its devices, and return its artifact's manifest; one that is there is not done again.
+    """Run `job`, one process per device, and return its artifact's manifest; reuse an existing artifact.
 
-    Where another process has claimed the job, it is waited for: event ``wait``. `devices` is entered after that, and gives the only ones
-    that the job sees; `timeout`, in seconds, begins then. `memory_gb` is a limit of the host memory, in GB, that the job's processes have
-    at any time; one looks every `POLL` seconds.
-    JobError: a typed failure of the job, with the last lines of its log; Stopped where `group` was stopped. UserError: the job's input is
-    wrong. StoreError: no answer of the store, or a disk is full. JobBug: the program is wrong. Whatever ends this function ends the job's
-    processes too.
+    If another process has claimed the job, this one waits for it (event ``wait``). Then it enters `devices`, which yields the only
+    devices that the job sees; `timeout`, in seconds, starts there. `memory_gb` limits the host memory of the job's processes, in GB,
+    checked every `_POLL` seconds.
+    JobError: a typed failure of the job, with the last lines of its log; Stopped if `group` was stopped. UserError: wrong input.
+    StoreError: the store does not answer, or a disk is full. JobBug: a bug in the program. The job's processes are killed when this
+    function returns or raises.
     """
     if memory_gb is not None:
         memory.check_limits()
@@ -135,7 +135,7 @@ def _work(
     lost: threading.Event,
     group: JobGroup,
 ) -> Manifest:
-    """Run the worker and say how it ended, by its artifact's manifest or an exception."""
+    """Run the worker and return its artifact's manifest, or raise an exception for its failure."""
     kind, digest = request.job.kind, jobs.digest(request.job)
     with tempfile.TemporaryDirectory(prefix="spnas-job-") as scratch:
         path, log = Path(scratch) / "job.json", Path(scratch) / "log.txt"
@@ -152,7 +152,7 @@ def _work(
             progress_file.close()
             raise
         finally:
-            with contextlib.suppress(StoreError):  # how the job ended is more than its log
+            with contextlib.suppress(StoreError):  # the job's result matters more than its log
                 store.write(f"logs/{kind}/{digest}.txt", log.read_bytes() if log.exists() else b"")
         failure = _failure(status, last, stopped, log.read_text(errors="replace")) if status else None
         progress_file.close(failure)
@@ -174,7 +174,7 @@ def _follow(
     lost: threading.Event,
     group: JobGroup,
 ) -> tuple[int, dict[str, Any], JobError | None]:
-    """Run the worker to its end, or until it has to be stopped: exit status, last line, and why it was stopped."""
+    """Run the worker until it ends or must be stopped; returns exit status, last event, and the reason for a stop."""
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
     variables = {**os.environ, **environment(request), "PYTHONPATH": os.pathsep.join(p for p in paths if p), "TMPDIR": str(path.parent)}
     command = [sys.executable, "-m", "spnas_core.jobs.worker", str(path)]
@@ -188,13 +188,13 @@ def _follow(
         nonlocal last
         with process.stdout or contextlib.nullcontext(()) as lines:
             for line in lines:
-                with contextlib.suppress(json.JSONDecodeError):  # the torn last line of a worker that was killed
+                with contextlib.suppress(json.JSONDecodeError):  # a killed worker's incomplete last line
                     event = json.loads(line)
                     last = last if last.get("event") == "failed" else event  # the first rank may report after another has failed
                     on_progress(event)
 
     def overstepped() -> JobError | None:
-        """Say which limit the job is over."""
+        """Error for the limit that the job exceeds, else None."""
         if lost.is_set():
             return JobError("killed", "another process took the job over, since this one's heartbeats had not reached the store")
         if timeout is not None and time.monotonic() > begun + timeout:
@@ -212,14 +212,14 @@ def _follow(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL)
         finally:
-            _kill_group(process)  # also what the worker left behind, which would hold its end of the pipe
+            _kill_group(process)  # including the worker's remaining children, which would keep the pipe open
             status = process.wait()
             reader.join()
     return status, last, stopped
 
 
 def _failure(status: int, last: dict[str, Any], stopped: JobError | None, log: str) -> Exception:
-    """Say with an exception how a worker ended, by itself or `stopped`."""
+    """Exception for a worker's failure, on its own or because it was `stopped`."""
     lines = log.strip().splitlines()[-_LOG_LINES:]
     tail = "; last lines of its log:\n" + "\n".join(lines) if lines else ""
     reason, message = str(last.get("reason", "")), str(last.get("message", ""))

@@ -1,4 +1,4 @@
-"""Where the time of jobs goes: compile, data, steps, evaluation; what is left of a job's seconds is its start and its end."""
+"""Time of jobs by phase: compile, data, steps, evaluation; the rest of a job's seconds is its start-up and shutdown."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,14 +11,14 @@ _T = TypeVar("_T")
 
 
 class Stopwatch:
-    """Seconds of each phase of a training, from those of `spent` on, what it took before it was interrupted."""
+    """Clock of the phases of a training, in seconds; starts from `spent`, the seconds before an interruption."""
 
     def __init__(self, spent: Mapping[str, float] | None = None) -> None:
         self._seconds: dict[Phase, float] = {phase: (spent or {}).get(phase, 0.0) for phase in PHASES}
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
-        """Add the time of the block to a phase."""
+        """Add the time of the `with` block to a phase."""
         begun = time.perf_counter()
         try:
             yield
@@ -26,7 +26,7 @@ class Stopwatch:
             self._seconds[phase] += time.perf_counter() - begun
 
     def waiting(self, phase: Phase, items: Iterable[_T]) -> Iterator[_T]:
-        """Yield `items`; the time that one waits for each is added to a phase."""
+        """Yield `items`, adding the waiting time for each to a phase."""
         source = iter(items)
         while True:
             with self.during(phase):
@@ -43,10 +43,10 @@ class Stopwatch:
 
 
 def parts(kind: str, seconds: float, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Say where the `seconds` of an ended job went, by its metrics: its phases, and ``other``, its start and its end.
+    """Split the `seconds` of a finished job into its phases, from its metrics, and ``other``, its start-up and shutdown.
 
-    All of an evaluation or a benchmark is evaluation. A training that was interrupted has the phases of all its attempts, and the seconds
-    of the last.
+    An evaluation or a benchmark is all evaluation. An interrupted training has the phases of all its attempts, but the seconds of the
+    last one.
     """
     if kind not in ("train", "reignite"):
         return {"evaluation": seconds}
@@ -55,16 +55,16 @@ def parts(kind: str, seconds: float, metrics: Mapping[str, Any]) -> dict[str, fl
 
 
 def total_seconds(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Add up what several jobs took, phase by phase, in the order of `PHASES`, the rest last."""
-    found = dict.fromkeys((*PHASES, "other"), 0.0)
-    for one in several:
-        for phase, seconds in one.items():
-            found[phase] += seconds
-    return found
+    """Sum of the seconds of several jobs by phase, in the order of `PHASES`, ``other`` last."""
+    total = dict.fromkeys((*PHASES, "other"), 0.0)
+    for job in several:
+        for phase, seconds in job.items():
+            total[phase] += seconds
+    return total
 
 
 def timing_table(stages: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
-    """Rows of text, in seconds: a title, a row for each stage, and their sum."""
+    """Table of seconds by stage and phase, as rows of text: a header, a row for each stage, and the total."""
     parts = (*PHASES, "other")
     rows = [*stages.items(), ("all", total_seconds(stages.values()))]
     return [

@@ -1,7 +1,7 @@
-"""Train one detector: from inherited weights or from scratch, then score it on the val split.
+"""Training of one detector, from inherited weights or from scratch, and its score on the val split.
 
-A rung of successive halving is the same training, stopped after fewer epochs: its artifact also holds the state of the training, from which
-the next rung goes on. So no step is done twice, and the last rung leaves what a training without rungs leaves.
+A rung of successive halving is the same training, stopped after fewer epochs: its artifact also holds the training state, from which the
+next rung continues. So no step is repeated, and the last rung's artifact equals that of a training without rungs.
 """
 
 import json
@@ -34,15 +34,15 @@ from spnas_core.search.costs import candidate_cost
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
 
-LOSS_SCALE = 1024.0  # of float16 trainings
+LOSS_SCALE = 1024.0  # for float16 training
 _log = logging.getLogger(__name__)
 
 
 def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
-    """Do the job; leaves weights, model, audit, history and detections (and at a rung its state) in `out` and returns the metrics.
+    """Run the job; writes weights, model, audit, history and detections (at a rung also its state) to `out` and returns the metrics.
 
-    On several devices each rank takes its share of every batch and its noise; the first one does all that is left.
-    UserError for faulty data or weights that do not fit, JobError ``diverged`` or ``killed``.
+    On several devices each rank takes its share of every batch and its noise; everything else is done by the first rank.
+    UserError for invalid data or weights that do not fit, JobError ``diverged`` or ``killed``.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
@@ -78,7 +78,7 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     epochs = job.stop_after_epochs or recipe.epochs
     if rank().first:
         take_state(job, store, context.resume)
-    gather_ranks(None)  # the others find it there
+    gather_ranks(None)  # the other ranks read it after this
     history = run_epochs(step, batches, rate, epochs, steps, context, score)
     context.report({"event": "evaluate"})
     watch = Stopwatch(history[-1].get("timing"))
@@ -89,9 +89,9 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
         scores = WORK.score(val_split.annotations, outputs, "hotcoco")
     if job.stop_after_epochs:
         save_checkpoint(step, history, [], out / CHECKPOINT)
-    found: dict[str, float] = {name: scores.stats[name] for name in WORK.task.scores}
-    history[-1] |= {**found, "timing": watch.seconds}
-    context.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **found, "timing": watch.seconds})
+    stats: dict[str, float] = {name: scores.stats[name] for name in WORK.task.scores}
+    history[-1] |= {**stats, "timing": watch.seconds}
+    context.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **stats, "timing": watch.seconds})
     save_file(get_weights(net), out / WEIGHTS_FILE)
     documents = {
         MODEL_FILE: WORK.document(job.arch, settings, train_split.categories),
@@ -109,13 +109,13 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
 
 
 def make_step(net: DetectorNet, recipe: Recipe) -> TrainStep:
-    """Step that trains those parameters of `net` which are to be trained."""
+    """Training step for the parameters of `net` with `requires_grad`."""
     decays = initial_weights.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
     return TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)
 
 
 def take_state(job: TrainJob, store: Store, folder: Path) -> None:
-    """Put the state of the rung that `job` goes on from into `folder`, unless a checkpoint of its own lies there."""
+    """Copy the state of the rung that `job` continues into `folder`, unless `folder` has a checkpoint of the job itself."""
     if job.resume_from is None or (folder / CHECKPOINT).exists():
         return
     try:

@@ -1,7 +1,7 @@
-"""The loop that detectors and classifiers share: epochs of steps, losses checked, progress reported, a checkpoint now and then.
+"""Training loop of detectors and classifiers: epochs of steps, loss checks, progress events, periodic checkpoints.
 
-A training that goes on from its checkpoint ends with the weights of one that ran through: batches, noise and learning rate are
-functions of (seed, step), and the checkpoint holds weights, statistics of norms, momenta and the step.
+A training resumed from its checkpoint ends with the same weights as an uninterrupted one: batches, noise and learning rate are functions of
+(seed, step), and the checkpoint holds weights, statistics of norms, momenta and the step.
 """
 
 import hashlib
@@ -38,11 +38,11 @@ def run_epochs(
     context: JobContext,
     score: Callable[[int], dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Train `epochs` of `steps` batches, from the checkpoint of `desk` where there is one; returns one record per epoch.
+    """Train `epochs` epochs of `steps` steps, from the checkpoint of `context` if there is one; returns one record per epoch.
 
-    `batches(epoch, first)` gives the net's inputs from step `first` of an epoch on, `rate(step)` the learning rate, `score(epoch)` what to
-    add to the epoch's record. JobError ``diverged`` at the first loss that is not finite, or after an epoch that leaves a weight or a
-    statistic so; ``killed`` when the worker was told to stop.
+    `batches(epoch, first)` yields the net's inputs from step `first` of an epoch on, `rate(step)` returns the learning rate, `score(epoch)`
+    returns entries for the epoch's record. JobError ``diverged`` at the first loss that is not finite, or at the end of an epoch if a
+    weight or a statistic is not finite; ``killed`` when the worker was told to stop.
     """
     history, losses = load_checkpoint(step, context.resume / CHECKPOINT)
     begun = saved = told = time.monotonic()
@@ -57,13 +57,13 @@ def run_epochs(
 
     def pause() -> None:
         nonlocal saved
-        stopped = any(gather_ranks(context.stop.is_set()))  # all at the same step, whoever was told first
+        stopped = any(gather_ranks(context.stop.is_set()))  # all ranks stop at the same step, whichever was told first
         if rank().first and (stopped or time.monotonic() - saved > context.interval):
             save_checkpoint(step, history, losses, context.resume / CHECKPOINT)
             context.report({"event": "checkpoint", "done": len(history) * steps + len(losses)})
             saved = time.monotonic()
         if stopped:
-            gather_ranks(None)  # none ends before the checkpoint is there
+            gather_ranks(None)  # no rank ends before the checkpoint is written
             raise JobError("killed", f"stopped from outside after step {len(history) * steps + len(losses)} of {epochs * steps}")
 
     for epoch in range(len(history), epochs):
@@ -98,9 +98,9 @@ def run_epochs(
 
 
 def check_state(step: TrainStep, when: str) -> None:
-    """Refuse weights, statistics and momenta that are not finite: a ReLU on the CPU makes zeros of NaN, so losses need not show it.
+    """Raise JobError ``diverged`` for non-finite weights, statistics or momenta: a CPU ReLU turns NaN into 0, so losses may hide them.
 
-    RuntimeError where they are not the same, bit for bit, on all ranks: from there on each would train a net of its own.
+    RuntimeError if they differ in any bit between ranks: from there on the ranks would train different nets.
     """
     together, digest = rank().of > 1, hashlib.sha256()
     for parameter in step.get_parameters():
@@ -109,23 +109,23 @@ def check_state(step: TrainStep, when: str) -> None:
             raise JobError("diverged", f"{parameter.name} is not finite {when}")
         if together:
             digest.update(values.tobytes())
-    if len(found := set(gather_ranks(digest.hexdigest()))) > 1:
-        raise RuntimeError(f"expected all ranks to have the same weights {when}, got {len(found)} kinds")
+    if len(digests := set(gather_ranks(digest.hexdigest()))) > 1:
+        raise RuntimeError(f"expected all ranks to have the same weights {when}, got {len(digests)} kinds")
 
 
 def save_checkpoint(step: TrainStep, history: list[dict[str, Any]], losses: list[Losses], path: Path) -> None:
-    """Write weights, momenta, history and the losses of the epoch that is not at its end to one file, complete or not at all."""
+    """Write weights, momenta, history and the losses of the unfinished epoch to one file, atomically."""
     temporary = path.with_suffix(".partial")
-    texts = {"history": history, "losses": [one.tolist() for one in losses]}
+    texts = {"history": history, "losses": [loss.tolist() for loss in losses]}
     save_file(get_weights(step), temporary, {name: json.dumps(value) for name, value in texts.items()})
     temporary.replace(path)
 
 
 def load_checkpoint(step: TrainStep, path: Path) -> tuple[list[dict[str, Any]], list[Losses]]:
-    """Put a checkpoint back where there is one; returns its history and losses, else empty lists."""
+    """Restore a checkpoint if there is one; returns its history and losses, else empty lists."""
     if not path.exists():
         return [], []
     with safetensors.safe_open(path, "numpy") as file:
-        set_weights(step, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - it is no mapping
+        set_weights(step, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
         texts = file.metadata()
-    return json.loads(texts["history"]), [np.array(one, np.float32) for one in json.loads(texts["losses"])]
+    return json.loads(texts["history"]), [np.array(loss, np.float32) for loss in json.loads(texts["losses"])]

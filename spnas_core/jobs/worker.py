@@ -1,9 +1,9 @@
-"""One job in a process of its own: ``python -m spnas_core.jobs.worker JOB.json``.
+"""Worker process of one job: ``python -m spnas_core.jobs.worker JOB.json``.
 
-The file holds an `Order`. Standard output is one JSON object per line: the job's progress and, last, {"event": "done"} or
-{"event": "failed", "reason", "message"}; all else goes to standard error. At SIGTERM a training saves a checkpoint and ends as ``killed``.
-Exit status: 0 done, 2 a user's mistake, 3 a typed failure; anything else is a bug (1, with its traceback) or a death.
-On several devices this process starts itself again as the ranks of a `cluster`, looks after the store, and ends as the first that fails.
+The file holds a `WorkerRequest`. Standard output has one JSON object per line: the job's progress and, last, {"event": "done"} or
+{"event": "failed", "reason", "message"}; all else goes to standard error. On SIGTERM a training saves a checkpoint and ends as ``killed``.
+Exit status: 0 done, 2 a user's mistake, 3 a typed failure; any other is a bug (1, with its traceback) or a signal.
+On several devices this process starts itself again as the ranks of a `cluster`, handles the store, and exits as the first rank that fails.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.retries import first_line, is_full
 
-OUT, RESUME, GRAPHS = "out", "resume", "graphs"  # of the folder that the processes of a job share
+OUT, RESUME, GRAPHS = "out", "resume", "graphs"  # subfolders of the folder that the processes of a job share
 _Report = Callable[[dict[str, Any]], None]
 _log = logging.getLogger(__name__)
 
 
 def die_with(parent: int | None) -> None:
-    """Have the kernel kill this process when the thread that started it ends (Linux); leave at once if it has ended already."""
+    """Make the kernel kill this process when the thread that started it ends (Linux); exit at once if it has ended already."""
     if parent is None:
         return
     if sys.platform == "linux":
@@ -50,7 +50,7 @@ def die_with(parent: int | None) -> None:
 
 
 def prepare_device(request: WorkerRequest) -> None:
-    """Point MindSpore to its device, one of those that `environment` leaves visible, and its threads; join the other ranks."""
+    """Set MindSpore's device, one of those that `environment` makes visible, and its threads; join the other ranks."""
     import mindspore
 
     from spnas_core.models import ranks
@@ -63,7 +63,7 @@ def prepare_device(request: WorkerRequest) -> None:
 
 
 def do_job(job: jobs.Job, store: Store, out: Path, context: JobContext) -> dict[str, Any]:
-    """Do a job of any kind; the imports load MindSpore."""
+    """Run a job of any kind and return its metrics; the imports load MindSpore."""
     if isinstance(job, jobs.TrainJob):
         from spnas_core.jobs import train
 
@@ -86,14 +86,14 @@ def do_job(job: jobs.Job, store: Store, out: Path, context: JobContext) -> dict[
 
 
 def perform(request: WorkerRequest, report: _Report, lines: TextIO, stop: threading.Event) -> Manifest:
-    """Do the job, from its checkpoint where it has one, and publish its artifact; a finished one is only looked up.
+    """Run the job, from its checkpoint if it has one, and publish its artifact; reuse an existing artifact.
 
     When `stop` is set, the job saves a checkpoint and ends as ``killed``. `lines` is standard output.
     """
     store, job = Store(request.store), request.job
     kind, digest = job.kind, jobs.digest(job)
-    if found := store.find(kind, digest):
-        return found
+    if manifest := store.find(kind, digest):
+        return manifest
     begun, checkpoints = time.monotonic(), store.checkpoints(kind, digest)
     with tempfile.TemporaryDirectory(prefix=f"spnas-{kind}-") as scratch:
         folder = Path(scratch)
@@ -114,7 +114,7 @@ def perform(request: WorkerRequest, report: _Report, lines: TextIO, stop: thread
 
 
 def compute(request: WorkerRequest, folder: Path, report: _Report, stop: threading.Event) -> dict[str, Any]:
-    """Do the job in this process, alone or as a rank; files are left in `folder`, and checkpoints in the store too."""
+    """Run the job in this process, alone or as a rank; writes files to `folder`, and checkpoints to the store too."""
     store, resume = Store(request.store), folder / RESUME
     checkpoints = store.checkpoints(request.job.kind, jobs.digest(request.job))
     os.environ.update(graphs.cache_variables(folder / GRAPHS))
@@ -134,13 +134,13 @@ def compute(request: WorkerRequest, folder: Path, report: _Report, stop: threadi
 
 
 def main(path: str) -> int:
-    """Work on the job of the file `path`, or on its part of it, as a rank; the exit status says how it ended, negative for a signal."""
+    """Run the job of the file `path`, or a rank's share of it, and return the exit status, negative for a signal."""
     lines = _own_stdout()
     role, rank = cluster.role()
     label = f"rank {rank}" if rank else Path(path).stem
 
     def report(event: dict[str, Any]) -> None:
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line(label, event)}\n")  # first: the log tells how far it came
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line(label, event)}\n")  # first, so that the log shows how far the job came
         lines.write(json.dumps(event) + "\n")
         lines.flush()
 
@@ -168,7 +168,7 @@ def main(path: str) -> int:
     except JobError as error:
         return fail(FAILED, error.reason, error.message)
     except cluster.RankError as error:
-        return error.status  # a rank that failed by itself has said why
+        return error.status  # the failed rank has reported the reason itself
     except OSError as error:
         if isinstance(error, StoreError) or is_full(error):
             return fail(FAILED, "store", first_line(error))
@@ -184,7 +184,7 @@ def main(path: str) -> int:
 
 
 def _take_part(request: WorkerRequest, folder: Path, role: str, rank: int, report: _Report, stop: threading.Event) -> None:
-    """Do the job as one of a cluster; only the first rank reports, and leaves the metrics."""
+    """Run the job as one process of a cluster; only the first rank reports and writes the metrics."""
     from spnas_core.models import ranks
 
     if role == "MS_SCHED":
@@ -193,20 +193,20 @@ def _take_part(request: WorkerRequest, folder: Path, role: str, rank: int, repor
     metrics = compute(request, folder, (lambda _: None) if rank else report, stop)
     if rank == 0:
         (folder / METRICS_FILE).write_text(json.dumps(metrics))
-    ranks.gather_ranks(None)  # MindSpore may count one that leaves early as lost
+    ranks.gather_ranks(None)  # MindSpore may treat a rank that exits early as lost
 
 
 def _own_stdout() -> TextIO:
-    """Keep standard output for progress alone: what else is written there, also by C++ code, goes to standard error."""
+    """Reserve standard output for progress: other output, including that of C++ code, goes to standard error."""
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return lines
 
 
 def leave(status: int) -> NoReturn:
-    """Exit with `status`, or, where it is negative, die of that signal.
+    """Exit with `status`, or, if it is negative, by that signal.
 
-    A rank leaves at once: what MindSpore does at its exit may wait for the other ranks, and was seen to crash after all work was done.
+    A rank exits at once: MindSpore's exit handlers may wait for the other ranks, and were seen to crash after all work was done.
     """
     if status < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no other handler
@@ -219,7 +219,7 @@ def leave(status: int) -> NoReturn:
 
 
 def leave_with_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
-    """End a rank by an exception that nobody foresaw."""
+    """Exit a rank after an unforeseen exception."""
     sys.__excepthook__(kind, error, trace)
     leave(1)
 

@@ -1,1 +1,1 @@
-"""Studies: methods compared with equal training under the same seeds, and how well the short score predicts the long one."""
+"""Studies: comparison of methods with equal training and seeds, and prediction of the score of long training by that of short training."""

@@ -1,7 +1,7 @@
-"""Studies of the search itself: what they record, how they make budgets equal, and when they call a difference one.
+"""Studies of the search: their records, equal training budgets, and the test for a difference.
 
-Budget: the epochs that a method trains in all until its net is chosen, of any net, whatever the net costs; an epoch of reignition counts
-as one, though it takes less. SP-NAS spends what its settings say; the other methods spend as much, seed by seed.
+Budget: all epochs that a method trains until its net is chosen, whatever the cost of the net; an epoch of reignition counts as one, though
+it takes less time. The settings determine the budget of SP-NAS; with each seed the other methods get the same budget.
 Tie: the 95 % confidence interval of the mean difference over the seeds (paired, Student's t) contains 0.
 """
 
@@ -32,14 +32,14 @@ RESAMPLES = 2000
 
 
 class StudyEntry(Settings):
-    """One line of a study's record; `artifacts` (KIND/DIGEST) are all trainings that it comes from."""
+    """Entry of a study's record; `artifacts` (KIND/DIGEST) are all trainings that it derives from."""
 
     arch: str
     artifacts: tuple[str, ...]
 
 
 class Outcome(StudyEntry):
-    """What one method came to with one seed; `val` and `test` are scores of the chosen net after the final training, fractions.
+    """Result of one method with one seed; `val` and `test` are scores of the chosen net after the final training, fractions.
 
     The final training is the last of `artifacts`.
     """
@@ -57,17 +57,17 @@ class Outcome(StudyEntry):
 
 
 class Forecast(StudyEntry):
-    """Val AP of one net after its short training, as in the search, and after the full training that goes on from it."""
+    """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions."""
 
     short: float
     long: float
 
 
 class Arrival(StudyEntry):
-    """When one child came to the AP50 that it has after its short training on inherited weights, and when it did so from scratch.
+    """Training time of one child to the AP50 of its short training: on inherited weights, and from scratch.
 
-    Epochs and seconds (see `training_seconds`) are those of the first evaluation that reached `target`; from scratch they are those of the
-    longest training where none did (`reached` is false), and so less than it would need.
+    Epochs and seconds (see `training_seconds`) are those of the first evaluation that reached `target`. If no training from scratch did
+    (`reached` is false), they are those of the longest one: a lower bound.
     """
 
     target: float
@@ -80,40 +80,40 @@ class Arrival(StudyEntry):
 
 
 def deal(total: int, least: int) -> tuple[int, ...]:
-    """Deal out `total` epochs to as many trainings as get `least` each, all as long as each other but for one epoch.
+    """Split `total` epochs into as many trainings of at least `least` epochs as possible; lengths differ by at most one epoch.
 
-    One training where `total` is less than `least`, none where it is 0.
+    One training if `total` is less than `least`, none if it is 0.
     """
     count = max(1, total // least) if total > 0 else 0
     return tuple(total // count + (number < total % count) for number in range(count))
 
 
 def lasting(recipe: Recipe, epochs: int) -> Recipe:
-    """Return the recipe with another length."""
+    """Recipe with another number of epochs."""
     return recipe.model_copy(update={"epochs": epochs})
 
 
 def epochs_of(jobs: Iterable[TrainJob]) -> int:
-    """Epochs of trainings, of those that fail too."""
+    """Sum of the epochs of trainings, failed ones included."""
     return sum(job.recipe.epochs for job in jobs)
 
 
 def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
-    """Epochs that SP-NAS took for a ledger: up to the rung where a trial stopped, else as if it had come to its end, also if it failed."""
+    """Epochs that SP-NAS spent on a ledger: of each trial up to its rung if it stopped there, else its full recipe, even if it failed."""
     planned = {"fine_tune": settings.fine_tune, "serial": settings.serial.recipe, "parallel": settings.parallel.recipe}
     spent = sum(trial.rung or planned[trial.stage].epochs for trial in ledger)
     return spent + reignitions * settings.reignite.epochs
 
 
 def levelled(ledger: Ledger) -> list[Trial]:
-    """Make all trials equally good: of Pareto rank 0, so that who proposes from them draws every parent alike."""
+    """Trials with equal metrics, all of Pareto rank 0, so that the proposers draw parents uniformly."""
     return [replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0)) if (trial.score or -1.0) >= 0 else trial for trial in ledger]
 
 
 def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cost_of: CostOf) -> list[Proposal]:
-    """Propose `count` children, by the operators of serial round `number`, of parents that are drawn uniformly from all of `ledger`.
+    """Propose `count` children by the operators of serial round `number`, with parents drawn uniformly from all of `ledger`.
 
-    Those of the start net alone begin with the children of the first round of the search, since both come from the same seed.
+    With the start net alone, the first ones equal the children of the search's first round, since both use the same seed.
     """
     serial = settings.serial.model_copy(update={"candidates": max(1, count), "max_optimal": len(ledger), "max_reignite": 0})
     return propose_serial(levelled(ledger), settings.model_copy(update={"serial": serial}), number, cost_of)[:count]
@@ -134,7 +134,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Say `tie`, `better` or `worse`."""
+        """Verdict of the comparison: `tie`, `better` or `worse`."""
         return "tie" if self.tie else "better" if self.mean > 0 else "worse"
 
 
@@ -147,7 +147,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Differe
 
 
 def bootstrap_interval(statistic: Callable[[Doubles], float], values: Doubles, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of a statistic of the rows of `values`, drawn again with replacement; draws where it is nan do not count."""
+    """95 % bootstrap percentile interval of a statistic of the rows of `values`; resamples where it is nan are left out."""
     rng = np.random.default_rng(seed)
     drawn = np.array([statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)])
     low, high = np.nanquantile(drawn, (0.025, 0.975))
@@ -155,13 +155,13 @@ def bootstrap_interval(statistic: Callable[[Doubles], float], values: Doubles, s
 
 
 def arrival(history: Iterable[dict[str, Any]], target: float) -> tuple[int, float] | None:
-    """Epochs and `training_seconds` at the first evaluation of a training that reached the AP50 `target`."""
-    return next(((one["epoch"], training_seconds(one)) for one in history if one.get("AP50", -1.0) >= target), None)
+    """Epochs and `training_seconds` at the first evaluation of a training that reached the AP50 `target`, else None."""
+    return next(((record["epoch"], training_seconds(record)) for record in history if record.get("AP50", -1.0) >= target), None)
 
 
 def training_seconds(record: Mapping[str, Any]) -> float:
-    """Seconds that a training had waited for data and taken steps at a record of its history.
+    """Seconds of a training up to a record of its history: waiting for data, and steps.
 
-    Compiling is left out: the graph is the same wherever the weights come from, and who trains first keeps it for the other.
+    Compiling is excluded: the graph does not depend on the origin of the weights, so the first training caches it for the other.
     """
     return float(record["timing"]["data"] + record["timing"]["steps"])

@@ -1,4 +1,4 @@
-"""Pictures of studies, as PNG; AP in per cent."""
+"""Charts of studies as PNG; AP in per cent."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from spnas_core.study.methods import METHODS, Arrival, Forecast, Method, Outcome
 
 
 def _png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
-    """Draw one pair of axes, as PNG."""
+    """Draw one pair of axes as PNG; `size` is width and height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -25,13 +25,14 @@ def _png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
 
 
 def draw_outcomes(by_method: dict[Method, list[Outcome]]) -> bytes:
-    """Draw every method's AP on the test split, a line per seed."""
+    """Draw every method's AP on the test split, one line per seed."""
 
     def draw(axes: Any) -> None:
         places = range(len(by_method))
-        for number, seed in enumerate(one.seed for one in by_method["spnas"]):
-            axes.plot(places, [100 * ones[number].test["AP"] for ones in by_method.values()], "o-", alpha=0.5, label=f"seed {seed}")
-        means = [100 * fmean(one.test["AP"] for one in ones) for ones in by_method.values()]
+        for number, seed in enumerate(outcome.seed for outcome in by_method["spnas"]):
+            scores = [100 * outcomes[number].test["AP"] for outcomes in by_method.values()]
+            axes.plot(places, scores, "o-", alpha=0.5, label=f"seed {seed}")
+        means = [100 * fmean(outcome.test["AP"] for outcome in outcomes) for outcomes in by_method.values()]
         axes.plot(places, means, "x", color="black", markersize=9, markeredgewidth=2, label="mean")
         axes.set_xticks(list(places), [METHODS[method].replace(", ", ",\n").replace(" from", "\nfrom") for method in by_method])
         axes.set(ylabel="AP on test after the final training, %", xlim=(-0.5, len(by_method) - 0.5))
@@ -41,7 +42,7 @@ def draw_outcomes(by_method: dict[Method, list[Outcome]]) -> bytes:
 
 
 def draw_forecasts(nets: Sequence[Forecast], tau: float) -> bytes:
-    """Draw the long score against the short one."""
+    """Draw AP after the full training against AP after the short one."""
 
     def draw(axes: Any) -> None:
         axes.plot([100 * net.short for net in nets], [100 * net.long for net in nets], "o")
@@ -51,7 +52,7 @@ def draw_forecasts(nets: Sequence[Forecast], tau: float) -> bytes:
 
 
 def draw_arrivals(children: Sequence[Arrival]) -> bytes:
-    """Draw the epochs that each child needed, inherited and from scratch."""
+    """Draw the epochs that each child needed, on inherited weights and from scratch."""
 
     def draw(axes: Any) -> None:
         places = np.arange(len(children))

@@ -1,4 +1,4 @@
-"""What a person reads of a study: tables and a picture, with AP in per cent; and its record as CSV, with fractions."""
+"""Report of a study: tables and a chart with AP in per cent; and its record as CSV, with fractions."""
 
 import csv
 import io
@@ -29,15 +29,15 @@ from spnas_core.study.pictures import draw_arrivals, draw_forecasts, draw_outcom
 Lines = list[tuple[str, ...]]
 _Score = Callable[[Outcome], float]
 _SCORES: dict[str, _Score] = {
-    "AP test": lambda one: one.test["AP"],
-    "AP50 test": lambda one: one.test["AP50"],
-    "AP val": lambda one: one.val["AP"],
+    "AP test": lambda outcome: outcome.test["AP"],
+    "AP50 test": lambda outcome: outcome.test["AP50"],
+    "AP val": lambda outcome: outcome.val["AP"],
 }
 
 
 @dataclass(frozen=True)
 class StudyReport:
-    """A study's result: texts and tables in their order (a table's first line is its head), what was computed, and a picture (PNG)."""
+    """Result of a study: texts and tables in order (a table's first line is its header), computed figures, and a chart (PNG)."""
 
     title: str
     parts: tuple[str | Lines, ...]
@@ -45,37 +45,37 @@ class StudyReport:
     picture: bytes
 
     def markdown(self) -> str:
-        """Return the whole report as Markdown."""
+        """Whole report as Markdown."""
         return "\n\n".join([f"# {self.title}", *(p if isinstance(p, str) else _markdown(p) for p in self.parts), "![](report.png)"]) + "\n"
 
     def plain(self) -> str:
-        """Return texts and tables for a terminal."""
+        """Texts and tables for a terminal."""
         return "\n\n".join(p if isinstance(p, str) else _aligned(p) for p in self.parts)
 
 
 def report_outcomes(outcomes: Sequence[Outcome]) -> StudyReport:
-    """Compare the methods of `spnas study baselines`: the same seeds of each, in the same order."""
-    by_method = {method: [one for one in outcomes if one.method == method] for method in METHODS}
-    seeds = [one.seed for one in by_method["spnas"]]
+    """Compare the methods of `spnas study baselines`; each must have the same seeds in the same order."""
+    by_method = {method: [outcome for outcome in outcomes if outcome.method == method] for method in METHODS}
+    seeds = [outcome.seed for outcome in by_method["spnas"]]
     pairs: list[tuple[Method, Method]] = [(b, a) for a, b in combinations(METHODS, 2)]
     differences = {
-        name: {pair: paired_difference(*([score(one) for one in by_method[method]] for method in pair)) for pair in pairs}
+        name: {pair: paired_difference(*([score(outcome) for outcome in by_method[method]] for method in pair)) for pair in pairs}
         for name, score in _SCORES.items()
     }
     head = ("method", "epochs", "nets", "minutes", "parameters", "GMACs", *_SCORES, "SP-NAS is")
     table: Lines = [head]
-    for method, ones in by_method.items():
-        costs = (f"{fmean(one.params for one in ones) / 1e6:.2f} M", f"{fmean(one.macs for one in ones) / 1e9:.3f}")
-        counts = (_mean([one.epochs for one in ones], 0), _mean([one.nets for one in ones], 0), _mean([one.minutes for one in ones], 1))
-        scores = (_spread([score(one) for one in ones]) for score in _SCORES.values())
+    for method, group in by_method.items():
+        costs = (f"{fmean(run.params for run in group) / 1e6:.2f} M", f"{fmean(run.macs for run in group) / 1e9:.3f}")
+        counts = (_mean([run.epochs for run in group], 0), _mean([run.nets for run in group], 0), _mean([run.minutes for run in group], 1))
+        scores = (_spread([score(run) for run in group]) for score in _SCORES.values())
         against = differences["AP test"].get(("spnas", method))
         table.append((METHODS[method], *counts, *costs, *scores, against.verdict if against else ""))
     compared: Lines = [("difference, points", *_SCORES)]
-    compared += [(f"{METHODS[a]} - {METHODS[b]}", *(_interval(found[a, b]) for found in differences.values())) for a, b in pairs]
+    compared += [(f"{METHODS[a]} - {METHODS[b]}", *(_interval(by_pair[a, b]) for by_pair in differences.values())) for a, b in pairs]
     chosen: Lines = [("seed", "method", "architecture", "GMACs", *_SCORES)]
-    for one in sorted(outcomes, key=lambda one: (one.seed, list(METHODS).index(one.method))):
-        numbers = (f"{one.macs / 1e9:.3f}", *(f"{100 * score(one):.1f}" for score in _SCORES.values()))
-        chosen.append((str(one.seed), METHODS[one.method], short(one.arch, 60), *numbers))
+    for outcome in sorted(outcomes, key=lambda outcome: (outcome.seed, list(METHODS).index(outcome.method))):
+        numbers = (f"{outcome.macs / 1e9:.3f}", *(f"{100 * score(outcome):.1f}" for score in _SCORES.values()))
+        chosen.append((str(outcome.seed), METHODS[outcome.method], short(outcome.arch, 60), *numbers))
     parts: tuple[str | Lines, ...] = (
         f"Each method trains equally many epochs (their sum is in the table) until it has chosen a net by its val AP; the chosen net "
         f"then goes on by the same final recipe. Means over seeds {', '.join(map(str, seeds))}, ± their standard deviation. The test "
@@ -90,25 +90,25 @@ def report_outcomes(outcomes: Sequence[Outcome]) -> StudyReport:
     computed = {
         name: [
             {"a": a, "b": b, "mean": d.mean, "low": d.low, "high": d.high, "verdict": d.verdict, "of": "a - b"}
-            for (a, b), d in found.items()
+            for (a, b), d in by_pair.items()
         ]
-        for name, found in differences.items()
+        for name, by_pair in differences.items()
     }
     return StudyReport("Baselines: what the search is worth", parts, {"differences": computed}, draw_outcomes(by_method))
 
 
 def _unequal(by_method: dict[Method, list[Outcome]]) -> list[str]:
-    """Say which seeds did not get equally many epochs of every method, as where the space has no more nets within the budget."""
-    found = []
-    for ones in zip(*by_method.values(), strict=True):
-        if len({one.epochs for one in ones}) > 1:
-            epochs = ", ".join(f"{one.epochs} of {METHODS[one.method]}" for one in ones)
-            found.append(f"Not equal: seed {ones[0].seed} had epochs {epochs}.")
-    return found
+    """Note the seeds with unequal epochs of the methods, such as where the search space has no more nets within the budget."""
+    notes = []
+    for outcomes in zip(*by_method.values(), strict=True):
+        if len({outcome.epochs for outcome in outcomes}) > 1:
+            epochs = ", ".join(f"{outcome.epochs} of {METHODS[outcome.method]}" for outcome in outcomes)
+            notes.append(f"Not equal: seed {outcomes[0].seed} had epochs {epochs}.")
+    return notes
 
 
 def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
-    """Say how well the short score predicts the long one."""
+    """Report how well AP after the short training predicts AP after the full one."""
     pairs = np.array([(net.short, net.long) for net in nets])
     tau = _tau(pairs)
     low, high = bootstrap_interval(_tau, pairs)
@@ -125,12 +125,12 @@ def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
 
 
 def _tau(pairs: Doubles) -> float:
-    """Kendall's tau-b of two scores of the same nets, (N, 2), in [-1, 1]; nan where all of one are equal."""
+    """Kendall's tau-b of two scores of the same nets, (N, 2), in [-1, 1]; nan if all values of a score are equal."""
     return float(stats.kendalltau(pairs[:, 0], pairs[:, 1]).statistic)
 
 
 def report_arrivals(children: Sequence[Arrival]) -> StudyReport:
-    """Say what inheritance saves."""
+    """Report the epochs and minutes that inheritance saves."""
     epochs = [child.scratch_epochs / child.inherited_epochs for child in children]
     times = [child.scratch_seconds / child.inherited_seconds for child in children]
     lines: Lines = [("architecture", "AP50", "epochs, inherited", "from scratch", "ratio", "minutes, inherited", "from scratch", "ratio")]
@@ -160,12 +160,12 @@ def report_arrivals(children: Sequence[Arrival]) -> StudyReport:
 
 
 def entries_csv(entries: Sequence[StudyEntry]) -> str:
-    """Return the record of a study as CSV, one entry a line; parts of a part have names such as `test.AP`."""
+    """Record of a study as CSV, one entry per line; nested values have column names such as `test.AP`."""
     rows = []
     for entry in entries:
         row: dict[str, Any] = {}
         for name, value in entry.model_dump(mode="json", exclude={"artifacts"}).items():
-            row |= {f"{name}.{part}": one for part, one in value.items()} if isinstance(value, dict) else {name: value}
+            row |= {f"{name}.{part}": item for part, item in value.items()} if isinstance(value, dict) else {name: value}
         rows.append(row)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
@@ -183,9 +183,9 @@ def _spread(values: Sequence[float]) -> str:
     return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f}"
 
 
-def _interval(found: Difference) -> str:
-    mark = " (tie)" if found.tie else ""
-    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]{mark}"
+def _interval(difference: Difference) -> str:
+    mark = " (tie)" if difference.tie else ""
+    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]{mark}"
 
 
 def _markdown(lines: Lines) -> str:

@@ -1,4 +1,4 @@
-"""A study in the store: what determines it, its record (an artifact of kind `study`), and the report that follows from that."""
+"""A study in the store: its inputs, its record (an artifact of kind `study`), and the report derived from the record."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from spnas_core.settings.run import Run
 from spnas_core.study.methods import Arrival, Forecast, Outcome, StudyEntry
 from spnas_core.study.report import StudyReport, entries_csv, report_arrivals, report_forecasts, report_outcomes
 
-STUDY_VERSION = 2  # raise it when a study comes to do something else with the same settings
+STUDY_VERSION = 2  # increase it when a change makes a study give other results with the same settings
 ENTRIES_FILE = "entries.json"
 StudyKind = Literal["baselines", "proxy", "inheritance"]
 ENTRIES: dict[StudyKind, TypeAdapter[Any]] = {
@@ -36,7 +36,7 @@ REPORTS: dict[StudyKind, Callable[[Any], StudyReport]] = {
 
 @dataclass(frozen=True)
 class Study:
-    """A study of one run with the seeds of `plans`, on `count` nets where it does not take those of a search."""
+    """Study of a run's settings with the seeds of `plans`; `count` is the number of nets, for a study that does not search for them."""
 
     kind: StudyKind
     plans: tuple[Plan, ...]
@@ -44,26 +44,26 @@ class Study:
 
     @property
     def key(self) -> str:
-        """Digest of all that determines the record."""
+        """Digest of everything that determines the record."""
         runs = [plan.keys["full_train"] for plan in self.plans]
         parts = {"study": self.kind, "runs": runs, "count": self.count, "version": STUDY_VERSION}
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     @property
     def name(self) -> str:
-        """Its name in the store, the folder of its report below `runs/`."""
+        """Name of the study in the store: the folder of its report below `runs/`."""
         return f"{self.plans[0].settings.name}-{self.kind}"
 
 
 def open_study(kind: StudyKind, settings: Run, data_url: str, store_url: str, seeds: int = 1, count: int = 0) -> Study:
-    """Open the data and the store for a study with `seeds` seeds, from that of `settings` on. UserError for what cannot be compared."""
+    """Open data and store for a study with `seeds` consecutive seeds from that of `settings`. UserError if methods cannot be compared."""
     if settings.checkpoint:
         raise UserError(f"study: expected settings without a checkpoint, since nets are trained from scratch, got {settings.checkpoint!r}")
     first = open_plan(settings, data_url, store_url)
     if kind == "baselines" and first.test is None:
         raise UserError(f"{data_url}: expected a test split, on which the methods are compared, got none")
     later = (settings.model_copy(update={"seed": settings.seed + number}) for number in range(1, seeds))
-    study = Study(kind, (first, *(replace(first, settings=one) for one in later)), count)
+    study = Study(kind, (first, *(replace(first, settings=run) for run in later)), count)
     announce(first.store, study.name, {kind: study.key})
     return study
 
@@ -78,7 +78,7 @@ def stored_entries(study: Study) -> tuple[StudyEntry, ...] | None:
 
 
 def publish_entries(study: Study, entries: Sequence[StudyEntry], seconds: float) -> None:
-    """Leave the record of a finished study in the store."""
+    """Write the record of a finished study to the store."""
     names = dict.fromkeys(tuple(name.split("/")) for entry in entries for name in entry.artifacts)
     document = {
         "kind": "study",
@@ -93,7 +93,7 @@ def publish_entries(study: Study, entries: Sequence[StudyEntry], seconds: float)
 
 
 def publish_report(study: Study, entries: Sequence[StudyEntry]) -> dict[str, Any]:
-    """Write `report.md`, `.csv`, `.json` and `.png` of a finished study below `runs/NAME-KIND/`, and return what `report.json` holds."""
+    """Write `report.md`, `.csv`, `.json` and `.png` of a finished study below `runs/NAME-KIND/`; returns the content of `report.json`."""
     store, report = study.plans[0].store, REPORTS[study.kind](entries)
     summary = {
         "study": study.kind,
