@@ -238,7 +238,7 @@ WAYS: dict[str, tuple[Break, Found]] = {
     ),
     "annotations are cut": (lambda f, d: None, {("unreadable", "train", 1)}),
 }
-OF_LAYOUTS = {"missing-label", "missing-image-of-label", "difficult", "from-zero", "unnamed-category"}
+OF_LAYOUTS = {"list-of-images", "missing-label", "missing-image-of-label", "difficult", "from-zero", "unnamed-category"}
 
 
 def test_small_data_is_clean(small: Path) -> None:

@@ -132,6 +132,9 @@ def test_all_settings_are_explained() -> None:
     ("override", "words"),
     [
         ("serial.round=3", "demo: serial.round: expected no such key, got 3"),
+        ("detector.head.faster_rcnn.head_channels=4", "demo: detector.head.faster_rcnn: expected no such key, got {'head_channels': 4}"),
+        ("detector.fpn.channels=4", "demo: detector.fpn: expected no such key, got {'channels': 4}"),
+        ("fpn=4", "demo: fpn: expected no such key, got 4"),
         ("detector.head.anchor_ratios=[]", "demo: detector.head.anchor_ratios: expected"),
         ("detector.anchor_ratios=[]", "demo: detector.head.anchor_ratios: expected"),
         ("detector.head.kind=yolo", "demo: detector.head.kind: expected one of 'faster_rcnn', 'cascade_rcnn', got 'yolo'"),

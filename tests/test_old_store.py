@@ -52,7 +52,24 @@ def test_the_inventory_knows_what_the_stages_name(store: Store) -> None:
     assert {f"train/{one.digest}" for one in read_stage(store, KEYS["full_train"]).ledger} <= named["full_train"]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"ledger": 3}', b'{"ledger": [{"arch": "b_2"}]}', b'{"ledger": [{"arch": 5}]}'])
+def test_a_corrupt_record_is_told_by_its_sum(store: Store) -> None:
+    path = f"stage/{KEYS['full_train']}/stage.json"
+    store.write(path, store.read(path).replace(b'"AP":', b'"Ap":'))
+    assert "full_train" not in take_inventory(store).runs["smoke"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"ledger": 3}',
+        b'{"ledger": [{"arch": "b_2"}]}',
+        b'{"ledger": [{"arch": 5}]}',
+        b'{"ledger": [{"arch": "b_1", "digest": "d", "metrics": []}]}',
+    ],
+)
 def test_what_is_no_record_is_one_line(content: bytes, store: Store, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "stage.json").write_bytes(content)

@@ -1,6 +1,7 @@
 """One door to a data set in any layout: a folder in Pascal VOC or YOLO and its conversion to COCO are the same data, read once."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -149,15 +150,30 @@ def break_yolo(folder: Path, fault: str) -> None:
         image.write_bytes(b"no image")
     elif fault == "no split":
         shutil.rmtree(folder / "images/train")
+    elif fault == "lists":
+        describe(folder, train="train.txt", val="val.txt")
+    elif fault == "no names":
+        describe(folder, names=[])
+    elif fault == "one split in two":
+        describe(folder, train=["images/train", "images/val"])
+
+
+def describe(folder: Path, **keys: Any) -> None:
+    """Change keys of the YAML file of a YOLO folder."""
+    path = folder / "data.yaml"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
         ("malformed", r"yolo train: labels/train/0001.txt, line 1: expected a class and parts .* \(and 1 more\)$"),
-        ("unknown category", r"yolo train: annotation 1 has category id 9, defined are 0, 1, 2, 3$"),
+        ("unknown category", r"yolo train: labels of images/train/0001.jpg: expected one of the 4 classes that have a name, got class 9$"),
         ("no image", r"yolo train: image 'images/train/0001.jpg': expected an image file, got one whose size cannot be read \(1 such\)$"),
         ("no split", r"yolo: expected a split 'train', got val \(YOLO\)$"),
+        ("lists", r"yolo train: 2 lists of other images \(train.txt\)$"),
+        ("no names", r"yolo train: 4 categories without a name \(class_0\)$"),
+        ("one split in two", r"yolo train: expected splits without common images, got 'images/val/.* in val too \(8 such\)$"),
     ],
 )
 def test_a_fault_of_yolo_is_one_line(fault: str, words: str, small: Path, tmp_path: Path) -> None:
@@ -166,7 +182,7 @@ def test_a_fault_of_yolo_is_one_line(fault: str, words: str, small: Path, tmp_pa
     with pytest.raises(UserError, match=words) as caught:
         open_split(str(folder), "train")
     assert "\n" not in str(caught.value)
-    if fault != "no split":
+    if fault in ("malformed", "unknown category", "no image"):
         assert len(open_split(str(folder), "val").samples) == 8, "the other split is read"
 
 
@@ -176,6 +192,7 @@ def test_a_fault_of_yolo_is_one_line(fault: str, words: str, small: Path, tmp_pa
         ("Annotations/train_0001.xml", b"<annotation>", r"voc train: train_0001.xml: expected XML, got: "),
         ("JPEGImages/train_0001.jpg", None, r"voc train: image 'JPEGImages/train_0001.jpg' is not there \(1 missing\)$"),
         ("ImageSets/Main/train.txt", b"", r"voc train: expected at least one image, got none$"),
+        ("Annotations/train_0001.xml", None, r"voc train: 1 image without an annotation file \(Annotations/train_0001.xml\)$"),
     ],
 )
 def test_a_fault_of_pascal_voc_is_one_line(path: str, content: bytes | None, words: str, small: Path, tmp_path: Path) -> None:
@@ -184,6 +201,58 @@ def test_a_fault_of_pascal_voc_is_one_line(path: str, content: bytes | None, wor
     with pytest.raises(UserError, match=words) as caught:
         open_split(str(folder), "train")
     assert "\n" not in str(caught.value)
+
+
+def boxes_of(folder: Path) -> dict[str, list[list[float]]]:
+    """Boxes of the train split by image."""
+    return {Path(sample.name).stem: sample.boxes.round(1).tolist() for sample in open_split(str(folder), "train").samples}
+
+
+def test_an_xml_file_belongs_to_the_picture_of_its_name(small: Path, tmp_path: Path) -> None:
+    """A set whose files were renamed keeps the old names inside; a folder among the XML files is none of them."""
+    folder = as_voc(small, tmp_path / "voc")
+    before = boxes_of(folder)
+    pages = sorted((folder / "Annotations").glob("train_*.xml"))
+    names = [re.search(r"<filename>(.*?)</filename>", page.read_text())[1] for page in pages]  # type: ignore[index]
+    for page, name in zip(pages, [*names[1:], names[0]], strict=True):
+        page.write_text(re.sub(r"<filename>.*?</filename>", f"<filename>{name}</filename>", page.read_text()))
+    (folder / "Annotations" / "more.xml").mkdir()
+    assert boxes_of(folder) == before
+
+
+@pytest.mark.parametrize("shape", [[4, 2], [3, 3]])
+def test_of_pose_labels_the_box_is_read(shape: list[int], small: Path, tmp_path: Path) -> None:
+    folder = as_yolo(small, tmp_path / "yolo")
+    before = boxes_of(folder)
+    describe(folder, kpt_shape=shape)
+    for label in (folder / "labels").rglob("*.txt"):
+        points = " 0.1" * (shape[0] * shape[1])
+        label.write_text("".join(f"{line}{points}\n" for line in label.read_text().splitlines()))
+    assert boxes_of(folder) == before
+
+
+def test_names_by_text_keys_and_files_with_a_mark_of_byte_order(small: Path, tmp_path: Path) -> None:
+    folder = as_yolo(small, tmp_path / "yolo")
+    before, names = boxes_of(folder), json.loads((folder / "data.yaml").read_text())["names"]
+    for label in (folder / "labels").rglob("*.txt"):
+        label.write_bytes(b"\xef\xbb\xbf" + label.read_bytes().replace(b"\n", b"\r\n"))
+    describe(folder, names={str(number): name for number, name in enumerate(names)})
+    assert boxes_of(folder) == before
+    assert open_split(str(folder), "train").class_names == tuple(names)
+    describe(folder, names=None)
+    (folder / "classes.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode())
+    assert open_split(str(folder), "train").class_names == tuple(names)
+
+
+def test_a_broken_image_is_found_after_a_whole_one(tmp_path: Path, tiny_data: Path) -> None:
+    """Images are read once as long as they stay the same."""
+    folder = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    split = open_split(str(folder), "train")
+    splits.verify_images(split)
+    victim = Path(split.samples[0].file)
+    victim.write_bytes(b"x" * victim.stat().st_size)
+    with pytest.raises(UserError, match="expected a whole image file"):
+        splits.verify_images(split)
 
 
 def test_a_size_by_the_header_is_the_size_of_the_pixels(tmp_path: Path) -> None:

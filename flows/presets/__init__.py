@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from spnas_core.errors import UserError
-from spnas_core.settings.detector import KINDS, current_form
+from spnas_core.settings.detector import HEAD_KINDS, current_form
 from spnas_core.settings.run import Run
 
 FOLDER = Path(__file__).parent
@@ -112,8 +112,9 @@ def describe_settings(error: ValidationError, where: str) -> list[str]:
 
 
 def _keys(error: ErrorDetails) -> list[int | str]:
-    """Keys that lead to the setting that an error is about, without the kinds that pydantic puts among them."""
-    return [key for key in error["loc"] if key not in KINDS]
+    """Keys that lead to the setting that an error is about, without the kind that pydantic puts behind `head`, a union."""
+    keys = error["loc"]
+    return [key for number, key in enumerate(keys) if not (number and keys[number - 1] == "head" and key in HEAD_KINDS)]
 
 
 def _plain(text: str) -> str:

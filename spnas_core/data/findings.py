@@ -31,6 +31,7 @@ FINDING_KINDS = {
     "different-categories": Kind(
         "error", "split with other categories", "splits with other categories", "list the same ones in each split"
     ),
+    "list-of-images": Kind("error", "list of other images", "lists of other images", "name folders: lists are not read"),
     "missing-split": Kind("error", "split missing that a run needs", "splits missing that a run needs", "give it, by this name"),
     "no-images": Kind("error", "split without any image", "splits without any image", "there is nothing to learn or to score"),
     "no-boxes": Kind("error", "split without any box", "splits without any box", "there is nothing to learn or to score"),

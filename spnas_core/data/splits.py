@@ -17,14 +17,16 @@ from spnas_core.data import annotations, coco, files, images
 from spnas_core.data.annotations import Clean
 from spnas_core.data.image_facts import header_sizes
 from spnas_core.data.layouts import layout_listing, open_layout
-from spnas_core.data.raw_split import ImageFile, Layout
+from spnas_core.data.raw_split import ImageFile, Layout, RawSplit
 from spnas_core.data.recent import Recent
 from spnas_core.errors import UserError
 from spnas_core.job import Data, canonical_json
 from spnas_core.store.storage import sha256_file
 
 Categories = tuple[tuple[int, str], ...]  # (id, name), by ascending id
+_MISREAD = ("missing-label", "unnamed-category", "list-of-images")  # findings: a training would learn what is not meant
 _log = logging.getLogger("spnas_core")
+_verified: set[tuple[Path, int, int, tuple[int, int]] | None] = set()  # images that were read to their ends, by file, size and time
 _cleaned: Recent[Clean] = Recent(4)  # splits by the digest of their annotations
 _layouts: Recent[Layout] = Recent(1)  # Pascal VOC or YOLO, by place and listing
 
@@ -111,9 +113,15 @@ def _other_split(layout: Layout, split: str, strict: bool) -> Split:
     if split not in by_name:
         raise UserError(f"{layout.url}: expected a split {split!r}, got {', '.join(by_name)} ({layout.name})")
     raw, where = by_name[split], f"{layout.url} {split}"
-    for finding in raw.findings:
+    for finding in (*raw.findings, *layout.findings):
         if finding.kind == "malformed":
             raise UserError(f"{where}: {finding.first}" + (f" (and {finding.count - 1} more)" if finding.count > 1 else ""))
+        if finding.kind in _MISREAD:
+            raise UserError(f"{where}: {finding.what} ({finding.first})")
+    for other in layout.sources:
+        if other is not raw and (shared := sorted(set(raw.files) & set(other.files))):
+            raise UserError(f"{where}: expected splits without common images, got {shared[0]!r} in {other.split} too ({len(shared)} such)")
+    _check_classes(raw, where)
     digest = hashlib.sha256(canonical_json(raw.document).encode()).hexdigest()
     if missing := [name for name, file in raw.files.items() if file is None]:
         raise UserError(f"{where}: image {missing[0]!r} is not there ({len(missing)} missing)")
@@ -121,6 +129,16 @@ def _other_split(layout: Layout, split: str, strict: bool) -> Split:
         raise UserError(f"{where}: image {broken[0]!r}: expected an image file, got one whose size cannot be read ({len(broken)} such)")
     clean = _cleaned.get(digest, lambda: annotations.clean_document(raw.document, where))
     return _split(split, clean, {name: file for name, file in raw.files.items() if file}, digest, where, strict)
+
+
+def _check_classes(raw: RawSplit, where: str) -> None:
+    """UserError for a box of a class that has no name, which names its image."""
+    known = {kind["id"] for kind in raw.document["categories"]}
+    names = {image["id"]: image["file_name"] for image in raw.document["images"]}
+    for mark in raw.document["annotations"]:
+        if mark["category_id"] not in known:
+            image, number = names[mark["image_id"]], mark["category_id"]
+            raise UserError(f"{where}: labels of {image}: expected one of the {len(known)} classes that have a name, got class {number}")
 
 
 def _split(name: str, clean: Clean, located: Mapping[str, ImageFile], digest: str, where: str, strict: bool) -> Split:
@@ -144,14 +162,20 @@ def _parsed(raw: bytes, where: str) -> Any:
 
 
 def verify_images(split: Split, threads: int = 4) -> None:
-    """Read every image to its end, in parallel (remote ones land in the cache).
+    """Read every image to its end, in parallel (remote ones land in the cache), each once per process as long as it stays the same.
 
     UserError names the first one that is broken or is not of the annotated size, and says how many more there are.
     """
 
     def problem(sample: Sample) -> str | None:
+        annotated = sample.width, sample.height
         try:
-            images.check_size(images.probe(files.local_file(sample.file), sample.file), (sample.width, sample.height), sample.file)
+            path = files.local_file(sample.file)
+            facts = path.stat() if path.exists() else None
+            key = (path, facts.st_size, facts.st_mtime_ns, annotated) if facts else None
+            if key is None or key not in _verified:
+                images.check_size(images.probe(path, sample.file), annotated, sample.file)
+                _verified.add(key)
         except UserError as error:
             return str(error)
         return None

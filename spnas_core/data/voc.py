@@ -36,7 +36,8 @@ class Page:
 def open_voc(system: Any, root: str, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no XML files."""
     folder = files.join_path(root, "Annotations")
-    stems = sorted(name.removesuffix(".xml") for name in files.list_folder(system, folder) if name.endswith(".xml"))
+    entries = files.list_folder(system, folder)
+    stems = sorted(name.removesuffix(".xml") for name, entry in entries.items() if name.endswith(".xml") and entry["type"] == "file")
     if not stems:
         return None
     with ThreadPoolExecutor(16, thread_name_prefix="spnas-read") as pool:
@@ -109,7 +110,7 @@ def _source(
     rows = []
     for image_id, stem in enumerate(stems, start=1):
         page = pages.get(stem, Page(None, "", ()))
-        picture = page.file_name if page.file_name in located else by_stem.get(stem, page.file_name or f"{stem}.jpg")
+        picture = by_stem.get(stem) or page.file_name or f"{stem}.jpg"  # a renamed set keeps the old names inside
         rows.append((image_id, page, f"JPEGImages/{posixpath.basename(picture)}", located.get(picture)))
     measured = sizes(file.url for _, page, _, file in rows if file and not page.size)
     for image_id, page, name, file in rows:

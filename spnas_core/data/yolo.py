@@ -4,8 +4,9 @@
 
 Folders below these are read too. Where a YAML file of DATA names folders under `train`, `val` or `test`, these are the splits.
 A line of a label file is ``class x_centre y_centre width height``, parts of the image in [0, 1], or ``class x y x y x y ...``, a
-polygon, of which the box is taken. Names of the classes are under `names` in a YAML file of DATA, or the lines of classes.txt (in DATA
-or with the labels) or obj.names. An image without a label file has no boxes. https://docs.ultralytics.com/datasets/detect/
+polygon, of which the box is taken. Where a YAML file has `kpt_shape`, keypoints follow the box, and are left out. Names of the classes
+are under `names` in a YAML file of DATA, or the lines of classes.txt (in DATA or with the labels) or obj.names. An image without a label
+file has no boxes. https://docs.ultralytics.com/datasets/detect/
 """
 
 import math
@@ -29,15 +30,19 @@ def open_yolo(system: Any, root: str, sizes: ImageSizes) -> Layout | None:
     if not splits:
         return None
     names = yolo_folders.class_names(system, root, described, splits)
-    sources = [_source(system, root, split, folders, sizes) for split, folders in splits.items()]
+    keypoints = yolo_folders.keypoint_values(described)
+    sources = [_source(system, root, split, folders, sizes, keypoints) for split, folders in splits.items()]
     used = {mark["category_id"] for raw in sources for mark in raw.document["annotations"]}
     unnamed = [(number, f"class_{number}") for number in sorted(used)] if not any(names.values()) else []
     for raw in sources:
         categories = unnamed or list(enumerate(names[raw.split]))
         raw.document["categories"] = [{"id": number, "name": name} for number, name in categories]
     findings = found("unnamed-category", "data", [name for _, name in unnamed])
-    listed = {name for raw in sources for name in raw.files}
-    beside = sorted(name for name in _files(system, root, "images") if name.lower().endswith(SUFFIXES) and name not in listed)
+    images = {raw.split: {posixpath.basename(name) for name in raw.files} for raw in sources}
+    lists = yolo_folders.lists_of_images(system, root, described)
+    findings += found("list-of-images", "data", [name for split, (name, listed) in lists.items() if listed != images.get(split)])
+    used_images = {name for raw in sources for name in raw.files}
+    beside = sorted(name for name in _files(system, root, "images") if name.lower().endswith(SUFFIXES) and name not in used_images)
     findings += found("unlisted-image", "data", beside)
     return Layout("YOLO", files.url_of(system, root).rstrip("/"), tuple(sources), tuple(findings))
 
@@ -49,8 +54,8 @@ def top_folders(system: Any, root: str) -> list[str]:
     return sorted({place.split("/")[0] for place in places})
 
 
-def read_lines(text: str, name: str) -> tuple[list[_Line], list[str]]:
-    """Boxes of one label file, as written, and its malformed lines."""
+def read_lines(text: str, name: str, keypoints: int = 0) -> tuple[list[_Line], list[str]]:
+    """Boxes of one label file, as written, and its malformed lines; in pose labels, `keypoints` values follow each box."""
     boxes: list[_Line] = []
     malformed = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -62,6 +67,8 @@ def read_lines(text: str, name: str) -> tuple[list[_Line], list[str]]:
             values, label = [math.nan], 0
         if not words:
             continue
+        if keypoints and len(values) == 4 + keypoints:
+            values = values[:4]  # the points may be in px, or -1
         if label < 0 or not all(abs(value) <= LARGEST for value in values):
             malformed.append(f"{name}, line {number}: expected a class and parts of the image from 0 to 1, got {line.strip()[:60]!r}")
         elif len(values) == 4:
@@ -83,7 +90,7 @@ def _files(system: Any, root: str, folder: str) -> dict[str, ImageFile]:
     return {name: file for name, file in sorted(inner.items()) if "/." not in name}
 
 
-def _source(system: Any, root: str, split: str, folders: tuple[str, ...], sizes: ImageSizes) -> RawSplit:
+def _source(system: Any, root: str, split: str, folders: tuple[str, ...], sizes: ImageSizes, keypoints: int) -> RawSplit:
     beside = {name: file for folder in folders for name, file in _files(system, root, folder).items()}
     labels = {name for folder in folders for name in _files(system, root, yolo_folders.label_place(folder))}
     pictures = {name: file for name, file in beside.items() if name.lower().endswith(SUFFIXES)}
@@ -92,7 +99,9 @@ def _source(system: Any, root: str, split: str, folders: tuple[str, ...], sizes:
     def read(name: str) -> tuple[list[_Line], list[str]]:
         if wanted[name] not in labels and wanted[name] not in beside:
             return [], []
-        return read_lines(files.read_file(system, files.join_path(root, wanted[name])).decode(errors="replace"), wanted[name])
+        return read_lines(
+            files.read_file(system, files.join_path(root, wanted[name])).decode("utf-8-sig", errors="replace"), wanted[name], keypoints
+        )
 
     with ThreadPoolExecutor(16, thread_name_prefix="spnas-read") as pool:
         pages = dict(zip(pictures, pool.map(read, pictures), strict=True))

@@ -39,6 +39,22 @@ def split_folders(system: Any, root: str, described: Described) -> Folders:
     return {split: splits[split] for split in (*usual, *(name for name in splits if name not in usual))}
 
 
+def lists_of_images(system: Any, root: str, described: Described) -> dict[str, tuple[str, set[str]]]:
+    """Text files that a YAML file names as splits: by split, the name of its list and the names of its images without folders."""
+    lists: dict[str, tuple[str, set[str]]] = {}
+    for split, entry in ((split, document.get(split)) for document in described for split in _SPLITS):
+        if isinstance(entry, str) and entry.endswith(".txt") and not entry.startswith(("/", "..")):
+            lists.setdefault(split, (entry, {posixpath.basename(line) for line in _lines(system, root, entry)}))
+    return lists
+
+
+def keypoint_values(described: Described) -> int:
+    """Values of the keypoints in each line of pose labels, by `kpt_shape` of a YAML file; 0 for boxes and polygons."""
+    shapes = (document.get("kpt_shape") for document in described)
+    shape = next((one for one in shapes if isinstance(one, list) and len(one) == 2 and all(isinstance(n, int) for n in one)), [0, 0])
+    return int(shape[0] * shape[1])
+
+
 def label_place(path: str) -> str:
     """Path of the labels of a folder or of an image."""
     before, images, after = f"/{path}/".rpartition("/images/")
@@ -52,8 +68,9 @@ def class_names(system: Any, root: str, described: Described, splits: Folders) -
     """
     for document in described:
         names = document.get("names")
-        if isinstance(names, dict) and set(names) == set(range(len(names))):
-            names = [names[number] for number in range(len(names))]
+        if isinstance(names, dict) and set(map(str, names)) == set(map(str, range(len(names)))):  # numbers, also as text
+            by_number = {str(number): name for number, name in names.items()}
+            names = [by_number[str(number)] for number in range(len(names))]
         if isinstance(names, list) and names:
             return {split: [str(name) for name in names] for split in splits}
     if names := _lines(system, root, "classes.txt") or _lines(system, root, "obj.names"):
@@ -69,7 +86,7 @@ def _beside(system: Any, root: str, labels: str) -> list[str]:
 
 def _lines(system: Any, root: str, name: str) -> list[str]:
     try:
-        return files.read_file(system, files.join_path(root, name)).decode(errors="replace").strip().splitlines()
+        return files.read_file(system, files.join_path(root, name)).decode("utf-8-sig", errors="replace").strip().splitlines()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return []
 

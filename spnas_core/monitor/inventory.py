@@ -124,10 +124,10 @@ def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) 
             continue
         try:
             content = store.read(f"{name}/{STAGE_FILE}")
+            if hashlib.sha256(content).hexdigest() != manifest.files[STAGE_FILE].sha256:  # what it named is unknown: the stage is not done
+                continue
             record = parse_record(content, manifest.job)
         except (ValidationError, FileNotFoundError):
-            continue
-        if hashlib.sha256(content).hexdigest() != manifest.files[STAGE_FILE].sha256:  # who knows what it named: the stage is not done
             continue
         trained = [trial.digest for trial in record.ledger] + [result.digest for result in record.results.values()]
         reignited = [f"reignite/{weights.digest}" for weights in record.reignited.values()]

@@ -8,11 +8,10 @@ from spnas_core.errors import UserError
 from spnas_core.necks.fpn import Fpn, continues, unused
 from spnas_core.settings.base import Taps
 
-__all__ = ["NECK_KINDS", "Neck", "continues", "parse_neck", "taps_of", "unused", "with_taps"]
+__all__ = ["Neck", "continues", "parse_neck", "taps_of", "unused", "with_taps"]
 
 Neck = Fpn
 _KINDS = (Fpn,)
-NECK_KINDS = tuple(neck.model_fields["kind"].default for neck in _KINDS)
 
 
 def parse_neck(text: str) -> Neck:

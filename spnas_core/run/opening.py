@@ -1,7 +1,7 @@
 """Opening of a plan: the checks of settings, store, data and checkpoint, with all mistakes of the user at once."""
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,17 +64,10 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     counts = _counts(splits["train"], splits["val"], test, own)
     plan = Plan(settings, store, data, len(splits["train"].class_names), scored, sha256, images, counts)
     if store.find("stage", plan.keys["fine_tune"]) is None:
-        verify_data(data, threads)
-    return plan
-
-
-@lru_cache(maxsize=8)
-def verify_data(data: Data, threads: int) -> None:
-    """Read the images of train and val to their ends, once per process; UserError, a line for each split that has a broken image."""
-    tries = _Tries()
-    for split in (open_split(data.url, name, data.strict) for name in (data.train, data.val)):
-        tries.do(partial(verify_images, split, threads))
+        for split in splits.values():
+            tries.do(partial(verify_images, split, threads))
     tries.end()
+    return plan
 
 
 def _open_store(url: str) -> Store:

@@ -115,7 +115,7 @@ def parse_record(content: bytes, document: Mapping[str, Any]) -> StageRecord:
     trials = found.get("ledger")
     for trial in trials if isinstance(trials, list) else ():
         if isinstance(trial, dict) and "net" not in trial and {"arch", "digest"} <= trial.keys():
-            _complete(trial, Detector.model_validate(document["settings"]["detector"]))
+            _complete(trial, Detector.model_validate(document.get("settings", {}).get("detector", {})))
     return StageRecord.model_validate(found)
 
 
@@ -124,9 +124,9 @@ def _complete(trial: dict[str, Any], detector: Detector) -> None:
     arch, taps, stem = trial.pop("arch"), trial.pop("taps", None), trial.pop("stem", None)
     settings = detector.model_copy(update={"taps": taps, "stem": stem or detector.stem})
     trial["net"] = "+".join((str(arch), settings.neck.text, settings.stem, settings.head.kind))
-    if metrics := trial.get("metrics"):
+    if isinstance(metrics := trial.get("metrics"), dict):
         trial["weights"] = {"kind": "train", "digest": trial["digest"], "arch": arch}
-        trial["score"] = metrics[DETECTION.score]
+        trial["score"] = metrics.get(DETECTION.score)
 
 
 def newest_round(plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:

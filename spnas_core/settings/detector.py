@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
-from spnas_core.necks import NECK_KINDS, Neck
+from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
 
@@ -47,7 +47,6 @@ class CascadeRcnnHead(TwoStageHead):
 
 Head = Annotated[FasterRcnnHead | CascadeRcnnHead, Field(discriminator="kind")]
 HEAD_KINDS = tuple(head.model_fields["kind"].default for head in get_args(get_args(Head)[0]))
-KINDS = (*NECK_KINDS, *HEAD_KINDS)  # of necks and heads
 _FORMER_HEAD = tuple(name for name in TwoStageHead.model_fields if name != "kind")
 _FORMER_NECK = {"fpn_channels": "channels", "taps": "taps"}
 _BOOLEAN: TypeAdapter[bool] = TypeAdapter(bool)
