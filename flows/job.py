@@ -12,6 +12,7 @@ from flows.parameters import StoreUrl
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.job import Job, digest
 from spnas_core.jobs import runner
+from spnas_core.jobs.job_group import JobGroup
 from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
 from tasks import page, pool
@@ -43,7 +44,7 @@ def run_pool_job(
         checkpoint_seconds: Time between two checkpoints of a training.
         lease_seconds: Time without a heartbeat of this host after which the job continues elsewhere.
     """
-    stopped, group = threading.Event(), runner.JobGroup()
+    stopped, group = threading.Event(), JobGroup()
 
     def work() -> Manifest:
         devices = devices_here()

@@ -11,7 +11,8 @@ from prefect.runtime import flow_run
 from flows import presets
 from flows.parameters import DataUrl, Preset, RunName, StoreUrl
 from spnas_core.report import publish_run
-from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.run.register import announce_run
 from spnas_core.settings.run import Run, StageName

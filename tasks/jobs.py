@@ -18,6 +18,7 @@ from spnas_core import job as jobs
 from spnas_core.errors import JobError, MissingArtifactError, Stopped, UserError
 from spnas_core.job import Job
 from spnas_core.jobs import runner
+from spnas_core.jobs.job_group import JobGroup
 from spnas_core.jobs.progress import log_line
 from spnas_core.run.crew import Ended, succeeded
 from spnas_core.run.plan import Plan
@@ -37,7 +38,7 @@ class Slots:
     """Device groups of one run in this process, and the jobs that hold them."""
 
     def __init__(self, groups: Iterable[tuple[int, ...]]) -> None:
-        self.jobs = runner.JobGroup()
+        self.jobs = JobGroup()
         self.stopped = threading.Event()
         self._free: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
         for group in groups:

@@ -157,7 +157,7 @@ def finished(prefect_server: str, tiny_data: Path, tmp_path_factory: pytest.Temp
     """The smoke preset, run to its end by real jobs: its plan and its summary. What changes its store takes `finished_copy`."""
     from flows import presets
     from flows.spnas import spnas
-    from spnas_core.run.plan import open_plan
+    from spnas_core.run.opening import open_plan
 
     store = tmp_path_factory.mktemp("flow") / "store"
     settings = presets.load_preset("smoke")
@@ -168,7 +168,7 @@ def finished(prefect_server: str, tiny_data: Path, tmp_path_factory: pytest.Temp
 @pytest.fixture
 def finished_copy(finished: tuple[Any, dict[str, Any]], tmp_path: Path) -> Any:
     """The plan of the same run with a store of its own."""
-    from spnas_core.run.plan import open_plan
+    from spnas_core.run.opening import open_plan
 
     plan, _ = finished
     store = shutil.copytree(plan.store.local, tmp_path / "finished")

@@ -12,7 +12,8 @@ from spnas_core import job as jobs
 from spnas_core.data.splits import Split, open_split
 from spnas_core.job import TrainJob, Weights
 from spnas_core.metrics import score_detections
-from spnas_core.run.plan import Plan, inherited, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan, inherited
 from spnas_core.run.record import Result, StageRecord, publish_stage
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import net_of

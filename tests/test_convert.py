@@ -29,7 +29,8 @@ from spnas_core.jobs.runner import run_job
 from spnas_core.models.build import build
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.step import get_weights
-from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store

@@ -17,7 +17,8 @@ from flows.cli.app import app
 from spnas_core.errors import JobError
 from spnas_core.jobs import progress_file, runner
 from spnas_core.metrics import STATS
-from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce_run
 
 Documents = dict[str, Any]  # what a training leaves: history, audit, detections, model

@@ -22,21 +22,20 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli.app import app
 from flows.spnas import spnas
-from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
+from spnas_core.errors import JobError
 from spnas_core.job import digest
 from spnas_core.jobs import progress_file, runner
 from spnas_core.monitor.forecast import forecast, job_bytes
 from spnas_core.monitor.housekeeping import needs
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.monitor.status import Watcher
-from spnas_core.run.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.run.replay import known_results, replay
 from spnas_core.search.ledger import Trial
-from spnas_core.settings.run import Retries
 from spnas_core.settings.search import Budget
-from tasks.jobs import Executor, is_tried_again
-from tasks.results import artifact_key, result_storage
+from tasks.jobs import Executor
 from tasks.stages import run_stage
 
 pytestmark = pytest.mark.training
@@ -372,33 +371,6 @@ def test_a_finished_search_gets_more_rounds(finished: tuple[Plan, dict[str, Any]
         again, lines = do("resume", name)
         assert (again["name"], again["key"], again["table"]) == (name, expected["key"], expected["table"])
         assert "compile" not in lines
-
-
-@pytest.mark.parametrize(
-    ("error", "again"),
-    [
-        (JobError("killed", ""), 2),
-        (JobError("crashed", ""), 1),
-        (JobError("timeout", ""), 0),
-        (JobError("out_of_memory", ""), 0),
-        (JobError("diverged", ""), 0),
-        (StoreError("store x: no answer"), 2),
-        (UserError("wrong"), 0),
-        (MissingArtifactError("gone"), 0),
-        (ValueError("a bug"), 0),
-    ],
-)
-def test_how_often_a_job_is_started_again(error: Exception, again: int) -> None:
-    """As often as the settings say, by how it failed at last; a mistake or a bug never."""
-    assert [is_tried_again(Retries(), attempts, error) for attempts in (1, 2, 3)] == [attempts <= again for attempts in (1, 2, 3)]
-    if isinstance(error, JobError):
-        assert is_tried_again(Retries(**{error.reason: 5}), 5, error)
-        assert not is_tried_again(Retries(**{error.reason: 0}), 1, error)
-
-
-def test_keys_and_places_of_results(tmp_path: Path) -> None:
-    assert artifact_key(None, {"key": "train/abc", "job": 1}) == "cache/train/abc"
-    assert result_storage(tmp_path.as_uri()) == tmp_path / "results"
 
 
 def test_trials_of_a_ledger_survive_json(finished: tuple[Plan, dict[str, Any]]) -> None:

@@ -12,7 +12,8 @@ from flows import presets
 from spnas_core.job import TrainJob
 from spnas_core.jobs import runner
 from spnas_core.metrics import STATS
-from spnas_core.run.plan import Plan, inherited, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan, inherited
 from spnas_core.run.record import StageRecord, ended_trial
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import net_of

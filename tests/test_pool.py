@@ -23,7 +23,8 @@ from flows.spnas import spnas
 from spnas_core.errors import JobError, MissingArtifactError, Stopped, StoreError, UserError
 from spnas_core.job import BenchmarkJob
 from spnas_core.jobs import runner
-from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord, ended_trial, read_stage
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Retries, Run

@@ -9,7 +9,8 @@ import pytest
 from flows import presets
 from flows.spnas import spnas
 from spnas_core.errors import UserError
-from spnas_core.run.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import read_stage
 from spnas_core.settings.run import Run
 from tasks.refresh import renewer

@@ -24,7 +24,8 @@ from spnas_core.jobs import runner
 from spnas_core.jobs.request import FAILED, WorkerRequest
 from spnas_core.monitor.status import Watcher, all_runs
 from spnas_core.run.crew import Ended, Label, Work
-from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import newest_round, read_stage
 from spnas_core.run.replay import known_results, replay
 from spnas_core.settings.run import STAGE_NAMES

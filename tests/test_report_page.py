@@ -3,6 +3,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from spnas_core.errors import UserError
 from spnas_core.metrics import score_detections
 from spnas_core.report import publish_run
 from spnas_core.report.ancestry import edits, entries, tree
-from spnas_core.report.charts import axis
+from spnas_core.report.charts import UNITS, axis
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import collect, reopen
 from spnas_core.report.net_drawings import draw_net, stage_rows
@@ -29,7 +30,7 @@ from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.search.mutation import mutate
 from spnas_core.search.net import net_of
-from spnas_core.settings.search import Mutation, Space
+from spnas_core.settings.search import SCORES, Mutation, Objective, Space
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +230,7 @@ def test_errors_and_pictures_follow_the_boxes(tmp_path: Path) -> None:
     assert score_detections(val.annotations, guesses(val, 1)).stats["AP50"] == pytest.approx(
         judge_detections(val, guesses(val, 1)).ap50, abs=1e-12
     )
+
+
+def test_every_objective_has_a_unit() -> None:
+    assert set(UNITS) == {*SCORES, *get_args(Objective)}

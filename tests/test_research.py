@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from flows import services
 from flows.research import DataSet, watch
 from spnas_core.errors import StoreError, UserError
-from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import read_stage
 from spnas_core.run.register import announce_run
 from spnas_core.search.ledger import winner

@@ -149,7 +149,7 @@ def test_a_wrong_key_is_one_line_without_the_key(s3_url: str, monkeypatch: pytes
 def test_no_key_is_in_anything_that_a_job_leaves(s3_url: str, tmp_path: Path) -> None:
     url, events = f"{s3_url}/{os.urandom(8).hex()}", []
     job = TrainJob(arch="b_11-21-21-21", detector=Detector(), recipe=Recipe(), data=Data(url=str(tmp_path), fingerprint="f"))
-    with pytest.raises(UserError, match="instances_train") as caught:
+    with pytest.raises(UserError, match=r"expected annotations") as caught:
         run_job(job, url, on_progress=events.append)
     store = Store(url, tmp_path / "cache")
     publish(store, 0)

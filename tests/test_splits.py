@@ -24,8 +24,9 @@ from spnas_core.data import annotations, files, image_facts, images, splits, voc
 from spnas_core.data.recent import Recent
 from spnas_core.data.splits import Split, fingerprint_splits, open_split
 from spnas_core.errors import UserError
+from spnas_core.jobs.runner import run_job
 from spnas_core.report.inputs import _open_val
-from spnas_core.run.plan import open_plan
+from spnas_core.run.opening import open_plan
 
 NAMES = ("cat", "dog", "emu")
 WIDTH, HEIGHT = 64, 48
@@ -297,10 +298,10 @@ def test_recent_values_are_made_once_and_the_oldest_give_way() -> None:
     assert recent.get(0, lambda: 7) == 7
 
 
-@pytest.mark.training
-def test_a_yolo_folder_is_trained_on_as_it_is(tiny_data: Path, tmp_path: Path) -> None:
-    """`spnas run` from a YOLO folder with a test split to the end; then `spnas eval` scores its net on the same folder."""
-    folder = tmp_path / "yolo"
+@pytest.fixture(scope="module")
+def yolo_folder(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny data set in YOLO layout, with a test split."""
+    folder = tmp_path_factory.mktemp("as-it-is") / "yolo"
     for split in ("train", "val", "test"):
         document = json.loads((tiny_data / f"annotations/instances_{split}.json").read_text())
         for kind in ("images", "labels"):
@@ -314,14 +315,29 @@ def test_a_yolo_folder_is_trained_on_as_it_is(tiny_data: Path, tmp_path: Path) -
                 lines.append(f"{order.index(mark['category_id'])} {x + w / 2} {y + h / 2} {w} {h}")
             (folder / "labels" / split / image["file_name"].replace(".png", ".txt")).write_text("\n".join(lines))
     (folder / "classes.txt").write_text("red\nblue\n")
-    words = ["--set", "serial.candidates=1", "--store", str(tmp_path / "store"), "--json"]
-    result = CliRunner().invoke(app, ["run", "smoke", "--data", str(folder), *words])
-    assert result.exit_code == 0, result.output
-    summary = json.loads(result.stdout)
-    assert summary["table"]
-    jobs = [json.loads(path.read_text())["job"] for path in (tmp_path / "store/evaluate").glob("*/manifest.json")]
-    assert {job["split"] for job in jobs} == {"val", "test"}
-    model = tmp_path / "store/runs/smoke/model"
-    scored = CliRunner().invoke(app, ["eval", str(model), "--data", str(folder), "--split", "test", "--json"])
+    return folder
+
+
+@pytest.mark.training
+def test_a_yolo_folder_is_trained_on_as_it_is(yolo_folder: Path, tmp_path: Path) -> None:
+    """The first job of a run on it, by a real process; `spnas eval` scores its net on the same folder."""
+    plan = open_plan(presets.load_preset("smoke"), str(yolo_folder), str(tmp_path / "store"))
+    job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
+    trained = run_job(job, plan.store.url)
+    assert 0 <= trained.metrics["AP"] <= 1
+    assert (plan.counts.train, plan.counts.val, plan.counts.test) == (8, 4, 2)
+    model = tmp_path / "store/train" / trained.digest
+    scored = CliRunner().invoke(app, ["eval", str(model), "--data", str(yolo_folder), "--split", "test", "--json"])
     assert scored.exit_code == 0, scored.output
     assert 0 <= json.loads(scored.stdout)["AP"] <= 1
+
+
+@pytest.mark.training
+@pytest.mark.long
+def test_a_run_on_a_yolo_folder_comes_to_its_end(yolo_folder: Path, tmp_path: Path) -> None:
+    words = ["--set", "serial.candidates=1", "--store", str(tmp_path / "store"), "--json"]
+    result = CliRunner().invoke(app, ["run", "smoke", "--data", str(yolo_folder), *words])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["table"]
+    jobs = [json.loads(path.read_text())["job"] for path in (tmp_path / "store/evaluate").glob("*/manifest.json")]
+    assert {job["split"] for job in jobs} == {"val", "test"}

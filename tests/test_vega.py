@@ -239,7 +239,7 @@ def test_what_is_said() -> None:
         "arch: 111-2111-211111-211; `-` ends a stage and halves the resolution, `2` doubles the channels; there, a digit"
     )
     action, text = account_of(TORCH, "serial.search_algorithm.expend_ratio")
-    assert text.startswith("serial.mutation.swap: 0.7; expand with this probability")
+    assert text.startswith("serial.mutation.swap: 0.7; expand has the file's number")
     assert "never reached" in account_of(TORCH, "serial.search_algorithm.add_stage_ratio")[1]
     assert account_of(TORCH, "serial.search_algorithm.num_mutate") == ("took", "serial.mutation.num_mutate: 3")
     assert account_of(TORCH, "parallel.trainer.ref") == ("took", "as serial.trainer")

@@ -10,7 +10,8 @@ import pytest
 from flows import presets
 from flows.spnas import spnas
 from spnas_core.arch import parse
-from spnas_core.run.plan import STAGE_NAMES, Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.search.ledger import reignitions
 from spnas_core.store.manifest import Manifest

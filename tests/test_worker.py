@@ -20,8 +20,9 @@ from spnas_core.data import splits
 from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import memory, runner
+from spnas_core.jobs.job_group import JobGroup
 from spnas_core.jobs.request import WorkerRequest, environment, lost_device, out_of_memory
-from spnas_core.jobs.runner import JobBug, JobGroup, run_job
+from spnas_core.jobs.runner import JobBug, run_job
 from spnas_core.jobs.timing import PHASES
 from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store

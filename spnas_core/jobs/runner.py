@@ -10,14 +10,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
 
 from spnas_core import job as jobs
-from spnas_core.errors import JobError, MissingArtifactError, Reason, Stopped, StoreError, UserError
+from spnas_core.errors import JobError, MissingArtifactError, Reason, StoreError, UserError
 from spnas_core.jobs import memory
+from spnas_core.jobs.job_group import JobGroup, kill_group
 from spnas_core.jobs.progress_file import ProgressFile
 from spnas_core.jobs.request import BAD_INPUT, WorkerRequest, environment, out_of_memory
 from spnas_core.store.artifacts import Store
@@ -29,54 +30,6 @@ GRACE = 10.0  # s for a job's last checkpoint when its run is stopped
 _POLL = 0.25  # s between two checks of a worker and its limits
 Progress = Callable[[dict[str, Any]], None]
 _ROOT = Path(__file__).resolve().parents[2]  # the folder that contains spnas_core
-
-
-class JobGroup:
-    """Jobs that one run has in progress in this process, so that they can be stopped together."""
-
-    def __init__(self) -> None:
-        self._processes: set[subprocess.Popen[bytes]] = set()
-        self._waiting: set[threading.Event] = set()
-
-    @contextlib.contextmanager
-    def stoppable(self) -> Iterator[threading.Event]:
-        """Event that `stop` sets; a job that fails after that counts as stopped."""
-        stopped = threading.Event()
-        self._waiting.add(stopped)
-        try:
-            yield stopped
-        except JobError as error:
-            if stopped.is_set():
-                raise Stopped(error.message) from error
-            raise
-        finally:
-            self._waiting.discard(stopped)
-
-    @contextlib.contextmanager
-    def running(self, process: "subprocess.Popen[bytes]") -> Iterator[None]:
-        """Register a worker's process, so that `stop` ends it."""
-        self._processes.add(process)
-        try:
-            yield
-        finally:
-            self._processes.discard(process)
-
-    def stop(self, grace: float = 0.0) -> None:
-        """End the processes of all jobs, and stop those that wait for the same job elsewhere.
-
-        The processes get SIGTERM and may save a checkpoint within `grace` seconds.
-        """
-        for stopped in list(self._waiting):
-            stopped.set()
-        running = list(self._processes)
-        end = time.monotonic() + grace
-        if grace:
-            for process in running:
-                process.terminate()
-        for process in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, end - time.monotonic()))
-            _kill_group(process)
 
 
 class JobBug(RuntimeError):  # noqa: N818 - no failure of a candidate: it stops the search
@@ -212,7 +165,7 @@ def _follow(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL)
         finally:
-            _kill_group(process)  # including the worker's remaining children, which would keep the pipe open
+            kill_group(process)  # including the worker's remaining children, which would keep the pipe open
             status = process.wait()
             reader.join()
     return status, last, stopped
@@ -239,8 +192,3 @@ def _failure(status: int, last: dict[str, Any], stopped: JobError | None, log: s
     if out_of_memory(tail):
         kind = "out_of_memory"
     return JobError(kind, f"it died of {signal.Signals(-status).name}{tail}")
-
-
-def _kill_group(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)

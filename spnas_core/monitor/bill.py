@@ -14,7 +14,8 @@ from spnas_core.jobs.progress import log_line
 from spnas_core.jobs.runner import run_job
 from spnas_core.monitor.forecast import FORECAST_PLAYS, RUN, MeasuredNet, forecast, speed_of
 from spnas_core.monitor.speed import Speed
-from spnas_core.run.plan import Plan, open_plan, short
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan, short
 from spnas_core.run.register import flat
 from spnas_core.run.replay import Replay, known_results, replay
 from spnas_core.search.bounds import cost_bounds

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from spnas_core.report.ancestry import TrialEntry
 from spnas_core.report.inputs import ReportInputs, Training
-from spnas_core.settings.search import SCORES, Objectives
+from spnas_core.settings.search import SCORES, Objective, Objectives
 
-UNITS = {
+UNITS: dict[Objective, tuple[str, float]] = {
     "AP": ("AP on val, %", 100.0),
     "AP50": ("AP50 on val, %", 100.0),
     "params": ("parameters, millions", 1e-6),
@@ -93,7 +93,7 @@ def pareto_chart(family: Sequence[TrialEntry], objectives: Objectives) -> Chart:
 
     A failed trial without these numbers is placed by its computed cost (parameters or MACs), if the axis is one of these.
     """
-    cost = next((name for name in objectives if name not in SCORES), "macs")
+    cost: Objective = next((name for name in objectives if name not in SCORES), "macs")
     (x_title, x_factor), (y_title, y_factor) = UNITS[cost], UNITS[objectives[0]]
     places = [(x_factor * _cost(one, cost), y_factor * one.trial.value(objectives[0]), one) for one in family]
     places = [(x, y if y >= 0 else math.nan, one) for x, y, one in places if math.isfinite(x)]

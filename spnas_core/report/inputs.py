@@ -18,7 +18,7 @@ from spnas_core.run.plan import Plan, ScoredSplit
 from spnas_core.run.record import StageRecord, newest_round, read_stage
 from spnas_core.run.register import Record, plan_of, read_run
 from spnas_core.settings.run import STAGE_NAMES, Run
-from spnas_core.settings.search import OBJECTIVES
+from spnas_core.settings.search import COUNTED
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
@@ -64,7 +64,7 @@ class ReportInputs:
     @property
     def settings(self) -> Run:
         """Settings of the run; until its start net is measured, with objectives that need no measurement."""
-        objectives = OBJECTIVES if self.stage.name == "fine_tune" else self.plan.settings.objectives
+        objectives = COUNTED if self.stage.name == "fine_tune" else self.plan.settings.objectives
         return self.plan.settings.model_copy(update={"objectives": objectives})
 
     @property

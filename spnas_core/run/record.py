@@ -21,7 +21,7 @@ from spnas_core.search.net import net_of
 from spnas_core.settings.base import Settings
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import StageName
-from spnas_core.settings.search import OBJECTIVES
+from spnas_core.settings.search import COUNTED
 from spnas_core.settings.task import DETECTION
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
@@ -80,7 +80,7 @@ def scores_of(manifest: Manifest) -> dict[str, Any]:
 
 def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:
     """Publish the record of a stage and the Pareto front of its ledger."""
-    front = pareto_front(stage.ledger, OBJECTIVES if stage.name == "fine_tune" else plan.settings.objectives)
+    front = pareto_front(stage.ledger, COUNTED if stage.name == "fine_tune" else plan.settings.objectives)
     metrics = {
         "trials": len(stage.ledger),
         "failed": sum(1 for one in stage.ledger if one.failure),

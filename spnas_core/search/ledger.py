@@ -27,7 +27,7 @@ class Trial:
 
     `digest` names its train artifact, `parent` that of its parent; `metrics` are those of the manifest (AP as a fraction, "macs",
     "params"). `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training to its end. `weights`:
-    those that its children inherit; `score`: the metric that its task maximises; both None for a failed trial.
+    those that its children inherit; `score`: the metric by which its task shows a net; both None for a failed trial.
     """
 
     net: NetText

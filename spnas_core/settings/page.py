@@ -22,8 +22,8 @@ def settings_page(model: type[BaseModel]) -> str:
         places.setdefault(name, []).append(f"`{place}`" if place else "at the top")
     parts = [
         "# All settings",
-        "`spnas settings --table > docs/settings-table.md` makes this page from the models in `spnas_core/settings/`; "
-        "[settings.md](settings.md) explains the settings that matter.",
+        "`spnas settings --table > docs/settings-table.md` makes this page from the models in `spnas_core/settings/` and "
+        "`spnas_core/necks/`; [settings.md](settings.md) explains the settings that matter.",
     ]
     for name, found in places.items():
         lines = [("setting", "value", "default", "what it is"), ("---", "---", "---", "---")]

@@ -18,11 +18,11 @@ STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parall
 
 
 class Retries(Settings):
-    """How often a job is started again, by how it failed; it goes on from its last checkpoint."""
+    """Failures, of whatever kind, that a job may have and still be started again after one of this kind, from its last checkpoint."""
 
     killed: int = Field(2, ge=0, le=10, description="by a signal from outside, as the system sends them when memory is short")
     crashed: int = Field(1, ge=0, le=10, description="it died of a fault of its own, such as SIGSEGV in a library, or lost its device")
-    timeout: int = Field(0, ge=0, le=10, description="it was longer at work than timeout_minutes")
+    timeout: int = Field(0, ge=0, le=10, description="it took longer than timeout_minutes")
     out_of_memory: int = Field(0, ge=0, le=10, description="it needed more than memory_gb, or than the device has")
     diverged: int = Field(0, ge=0, le=10, description="a loss or a weight was not finite; the same happens again")
     store: int = Field(2, ge=0, le=10, description="the store or the network did not answer, for longer than one waits for them")
@@ -58,7 +58,7 @@ class Run(Settings):
     lease_seconds: PositiveFloat = Field(60.0, description="a job whose host has not been heard of for so long goes on elsewhere")
     refresh: tuple[StageName, ...] = Field((), description="stages to compute anew although the store has them, one or a list")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
-    objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: AP or AP50 first, which alone decides the winner")
+    objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: a score first, which alone decides the winner")
     detector: Detector = Field(Detector(), description="all of the detector but its backbone")
     space: Space = Field(Space(), description="limits of the search space")
     budget: Budget = Field(Budget(), description="limits of a candidate's cost")
@@ -82,7 +82,7 @@ class Run(Settings):
     @classmethod
     def _score_first(cls, objectives: Objectives) -> Objectives:
         if not objectives or objectives[0] not in SCORES or len(set(objectives)) < len(objectives):
-            raise ValueError(f"expected AP or AP50 first, and none twice, got {list(objectives)}")
+            raise ValueError(f"expected {' or '.join(SCORES)} first, and none twice, got {list(objectives)}")
         return objectives
 
     @property

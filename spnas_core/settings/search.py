@@ -7,13 +7,14 @@ from pydantic import Field, PositiveInt, model_validator
 
 from spnas_core import arch as architecture
 from spnas_core.settings.base import Limit, Settings, Taps, TypeText
-from spnas_core.settings.task import DETECTION
+from spnas_core.settings.task import DETECTION, Score
 from spnas_core.settings.training import Recipe
 
-Objective = Literal["AP", "AP50", "params", "macs", "latency_ms", "memory_mb"]
+Objective = Literal[Score, "params", "macs", "latency_ms", "memory_mb"]
 Objectives = tuple[Objective, ...]
 SCORES: Objectives = DETECTION.scores  # the higher the better; of the others, the lower
 OBJECTIVES: Objectives = ("AP", "macs")
+COUNTED: Objectives = (DETECTION.score, "macs")  # what ranks nets that nobody has measured
 MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
 
 
@@ -26,7 +27,7 @@ class Mutation(Settings):
     move_double: float = Field(
         0.0, ge=0, le=1, description="probability that it moves a `2` past a neighbouring `1`; the authors' operators never do"
     )
-    swap: float = Field(0.5, ge=0, le=1, description="probability of swap among the other operations; the rest is expand")
+    swap: float = Field(0.5, ge=0, le=1, description="probability of swap among the other operations; expand has the rest, 1 - swap")
     max_step: PositiveInt = Field(3, description="swap: most blocks by which the end of a stage moves")
 
     @model_validator(mode="after")

@@ -8,7 +8,10 @@ Score = Literal["AP", "AP50"]
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its name, the score that it maximises, and the scores that may be the first objective of a run."""
+    """A task: its name, the score that tables and pictures show, and the scores that may be the first objective of a run.
+
+    A run ranks its trials by its `objectives` (settings/search.py), of which the first is one of `scores`.
+    """
 
     name: str
     score: Score

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from spnas_core.errors import UserError
 from spnas_core.job import canonical_json
-from spnas_core.run.plan import Plan, open_plan
+from spnas_core.run.opening import open_plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce
 from spnas_core.settings.run import Run
 from spnas_core.study.methods import Arrival, Forecast, Outcome, StudyEntry

@@ -103,7 +103,7 @@ RULES = (
     Rule(
         "serial:*expend_ratio",
         lambda v: {"serial.mutation.swap": round(1 - float(v), 6)},
-        "expand with this probability, else swap; there, `random() > ratio` drew it in the other cases",
+        "expand has the file's number as its probability, and swap has the rest; there, `random() > ratio` drew it in the other cases",
     ),
     Rule("*max_stages", _as("space.max_stages")),
     Rule("serial:*regnition", _reignite, "false: never; true: at most twice, where it is stuck"),
