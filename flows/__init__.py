@@ -1,1 +1,1 @@
-"""The five stages as a Prefect flow, and the command line."""
+"""Prefect flows (search, studies, jobs, watched data sets), presets, and the command line."""

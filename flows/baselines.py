@@ -1,6 +1,6 @@
-"""`spnas study baselines`: SP-NAS beside simpler methods that train equally many epochs, with the same seeds.
+"""`spnas study baselines`: SP-NAS compared with simpler methods under the same budget of epochs and the same seeds.
 
-The start net, trained longer; random children of it, trained from scratch; random search with inheritance.
+Methods: the start net, trained longer; its random children, trained from scratch; random search with inheritance.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from tasks.jobs import Executor, completed
 
 @dataclass(frozen=True)
 class Searched:
-    """What one method tried with one seed, the epochs that it took, and the artifacts that are none of a trial."""
+    """Search of one method with one seed: its trials, its epochs, and the artifacts that belong to no trial (`others`)."""
 
     plan: Plan
     ledger: Sequence[Trial]
@@ -34,7 +34,7 @@ class Searched:
 
 
 def compare(asked: Study, executor: Executor) -> list[Outcome]:
-    """Search with every method and seed, train what each chose by the final recipe, and score it on the test split."""
+    """Search with every method and seed, train each chosen net by the final recipe, and score it on the test split."""
     _completed(executor, [(f"fine_tune s{p.settings.seed}", start_training(p, p.settings.fine_tune)) for p in asked.plans])
     spnas = [sp_nas(plan, executor) for plan in asked.plans]
     start, scratch = without_inheritance(spnas, executor)
@@ -43,7 +43,7 @@ def compare(asked: Study, executor: Executor) -> list[Outcome]:
 
 
 def sp_nas(plan: Plan, executor: Executor) -> Searched:
-    """Search as a run does."""
+    """Run the search stages of SP-NAS."""
     log_line(f"study: SP-NAS, seed {plan.settings.seed}")
     stage = search(plan, executor)
     others = tuple(f"reignite/{weights.digest}" for weights in stage.reignited.values())
@@ -51,7 +51,7 @@ def sp_nas(plan: Plan, executor: Executor) -> Searched:
 
 
 def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[list[Searched], list[Searched]]:
-    """Spend the epochs of SP-NAS on the start net alone; and on the start net and children of it, all trained from scratch like it."""
+    """Spend the epochs of SP-NAS on the start net alone; and on the start net and its children, all trained from scratch."""
     log_line("study: the start net, trained longer, and random nets from scratch")
     longer, scratch = [], []
     for one in spnas:
@@ -74,9 +74,9 @@ def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[
 
 
 def random_search(spnas: Searched, executor: Executor) -> Searched:
-    """Spend the epochs of SP-NAS on children of uniformly drawn parents, by the same operators, in rounds of the same size, inherited.
+    """Spend the epochs of SP-NAS on random search: uniform parents, the same operators, rounds of the same size, inherited weights.
 
-    It ends with as many parallel candidates as SP-NAS; what that spent on reignitions goes to more serial ones.
+    It trains as many parallel candidates as SP-NAS; the epochs that SP-NAS spends on reignition go to additional serial candidates.
     """
     plan, settings = spnas.plan, spnas.plan.settings
     log_line(f"study: random search, seed {settings.seed}")
@@ -94,7 +94,7 @@ def random_search(spnas: Searched, executor: Executor) -> Searched:
         number += 1
         children = propose_children(ledger, settings, number, min(settings.serial.candidates, len(lengths)), plan.cost_of)
         if not children:
-            break  # the space has no more
+            break  # the search space has no more nets
         train("serial", number, children, [lasting(settings.serial.recipe, epochs) for epochs in lengths])
         lengths = lengths[len(children) :]
     if copies:
@@ -106,7 +106,7 @@ def random_search(spnas: Searched, executor: Executor) -> Searched:
 
 
 def conclude(found: dict[Method, list[Searched]], executor: Executor) -> list[Outcome]:
-    """Train the net that each method chose by its score on val to its end, going on from its weights, and score it on the test split."""
+    """Train the net that each method chose by val score to the end, from its weights, and score it on the test split."""
     all_found = [(method, one, winner(one.ledger, one.plan.settings.objectives)) for method, ones in found.items() for one in ones]
     jobs = [final_training(one.plan, chosen) for _, one, chosen in all_found]
     labels = [f"{METHODS[method]}, seed {one.plan.settings.seed}" for method, one, _ in all_found]
@@ -141,17 +141,17 @@ def start_training(plan: Plan, recipe: Recipe) -> TrainJob:
 
 
 def from_scratch(plan: Plan, child: Proposal, recipe: Recipe) -> TrainJob:
-    """Job that trains a child on new weights."""
+    """Job that trains a child from scratch."""
     return plan.train_net(child.net, recipe)
 
 
 def final_training(plan: Plan, trial: Trial) -> TrainJob:
-    """Job that trains the net of a trial to its end, going on from its weights."""
+    """Job that trains the net of a trial to the end, from the trial's weights."""
     return plan.train_net(trial.net, plan.settings.full_train, (inherited(trial),))
 
 
 def _completed(executor: Executor, work: Sequence[tuple[str, Job]]) -> list[Manifest]:
-    """Run jobs, equal ones once, and return the manifests of all; a failure is raised."""
+    """Run jobs, equal jobs once, and return the manifests of all; raises the first failure."""
     distinct = {digest(job): (label, job) for label, job in work}
     manifests = dict(zip(distinct, completed(executor, list(distinct.values())), strict=True))
     return [manifests[digest(job)] for _, job in work]

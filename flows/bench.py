@@ -1,9 +1,9 @@
-"""Where the time goes: one JSON line per measurement, for the demo's net and for ResNet-50-FPN at 512x512.
+"""Speed benchmarks: one JSON line per measurement, for the demo's net and for ResNet-50-FPN at 512x512.
 
-``python -m flows.bench [--threads N] [--repeat N] [--net NAME] [--peer COMMAND]``; seconds, medians of `repeat` after one warm run.
+``python -m flows.bench [--threads N] [--repeat N] [--net NAME] [--peer COMMAND]``; seconds, medians of `repeat` after one warm-up.
 
 `--peer` is a command that measures another detector, such as torchvision's: it is called with ``speed --size 512 512`` and prints one JSON
-object with `infer_1_image_s` and `train_step_s`. Its figures stand beside ours, with ratios.
+object with `infer_1_image_s` and `train_step_s`. Its figures are printed beside ours, with ratios.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from spnas_core.settings.training import Recipe
 
 Timings = Iterator[tuple[str, float]]
 PEER = {"inference_1_image": "infer_1_image_s", "train_step": "train_step_s"}
-PHOTO = (480, 640)  # height and width of the JPEG that is decoded, px
+PHOTO = (480, 640)  # height and width of the decoded JPEG, px
 
 
 @dataclass(frozen=True)
 class BenchedNet:
-    """What is measured: an architecture, its settings and the recipe of its training."""
+    """Measured net: its architecture, settings and training recipe."""
 
     arch: str
     settings: Detector
@@ -54,7 +54,7 @@ class BenchedNet:
 
 
 def nets() -> dict[str, BenchedNet]:
-    """Return the demo's start net, and the net whose speed is compared with torchvision's."""
+    """Nets by name: the demo's start net, and the net to compare with torchvision's."""
     demo = presets.load_preset("demo")
     large = Detector(image_size=(512, 512), norm="frozen", frozen_stages=2, max_boxes=8)
     return {
@@ -71,7 +71,7 @@ def once(call: Callable[[], Any]) -> float:
 
 
 def timed(call: Callable[[], Any], repeat: int) -> float:
-    """Median seconds of a call, after one warm run."""
+    """Median seconds of a call, after one warm-up."""
     call()
     return statistics.median(once(call) for _ in range(repeat))
 
@@ -79,9 +79,9 @@ def timed(call: Callable[[], Any], repeat: int) -> float:
 def measure_net(net: BenchedNet, repeat: int) -> Timings:
     """Seconds of building, compiling, inference and evaluation of one image, the first and a later training step, and reading.
 
-    Reading is what the loader does with an evaluation image: decoding, resizing and normalising, in one thread.
+    Reading is the loader's work for an evaluation image: decoding, resizing and normalising, in one thread.
 
-    Inference comes first, as in the peer's program: after a training the memory is in pieces, and all is slower.
+    Inference comes first, as in the peer's program: after a training the memory is fragmented, and everything is slower.
     """
     arch, settings, batch = architecture.parse(net.arch), net.settings, net.recipe.batch
     built: list[DetectorNet] = []
@@ -118,7 +118,7 @@ def measure_net(net: BenchedNet, repeat: int) -> Timings:
 
 
 def _photo(rng: np.random.Generator) -> bytes:
-    """Draw a JPEG with details of all sizes."""
+    """JPEG of random content with details at all scales."""
     noise = [Image.fromarray(rng.integers(0, 256, (8 << k, 8 << k, 3)).astype(np.uint8)).resize(PHOTO[::-1]) for k in range(6)]
     file = io.BytesIO()
     Image.fromarray(np.mean(noise, axis=0).astype(np.uint8)).save(file, "JPEG", quality=90)
@@ -126,13 +126,13 @@ def _photo(rng: np.random.Generator) -> bytes:
 
 
 def measure_jobs(net: BenchedNet, step: float, threads: int) -> Timings:
-    """Seconds that a job of one epoch on the demo's data spends outside of its training steps.
+    """Seconds of a job of one epoch on the demo's data, outside of its training steps.
 
-    So: process start, imports, building, compiling, reading data, evaluation, publishing. The second job differs by its seed alone, and
-    finds the compiled graphs of the first, which finds none.
+    That is: process start, imports, building, compiling, reading data, evaluation, publishing. The second job differs only by its seed and
+    uses the cached graphs of the first, which starts with an empty cache.
     """
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["SPNAS_CACHE"] = f"{folder}/cache"  # which has no graphs of an earlier measurement
+        os.environ["SPNAS_CACHE"] = f"{folder}/cache"  # without the graphs of an earlier measurement
         data = str(make_demo(Path(folder) / "data"))
         steps = steps_per_epoch(len(open_split(data, "train").samples), net.recipe.batch)
         recipe = net.recipe.model_copy(update={"epochs": 1})
@@ -142,14 +142,14 @@ def measure_jobs(net: BenchedNet, step: float, threads: int) -> Timings:
 
 
 def ask_peer(command: str, size: tuple[int, int]) -> dict[str, float]:
-    """Seconds that the peer's own program measures, under our names."""
+    """Seconds measured by the peer's program, under our names."""
     words = [*shlex.split(command), "speed", "--size", *map(str, size)]
     answer = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return {ours: float(answer[theirs]) for ours, theirs in PEER.items()}
 
 
 def print_figures(name: str, measured: Timings, threads: int, peer: dict[str, float]) -> dict[str, float]:
-    """Print each figure as soon as it is there, beside the peer's where there is one; returns them all."""
+    """Print each figure as soon as it is measured, beside the peer's if there is one; returns all figures."""
     found: dict[str, float] = {}
     for what, seconds in measured:
         found[what] = seconds

@@ -1,4 +1,4 @@
-"""One job as a Prefect flow: what the workers of the work pool `spnas-devices` run, which stand on the device hosts."""
+"""One job as a Prefect flow, which the workers of the work pool `spnas-devices` run on the device hosts."""
 
 import contextvars
 import threading
@@ -31,18 +31,18 @@ def run_pool_job(
     checkpoint_seconds: PositiveFloat = 60.0,
     lease_seconds: PositiveFloat = 60.0,
 ) -> Any:
-    """Do one job on free devices of this host; a foreseen failure gives the last state its name.
+    """Run one job on free devices of this host; a typed failure gives the final state its name.
 
     Args:
-        job: What to do: a job's document, as the manifest of an artifact holds it.
-        store: Where its weights come from and its artifact goes: any fsspec URL that this host and the search's can open.
+        job: Document of the job, as in the manifest of an artifact.
+        store: Store of its input weights and its artifact: any fsspec URL that both this host and the host of the search can open.
         label: Name of the run.
-        devices_per_job: Devices that do it together, of those in this host's SPNAS_DEVICES.
-        threads: CPU threads, shared by the jobs that can run on this host at once.
+        devices_per_job: Devices of the job, from this host's SPNAS_DEVICES.
+        threads: CPU threads, shared by the jobs that can run on this host at the same time.
         timeout_seconds: Longest time of the job.
-        memory_gb: Most memory of the host that the job may have, GB; no limit where there is none.
+        memory_gb: Limit of the job's host memory, GB; empty for no limit.
         checkpoint_seconds: Time between two checkpoints of a training.
-        lease_seconds: When this host has not been heard of for so long, the job goes on elsewhere.
+        lease_seconds: Time without a heartbeat of this host after which the job continues elsewhere.
     """
     stopped, group = threading.Event(), JobGroup()
 
@@ -69,7 +69,7 @@ def run_pool_job(
             future.result()
         except (JobError, MissingArtifactError, StoreError, UserError) as error:
             return pool.failed(error)
-        except BaseException:  # it is cancelled, among others: the job saves a checkpoint
+        except BaseException:  # including a cancellation: the job saves a checkpoint
             stopped.set()
             group.stop(runner.GRACE)
             raise

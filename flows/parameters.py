@@ -1,4 +1,4 @@
-"""Parameters of the flows as the form on Prefect's page and the server check them; no `from __future__ import annotations` beside flows."""
+"""Types of the flows' parameters, checked by the server and Prefect's form; a flow's module has no `from __future__ import annotations`."""
 
 from typing import Annotated, Literal
 
@@ -9,4 +9,4 @@ from flows import presets
 Preset = Literal[*presets.names()]
 RunName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 StoreUrl = Annotated[str, Field(pattern=r"^[a-z0-9+]+://([^/@]+(/.*)?|/.+)$")]  # no user and password: Prefect records it
-DataUrl = Annotated[str, Field(pattern=r"^(demo|/.+|[a-z0-9+]+://([^/@]+(/.*)?|/.+))$")]  # no relative path: a worker is somewhere else
+DataUrl = Annotated[str, Field(pattern=r"^(demo|/.+|[a-z0-9+]+://([^/@]+(/.*)?|/.+))$")]  # no relative path: a worker has another folder

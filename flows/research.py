@@ -1,6 +1,6 @@
-"""Search again when data is new or has changed: looks at data sets, and starts `spnas/full` for those that it has not seen as they are now.
+"""Repeated search on changing data: it checks data sets and starts `spnas/full` for each one that is new or has changed.
 
-What it has seen lies in the store, one record for each data set: `watch/NAME.json`.
+The store keeps one record per data set, with its last fingerprint: `watch/NAME.json`.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ SEARCH, TROUBLE = "spnas/full", "not looked at"
 
 
 class DataSet(Settings):
-    """A data set that is watched."""
+    """Watched data set."""
 
     url: DataUrl = Field(description="data set in the layout of COCO, Pascal VOC or YOLO: an absolute path or any fsspec URL")
     settings: Preset | Run | None = Field(None, description="preset or settings of its searches; those of the watch where there are none")
 
 
 class _Seen(Settings):
-    """What the store has of a data set: the fingerprint that was last searched on, the run, and the runs before."""
+    """Stored record of a data set: the fingerprint of the last search, its run, and the earlier runs."""
 
     url: str
     fingerprint: str
@@ -54,14 +54,14 @@ def watch(
     settings: Preset | Run = "coco",
     warm: bool = False,
 ) -> dict[str, str]:
-    """Start a search on every data set that is new or has changed, once, and return what was found of each.
+    """Start one search on every data set that is new or has changed, and return a finding for each.
 
     Args:
-        store: Where the searches leave everything: any fsspec URL. What was seen is noted there too.
-        prefix: Path or fsspec URL of a folder; every folder right in it that is in COCO layout is watched; or nothing.
-        data: Data sets that are watched besides, each with settings of its own where it should have some.
+        store: Store of the searches and of the records of data sets: any fsspec URL.
+        prefix: Path or fsspec URL of a folder whose direct subfolders in COCO layout are watched; may be empty.
+        data: Additional data sets to watch, each with its own settings if needed.
         settings: Name of a preset, or all settings of the searches.
-        warm: Whether a search on changed data starts from the best serial net of the last one, with its weights, instead of the start net.
+        warm: Whether a search on changed data starts from the best serial net of the last search, with its weights, not from the start net.
     """
     place = Store(store)
     place.writable()
@@ -72,7 +72,7 @@ def watch(
     for one in watched:
         try:
             found[one.url] = _look(place, one, settings, warm)
-        except Exception as error:  # noqa: BLE001 - the trouble of one keeps no other waiting, and is raised in the end
+        except Exception as error:  # noqa: BLE001 - an error of one data set does not delay the others, and is raised at the end
             what = error if isinstance(error, UserError | StoreError) else " ".join(repr(error).split())
             found[one.url] = f"{TROUBLE}: {what}"
             troubles.append(error)
@@ -85,7 +85,7 @@ def watch(
 
 
 def data_sets(prefix: str) -> list[str]:
-    """URLs of the folders right in `prefix` that are in COCO layout, sorted."""
+    """URLs of the direct subfolders of `prefix` in COCO layout, sorted."""
     system, root = files.open_url(prefix)
     folders = sorted(files.list_folder(system, root))
     layout = [name for name in folders if "instances_train.json" in files.list_folder(system, files.join_path(root, name, "annotations"))]
@@ -93,7 +93,7 @@ def data_sets(prefix: str) -> list[str]:
 
 
 def _look(store: Store, one: DataSet, settings: Run | str, warm: bool) -> str:
-    """Start a search on a data set, where its fingerprint is not the one that was last searched on, and say what was found."""
+    """Start a search on a data set if its fingerprint differs from that of the last search; returns the finding as text."""
     given = one.settings or settings
     run = presets.load_preset(given) if isinstance(given, str) else given
     splits = [open_split(one.url, split) for split in ("train", "val", *(("test",) if "test" in split_names(one.url) else ()))]
@@ -116,9 +116,9 @@ def _look(store: Store, one: DataSet, settings: Run | str, warm: bool) -> str:
 
 
 def _start(run: Run, data: str, store: str, name: str, before: int) -> FlowRun:
-    """Start a search, or find the one that was started for the same data before its record was written.
+    """Start a search, or find the run that was started on the same data before its record was written.
 
-    `before` counts the searches on this very data that have a record: data that is again as it was is searched on again.
+    `before` counts the recorded searches on the same data: data that returns to an earlier state is searched again.
     """
     key = f"{store} {name} {before}" if before else f"{store} {name}"
     parameters = {"settings": run.model_dump(mode="json"), "data": data, "store": store, "name": name}
@@ -129,7 +129,7 @@ def _start(run: Run, data: str, store: str, name: str, before: int) -> FlowRun:
 
 
 def _warm(store: Store, run: Run, names: tuple[str, ...]) -> tuple[Run, str]:
-    """Start from the best serial net of the newest of the runs `names` that has one, and say so; where these settings cannot, say that."""
+    """Start from the best serial net of the newest run of `names` that has one; returns the settings, and a note, such as why not."""
     for name in names:
         for key in _newest_stages(store, name):
             try:
@@ -150,7 +150,7 @@ def _warm(store: Store, run: Run, names: tuple[str, ...]) -> tuple[Run, str]:
 
 
 def _newest_stages(store: Store, name: str) -> list[str]:
-    """Keys of the stages that search of a run, the last one first; empty for a run that never began."""
+    """Keys of a run's search stages, last first; empty for a run that never began."""
     try:
         keys: dict[str, Any] = json.loads(store.read(f"runs/{name}/{KEYS}"))
     except FileNotFoundError:

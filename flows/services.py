@@ -1,7 +1,7 @@
-"""The Prefect services of one machine: server (on the loopback), pools, deployments, automations, workers: ``python -m flows.services up``.
+"""Prefect services of one machine: server (on the loopback), pools, deployments, automations, workers: ``python -m flows.services up``.
 
-All that it leaves (process ids, logs, Prefect's database) lies in one folder, ``$SPNAS_PREFECT``, by default `.prefect` right here; the
-port is ``$PREFECT_PORT``, by default 4200. It is for one machine: for several see docs/prefect.md.
+All its files (process ids, logs, Prefect's database) are in one folder, ``$SPNAS_PREFECT``, by default `.prefect` in the current folder;
+the port is ``$PREFECT_PORT``, by default 4200. For several machines see docs/prefect.md.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ import yaml
 
 from spnas_core.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent  # where prefect.yaml lies
-SERVER, FLOWS, JOBS = PARTS = "server", "spnas", "spnas-devices"  # the two last are work pools
-_PATIENCE = 180.0  # s, for the server's answer: it makes its database first
-_GRACE = 40.0  # s, for runs that are stopped: their jobs save a checkpoint
+ROOT = Path(__file__).resolve().parent.parent  # the folder of prefect.yaml
+SERVER, FLOWS, JOBS = PARTS = "server", "spnas", "spnas-devices"  # the last two are work pools
+_PATIENCE = 180.0  # s for the server's first answer: it creates its database first
+_GRACE = 40.0  # s for stopped runs: their jobs save a checkpoint
 PREFECT = (sys.executable, "-m", "prefect")
-_started: list["subprocess.Popen[bytes]"] = []  # an object that goes away would warn that its process lives on
+_started: list["subprocess.Popen[bytes]"] = []  # kept, since a deleted Popen object warns that its process still runs
 
 
 def up(folder: Path, port: int) -> str:
-    """Start what does not run yet, deploy, and return what to type next; UserError where the port is taken or a part does not start.
+    """Start the services that do not run yet, deploy, and return a hint for the user; UserError if the port is taken or a service fails.
 
-    Where this fails, it stops again what it started, and nothing else.
+    On failure, it stops the services that it started, and no others.
     """
     before = {name for name in PARTS if running(folder, name)}
     try:
@@ -53,7 +53,7 @@ def up(folder: Path, port: int) -> str:
 
 
 def start_server(folder: Path, port: int) -> str:
-    """Start the server on the loopback where it does not run, wait until it answers, and return the URL of its API."""
+    """Start the server on the loopback if it does not run, wait until it answers, and return the URL of its API."""
     url = f"http://127.0.0.1:{port}/api"
     folder.mkdir(parents=True, exist_ok=True)
     if server := running(folder, SERVER):
@@ -75,7 +75,7 @@ def start_server(folder: Path, port: int) -> str:
 
 
 def deploy(folder: Path, url: str) -> None:
-    """Bring the work pools, the automations and the deployments of this clone to a server."""
+    """Register the work pools, automations and deployments of this clone with a server."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.events.schemas.automations import AutomationCore
@@ -92,7 +92,7 @@ def deploy(folder: Path, url: str) -> None:
                 client.update_automation(there[0].id, automation)
             else:
                 client.create_automation(automation)
-    store = os.environ.get("SPNAS_STORE") or (ROOT / "spnas-store").as_uri()  # of the watch over data sets (prefect.yaml)
+    store = os.environ.get("SPNAS_STORE") or (ROOT / "spnas-store").as_uri()  # for the flow that watches data sets (prefect.yaml)
     command, environment = [*PREFECT, "--no-prompt", "deploy", "--all"], {**prefect_variables(folder, url), "SPNAS_STORE": store}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     if done.returncode:
@@ -100,36 +100,36 @@ def deploy(folder: Path, url: str) -> None:
 
 
 def start_worker(folder: Path, url: str, pool: str) -> None:
-    """Start a worker of `pool`: one run at a time, or one job on each device of ``$SPNAS_DEVICES``."""
+    """Start a worker of `pool`: for one run at a time, or for one job per device of ``$SPNAS_DEVICES``."""
     limit = len(os.environ.get("SPNAS_DEVICES", "0").split(",")) if pool == JOBS else 1
     _start(folder, pool, ("worker", "start", "--pool", pool, "--limit", str(limit), "--name", f"{pool} here"), url)
 
 
 def down(folder: Path, parts: Sequence[str] = PARTS) -> str:
-    """Stop workers, then the server, those of `parts`; runs that go on are stopped first, and their jobs save checkpoints."""
+    """Stop the workers and then the server, as far as they are in `parts`; first the active runs, whose jobs save checkpoints."""
     workers = [found for pool in (FLOWS, JOBS) if pool in parts and (found := running(folder, pool))]
     servers = [found for found in [running(folder, SERVER)] if found and SERVER in parts]
-    _stop([run for worker in workers for run in _below(worker)])  # before their workers would kill them
+    _stop([run for worker in workers for run in _below(worker)])  # first, since their workers would kill them
     for service in (*workers, *servers):
         _stop([service, *_below(service)])
     for process in _started:
-        process.poll()  # it has ended, which its object learns here
+        process.poll()  # updates the object of an ended process
     for name in parts:
         (folder / f"{name}.pid").unlink(missing_ok=True)
     return f"Prefect is down: {len(workers)} workers and {len(servers)} server were stopped."
 
 
 def running(folder: Path, name: str) -> psutil.Process | None:
-    """Process that was started as `name`, if it lives: a number that is some other program's by now does not count."""
+    """Find the live process that was started as `name`, else None; a process id reused by another program does not count."""
     try:
         process = psutil.Process(int((folder / f"{name}.pid").read_text()))
-        return process if "prefect" in process.cmdline() else None  # none is left of one that is dead, but not yet waited for
+        return process if "prefect" in process.cmdline() else None  # a zombie has no command line
     except (FileNotFoundError, ValueError, psutil.Error):
         return None
 
 
 def prefect_variables(folder: Path, url: str) -> dict[str, str]:
-    """Environment of what belongs to the server at `url`."""
+    """Environment variables for processes that use the server at `url`."""
     return {
         **os.environ,
         "PREFECT_HOME": str(folder / "home"),
@@ -141,26 +141,26 @@ def prefect_variables(folder: Path, url: str) -> dict[str, str]:
 
 
 def _start(folder: Path, name: str, command: Sequence[str], url: str) -> None:
-    """Start `prefect` with `command` in a session of its own, and note its process id."""
+    """Start `prefect` with `command` in a new session, and write its process id to a file."""
     with (folder / f"{name}.log").open("ab") as log:
         quiet = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
         process = subprocess.Popen([*PREFECT, *command], cwd=ROOT, env=prefect_variables(folder, url), start_new_session=True, **quiet)
     _started.append(process)
     (folder / f"{name}.pid").write_text(str(process.pid))
     with contextlib.suppress(psutil.Error):  # it has ended already
-        while not psutil.Process(process.pid).cmdline():  # which comes a moment later, and is what `running` looks at
+        while not psutil.Process(process.pid).cmdline():  # it appears a moment after the start, and `running` reads it
             time.sleep(0.01)
 
 
 def _below(process: psutil.Process) -> list[psutil.Process]:
-    """Return the processes that one has started, directly or not; none where it has just ended."""
+    """Descendants of a process; empty if it has just ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.children(recursive=True)
     return []
 
 
 def _stop(processes: Sequence[psutil.Process]) -> None:
-    """Ask processes to end, and kill those that have not within `GRACE` seconds."""
+    """Terminate processes, and kill those that have not ended within `_GRACE` seconds."""
     for ask in (psutil.Process.terminate, psutil.Process.kill):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -169,12 +169,12 @@ def _stop(processes: Sequence[psutil.Process]) -> None:
 
 
 def _with_tail(message: str, log: str) -> str:
-    """Say with the last lines of a log, as far as a person reads them, what went wrong."""
+    """Text of `message` with the last lines of a log, shortened."""
     return "\n".join([message, *(line[:400] for line in log.strip().splitlines()[-15:])])
 
 
 def _answers(url: str) -> bool:
-    """Whether something answers at a port of the loopback, whatever it is."""
+    """Whether any HTTP server answers at `url`, even with an error status."""
     try:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/health", timeout=5).close()
     except urllib.error.HTTPError:
@@ -185,11 +185,11 @@ def _answers(url: str) -> bool:
 
 
 def main(action: str) -> str:
-    """Do `up` or `down`."""
+    """Run `up` or `down` and return its message."""
     folder = Path(os.environ.get("SPNAS_PREFECT") or ".prefect").absolute()
     if action == "down":
         return down(folder)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # `&` of a script ignores it, and workers, which inherit that, would not stop
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` ignores it, and workers would inherit that and not stop
     return up(folder, int(os.environ.get("PREFECT_PORT") or 4200))
 
 

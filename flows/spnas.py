@@ -1,6 +1,6 @@
 """SP-NAS (Jiang et al., CVPR 2020) as a Prefect flow of five stages: fine_tune, serial, reignite, parallel, full_train.
 
-Every training is a job in a process of its own, every stage leaves an artifact, and what is in the store is never computed again.
+Every training is a job in its own process, every stage publishes an artifact, and artifacts in the store are never recomputed.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from tasks.stages import run_stage
 
 
 def run_name() -> str:
-    """Name the Prefect run after what it is about: `cells on s3://bucket/cells`."""
+    """Name of the Prefect run, from the search's name and its data: `cells on s3://bucket/cells`."""
     given = flow_run.parameters
     settings = given.get("settings", "")
     name = given.get("name") or (settings if isinstance(settings, str) else Run.model_validate(settings).name)
@@ -33,18 +33,18 @@ def run_name() -> str:
 def spnas(
     settings: Run | Preset, data: DataUrl, store: StoreUrl, name: RunName | None = None, refresh: tuple[StageName, ...] = ()
 ) -> dict[str, Any]:
-    """Search a detector backbone in five stages, and return the summary that also lies in `runs/NAME/summary.json` of the store.
+    """Search a detector backbone in five stages, and return the summary, which is also in `runs/NAME/summary.json` of the store.
 
     Args:
         settings: Name of a preset, or all settings of a run; `spnas settings PRESET --set KEY=VALUE` prints them.
-        data: Data set in the layout of COCO, Pascal VOC or YOLO: an absolute path or any fsspec URL; `demo` makes its own.
-        store: Where everything goes: any fsspec URL, `file:///...` or `s3://...`. What is in it already is not computed again.
-        name: Name of the run, its folder below `runs/` of the store; by default that of the settings.
-        refresh: Stages to compute anew although the store has them; a retry of the same run goes on with what it has computed.
+        data: Data set in the layout of COCO, Pascal VOC or YOLO: an absolute path or any fsspec URL; `demo` creates its own.
+        store: Store of all results: any fsspec URL, `file:///...` or `s3://...`. Existing artifacts are reused.
+        name: Name of the run and of its folder below `runs/` of the store; by default the name in the settings.
+        refresh: Finished stages to recompute; a retry of the same run keeps what it has recomputed.
     """
     run = presets.load_preset(settings) if isinstance(settings, str) else settings
     refresh = refresh or run.refresh
-    run = run.model_copy(update={"name": name or run.name, "refresh": ()})  # it is of this start alone
+    run = run.model_copy(update={"name": name or run.name, "refresh": ()})  # `refresh` applies to this start only
     plan = open_plan(run, data, store)
     announce_run(plan)
     executor = Executor(plan.store.url, plan.settings, refresh)
@@ -55,7 +55,7 @@ def spnas(
 
 
 def search(plan: Plan, executor: Executor) -> StageRecord:
-    """Do the four stages that search, and return the record of the last."""
+    """Run the four search stages, and return the record of the last one."""
     start = run_stage(plan, executor, "fine_tune", None)
     serial = run_stage(plan, executor, "serial", start)
     reignited = run_stage(plan, executor, "reignite", serial)

@@ -1,6 +1,6 @@
-"""Studies of the search as a Prefect flow: against simpler methods, of its short scores, of inheritance.
+"""Studies of the search as a Prefect flow: comparison with simpler methods, short training as a proxy, inheritance.
 
-All trainings are jobs like those of a run: what a run or another study of the same settings has done is not done again.
+All trainings are jobs as in a run, so artifacts of a run or of another study with the same settings are reused.
 """
 
 import json
@@ -23,12 +23,12 @@ from spnas_core.study.studies import Study, StudyKind, open_study, publish_entri
 from tasks.jobs import Executor, completed
 from tasks.stages import run_stage
 
-LENGTHS = (2, 4, 8)  # of the trainings from scratch that look for a child's AP50, in lengths of its short training
+LENGTHS = (2, 4, 8)  # of trainings from scratch up to a child's AP50, as multiples of its short training
 
 
 @flow(name="spnas-study")
 def study(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
-    """Do a study and return its summary, which also lies in `runs/NAME-KIND/report.json`."""
+    """Run a study and return its summary, which is also in `runs/NAME-KIND/report.json` of the store."""
     asked = open_study(kind, settings, data, store, seeds, count)
     entries, begun = stored_entries(asked), time.monotonic()
     if entries is None:
@@ -40,7 +40,7 @@ def study(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1,
 
 
 def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
-    """Train children of the start net briefly, as in the search, and each to its end."""
+    """Train the start net's children briefly, as in the search, then each to the end."""
     (plan,) = asked.plans
     settings = plan.settings
     work = [plan.short_training(settings.serial.recipe, child, {}) for child in _start_and_children(asked, executor)]
@@ -56,10 +56,10 @@ def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
 
 
 def race(asked: Study, executor: Executor) -> list[Arrival]:
-    """Train children of the start net on inherited weights and from scratch, with an evaluation after every epoch.
+    """Train the start net's children on inherited weights and from scratch, with an evaluation after every epoch.
 
-    From scratch the recipe is that of fine_tune, in trainings of growing length until one comes to the AP50 of the inherited child: the
-    rate falls to zero within each, so the length matters.
+    From scratch the recipe is that of fine_tune, in trainings of increasing length until one reaches the AP50 of the inherited child: the
+    learning rate falls to zero within each training, so its length matters.
     """
     (plan,) = asked.plans
     watched = plan.settings.serial.recipe.model_copy(update={"eval_epochs": 1})
@@ -77,7 +77,7 @@ def race(asked: Study, executor: Executor) -> list[Arrival]:
 
 
 def _start_and_children(asked: Study, executor: Executor) -> list[Proposal]:
-    """Train the start net, and propose children of it."""
+    """Train the start net, and propose its children."""
     (plan,) = asked.plans
     start = run_stage(plan, executor, "fine_tune", None)
     return propose_children(start.ledger, plan.settings, 1, asked.count, plan.cost_of)

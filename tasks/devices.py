@@ -1,4 +1,4 @@
-"""The devices of this host, shared by all its processes: a lock file for each, which the system opens when its holder ends, however."""
+"""Devices of this host, shared by all its processes: one lock file per device, which the system unlocks whenever its holder ends."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ VARIABLE = "SPNAS_DEVICES"
 
 
 def devices_here() -> tuple[int, ...]:
-    """Devices of this host for jobs of the work pool: those of ``$SPNAS_DEVICES`` (such as ``0,1,2,3``), else device 0. UserError."""
+    """Devices of this host for jobs of the work pool: ``$SPNAS_DEVICES`` (such as ``0,1,2,3``), else device 0. UserError if invalid."""
     text = os.environ.get(VARIABLE) or "0"
     try:
         found = tuple(int(part) for part in text.split(","))
@@ -28,7 +28,10 @@ def devices_here() -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def free_devices(groups: Sequence[tuple[int, ...]], count: int, stopped: threading.Event, poll: float = 0.5) -> Iterator[tuple[int, ...]]:
-    """Hold `count` devices of one of `groups`, as soon as nobody else on this host does; Stopped where `stopped` is set before."""
+    """Lock `count` devices of one of `groups`, as soon as that many are free on this host; Stopped if `stopped` is set before.
+
+    It checks every `poll` seconds.
+    """
     folder = Path(tempfile.gettempdir()) / f"spnas-devices-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     while not stopped.is_set():

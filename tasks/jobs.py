@@ -1,4 +1,4 @@
-"""Prefect's crew: jobs as Prefect tasks, one on each free group of devices, in processes of their own, here or on hosts of a work pool."""
+"""Prefect's crew: jobs as Prefect tasks, one per free group of devices, each in its own process, here or on hosts of a work pool."""
 
 import contextlib
 import itertools
@@ -31,11 +31,11 @@ from tasks import page, pool
 from tasks.devices import free_devices
 from tasks.results import artifact_key, result_storage
 
-AT_ONCE = 64  # most jobs that are asked of a work pool at the same time
+AT_ONCE = 64  # most jobs submitted to a work pool at the same time
 
 
 class Slots:
-    """The device groups of one run in this process, and its jobs that hold them."""
+    """Device groups of one run in this process, and the jobs that hold them."""
 
     def __init__(self, groups: Iterable[tuple[int, ...]]) -> None:
         self.jobs = JobGroup()
@@ -46,7 +46,7 @@ class Slots:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[tuple[int, ...]]:
-        """Hold a free group, as soon as there is one; Stopped where the run was."""
+        """Hold a group as soon as one is free; Stopped if the run was stopped."""
         group = self._free.get()
         try:
             if self.stopped.is_set():
@@ -56,17 +56,17 @@ class Slots:
             self._free.put(group)
 
     def stop(self) -> None:
-        """End the jobs, which may save a checkpoint first, and start no other."""
+        """Stop the jobs, which may save a checkpoint first, and start no more."""
         self.stopped.set()
         self.jobs.stop(runner.GRACE)
 
 
 @dataclass(frozen=True)
 class Executor:
-    """Prefect's crew: it runs jobs as tasks, on the devices that the settings of a run name, and leaves their artifacts in a store.
+    """Prefect's crew: it runs jobs as tasks on the devices in the settings of a run; the jobs publish their artifacts in a store.
 
-    `refresh` names the stages that are computed anew; while one is, `renew` sets the artifact of a job aside, by kind and digest. `slots`
-    are shared by all copies of an executor.
+    `refresh` names the stages to recompute; during such a stage, `renew` sets the artifact of a job aside, by kind and digest. All copies
+    of an executor share `slots`.
     """
 
     store: str
@@ -76,25 +76,25 @@ class Executor:
     slots: Slots = field(default=None, compare=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Make the slots of a new run."""
+        """Create the slots of a new run."""
         if self.slots is None:
             object.__setattr__(self, "slots", Slots(self.settings.device_groups))
 
     def at_once(self, work: int) -> int:
-        """How many of `work` jobs go on at the same time; those of a work pool wait there for a device."""
+        """Concurrency for `work` jobs; jobs of a work pool wait there for a device."""
         return max(1, min(work, AT_ONCE if self.settings.executor == "work_pool" else len(self.settings.device_groups)))
 
     def devices(self) -> AbstractContextManager[tuple[int, ...]]:
-        """Hold a free group of devices, as soon as there is one; Stopped where the run was.
+        """Hold a group of devices as soon as one is free; Stopped if the run was stopped.
 
-        Devices are nobody else's on this host, be it another run or a job of the work pool; those of the CPU are mere slots of this run.
+        Devices are held exclusively on this host, against other runs and jobs of the work pool; with the CPU they only limit this run.
         """
         if self.settings.device_target == "CPU":
             return self.slots.hold()
         return free_devices(self.settings.device_groups, self.settings.devices_per_job, self.slots.stopped)
 
     def do(self, work: Sequence[tuple[object, Job]]) -> list[Ended]:
-        """Run labelled jobs and return, in their order, each one's manifest or its typed failure; anything else stops them all."""
+        """Run labelled jobs and return the manifest or the typed failure of each, in order; any other exception stops them all."""
         at_once = self.at_once(len(work))
         threads = max(1, self.settings.threads // at_once)
         with ThreadPoolTaskRunner(max_workers=at_once) as runners:
@@ -107,7 +107,7 @@ class Executor:
                 raise
 
     def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
-        """Last serial round that is finished in the store, and its record."""
+        """Last serial round with a record in the store, and that record."""
         return newest_round(plan, start)
 
     def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:
@@ -120,7 +120,7 @@ class Executor:
 
 
 def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
-    """Whether a job that failed with `error` at its last of `attempts` is started again."""
+    """Whether a job is retried after its attempt number `attempts` failed with `error`."""
     if isinstance(error, JobError):
         return attempts <= int(getattr(policy, error.reason)) and not isinstance(error, Stopped)
     return isinstance(error, OSError) and not isinstance(error, UserError) and attempts <= policy.store
@@ -135,7 +135,7 @@ def is_tried_again(policy: Retries, attempts: int, error: Any) -> bool:
     retry_jitter_factor=0.5,
 )
 def job_task(key: str, label: str, job: Job, executor: Executor, threads: int) -> str:
-    """Run one job where `executor` says, with `threads` CPU threads; Prefect keeps no more than `key`, its artifact's KIND/DIGEST."""
+    """Run one job as `executor` says, with `threads` CPU threads; Prefect stores only `key`, its artifact's KIND/DIGEST."""
     settings = executor.settings
     if settings.executor == "work_pool":
         pool.run_on_pool(job, executor.store, label, settings, executor.slots.stopped)
@@ -160,9 +160,9 @@ def _parameters(executor: Executor, label: str, job: Job, threads: int) -> dict[
 
 
 def _checked(executor: Executor, job: Job) -> Any:
-    """Give the task with its results under the store, and the run's retries; a cached result whose artifact is gone does not count.
+    """Task with its results under the store and the run's retries; it ignores a cached result whose artifact no longer exists.
 
-    It has no tags: for those, Prefect asks the server for places under limits of their names, which takes about two seconds with SQLite.
+    It has no tags: for tags, Prefect requests concurrency slots from the server, which takes about two seconds with SQLite.
     """
     kind, digest, policy, attempts = job.kind, jobs.digest(job), executor.settings.retries, itertools.count(1)
 
@@ -191,5 +191,5 @@ def _ended(store: Store, job: Job, result: Any) -> Ended:
 
 
 def completed(executor: Executor, work: Sequence[tuple[object, Job]]) -> list[Manifest]:
-    """Run labelled jobs of which none may fail: the first failure is raised, after all have ended."""
+    """Run labelled jobs and return their manifests; raises the first failure, after all have ended."""
     return [succeeded(label, ended) for (label, _), ended in zip(work, executor.do(work), strict=True)]

@@ -1,6 +1,6 @@
-"""What Prefect's page shows of a run: the progress of each job, the ledger, its Pareto picture, the final table, links to the files.
+"""Prefect artifacts of a run for its web page: progress of each job, the ledger, its Pareto chart, the final table, links to the files.
 
-All of it is a by-product: where the server does not take it, a line in the log says so, and the run goes on.
+They are by-products: if the server rejects one, the log says so and the run continues.
 """
 
 import base64
@@ -26,12 +26,12 @@ from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.search.ledger import Ledger
 
-_log = logging.getLogger("spnas_core.page")  # the run's log shows what lies below spnas_core
+_log = logging.getLogger("spnas_core.page")  # a child of spnas_core, whose lines the run's log shows
 INTERVAL = 5.0  # s between two updates of a job's progress
 
 
 def follow(label: str) -> Callable[[dict[str, Any]], None]:
-    """Give what takes the events of the job `label`: they are logged, and its progress is shown, now and then."""
+    """Create a callback for the events of the job `label`: it logs each, and updates the progress on the page every `INTERVAL` seconds."""
     shown: UUID | None = None
     due = 0.0
 
@@ -52,7 +52,7 @@ def follow(label: str) -> Callable[[dict[str, Any]], None]:
 
 
 def show_stage(plan: Plan, stage: StageRecord) -> None:
-    """Show the ledger as far as it is, and its Pareto picture."""
+    """Show the ledger so far and its Pareto chart."""
     name = plan.settings.name
     with _by_product():
         create_table_artifact(
@@ -63,7 +63,7 @@ def show_stage(plan: Plan, stage: StageRecord) -> None:
 
 
 def show_result(summary: dict[str, Any]) -> None:
-    """Show the final table of a run, and where its files are."""
+    """Show the final table of a run and links to its files."""
     name, folder = summary["name"], summary["folder"]
     files = "\n".join(f"- `{folder}/{file}`" for file in ("report.html", "report.md", "trials.csv", "pareto.png", "summary.json", "model"))
     with _by_product():
@@ -74,7 +74,7 @@ def show_result(summary: dict[str, Any]) -> None:
 
 
 def ledger_rows(ledger: Ledger) -> list[dict[str, Any]]:
-    """Return the ledger as rows for a person, AP in per cent."""
+    """Ledger as table rows, AP in per cent."""
     return [
         {
             "stage": trial.stage,
@@ -92,7 +92,7 @@ def ledger_rows(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _key(name: str, what: str) -> str:
-    """Name an artifact: Prefect takes small letters, digits and dashes."""
+    """Key of a Prefect artifact, which allows lower-case letters, digits and dashes."""
     return f"{name.replace('_', '-')}-{what}"
 
 
@@ -100,5 +100,5 @@ def _key(name: str, what: str) -> str:
 def _by_product() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the page is not wrong with the run
+    except Exception as error:  # noqa: BLE001 - an error of the page is no error of the run
         _log.warning("Prefect's page lacks something: %s", " ".join(str(error).split())[:300])

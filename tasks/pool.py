@@ -1,7 +1,7 @@
-"""Have a job done by a worker of the Prefect work pool `spnas-devices`, wherever that stands: as a run of the deployment `spnas-job/run`.
+"""Jobs on the Prefect work pool `spnas-devices`: each is a run of the deployment `spnas-job/run`, on the host of any of its workers.
 
-This side and the host share nothing but the store and the Prefect server. That a host is lost is seen in the store: a job renews its claim
-there (claims.py). Its run has then crashed, and another one goes on from the checkpoint.
+This side and the host share only the store and the Prefect server. A job renews its claim in the store (claims.py), which shows that its
+host is alive. If a host is lost, the job's run counts as crashed, and the next run continues from the checkpoint.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ from spnas_core.store.manifest import Manifest
 
 DEPLOYMENT = "spnas-job/run"
 GOING_ON = ("SCHEDULED", "PENDING", "RUNNING")
-STARTING = 180.0  # s
+STARTING = 180.0  # s for a host to start a job
 NAMED: dict[str, type[Exception]] = {"BadInput": UserError, "MissingArtifact": MissingArtifactError, "Store": StoreError}
 
 
 def failed(error: Exception) -> State[Any]:
-    """State of a job's run that ended with a foreseen `error`; its name is the type."""
+    """State of a job's run that ended with a typed `error`; the state's name is the type."""
     if isinstance(error, JobError):
         return Failed(name=error.reason, message=error.message)
     return Failed(name=next(name for name, kind in NAMED.items() if isinstance(error, kind)), message=str(error))
 
 
 def error_of(state: State[Any]) -> Exception:
-    """Error that the last state of a job's run tells of: the inverse of `failed`."""
+    """Error that the final state of a job's run describes: the inverse of `failed`."""
     message = state.message or ""
     if state.name in get_args(Reason):
         return JobError(state.name, message)  # type: ignore[arg-type]
@@ -54,10 +54,10 @@ def error_of(state: State[Any]) -> Exception:
 
 
 def run_on_pool(job: Job, store_url: str, label: str, settings: Run, stopped: threading.Event) -> Manifest:
-    """Have a worker of the pool do `job`, and return its artifact's manifest; what is there or goes on already is not asked for again.
+    """Run `job` on the work pool and return its manifest; reuse an existing artifact or a run that is already in progress.
 
-    JobError, UserError, StoreError, JobBug as the job's process has them; StoreError also where the server does not answer, UserError
-    where it has no such deployment. When `stopped` is set, the run on the pool is cancelled, and this ends with Stopped.
+    JobError, UserError, StoreError, JobBug: as raised by the job's process; StoreError also if the server does not answer, UserError if it
+    lacks the deployment. When `stopped` is set, the run on the pool is cancelled, and this function raises Stopped.
     """
     store, kind, digest = Store(store_url), job.kind, jobs.digest(job)
     if found := store.find(kind, digest):
@@ -67,7 +67,7 @@ def run_on_pool(job: Job, store_url: str, label: str, settings: Run, stopped: th
         with get_client(sync_client=True) as client:
             run = _going_on(client, mark) or _begin(job, store.url, label, settings, mark)
             state = _follow(client, run, label, store.claim(kind, digest), Lease.of(settings.lease_seconds), stopped)
-    except httpx.TransportError as error:  # Prefect's client has tried again, for a minute
+    except httpx.TransportError as error:  # after a minute of retries by Prefect's client
         raise StoreError(f"Prefect server: expected an answer, got: {error or type(error).__name__}") from error
     if not state.is_completed():
         raise error_of(state)
@@ -77,7 +77,7 @@ def run_on_pool(job: Job, store_url: str, label: str, settings: Run, stopped: th
 
 
 def _going_on(client: SyncPrefectClient, mark: str) -> UUID | None:
-    """Run of the same job that another run has begun, such as one that was killed."""
+    """Unfinished run of the same job, started by another run of the search, such as a killed one; None if there is none."""
     wanted = FlowRunFilter.model_validate({"tags": {"all_": [mark]}, "state": {"type": {"any_": GOING_ON}}})
     return next((run.id for run in client.read_flow_runs(flow_run_filter=wanted)), None)
 
@@ -94,9 +94,9 @@ def _begin(job: Job, store: str, label: str, settings: Run, mark: str) -> UUID:
 
 
 def _follow(client: SyncPrefectClient, run: UUID, label: str, claim: Claim, lease: Lease, stopped: threading.Event) -> State[Any]:
-    """Wait for the last state of a job's run; one whose host gives no sign of life for a lease has crashed.
+    """Wait for the final state of a job's run; it counts as crashed if its host does not renew the claim for the length of a lease.
 
-    Until the host has claimed the job it has `STARTING` seconds: Python and Prefect have to be loaded there.
+    Before the first claim the limit is `STARTING` seconds, for the host to load Python and Prefect.
     """
     seen, since, told = None, time.monotonic(), False
     while not stopped.wait(lease.heartbeat / 5):

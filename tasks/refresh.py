@@ -1,6 +1,6 @@
-"""Compute stages anew although the store has them: their artifacts are set aside, each once for a Prefect run and its retries.
+"""Recomputation of finished stages: their artifacts are set aside, each once per Prefect run and its retries.
 
-What was set aside is noted in `runs/NAME/refreshed.json`; so a run that was asked for this, failed and is retried keeps what it has done.
+`runs/NAME/refreshed.json` lists the artifacts set aside, so a run that fails and is retried keeps what it has recomputed.
 """
 
 import json
@@ -15,9 +15,9 @@ NOTE = "refreshed.json"
 
 
 def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Callable[[str, str], None] | None:
-    """Give what sets artifacts aside while `stage` is done, by kind and digest; None where it is not one of those to refresh.
+    """Create the function that sets an artifact aside during `stage`, by kind and digest; None if the stage is not one of `refresh`.
 
-    The records of the stage are set aside at once, as are those of one after a refreshed stage, whose jobs stay.
+    The records of the stage are set aside at once. Those of a stage after a refreshed one are too, but its jobs' artifacts stay.
     """
     asked = [STAGE_NAMES.index(name) for name in refresh]
     place = STAGE_NAMES.index(stage)
@@ -27,7 +27,7 @@ def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Calla
     try:
         note = json.loads(plan.store.read(path))
         done = list(map(str, note["done"])) if note["run"] == me else []
-    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):  # none, or nothing that was written here
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):  # no file, or not one that this module wrote
         done = []
 
     def renew(kind: str, digest: str) -> None:
@@ -37,7 +37,7 @@ def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Calla
             done.append(name)
             plan.store.write(path, json.dumps({"run": me, "done": done}).encode())
 
-    for number in range(1, plan.settings.serial.rounds + 1) if stage == "serial" else ():  # each round has one
+    for number in range(1, plan.settings.serial.rounds + 1) if stage == "serial" else ():  # each round has a record
         renew("stage", plan.after(number).keys[stage])
     renew("stage", plan.keys[stage])
     return renew if place in asked else None

@@ -1,4 +1,4 @@
-"""Where Prefect keeps the small JSON results of tasks: under the run's store, never pickled."""
+"""Storage of Prefect's task results: small JSON files under the run's store, never pickles."""
 
 import hashlib
 from pathlib import Path
@@ -9,13 +9,13 @@ from prefect.filesystems import RemoteFileSystem
 from prefect.serializers import JSONSerializer, Serializer
 from prefect.utilities.dispatch import get_registry_for_type
 
-# A stored record names its own serializer: with JSON behind the names of pickle, a record that names pickle is a miss and executes nothing.
+# A stored record names its serializer: with JSON registered under pickle's names, a record that names pickle is a miss and runs nothing.
 for _name in ("pickle", "compressed/pickle"):
     (get_registry_for_type(Serializer) or {})[_name] = JSONSerializer
 
 
 def result_storage(store_url: str) -> Path | RemoteFileSystem:
-    """Storage of task results below `store_url`; a remote one is registered with the Prefect server under a name made from its URL."""
+    """Storage of task results below `store_url`; remote storage is registered with the Prefect server under a name made from its URL."""
     base = store_url.rstrip("/") + "/results"
     parts = urlsplit(base)
     if parts.scheme == "file":

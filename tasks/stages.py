@@ -1,4 +1,4 @@
-"""Run a stage as a Prefect task whose cache key is the key of the stage's artifact."""
+"""Stages as Prefect tasks; a task's cache key is the key of the stage's artifact."""
 
 import time
 from dataclasses import replace
@@ -25,7 +25,7 @@ from tasks.results import artifact_key, result_storage
     result_serializer="json",
 )
 def _run_stage(key: str, name: StageName, plan: Plan, executor: Executor, before: StageRecord | None) -> str:
-    """Do a stage and leave its artifact; what Prefect keeps is no more than its key."""
+    """Run a stage and publish its artifact; Prefect stores only its key."""
     begun = time.monotonic()
     if plan.store.find("stage", plan.keys[name]) is None:
         publish_stage(plan, STAGES[name](plan, executor, before), time.monotonic() - begun)
@@ -33,7 +33,7 @@ def _run_stage(key: str, name: StageName, plan: Plan, executor: Executor, before
 
 
 def run_stage(plan: Plan, executor: Executor, name: StageName, before: StageRecord | None) -> StageRecord:
-    """Return the record of stage `name`: from the store where it is finished, else by doing the stage."""
+    """Return the record of stage `name`: from the store if it is finished, else by running the stage."""
     executor = replace(executor, renew=renewer(plan, name, executor.refresh))
     there = plan.store.find("stage", plan.keys[name]) is not None
     log_line(f"stage {name}: {'finished before' if there else 'begins'}")

@@ -1,1 +1,1 @@
-"""All that a person types: the command `spnas`."""
+"""Command line: the command `spnas`."""

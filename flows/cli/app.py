@@ -1,4 +1,4 @@
-"""The command line, `spnas`. What is heavy is imported inside the commands, so that `--help` and `arch` answer at once."""
+"""The command line, `spnas`. Slow imports are inside the commands, so that `--help` and `arch` answer at once."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserEr
 
 
 class _Commands(TyperGroup):
-    """The commands; a user's mistake is one line on standard error and exit status 2, a run that failed 1."""
+    """Command group that prints errors in one line on standard error; exit status 2 for a user's mistake, 1 for a failed run."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -40,7 +40,7 @@ def demo(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the embedded default."""
+    """Run the demo preset on its own data."""
     from flows import presets
     from spnas_core.data.demo import make_demo
 
@@ -102,7 +102,7 @@ def show_settings(
     overrides: Overrides = None,
     table: Annotated[bool, typer.Option("--table", help="Explain every setting: its values, its default, what it is.")] = False,
 ) -> None:
-    """Print the settings of a run, or what there is to set."""
+    """Print the settings of a run, or a table of all settings."""
     from flows import presets
     from spnas_core.settings.page import settings_page
     from spnas_core.settings.run import Run
@@ -138,7 +138,7 @@ def arch(
 
 
 def _continue(name: str, store: str, data: str | None, rounds: int, as_json: bool) -> None:
-    """Do the run `name` of a store, with so many more serial rounds."""
+    """Continue the run `name` of a store, with `rounds` additional serial rounds."""
     from spnas_core.run.register import read_run
     from spnas_core.store.artifacts import Store
 
@@ -149,7 +149,7 @@ def _continue(name: str, store: str, data: str | None, rounds: int, as_json: boo
 
 
 def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
-    """Do a run, or look up one that is finished, and print its table."""
+    """Run a search, or look up a finished one, and print its table."""
     from flows.cli.local import run_locally
     from spnas_core.report import plain, plain_timing, table_of
 

@@ -13,14 +13,14 @@ from spnas_core.jobs.progress import duration, share
 
 
 class _Lines(logging.Handler):
-    """One line per record."""
+    """Handler that prints one line per record."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
 
 
 class _Bars(logging.Handler):
-    """A bar per running job (candidate, epoch, loss, time left); what is no job's progress is a line above them."""
+    """Handler with a bar per running job (candidate, epoch, loss, time left); other records are lines above the bars."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.DEBUG)
@@ -60,7 +60,7 @@ def _detail(event: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def shown(level: int = logging.INFO) -> Iterator[None]:
-    """Show what `spnas_core` logs while the block runs."""
+    """Show the log of `spnas_core` during the `with` block."""
     log = logging.getLogger("spnas_core")
     before, propagate = log.level, log.propagate
     log.propagate = False

@@ -1,4 +1,4 @@
-"""A run from the command line: a finished one is only looked up, another one gets an ephemeral Prefect server where there is none."""
+"""A run from the command line: a finished one is looked up; any other gets an ephemeral Prefect server if none is configured."""
 
 import contextlib
 import os
@@ -17,27 +17,27 @@ from spnas_core.study.studies import StudyKind, open_study, publish_report, stor
 _T = TypeVar("_T")
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_API_REQUEST_TIMEOUT": "300",  # a busy machine starves the server, too
+    "PREFECT_API_REQUEST_TIMEOUT": "300",  # s; a busy machine slows down the server, too
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
 }
-EPHEMERAL = {  # nobody looks at such a server
+EPHEMERAL = {  # settings without logs, since nobody looks at such a server
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_API_HOST": "127.0.0.1",
 }
-SERVED = {  # the run's page has its log, as that of a worker's run (prefect.yaml); standard error is for `shown` alone
+SERVED = {  # the run's page shows its log, as for a worker's run (prefect.yaml); only `shown` writes to standard error
     "PREFECT_LOGGING_EXTRA_LOGGERS": "spnas_core",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_LOGGING_HANDLERS_API_LEVEL": "INFO",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # flows/automations.yaml ends runs that are not heard of for 90 s
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # flows/automations.yaml ends runs without a heartbeat for 90 s
 }
 
 
 def run_locally(settings: Run, data: str, store: str) -> dict[str, Any]:
-    """Do the run, showing its progress on standard error, and return its summary."""
+    """Run the search, showing its progress on standard error, and return its summary."""
     url = Store(store).url
     with shown(), ended_by_signals():
         plan = open_plan(settings, data, url)
@@ -53,7 +53,7 @@ def _flow(settings: Run, data: str, store: str) -> dict[str, Any]:
 
 
 def study_locally(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
-    """Do a study, showing its progress on standard error, and return its summary."""
+    """Run a study, showing its progress on standard error, and return its summary."""
     url = Store(store).url
     with shown(), ended_by_signals():
         asked = open_study(kind, settings, data, url, seeds, count)
@@ -69,11 +69,11 @@ def _study_flow(*words: Any) -> dict[str, Any]:
 
 
 def with_server(work: Callable[[], _T]) -> _T:
-    """Do `work` that runs a flow; a Prefect server is there, the one of PREFECT_API_URL or an ephemeral one."""
+    """Call `work`, which runs a flow, with a Prefect server: that of PREFECT_API_URL, else an ephemeral one."""
     from prefect.context import refresh_global_settings_context
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    served = PREFECT_API_URL.value() is not None  # also by a profile of Prefect
+    served = PREFECT_API_URL.value() is not None  # from the environment or a profile of Prefect
     for name, value in (PREFECT_DEFAULTS | (SERVED if served else EPHEMERAL)).items():
         os.environ.setdefault(name, value)
     refresh_global_settings_context()  # before Prefect sets up its logging
@@ -88,7 +88,7 @@ def with_server(work: Callable[[], _T]) -> _T:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Make SIGTERM end a run as an exception does: its executor stops its jobs, and the ephemeral server ends with the process."""
+    """Turn SIGTERM into SystemExit: the executor then stops its jobs, and the ephemeral server ends with the process."""
 
     def end(_signal: int, _frame: Any) -> None:
         raise SystemExit(128 + signal.SIGTERM)

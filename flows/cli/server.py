@@ -1,4 +1,4 @@
-"""The ephemeral Prefect server of a run without a server of its own: on the loopback, quiet, and never left behind."""
+"""Ephemeral Prefect server of a run for which no server is configured: on the loopback, quiet, and never orphaned."""
 
 import os
 import subprocess
@@ -6,12 +6,12 @@ from typing import Any
 
 from prefect.server.api.server import SubprocessASGIServer
 
-# Waits for the end of its standard input, that is of the process that holds the other side, and then ends the server.
+# Waits for the end of its standard input, that is for the exit of the process at the other end, and then stops the server.
 WATCH = 'read -r pid; cat >/dev/null; ps -ww -p "$pid" -o args= | grep -q prefect.server && kill -9 "$pid"'
 
 
 class WatchedServer(SubprocessASGIServer):
-    """Prefect's own ephemeral server; it dies with this process also where that is killed with SIGKILL."""
+    """Prefect's ephemeral server, which ends with this process even on SIGKILL."""
 
     def _run_uvicorn_command(self) -> "subprocess.Popen[Any]":
         process = super()._run_uvicorn_command()
@@ -23,5 +23,5 @@ class WatchedServer(SubprocessASGIServer):
 
 
 def watch_ephemeral_server() -> None:
-    """Have Prefect use a `WatchedServer` when it starts an ephemeral server; without effect where PREFECT_API_URL names one."""
-    WatchedServer()  # the first instance is the one that Prefect finds
+    """Make Prefect use a `WatchedServer` as its ephemeral server; no effect if PREFECT_API_URL names a server."""
+    WatchedServer()  # Prefect uses the first instance

@@ -1,4 +1,4 @@
-"""Settings of a run: from a preset of this folder or a YAML file, with single values set on top."""
+"""Settings of a run: from a preset of this folder or a YAML file, with overrides of single values."""
 
 import reprlib
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from spnas_core.settings.detector import HEAD_KINDS, current_form
 from spnas_core.settings.run import Run
 
 FOLDER = Path(__file__).parent
-_SHORT = reprlib.Repr()  # of values without an end: YAML's aliases make large ones of few letters
+_SHORT = reprlib.Repr()  # shortens values: a few characters of YAML aliases can expand to very large ones
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1111-11-11 is a text (an architecture) and no date."""
+    """Safe YAML loader that reads 1111-11-11 as text (an architecture), not as a date."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith("timestamp")]
@@ -33,7 +33,7 @@ def names() -> list[str]:
 
 
 def load_preset(preset: str, overrides: Sequence[str] = ()) -> Run:
-    """Read the settings of a preset's name or a YAML file's path; each override is ``dotted.key=value`` with a value in YAML.
+    """Read settings by a preset's name or a YAML file's path; each override is ``dotted.key=value`` with a value in YAML.
 
     UserError with one line per mistake.
     """
@@ -44,7 +44,7 @@ def load_preset(preset: str, overrides: Sequence[str] = ()) -> Run:
 
 
 def read_preset(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[str]]:
-    """Read settings as `load` does, and all mistakes in them; what is wrong has its default then."""
+    """Read settings as `load_preset` does, but return them with all mistakes; a wrong setting gets its default."""
     try:
         document, mistakes = _in_current_form(_read(preset)), []
     except UserError as error:
@@ -61,7 +61,7 @@ def read_preset(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[s
 
 
 def check_settings(document: dict[str, Any], where: str) -> Run:
-    """Read the settings of a document; UserError with one line per wrong setting."""
+    """Validate the settings of a document; UserError with one line per wrong setting."""
     try:
         return _validated(_in_current_form(document))
     except ValidationError as error:
@@ -69,7 +69,7 @@ def check_settings(document: dict[str, Any], where: str) -> Run:
 
 
 def _in_current_form(document: dict[str, Any]) -> dict[str, Any]:
-    """Move former keys of the detector to where they are now, so that later settings replace them under either name."""
+    """Move former keys of the detector to their present place, so that later settings override them under either name."""
     return {**document, "detector": current_form(document["detector"])} if "detector" in document else document
 
 
@@ -80,7 +80,7 @@ def _validated(document: dict[str, Any]) -> Run:
 
 
 def _without(document: dict[str, Any], error: ValidationError) -> Run:
-    """Read what is right in a document: without the keys that `error` names, or nothing of it where it names none."""
+    """Validate a document without the keys that `error` names; the defaults if it names none."""
     for one in error.errors():
         inner, path = document, list(map(str, _keys(one)))
         while len(path) > 1 and isinstance(inner.get(path[0]), dict):
@@ -112,13 +112,13 @@ def describe_settings(error: ValidationError, where: str) -> list[str]:
 
 
 def _keys(error: ErrorDetails) -> list[int | str]:
-    """Keys that lead to the setting that an error is about, without the kind that pydantic puts behind `head`, a union."""
+    """Path of keys to the wrong setting, without the union tag that pydantic inserts behind `head`."""
     keys = error["loc"]
     return [key for number, key in enumerate(keys) if not (number and keys[number - 1] == "head" and key in HEAD_KINDS)]
 
 
 def _plain(text: str) -> str:
-    """Return `text` as one line that every terminal can show."""
+    """Text as one line of printable characters."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
@@ -138,12 +138,12 @@ def _read(preset: str) -> dict[str, Any]:
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # the last three: of numbers and nesting without an end
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # the last three: from huge numbers and deep nesting
         raise UserError(f"{_plain(where)}: expected YAML, got: {_plain(' '.join(str(error).split()))}") from error
 
 
 def _override(document: dict[str, Any], override: str) -> dict[str, Any]:
-    """Set one value of a document, and return it in its current form."""
+    """Set one value of a document, and return the document in its current form."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set: expected key=value, got {override!r}")

@@ -1,1 +1,1 @@
-"""The model taken home: a folder that other programs run, in ONNX, in MindIR or in torchvision's weights."""
+"""Export of a model for other programs: a folder in ONNX, in MindIR or with torchvision's weights."""

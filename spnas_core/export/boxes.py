@@ -1,17 +1,17 @@
-"""Boxes as nodes of an ONNX graph: what `models/boxes.py` computes.
+"""Box operations as nodes of an ONNX graph, equivalent to `models/boxes.py`.
 
-Shape shorthand: B images, N boxes, xyxy in px, K rows that are taken.
+Shape shorthand: B images, N boxes, xyxy in px, K selected rows.
 """
 
 from spnas_core.export.graph import Graph, Value
 from spnas_core.models.boxes import LOG_LIMIT
 
-_MOST = 1 << 31  # boxes of a class that NMS may keep: all
-FLOAT, INT64 = 1, 7  # of ONNX's types
+_MOST = 1 << 31  # most boxes of a class that NMS keeps: all
+FLOAT, INT64 = 1, 7  # numbers of ONNX's types
 
 
 def decode_deltas(graph: Graph, deltas: Value, references: Value, weights: tuple[float, float, float, float]) -> Value:
-    """Boxes (..., 4) from deltas (..., 4) and the boxes they refer to, of this shape or one that is broadcast to it."""
+    """Boxes (..., 4) from deltas (..., 4) and their reference boxes, of the same shape or broadcast to it."""
     low, size = corner_and_size(graph, references)
     move, grow = graph.several(2, "Split", deltas, axis=-1)
     centre = graph("Add", low, graph("Mul", size, 0.5))
@@ -34,7 +34,7 @@ def clip_boxes(graph: Graph, boxes: Value, image_hw: Value) -> Value:
 
 
 def large_enough(graph: Graph, boxes: Value, side: float) -> Value:
-    """1 (...) for the boxes (..., 4) of which both sides are at least `side` px, else 0."""
+    """1 (...) for boxes (..., 4) whose sides are both at least `side` px, else 0."""
     _, size = corner_and_size(graph, boxes)
     return as_number(graph, graph("GreaterOrEqual", graph("ReduceMin", size, axes=[-1], keepdims=0), side))
 
@@ -45,9 +45,9 @@ def take_rows(graph: Graph, values: Value, rows: Value) -> Value:
 
 
 def after_nms(graph: Graph, boxes: Value, scores: Value, iou: float, least: float | None = None) -> Value:
-    """1 (B, N) for what survives NMS among boxes (B, N, 4) within each class of the scores (B, classes, N), else 0.
+    """1 (B, N) for boxes (B, N, 4) that survive NMS within each class of the scores (B, classes, N), else 0.
 
-    Where `least` is given, only what has a score of more than that in a class belongs to it.
+    If `least` is given, a box belongs to a class only if its score there is greater than that.
     """
     limits = [[iou]] if least is None else [[iou], [least]]
     kept = graph("NonMaxSuppression", boxes, scores, [_MOST], *limits)  # rows of image, class, box

@@ -1,4 +1,4 @@
-"""The README.md of an exported folder: what the model is, what it scores, what goes in and comes out, how to run it."""
+"""Model card, the README.md of an exported folder: the model, its scores, its inputs and outputs, and how to run it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -34,7 +34,7 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
 
 
 def _origin(document: dict[str, Any]) -> str:
-    """Which training and data it comes from, as far as they are known."""
+    """Training and data of the model, as far as they are known."""
     known = {"training": "train_artifact", "data": "data_fingerprint", "weights": "source_sha256"}
     parts = [f"{what} `{document[key][:12]}`" for what, key in known.items() if document.get(key)]
     return f" Digests of its origin: {', '.join(parts)}." if parts else ""

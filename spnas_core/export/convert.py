@@ -1,4 +1,4 @@
-"""Weights of torchvision's detectors and classifiers as a model folder of this program, and back, bit for bit."""
+"""Conversion of torchvision's detectors and classifiers to model folders of this program, and back, bit for bit."""
 
 import json
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ THEIR_FILE = "torchvision.safetensors"
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion made: the files of the folder, the audit and, of a detector, its norms' epsilon.
+    """Result of a conversion: the files of the folder, the audit and, for a detector, its norms' epsilon.
 
-    `counters` is the number of torchvision's counters of batches, which no net here has a use for.
+    `counters` is the number of torchvision's counters of batches, which no net here uses.
     """
 
     arch: Arch
@@ -50,9 +50,9 @@ def convert_checkpoint(
 ) -> Converted:
     """Convert the checkpoint at `url`, a file or a model folder; `to` is ``spnas`` or ``torchvision``.
 
-    `arch` is inferred from torchvision's tensors, or read beside this program's, where it is not given. So is `epsilon`, that of the norms
-    (see `norm_epsilon`); it is 1e-5 where nothing says it. `categories` is the URL of a COCO annotation file that names the labels.
-    UserError where less than `coverage` of the net's parameters are found.
+    `arch`, if not given, is inferred from torchvision's tensors, or read beside this program's weights. So is `epsilon`, that of the norms
+    (see `norm_epsilon`), with the default 1e-5. `categories` is the URL of a COCO annotation file that names the labels. UserError if the
+    file covers less than the share `coverage` of the net's parameters.
     """
     file, known = _locate(url, architecture.parse(arch) if arch else None)
     arrays = read_checkpoint(open_checkpoint(file), url)
@@ -78,7 +78,7 @@ def convert_checkpoint(
 
 
 def write_files(contents: dict[str, bytes], url: str) -> None:
-    """Write files, each whole or not at all, to a folder at any fsspec URL; UserError where that is no place for one."""
+    """Write files, each atomically, to a folder at any fsspec URL; UserError if no folder can be there."""
     try:
         target = Storage(url)
         for name, content in contents.items():
@@ -88,7 +88,7 @@ def write_files(contents: dict[str, bytes], url: str) -> None:
 
 
 def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> Detector:
-    """Sizes that the shapes of the weights show; all else has its default. UserError where a tensor that shows one is missing."""
+    """Detector settings with the sizes inferred from the shapes of the weights, else defaults. UserError if a needed tensor is missing."""
 
     def side(tensor: str, axis: int) -> int:
         if tensor not in weights or weights[tensor].ndim <= axis:
@@ -115,9 +115,9 @@ def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
 
 
 def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
-    """URL of the file of weights, and the architecture that stands beside them where it is not given.
+    """URL of the weights file, and the architecture: the given one, or that in the `model.json` beside the file.
 
-    UserError for a net with a pyramid or a box head that torchvision has not.
+    UserError for a net with a pyramid or a box head that torchvision lacks.
     """
     system, root = files.open_url(url)
     folder = files.url_of(system, root)
@@ -131,7 +131,7 @@ def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
 
 
 def check_parts(arch: Arch, settings: Detector, url: str) -> None:
-    """UserError for a net with a pyramid or a box head that torchvision has not."""
+    """Raise UserError for a net with a pyramid or a box head that torchvision lacks."""
     neck = settings.neck
     if not isinstance(neck, Fpn) or neck.reads(arch) != Fpn().reads(arch):
         raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got {neck.text}")
@@ -140,7 +140,7 @@ def check_parts(arch: Arch, settings: Detector, url: str) -> None:
 
 
 def _categories(url: str | None, labels: int) -> Categories:
-    """(id, name) of every label: torchvision's labels are COCO's ids, which have gaps."""
+    """Category (id, name) of every label; torchvision's labels are COCO's ids, which have gaps."""
     names: dict[int, str] = {}
     if url:
         try:

@@ -1,4 +1,4 @@
-"""Backbone and pyramid as nodes of an ONNX graph: what `models/backbone.py` and `models/neck.py` compute, in inference.
+"""Backbone and pyramid as nodes of an ONNX graph, equivalent to `models/backbone.py` and the neck's cell in inference.
 
 Shape shorthand: B images, C channels, H_l and W_l rows and columns of level l.
 """
@@ -14,7 +14,7 @@ from spnas_core.weights.tensor_names import AFFINE, STATISTICS, STEM, block_name
 
 
 class Features:
-    """Writes the nodes of one architecture's pyramid."""
+    """Writer of the nodes of one architecture's backbone and pyramid."""
 
     def __init__(self, graph: Graph, arch: Arch, settings: Detector) -> None:
         self.graph = graph
@@ -36,7 +36,7 @@ class Features:
         return (*outputs, self.graph("Slice", outputs[-1], [0, 0], ends, [2, 3], [2, 2]))
 
     def backbone(self, images: Value) -> tuple[Value, ...]:
-        """Output (B, C_l, H_l, W_l) of every stage, of images (B, 3, H, W)."""
+        """Map images (B, 3, H, W) to the outputs (B, C_l, H_l, W_l) of all stages."""
         x, outputs, previous = self.stem(images), [], list[Value]()
         for level, runs in enumerate(architecture.copy_runs(self.arch)):
             size = self.sizes[max(level - 1, 0)]  # of the stage's input
@@ -55,7 +55,7 @@ class Features:
         return tuple(outputs)
 
     def stem(self, images: Value) -> Value:
-        """Features (B, C, H/4, W/4) of images (B, 3, H, W)."""
+        """Map images (B, 3, H, W) to features (B, C, H/4, W/4)."""
         if self.settings.stem == "7x7":
             x = self.graph("Relu", self.conv_norm(images, f"{STEM}conv", f"{STEM}bn", 2))
             return self.graph("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
@@ -70,7 +70,7 @@ class Features:
         return x
 
     def block(self, x: Value, block: Block, name: str) -> Value:
-        """Run one residual block; the 3x3 convolution that has the stride has the groups too."""
+        """Run one residual block; its 3x3 convolution with the stride also has the groups."""
         convolutions = 2 if self.arch.block_type.expansion == 1 else 3
         y = x
         for number in range(1, convolutions + 1):
@@ -88,7 +88,7 @@ class Features:
         return self.graph("BatchNormalization", y, *tensors, epsilon=self.settings.norm_epsilon)
 
     def upsample(self, x: Value, size: Size, target: Size) -> Value:
-        """Double (B, C, *size) by nearest neighbour, cut to (B, C, *target)."""
+        """Double (B, C, *size) by nearest neighbour and crop it to (B, C, *target)."""
         if size == target:
             return x
         how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -97,7 +97,7 @@ class Features:
 
 
 def conv(graph: Graph, x: Value, name: str, stride: int = 1, groups: int = 1) -> Value:
-    """Convolve with the weights `name`, and their bias if there is one, padded by half of the kernel."""
+    """Convolve with the weights `name`, and their bias if there is one, padded by half the kernel size."""
     tensors = [graph.weight(f"{name}.{kind}") for kind in ("weight", "bias") if f"{name}.{kind}" in graph.weights]
     padding = graph.weights[f"{name}.weight"].shape[-1] // 2
     return graph("Conv", x, *tensors, strides=[stride] * 2, pads=[padding] * 4, group=groups)

@@ -1,4 +1,4 @@
-"""The folder that an export writes: the network, `model.json`, the code that detects with it, and a card for whoever finds it."""
+"""Exported folder: the network, `model.json`, the code that detects with it, and a model card."""
 
 import json
 import posixpath
@@ -30,7 +30,7 @@ DETECT, NET, README = "detect.py", "net.py", "README.md"
 
 
 def export_model(model: str, form: Format) -> dict[str, bytes]:
-    """Files by name of the model folder at `model`, a path or URL, in another form; UserError where that form cannot hold it."""
+    """Files by name of the model folder at `model`, a path or URL, in another format; UserError if the format does not support the net."""
     net, found = evaluate.open_model(model)
     files = {"onnx": _onnx, "mindir": _mindir, "torchvision": _torchvision}[form](net, found, model)
     categories = tuple((one.id, one.name) for one in found.classes)
@@ -43,13 +43,13 @@ def export_model(model: str, form: Format) -> dict[str, bytes]:
 
 
 def publish_export(files: dict[str, bytes], url: str) -> None:
-    """Write the files to a new folder at any fsspec URL; UserError for one in which something lies, such as a model."""
+    """Write the files to a new or empty folder at any fsspec URL; UserError for one that has files, such as a model."""
     check_empty(url)
     write_files(files, url)
 
 
 def check_empty(url: str) -> None:
-    """UserError where `url` is a file, or a folder in which something lies."""
+    """Raise UserError if `url` is a file, or a folder that is not empty."""
     system, path = places.open_url(url)
     if places.kind(system, path) == "file":
         raise UserError(f"{url}: expected a new or empty folder for the export, got a file")
@@ -66,7 +66,7 @@ def _onnx(net: DetectorNet, found: Model, _: str) -> dict[str, bytes]:
 
 
 def _mindir(net: DetectorNet, found: Model, _: str) -> dict[str, bytes]:
-    """One image at a time: MindSpore compiles for fixed shapes."""
+    """MindIR file for one image at a time, since MindSpore compiles for fixed shapes."""
     height, width = found.detector.image_size
     inputs = np.zeros((1, 3, height, width), np.float32), np.array([[height, width]], np.float32)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,13 @@
-"""An ONNX graph while it is written: nodes in the order of computing, and the weights and constants that they read.
+"""Builder of an ONNX graph: nodes in order of computation, and the weights and constants that they read.
 
-A value is a name. Opset 17 (RoiAlign of 16 is the first that can do without the shift by half a pixel), for onnxruntime 1.13 and later.
+A value is a name. Opset 17 (since 16, RoiAlign can omit the shift by half a pixel), for onnxruntime 1.13 and later.
 Source: https://onnx.ai/onnx/operators.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import mindspore  # noqa: F401 - before onnx: it works with the Python kind of protobuf only, which it chooses where it comes first
+import mindspore  # noqa: F401 - before onnx: MindSpore needs protobuf's Python parser, and selects it if imported first
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -16,12 +16,12 @@ from spnas_core.weights.tensor_names import Arrays
 
 OPSET, IR_VERSION = 17, 8
 Value = str
-Shape = tuple[int | str, ...]  # a text names a size that is free
-Input = str | float | Sequence[float] | np.ndarray[Any, Any]  # numbers become constants: whole ones int64, others float32
+Shape = tuple[int | str, ...]  # a text names a dynamic size
+Input = str | float | Sequence[float] | np.ndarray[Any, Any]  # numbers become constants: integers int64, others float32
 
 
 class Graph:
-    """Nodes by calls: ``graph("Relu", x)`` adds one and gives its output; numbers among the inputs become constants."""
+    """Graph whose calls add nodes: ``graph("Relu", x)`` adds one and returns its output; numbers among the inputs become constants."""
 
     def __init__(self, weights: Arrays) -> None:
         self.weights = weights
@@ -41,7 +41,7 @@ class Graph:
         return outputs
 
     def weight(self, name: str) -> Value:
-        """Give a tensor of the weights, under its own name; one that is read in several places is stored once."""
+        """Return a tensor of the weights, by its name; it is stored once even if several nodes read it."""
         if name not in self._tensors:
             self._tensors[name] = numpy_helper.from_array(self.weights[name], name)
         return name
@@ -52,7 +52,7 @@ class Graph:
         return name
 
     def model(self, inputs: dict[str, Shape], outputs: dict[str, tuple[Value, str, Shape]]) -> bytes:
-        """Close the graph, check it and write it; shapes of the float32 inputs, and of each output its value, dtype and shape."""
+        """Finish, check and serialise the graph; `inputs`: shapes of float32 inputs, `outputs`: value, dtype and shape of each."""
         for name, (value, _, _) in outputs.items():
             self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
         given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]

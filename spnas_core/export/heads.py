@@ -1,7 +1,7 @@
-"""Proposals, box heads and the choice of detections as nodes of an ONNX graph: what `models/{rpn,pooling,roi,cascade}.py` compute.
+"""Proposals, box heads and selection of detections as nodes of an ONNX graph, equivalent to `models/{rpn,pooling,roi,cascade}.py`.
 
-Shape shorthand: B images, C channels, P proposals, N candidates of detections, D detections, K classes; L levels that are pooled, R regions
-of all images. Boxes are xyxy, px of the network input.
+Shape shorthand: B images, C channels, P proposals, N candidate detections, D detections, K classes; L pooled levels, R regions of all
+images. Boxes are xyxy, px of the network input.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ POOLING = {
 
 
 class Heads:
-    """Writes the nodes of everything between a pyramid `maps`, (B, C, H_l, W_l) of each level, and the detections."""
+    """Writer of the nodes from the pyramid's `maps`, (B, C, H_l, W_l) of each level, to the detections."""
 
     def __init__(self, graph: Graph, settings: Detector, grid: Grid, classes: int, maps: tuple[Value, ...], image_hw: Value) -> None:
         self.graph = graph
@@ -53,13 +53,13 @@ class Heads:
         found = graph("Concat", *boxes, axis=1)
         keep = graph("Mul", graph("Concat", *survivors, axis=1), large_enough(graph, found, rpn.MIN_SIZE))
         score = graph("Sigmoid", graph("Concat", *scores, axis=1))
-        keys = graph("Add", graph("Mul", score, keep), graph("Sub", keep, 1.0))  # -1 for what is not kept
+        keys = graph("Add", graph("Mul", score, keep), graph("Sub", keep, 1.0))  # -1 for removed boxes
         keys, order = graph.several(2, "TopK", keys, [self.proposals])
         valid = as_number(graph, graph("GreaterOrEqual", keys, 0.0))
         return graph("Mul", take_rows(graph, found, order), graph("Unsqueeze", valid, [2])), valid
 
     def detect(self, proposals: Value, valid: Value) -> tuple[Value, Value, Value]:
-        """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); where there is soft-NMS, its N candidates for D."""
+        """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); with soft-NMS its N candidates instead of D detections."""
         graph = self.graph
         if self.settings.head.kind == "cascade_rcnn":
             found, shares = proposals, []
@@ -76,7 +76,7 @@ class Heads:
         return self.select(clip_boxes(graph, graph("Reshape", boxes, [0, -1, 4]), self.image_hw), share, valid)
 
     def predict(self, regions: Value, head: str, boxes: int) -> tuple[Value, Value]:
-        """Shares (B, P, K+1) of the classes and the background, and deltas (B, P, boxes, 4), of regions (B, P, 4)."""
+        """Probabilities (B, P, K+1) of the classes and the background, and deltas (B, P, boxes, 4), of regions (B, P, 4)."""
         x = self.pool(regions)
         for layer in ("fc1", "fc2"):
             x = self.graph("Relu", self.dense(x, f"{head}{layer}"))
@@ -109,7 +109,7 @@ class Heads:
         return graph("ScatterND", zeros, graph("Unsqueeze", order, [1]), features)
 
     def select(self, found: Value, share: Value, valid: Value) -> tuple[Value, Value, Value]:
-        """Choose from boxes (B, P * K, 4) with shares (B, P, K+1) and validity (B, P): NMS within each class, then the best of all."""
+        """Select from boxes (B, P * K, 4) with probabilities (B, P, K+1) and validity (B, P): NMS per class, then the best of all."""
         graph, settings = self.graph, self.settings
         score = graph("Mul", graph("Slice", share, [1], [self.classes + 1], [2]), graph("Unsqueeze", valid, [2]))
         score = graph("Mul", graph("Reshape", score, [0, -1]), large_enough(graph, found, roi.MIN_SIZE))

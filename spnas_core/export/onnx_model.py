@@ -1,4 +1,4 @@
-"""A detector as an ONNX model, from its architecture, its settings and its weights."""
+"""ONNX model of a detector, from its architecture, settings and weights."""
 
 from spnas_core import arch as architecture
 from spnas_core.export.features import Features
@@ -10,9 +10,9 @@ from spnas_core.weights.tensor_names import Arrays
 
 
 def onnx_model(card: Model, weights: Arrays) -> bytes:
-    """Content of the model's file; its inputs and outputs are those of `models.detector.DetectorNet`, by name, for any batch.
+    """Content of the ONNX file; inputs and outputs are those of `models.detector.DetectorNet`, by name, for any batch size.
 
-    images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D), before soft-NMS where there is one.
+    images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D); before soft-NMS if it is set.
     """
     arch, settings = architecture.parse(card.arch), card.detector
     graph = Graph(weights)

@@ -1,1 +1,1 @@
-"""The detector and the classifier, in MindSpore; static shapes, one compiled graph per architecture."""
+"""Detector and classifier in MindSpore: static shapes, one compiled graph per architecture."""

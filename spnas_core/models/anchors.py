@@ -1,4 +1,4 @@
-"""Anchors: where they stand, and how large they are; of the network input, px.
+"""Anchors: their places and sizes, in px of the network input.
 
 Source: torchvision `models/detection/anchor_utils.py`, number for number.
 """
@@ -13,9 +13,9 @@ from spnas_core.settings.detector import Detector
 
 
 class Grid(NamedTuple):
-    """For every level that has anchors: its size (H, W) in cells, its stride, and the side of its square anchor.
+    """Levels with anchors: size (H, W) in cells, stride, and side of the square anchor, px, of each.
 
-    The last `extra` levels have anchors alone: no region is pooled from them.
+    The last `extra` levels have only anchors: no region is pooled from them.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -24,22 +24,21 @@ class Grid(NamedTuple):
     extra: int = 1
 
     def regions(self) -> "Grid":
-        """Levels that regions are pooled from."""
+        """Grid of the levels that regions are pooled from."""
         count = len(self.sizes) - self.extra
         return Grid(self.sizes[:count], self.strides[:count], self.sides[:count], 0)
 
 
 def anchor_grid(arch: Arch, settings: Detector) -> Grid:
-    """Levels of a detector: the outputs of its neck."""
+    """Grid of a detector's levels, the outputs of its neck."""
     sizes, strides, scales, extra = zip(*settings.neck.outputs(arch, settings.image_size), strict=True)
     return Grid(sizes, strides, tuple(settings.head.anchor_scale * scale for scale in scales), sum(extra))
 
 
 def steps(grid: Grid) -> list[tuple[int, int]]:
-    """Distance of neighbouring anchors, down and right, of each level.
+    """Distance between neighbouring anchors of each level, vertical and horizontal, px.
 
-    An extra level stands where torchvision has it: its cells share what the level before covers, so that of 25 rows of 32 px it makes 13
-    rows of 61 px.
+    An extra level is placed as in torchvision: its cells divide the area of the level before, so 25 rows of 32 px become 13 rows of 61 px.
     """
     found = [(stride, stride) for stride in grid.strides]
     for level in range(max(1, len(found) - grid.extra), len(found)):
@@ -49,7 +48,7 @@ def steps(grid: Grid) -> list[tuple[int, int]]:
 
 
 def anchor_shapes(side: float, ratios: tuple[float, ...]) -> npt.NDArray[np.float32]:
-    """Anchors (R, 4) around 0 of one level, for ratios of height to width; the area is that of a square of `side`."""
+    """Anchors (R, 4) of one level, centred at 0, for ratios of height to width; the area is that of a square of `side` px."""
     ratio = np.sqrt(np.asarray(ratios, np.float32))
     w, h = side / ratio, side * ratio
     return np.asarray((np.stack((-w, -h, w, h), 1) / 2).round(), np.float32)

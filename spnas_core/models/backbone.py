@@ -24,10 +24,10 @@ def upsample(x: Tensor, height: int, width: int) -> Tensor:
 
 
 class Backbone(nn.Cell):
-    """Serial stages with parallel copies beside them; gives one tensor (B, C_l, H_l, W_l) per stage, as `arch.levels` says.
+    """Serial stages with parallel copies; outputs one tensor (B, C_l, H_l, W_l) per stage, see `arch.levels`.
 
-    Copies run as `arch.copy_runs` says; they chain into each other and into the main stage through 1x1 connections, upsampled to the
-    stage's input.
+    Copies run in the order of `arch.copy_runs`; 1x1 connections, upsampled to the stage's input, link them to each other and to the main
+    stage.
     """
 
     def __init__(self, arch: Arch, width: int, stem: str, epsilon: float, frozen: bool, share_weights: bool) -> None:

@@ -12,7 +12,7 @@ from spnas_core.models import primitives as p
 from spnas_core.models.ranks import rank
 
 MOMENTUM = 0.1  # of the running statistics
-LEAST_EPSILON = 1e-12  # that MindSpore's norm takes; torchvision's released COCO detectors have 0
+LEAST_EPSILON = 1e-12  # that MindSpore's norm accepts; torchvision's released COCO detectors have 0
 
 
 class Norm(nn.Cell):
@@ -81,7 +81,7 @@ class Conv(nn.Cell):
 
 
 class ConvNorm(nn.Cell):
-    """Run a convolution and its norm; in training a frozen norm is folded into the weights, which is faster than its gradient."""
+    """Convolution and its norm; in training a frozen norm is folded into the weights, which is faster than its gradient."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""The Cascade R-CNN box head: three stages, each trained on the boxes of the one before at a higher IoU.
+"""Cascade R-CNN box head: three stages, each trained on the boxes of the stage before at a higher IoU.
 
 Shape shorthand: B images, R regions per image, P proposals, M padded ground-truth boxes, D detections, K classes.
 Sources: Cai & Vasconcelos, CVPR 2018; the published configurations (mmdetection `cascade_rcnn_r50_fpn`, detectron2 `CascadeROIHeads`):
 one box for all classes, and the box coder, IoU and loss weight of each stage. As in detectron2, the regions are drawn once and then only
-labelled anew, and the classes' shares, not their scores before softmax, are averaged over the stages.
+relabelled, and the class probabilities, not the scores before softmax, are averaged over the stages.
 """
 
 from typing import Any

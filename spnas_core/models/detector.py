@@ -1,4 +1,4 @@
-"""What every detector has: a backbone, a neck, and the interface by which jobs train it and detect with it.
+"""Base of all detectors: a backbone, a neck, and the interface that jobs use for training and detection.
 
 Shape shorthand: B images, C channels, H_l and W_l rows and columns of level l, M padded ground-truth boxes, D detections.
 """
@@ -38,7 +38,7 @@ class DetectorNet(nn.Cell):
             self.neck.to_float(ms.float16)
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Give the maps (B, C, H_l, W_l) of images (B, 3, H, W), in float32."""
+        """Map images (B, 3, H, W) to the neck's maps (B, C, H_l, W_l), in float32."""
         maps: tuple[Tensor, ...] = ()
         for one in self.neck(self.backbone(images)):
             maps = (*maps, p.cast(one, ms.float32))
@@ -48,12 +48,12 @@ class DetectorNet(nn.Cell):
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D).
 
-        With soft-NMS in the settings, they are more than D: the candidates that are still to go through it (`soft_nms.py`).
+        With soft-NMS in the settings, the outputs are more than D: the candidates for soft-NMS (`soft_nms.py`).
         """
 
     @abstractmethod
     def losses(self, *batch: Tensor) -> Tensor:
-        """Losses (L,) of one batch, in the order of `loss_names`; their sum is minimised. The batch is what `inputs` gives."""
+        """Losses (L,) of one batch, in the order of `loss_names`; their sum is minimised. `batch` is the output of `inputs`."""
 
     @abstractmethod
     def inputs(self, batch: Batch, seed: int, step: int) -> tuple[npt.NDArray[Any], ...]:

@@ -1,4 +1,4 @@
-"""The operators of the compiled graphs, as MindSpore's primitives.
+"""Operators of the compiled graphs, as MindSpore's primitives.
 
 The graph compiler parses each Python function that a graph calls, and simplifies it later: `x.max(1)` is 190 nodes on the way, `ops.topk`
 44, the primitive one. A training graph that calls primitives compiles in half of the time (`make bench` measures it).

@@ -1,6 +1,7 @@
-"""The processes that do one job together, one per device: which one this is, and what they tell each other.
+"""Ranks: the processes of one job, one per device; the number of this one, and communication between them.
 
-MindSpore keeps the group: a process joins it once, before it builds a net. One that has not joined is alone, and all of this does nothing.
+MindSpore manages the group: a process joins it once, before it builds a net. Without joining, a process is alone, and these functions have
+no effect.
 """
 
 import json
@@ -20,27 +21,27 @@ class Rank:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that reports, saves checkpoints and leaves the artifact."""
+        """Whether this rank reports, saves checkpoints and writes the artifact."""
         return self.number == 0
 
     @property
     def share(self) -> slice:
-        """Its part of a batch or a list; the parts of all ranks are the whole, without overlap."""
+        """Slice of a batch or a list for this rank; the slices of all ranks cover it without overlap."""
         return slice(self.number, None, self.of)
 
 
 def join_cluster() -> None:
-    """Meet the other processes, as the variables of `cluster.variables` say; a scheduler's process ends here when they have ended."""
+    """Join the other ranks by the environment of `cluster.rank_variables`; the scheduler's process ends in here, after them."""
     communication.init()
 
 
 def rank() -> Rank:
-    """Which one this process is."""
+    """Rank of this process."""
     return Rank(communication.get_rank(), communication.get_group_size()) if communication.GlobalComm.INITED else Rank()
 
 
 def gather_ranks(value: Any) -> list[Any]:
-    """Give the value, anything that JSON holds, of every rank, in their order; each waits here for the others."""
+    """Collect a JSON value from every rank, in order; each rank waits here for the others."""
     if rank().of == 1:
         return [value]
     collect, words = ops.AllGather(), json.dumps(value).encode()
@@ -51,7 +52,7 @@ def gather_ranks(value: Any) -> list[Any]:
 
 
 class RankSum(nn.Cell):
-    """Add up over all ranks a number that counts as a constant; alone, it is the number."""
+    """Sum over all ranks of a number that counts as a constant; alone, the number itself."""
 
     def __init__(self) -> None:
         super().__init__()

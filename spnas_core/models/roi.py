@@ -1,4 +1,4 @@
-"""The box head: which regions it learns from, its losses and its detections.
+"""Box head: its training regions, its losses and its detections.
 
 Shape shorthand: B images, R regions per image, P proposals, M padded ground-truth boxes, D detections, K classes.
 Source: torchvision `models/detection/roi_heads.py`, number for number, but that only the best `CANDIDATES` boxes per detection enter the

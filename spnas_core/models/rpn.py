@@ -94,7 +94,7 @@ class Proposals(nn.Cell):
             kept = (*kept, box_ops.keep_after_nms(self.nms, p.slice_strided(apart, (0, first, 0), (values.shape[0], last, 4), (1, 1, 1))))
             first = last
         keep = p.cast(p.both(ops.Concat(1)(kept), box_ops.large(found, MIN_SIZE)), ms.float32)
-        keys, order = p.topk(p.sigmoid(best) * keep + (keep - 1.0), min(limit, best.shape[1]))  # -1 for what is not kept
+        keys, order = p.topk(p.sigmoid(best) * keep + (keep - 1.0), min(limit, best.shape[1]))  # -1 for removed boxes
         valid = keys >= 0
         return box_ops.take(found, order) * p.expand_dims(p.cast(valid, ms.float32), -1), valid
 
@@ -104,7 +104,7 @@ class Proposals(nn.Cell):
 
 
 class AnchorTargets(nn.Cell):
-    """Which anchors enter the losses, and what they are to find."""
+    """Training targets of the anchors: which of them enter the losses, and their boxes."""
 
     def __init__(self, settings: Detector, anchors: Tensor) -> None:
         super().__init__()

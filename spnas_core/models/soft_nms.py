@@ -1,6 +1,6 @@
 """Soft-NMS: a box lowers the scores of the boxes of its class that it overlaps, instead of removing them.
 
-It runs on the host, on the candidates that the compiled net gives. Source: Bodla et al., ICCV 2017, figure 2 and equations 2 and 3.
+It runs on the host, on the candidates from the compiled net. Source: Bodla et al., ICCV 2017, figure 2 and equations 2 and 3.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from spnas_core.settings.detector import Detector
 def soft_nms(boxes: Floats, scores: Floats, labels: Ints, settings: Detector) -> tuple[npt.NDArray[np.intp], Floats]:
     """Rows (D,) of the at most `detections` best of boxes (N, 4), xyxy, with scores (N,) and labels (N,); and their lowered scores (D,).
 
-    The boxes of all classes are taken in one order, best first. A class does not touch another one, so that is the same as each by itself
-    and then the best of all, and it ends after `detections` steps.
+    Boxes of all classes are processed in one order, best first. Classes do not affect each other, so the result equals soft-NMS per class
+    and then the best of all, and it stops after `detections` steps.
     """
     x1, y1, x2, y2 = boxes.T.astype(np.float64)
     area, left = (x2 - x1) * (y2 - y1), scores.astype(np.float64)

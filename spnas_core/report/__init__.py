@@ -1,4 +1,4 @@
-"""What a person reads of a run: one table, `report.md`, `trials.csv`, `pareto.png`, and all of it in one HTML file."""
+"""Reports of a run: the result table, `report.md`, `trials.csv`, `pareto.png`, and everything in one HTML file."""
 
 from spnas_core.report.picture import pareto_png
 from spnas_core.report.publish import publish_run

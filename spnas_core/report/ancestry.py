@@ -1,4 +1,4 @@
-"""Who descends from whom: the trials of a ledger as a tree, what each child changed in its parent, and what came of it."""
+"""Ancestry of the trials of a ledger, as a tree: each child's edits to its parent, and its gain."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ NAMES = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}
 
 
 class Edit(NamedTuple):
-    """One change of a parent, and in which words."""
+    """One change of a parent, with its wording."""
 
     kind: EditKind
     words: str
@@ -26,7 +26,7 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class TrialEntry:
-    """One trial as it is shown: `number` counts along the ledger; the cost is that of its whole detector, also where it failed.
+    """One trial for display: `number` counts along the ledger; the cost is that of its whole detector, even if it failed.
 
     State: on the Pareto front, trained to the end of its training, stopped at a rung, or failed.
     """
@@ -41,24 +41,24 @@ class TrialEntry:
 
     @property
     def name(self) -> str:
-        """What the trial is called: `serial r1 c2`."""
+        """Label of the trial: `serial r1 c2`."""
         one = self.trial
         return NAMES[one.stage] if one.stage == "fine_tune" else f"{one.stage} r{one.round} c{one.index + 1}"
 
     @property
     def gain(self) -> float:
-        """Score minus the parent's; nan where one of them has none."""
+        """Score minus the parent's score; nan if one of them has none."""
         before = self.parent.trial.score if self.parent else None
         return float("nan") if before is None or self.trial.score is None else self.trial.score - before
 
     @property
     def growth(self) -> float:
-        """MACs more than the parent's, as a share of these; 0 for one that has no parent."""
+        """Relative growth of MACs over the parent's; 0 without a parent."""
         return self.cost.macs / self.parent.cost.macs - 1 if self.parent else 0.0
 
 
 def entries(inputs: ReportInputs) -> tuple[TrialEntry, ...]:
-    """Every trial of the ledger, in its order."""
+    """Entries of all trials, in the order of the ledger."""
     plan, ledger = inputs.plan, inputs.stage.ledger
     front = {trial.digest for trial in pareto_front(ledger, inputs.settings.objectives)}
     found: dict[str, TrialEntry] = {}
@@ -72,7 +72,7 @@ def entries(inputs: ReportInputs) -> tuple[TrialEntry, ...]:
 
 
 def tree(family: Sequence[TrialEntry]) -> list[tuple[int, TrialEntry]]:
-    """Depth and entry of all, each followed by its descendants."""
+    """Depth and entry of all trials, each followed by its descendants."""
     children: dict[int | None, list[TrialEntry]] = {}
     for one in family:
         children.setdefault(one.parent.number if one.parent else None, []).append(one)
@@ -101,9 +101,9 @@ def _edits(trial: Trial, parent: TrialEntry | None, training: Training, inputs: 
 
 
 def edits(parent: Arch, child: Arch) -> tuple[Edit, ...]:
-    """Tell what leads from parent to child, by the blocks that the child inherits (see `lineage`).
+    """Edits that lead from parent to child, derived from the blocks that the child inherits (see `lineage`).
 
-    The operations that were drawn may have been others with the same end. ArchError where no operations lead there.
+    The search may have drawn other operations with the same result. ArchError if no operations lead to the child.
     """
     line, ours, theirs = lineage(parent, child), blocks(parent), blocks(child)
     found = []

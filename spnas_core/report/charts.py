@@ -1,4 +1,4 @@
-"""Where things stand in the charts of a report: axes with round ticks, points and curves, all in per cent of the plot from its top left."""
+"""Geometry of a report's charts: axes with round ticks, points and curves, in per cent of the plot area from its top left."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ UNITS: dict[Objective, tuple[str, float]] = {
 
 
 class Tick(NamedTuple):
-    """One mark of an axis."""
+    """One tick of an axis."""
 
     text: str
     share: float
@@ -28,7 +28,7 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis from its first to its last tick; `share` of a value in [0, 100], from the lower end."""
+    """Linear axis from its first to its last tick; `share` gives the place of a value, in [0, 100] from the lower end."""
 
     title: str
     low: float
@@ -36,12 +36,12 @@ class Axis:
     ticks: tuple[Tick, ...]
 
     def share(self, value: float) -> float:
-        """Per cent of the axis below `value`."""
+        """Place of `value` on the axis, per cent from the lower end."""
         return 100 * (value - self.low) / (self.high - self.low)
 
 
 class _Point(NamedTuple):
-    """A trial in the Pareto chart; one that has no score lies on the lower end of the plot."""
+    """A trial in the Pareto chart; without a score it is at the lower end of the plot."""
 
     x: float
     y: float
@@ -49,7 +49,7 @@ class _Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line through `points` ("x,y x,y ..."); `entry` is the number of the trial that it is of, if it is of one."""
+    """Line through `points` ("x,y x,y ..."); `entry` is the number of its trial, if it belongs to one."""
 
     name: str
     kind: str
@@ -59,7 +59,7 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """Axes and what is between them."""
+    """Chart: axes, points and curves."""
 
     x: Axis
     y: Axis
@@ -69,12 +69,15 @@ class Chart:
 
 
 def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = False, about: int = 5) -> Axis:
-    """Axis around `values` with about so many round ticks, of steps 1, 2 or 5 times a power of ten; from 0 on, or of whole numbers only."""
+    """Axis over `values` with about `about` round ticks, in steps of 1, 2 or 5 times a power of ten.
+
+    `zero`: it starts at 0. `whole`: ticks are whole numbers.
+    """
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = (min(0.0, *finite) if zero else min(finite)), max(finite)
     size = max(abs(low), abs(high))
     span = high - low if high - low > 1e-6 * size else max(size, 1e-6)
-    span = max(span, 1e-300)  # which can still be divided
+    span = max(span, 1e-300)  # above 0, as a divisor
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
     step = max(1.0, step) if whole else step
@@ -86,9 +89,9 @@ def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = 
 
 
 def pareto_chart(family: Sequence[TrialEntry], objectives: Objectives) -> Chart:
-    """Draw the score that decides against the first cost; the front as steps, where these two are all objectives.
+    """Draw the deciding score against the first cost, with the front as steps if these two are all objectives.
 
-    Trials without these numbers that failed are there by their counted cost, where the cost is one that is counted.
+    A failed trial without these numbers is placed by its computed cost (parameters or MACs), if the axis is one of these.
     """
     cost: Objective = next((name for name in objectives if name not in SCORES), "macs")
     (x_title, x_factor), (y_title, y_factor) = UNITS[cost], UNITS[objectives[0]]
@@ -107,7 +110,7 @@ def _cost(entry: TrialEntry, name: str) -> float:
 
 
 def _steps(front: Sequence[tuple[float, float]]) -> str:
-    """Draw the border of what the front dominates: on to the next cost, then up."""
+    """Draw the border of the region that the front dominates: right to the next cost, then up."""
     places = [front[0]]
     for x, y in front[1:]:
         places += [(x, places[-1][1]), (x, y)]
@@ -119,7 +122,7 @@ def _line(places: Iterable[tuple[float, float]]) -> str:
 
 
 def curve_charts(inputs: ReportInputs, family: Sequence[TrialEntry]) -> list[Chart]:
-    """Draw losses (and AP where it was measured meanwhile) by epoch: of the full trainings, of all trials, of the reignitions."""
+    """Draw losses (and AP where it was measured) by epoch: of the full trainings, of all trials, of the reignitions."""
     results = inputs.stage.results
     names = {"final": "final net", "start": "start net"}
     full = [(names[n], n, inputs.trainings[results[n].digest], None) for n in ("start", "final") if n in results]
@@ -147,7 +150,7 @@ def _parts(inputs: ReportInputs) -> Chart | None:
 
 
 def _epochs(title: str, lines: Sequence[tuple[str, str, Training, TrialEntry | None]], value: Any) -> Chart | None:
-    """Draw a value of each record by its epoch (None: the n-th of the parts); None where no line has two points."""
+    """Draw a value of each record by epoch (None: the n-th of the parts); None if no line has two points."""
     found = []
     for place, (name, kind, training, entry) in enumerate(lines):
         each = [(float(r["epoch"]), float(value(r) if value else r["losses"][place])) for r in training.history if "loss" in r]

@@ -1,4 +1,4 @@
-"""What the stages of a run cost, and where the time went."""
+"""Cost of the stages of a run, and its time by phase."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,9 +10,9 @@ from spnas_core.store.manifest import Manifest
 
 
 class StageCost(NamedTuple):
-    """One stage: its jobs that ended well, trials that failed, epochs; seconds of devices, also by phase (timing.py).
+    """Cost of one stage: successful jobs, failed trials, epochs; device seconds, in total and by phase (timing.py).
 
-    `wall` is the time from its begin to its end, 0 where the store does not tell. What failed left no time.
+    `wall` is the time from start to end, s; 0 if the store does not tell. Failed jobs have no recorded time.
     """
 
     name: str
@@ -25,7 +25,7 @@ class StageCost(NamedTuple):
 
 
 def stage_costs(inputs: ReportInputs) -> list[StageCost]:
-    """Return the cost of each stage; a job that another run had done before counts with the time that it took then."""
+    """Compute the cost of each stage; a job reused from another run counts with the time that it took there."""
     ledger, results = inputs.stage.ledger, inputs.stage.results
     digests = {name: [one.digest for one in ledger if one.stage == name] for name in ("fine_tune", "serial", "parallel")}
     digests["full_train"] = [one.digest for one in results.values()]
@@ -36,7 +36,7 @@ def stage_costs(inputs: ReportInputs) -> list[StageCost]:
     jobs["full_train"] += inputs.evaluations
     parallel = [one for one in ledger if one.stage == "parallel"]
     measured = {"serial": [one for one in ledger if one not in parallel], "parallel": parallel}
-    for name, trials in measured.items():  # the start net is measured when the serial search begins
+    for name, trials in measured.items():  # the start net is measured at the start of the serial search
         jobs[name] += [inputs.benchmarks.get(digest) for digest in inputs.plan.benchmarks(trials)]
     done = {name: [one for one in ones if one] for name, ones in jobs.items()}
     failed = {name: sum(bool(one.failure) for one in ledger if one.stage == name) for name in STAGE_NAMES}
@@ -45,7 +45,7 @@ def stage_costs(inputs: ReportInputs) -> list[StageCost]:
 
 
 def _cost(name: str, done: Sequence[Manifest], failed: int, inputs: ReportInputs) -> StageCost:
-    # one that went on from a checkpoint or a rung: its epochs count all of its processes, its manifest the last one
+    # continued from a checkpoint or a rung: its epochs count all of its processes, its manifest only the last one
     seconds = [max(one.seconds, float(one.metrics.get("seconds", 0.0))) for one in done]
     phases = total_seconds(parts(one.kind, each, one.metrics) for one, each in zip(done, seconds, strict=True))
     devices = inputs.plan.settings.devices_per_job

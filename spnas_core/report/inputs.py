@@ -1,6 +1,6 @@
-"""What the report of a run is made of, read once: its ledger, what its trainings left in the store, and its data where that still is.
+"""Inputs of a run's report, read once: its ledger, the artifacts of its trainings, and its data if it still exists.
 
-A run that has not ended is reported as far as its stages are finished. What the store or the data no longer has is left out, not guessed.
+An unfinished run is reported up to its last finished stage. Whatever the store or the data no longer has is left out, not guessed.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from spnas_core.settings.search import COUNTED
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
-_LOG_LINES = 12  # of the log of a training that failed
+_LOG_LINES = 12  # of a failed training's log
 READERS = 8  # threads that read from the store
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the store has of one training: one record per epoch, where its weights came from; of one that failed, the end of its log."""
+    """Stored data of one training: one record per epoch, the audit of its initial weights; for a failed one, the end of its log."""
 
     manifest: Manifest | None = None
     history: tuple[dict[str, Any], ...] = ()
@@ -38,12 +38,11 @@ class Training:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """A run with all that its report needs; `stage` is the last that is finished.
+    """A run with all inputs of its report; `stage` is the record of the last finished stage.
 
-    `trainings` and `reignitions` by the digest of their artifact, `evaluations` of the nets that were trained to the end, `benchmarks`
-    by their digest. `seconds`: from
-    begin to end of each stage, where the store tells. `detections` of the final net on val, COCO results; `val` is None where the data
-    cannot be read, and `no_data` then says why.
+    `trainings`, `reignitions` and `benchmarks` by the digest of their artifact; `evaluations` of the nets trained to the end. `seconds`:
+    from start to end of each stage, if the store tells. `detections`: of the final net on val, COCO results. `val` is None if the data
+    cannot be read, and `no_data` gives the reason.
     """
 
     plan: Plan
@@ -59,23 +58,23 @@ class ReportInputs:
 
     @property
     def measured(self) -> bool:
-        """Whether latency and memory of the nets are measured; those of the start net are when the serial search begins."""
+        """Whether latency and memory of the nets are measured; those of the start net are at the start of the serial search."""
         return self.plan.settings.measures and self.stage.name != "fine_tune"
 
     @property
     def settings(self) -> Run:
-        """Settings of the run; as long as its start net is not measured, with objectives that need no measurement."""
+        """Settings of the run; until its start net is measured, with objectives that need no measurement."""
         objectives = COUNTED if self.stage.name == "fine_tune" else self.plan.settings.objectives
         return self.plan.settings.model_copy(update={"objectives": objectives})
 
     @property
     def finished(self) -> bool:
-        """Whether the run is at its end."""
+        """Whether the run is finished."""
         return "final" in self.stage.results
 
 
 def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
-    """Read all that the report of `plan`, finished up to `stage`, needs."""
+    """Read all inputs of the report of `plan`, finished up to `stage`."""
     store, results = plan.store, stage.results
     digests = [trial.digest for trial in stage.ledger] + [result.digest for result in results.values()]
     wanted = [("train", digest) for digest in dict.fromkeys(digests)] + [("reignite", w.digest) for w in stage.reignited.values()]
@@ -99,7 +98,7 @@ def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
 
 
 def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs:
-    """Read what is needed to report the run `name` of a store, as far as it is finished; its data may have moved to `data_url`.
+    """Read the inputs of the report of run `name` of a store, as far as it is finished; its data may have moved to `data_url`.
 
     UserError: no such run, none of its stages is finished, or `data_url` holds other data.
     """
@@ -143,7 +142,7 @@ def _training(store: Store, kind: str, digest: str) -> Training:
 
 
 def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
-    """Content of a JSON file of an artifact; None where it is not there."""
+    """Content of a JSON file of an artifact; None if it does not exist."""
     if manifest is None or name not in manifest.files:
         return None
     with contextlib.suppress(MissingArtifactError):
@@ -152,7 +151,7 @@ def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
 
 
 def _evaluations(plan: Plan, stage: StageRecord, trainings: dict[str, Training]) -> tuple[Manifest, ...]:
-    """Find the evaluations that full_train asks for: of the final net on val, and of both on test."""
+    """Find the evaluations of full_train: of the final net on val, and of both nets on test."""
     found = []
     for result in stage.results.values():
         if manifest := trainings[result.digest].manifest:
@@ -164,13 +163,13 @@ def _evaluations(plan: Plan, stage: StageRecord, trainings: dict[str, Training])
 
 
 def _benchmarks(plan: Plan, stage: StageRecord) -> dict[str, Manifest]:
-    """Find the measurements of the trials, where the settings ask for any."""
+    """Find the benchmarks of the trials, if the settings require any."""
     found = {digest: plan.store.manifest(f"benchmark/{digest}") for digest in stage.benchmarks}
     return {digest: manifest for digest, manifest in found.items() if isinstance(manifest, Manifest)}
 
 
 def _seconds(plan: Plan) -> dict[str, float]:
-    """Seconds of the finished stages; every round of the serial search has a record of its own."""
+    """Seconds of the finished stages; every round of the serial search has a separate record."""
     records = {name: [plan.keys[name]] for name in STAGE_NAMES}
     records["serial"] = [plan.after(number).keys["serial"] for number in range(1, plan.settings.serial.rounds + 1)]
     found = {name: [plan.store.manifest(f"stage/{key}") for key in keys] for name, keys in records.items()}

@@ -1,6 +1,6 @@
-"""Nets as drawings, in the language of `docs/phases.svg`: a bar is a block, the taller the finer its resolution, the broader the wider.
+"""Drawings of nets in the style of `docs/phases.svg`: a bar is a block; its height shows the resolution, its breadth the channels.
 
-Coordinates are px of the drawing. Bars of one kind are one path, so that a page can hold some hundred nets.
+Coordinates are px of the drawing. Bars of one kind share one path, so that a page can show hundreds of nets.
 """
 
 from collections import defaultdict
@@ -13,12 +13,12 @@ from spnas_core.cost import Size, stage_macs
 from spnas_core.weights.lineage import lineage
 
 BREADTH, HEIGHT = 3.6, 46.0  # of a bar of 64 channels, and of one of the first stage
-WIDER, FLATTER = 0.4, 0.72  # power of the channels; height of each stage over that of the stage before
-BETWEEN = 2.0  # bars of one stage
+WIDER, FLATTER = 0.4, 0.72  # exponent of the channels; ratio of a stage's height to that of the stage before
+BETWEEN = 2.0  # gap between the bars of a stage
 
 
 class Bar(NamedTuple):
-    """Place of a block: its left side, breadth and height."""
+    """Bar of a block: its left side, breadth and height."""
 
     left: float
     breadth: float
@@ -26,13 +26,13 @@ class Bar(NamedTuple):
 
     @property
     def right(self) -> float:
-        """Its right side."""
+        """Right side of the bar."""
         return self.left + self.breadth
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A net: one path of filled bars per kind (`stage0`, `stage1`, ..., `new`, `copy`), and the connections as lines with a head."""
+    """Drawing of a net: one path of filled bars per kind (`stage0`, `stage1`, ..., `new`, `copy`), and the connections as arrows."""
 
     width: float
     height: float
@@ -42,9 +42,9 @@ class Drawing:
 
 
 def draw_net(arch: Arch, parent: Arch | None = None, scale: float = 1.0, links: bool = True) -> Drawing:
-    """Draw a net, parallel copies below their stages; blocks that `parent` has not are of the kind `new`.
+    """Draw a net, with parallel copies below their stages; blocks that `parent` lacks are of the kind `new`.
 
-    Without `links` the copies' connections are left out, and all stands closer.
+    Without `links` the copies' connections are left out, and the drawing is narrower.
     """
     line = lineage(parent, arch) if parent else (0,) * len(arch.digits)
     linked = links and any(arch.parallel)
@@ -73,7 +73,7 @@ def _places(arch: Arch, scale: float, gap: float, left: float) -> list[Bar]:
 
 
 def _rows(arch: Arch, places: Sequence[Bar], space: float) -> list[float]:
-    """Middles of the row of the main net and of those of the copies, which are all as high as the tallest copied bar."""
+    """Vertical centres of the main net's row and of the copies' rows, which are all as high as the tallest copied bar."""
     tall, copied = max(bar.height for bar in places), _copied(arch, places)
     return [tall / 2, *(tall + space + copied / 2 + (copied + space) * k for k in range(max(arch.parallel)))]
 
@@ -87,7 +87,7 @@ def _path(bar: Bar, centre: float) -> str:
 
 
 def _links(arch: Arch, places: Sequence[Bar], rows: Sequence[float]) -> tuple[str, ...]:
-    """Draw from each copy to the input of the copy above it, at last of the main stage, and from copy to copy of the next stage."""
+    """Draw from each copy to the input of the copy above, from the top one to the main stage, and from copy to copy of the next stage."""
     found, before = [], list[float]()
     between = rows[1] - _copied(arch, places) / 2  # top of the copies' first row
     for stage, copies in enumerate(arch.parallel):
@@ -114,7 +114,7 @@ class StageRow(NamedTuple):
 
 
 def stage_rows(arch: Arch, size: Size, base_width: int) -> tuple[StageRow, ...]:
-    """Return the stages; the share counts copies, and neither stem nor connections."""
+    """List the stages; the share of MACs counts copies, but neither stem nor connections."""
     macs = [(1 + copies) * one for one, copies in zip(stage_macs(arch, size, base_width), arch.parallel, strict=True)]
     rows = zip(arch.stages, levels(arch, base_width), arch.parallel, macs, strict=True)
     return tuple(StageRow(digits, level.channels, level.stride, copies, one / sum(macs)) for digits, level, copies, one in rows)

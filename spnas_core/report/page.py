@@ -1,4 +1,4 @@
-"""The report of a run as one HTML file that loads nothing: numbers in, text out."""
+"""Report of a run as one self-contained HTML file."""
 
 import base64
 import hashlib
@@ -29,8 +29,8 @@ from spnas_core.search.ledger import chosen_net, ranked, winner
 from spnas_core.settings.search import MEASURED
 
 TEMPLATES = Path(__file__).parent / "templates"
-SMALL = 0.85  # scale of a net in the family
-WIDE = 430.0  # px, breadth that a net by itself is drawn at, where its bars do not become too small or too broad for it
+SMALL = 0.85  # scale of a net in the family tree
+WIDE = 430.0  # px, breadth of a single net's drawing, unless its bars become too small or too broad
 STAGE_TITLES = {"fine_tune": "start net", "serial": "serial search", "reignite": "reignition", "parallel": "parallel search"}
 STAGE_TITLES |= {"full_train": "full training"}
 REASONS = {
@@ -44,7 +44,7 @@ REASONS = {
 
 
 def report_html(inputs: ReportInputs) -> str:
-    """Return the whole report; equal inputs gives equal text."""
+    """Render the whole report; equal inputs give equal text."""
     plan, stage = inputs.plan, inputs.stage
     family, table = entries(inputs), rows(stage, inputs.settings.objectives)
     quality = judge_detections(inputs.val, inputs.detections) if inputs.val and inputs.detections is not None else None
@@ -99,7 +99,7 @@ def report_html(inputs: ReportInputs) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    """Templates in which every value is escaped, and one that is missing is an error."""
+    """Environment of the templates: every value is escaped, and a missing value is an error."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"short_arch": lambda text: short(text, 200), "duration": duration}
@@ -107,7 +107,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _figures(inputs: ReportInputs, family: Sequence[TrialEntry], seconds: float) -> list[tuple[str, str, str]]:
-    """Return the few numbers that say most: title, value, remark."""
+    """Key figures of the run: title, value, remark."""
     results, found = inputs.stage.results, list[tuple[str, str, str]]()
     final, start = (results[name].scores["val"] if name in results else None for name in ("final", "start"))
     if final:
@@ -128,7 +128,7 @@ def _parent(entry: TrialEntry) -> Arch | None:
 
 
 def _chosen(inputs: ReportInputs, family: Sequence[TrialEntry]) -> int | None:
-    """Find the number of the trial whose net was trained to the end."""
+    """Find the number of the trial whose net was trained to the end, else None."""
     if not inputs.finished:
         return None
     chosen, _ = chosen_net(inputs.stage.ledger, inputs.plan.settings)
@@ -136,7 +136,7 @@ def _chosen(inputs: ReportInputs, family: Sequence[TrialEntry]) -> int | None:
 
 
 def _nets(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Return the nets to draw: the start net, the best of each search, the final one; each once."""
+    """List the nets to draw, each once: the start net, the best of each search stage, the final net."""
     plan, ledger = inputs.plan, inputs.stage.ledger
     wanted = {"Start net": ledger[0].arch}
     for stage in ("serial", "parallel"):
@@ -165,7 +165,7 @@ def _large(arch: Arch, start: Arch) -> Drawing:
 
 
 def _shots(inputs: ReportInputs, quality: Quality | None) -> dict[str, Any]:
-    """Return the pictures, or why there are none."""
+    """Collect the pictures, or the reason for their absence."""
     final = inputs.stage.results.get("final")
     if quality and inputs.val and final:
         shots = shoot(quality, inputs.val, int(final.digest[:8], 16))

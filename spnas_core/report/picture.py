@@ -1,4 +1,4 @@
-"""The Pareto picture of a run as PNG."""
+"""Pareto chart of a run as PNG."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What a finished run leaves below `runs/NAME/` of the store: reports, `trials.csv`, `pareto.png`, and the final model with its card."""
+"""Files of a finished run below `runs/NAME/` of the store: reports, `trials.csv`, `pareto.png`, and the final model with its card."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ HTML = "report.html"
 
 
 def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
-    """Write what a person wants of a finished run below `runs/NAME/` of the store, and return its summary."""
+    """Write the reports and the model of a finished run below `runs/NAME/` of the store, and return its summary."""
     announce_run(plan)
     inputs = collect(plan, stage)
     store, folder, final = plan.store, f"runs/{plan.settings.name}", stage.results["final"]

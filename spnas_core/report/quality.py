@@ -1,4 +1,4 @@
-"""What the final net gets right and wrong on val: kinds of errors, confusions of classes, and how each image fares; by hotcoco."""
+"""Quality of the final net on val, by hotcoco: types of errors, confusions of classes, and the result on each image."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from spnas_core.data.splits import Split
 from spnas_core.metrics import hotcoco_evaluation
 from spnas_core.report.inputs import ReportInputs
 
-THRESHOLD = 0.5  # least score of a box that counts in the confusions and the pictures
-MATRIX = 14  # classes of a matrix that one can read
+THRESHOLD = 0.5  # least score of a box in the confusions and the pictures
+MATRIX = 14  # most classes of a readable matrix
 CONFUSIONS = 8
 ERRORS = {  # TIDE (Bolya et al., ECCV 2020), section 2.2
     "Cls": ("class", "the right place, another class"),
@@ -28,7 +28,7 @@ AREAS = (  # COCO's, in square px of the original image
 
 
 class Error(NamedTuple):
-    """One kind of error: how often, and what AP50 would gain without it, a fraction."""
+    """One type of error: its count, and the gain of AP50 without it, a fraction."""
 
     name: str
     words: str
@@ -37,7 +37,7 @@ class Error(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """Objects of one class that were taken for another."""
+    """Objects of one class that were detected as another."""
 
     truth: str
     found: str
@@ -45,7 +45,7 @@ class Confusion(NamedTuple):
 
 
 class Fate(NamedTuple):
-    """How the boxes of one image fare: the right ones, the wrong ones, the objects missed, and F1 of these."""
+    """Detections of one image: counts of correct boxes, wrong boxes and missed objects, and F1 of these."""
 
     right: int
     wrong: int
@@ -55,10 +55,10 @@ class Fate(NamedTuple):
 
 @dataclass(frozen=True)
 class Quality:
-    """`matrix`: rows of (count, share of the row), the last column what was not found, the last row what is nowhere; empty if too large.
+    """`matrix`: rows of (count, share of the row); last column: missed objects, last row: background detections; empty if too large.
 
-    `right` holds the places in `shown` (the detections of the threshold and more) of those that are right, `found` the ids of the
-    annotations that these are.
+    `right` holds the indices of the correct detections in `shown` (those at or above the threshold), `found` the ids of the annotations
+    that they match.
     """
 
     ap50: float
@@ -74,12 +74,12 @@ class Quality:
 
     @property
     def worst(self) -> float:
-        """Largest gain of all errors."""
+        """Largest gain of all types of errors."""
         return max(error.gain for error in self.errors)
 
 
 def judge_detections(val: Split, detections: list[dict[str, Any]]) -> Quality:
-    """Compare detections (COCO results) with the truth of val at an IoU of 0.5."""
+    """Compare detections (COCO results) with the ground truth of val at an IoU of 0.5."""
     evaluation = hotcoco_evaluation(val.annotations, detections)
     evaluation.evaluate()
     tide = evaluation.tide_errors(pos_thr=0.5, bg_thr=0.1)
@@ -104,7 +104,7 @@ def _fates(val: Split, shown: list[dict[str, Any]]) -> tuple[frozenset[int], fro
 
 
 def class_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """AP and AP50 of each class, of the final net and of the start net by the same recipe, and how many boxes val has of it."""
+    """AP and AP50 per class, of the final net and of the start net with the same recipe, and the count of the class's boxes in val."""
     marks = _marks(inputs)
     names = dict(inputs.val.categories) if inputs.val else {}
     boxes = Counter(names[mark["category_id"]] for mark in marks)
@@ -114,7 +114,7 @@ def class_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
 
 
 def size_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """AP by the size of the object, of both nets, and how many boxes val has of it."""
+    """AP by object size, of both nets, and the count of boxes of that size in val."""
     marks, final, start = _marks(inputs), _scores(inputs, "final"), _scores(inputs, "start")
     found = []
     for name, words, low, high in AREAS:

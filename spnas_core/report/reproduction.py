@@ -1,4 +1,4 @@
-"""What one needs to do a run again: what determined it, digests that show that another one is the same, and commands."""
+"""Reproduction of a run: the inputs that determine it, digests to verify a repeated run, and commands."""
 
 import shlex
 
@@ -10,7 +10,7 @@ from spnas_core.settings.run import STAGE_NAMES
 
 
 def facts(inputs: ReportInputs) -> list[tuple[str, str]]:
-    """Return what determines the run, and what shows that another one is the same."""
+    """List the inputs that determine the run, and the digests that verify a repeated one."""
     plan, final = inputs.plan, inputs.stage.results.get("final")
     manifests = [one.manifest for one in (*inputs.trainings.values(), *inputs.reignitions.values()) if one.manifest]
     versions = sorted({", ".join(f"{name} {text}" for name, text in sorted(one.versions.items())) for one in manifests})
@@ -26,7 +26,7 @@ def facts(inputs: ReportInputs) -> list[tuple[str, str]]:
 
 
 def commands(inputs: ReportInputs) -> list[tuple[str, str]]:
-    """Return the commands that do the run again, and what one can do with it."""
+    """List the commands that repeat the run, and those that use its results."""
     plan, name = inputs.plan, inputs.plan.settings.name
     place = str(plan.store.local or plan.store.url)
     store, data = shlex.quote(place), shlex.quote(plan.data.url)

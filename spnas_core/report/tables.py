@@ -1,4 +1,4 @@
-"""The numbers of a run as tables: the nets that matter, as Markdown, text or from a summary, and every trial as CSV."""
+"""Tables of a run: its main nets as Markdown or text, also from a summary, and all trials as CSV."""
 
 import csv
 import io
@@ -21,21 +21,21 @@ SHOWN_SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 
 @dataclass(frozen=True)
 class Row:
-    """One net of the table; AP and the like in `metrics` are fractions, -1 where undefined."""
+    """One net of the table; AP and similar scores in `metrics` are fractions, -1 if undefined."""
 
     net: str
     arch: str
     metrics: dict[str, Any]
 
     def cells(self) -> tuple[str, ...]:
-        """Return the row as text: millions, GMACs, AP in per cent."""
+        """Cells of the row as text: parameters in millions, GMACs, AP in per cent."""
         millions, gmacs = f"{self.metrics['params'] / 1e6:.2f} M", f"{self.metrics['macs'] / 1e9:.2f}"
         scores = (self.metrics.get(name, -1.0) for name in SHOWN_SCORES)
         return (self.net, short(self.arch, 60), millions, gmacs, *(f"{100 * s:.1f}" if s >= 0 else "-" for s in scores))
 
 
 def rows(stage: StageRecord, objectives: Objectives = OBJECTIVES) -> list[Row]:
-    """Rows of the table at the end of a run: start net, best serial, best parallel, and the nets that were trained to the end."""
+    """Rows of a run's result table: start net, best serial, best parallel, and the nets that were trained to the end."""
     groups = {"start net": stage.ledger[:1]}
     groups |= {f"best {name}": tuple(trial for trial in stage.ledger if trial.stage == name) for name in ("serial", "parallel")}
     best = {net: winner(trials, objectives) for net, trials in groups.items() if ranked(trials, objectives)}
@@ -60,7 +60,7 @@ def plain(table: list[Row]) -> str:
 
 
 def plain_timing(stages: Mapping[str, Mapping[str, float]]) -> str:
-    """Return where the time went, by stage and phase, as aligned text."""
+    """Return the time by stage and phase as aligned text."""
     return _aligned(timing.timing_table(stages), 1)
 
 
@@ -72,7 +72,7 @@ def _aligned(lines: Sequence[tuple[str, ...]], words: int) -> str:
 
 
 def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
-    """Return the ledger as CSV, one trial a line, AP and the like as fractions; `hypervolume` is that after the trial's round."""
+    """Return the ledger as CSV, one trial per line, scores as fractions; `hypervolume` is that after the trial's round."""
     front, found = {trial.digest for trial in pareto_front(ledger, objectives)}, volumes(ledger, objectives)
     names = list(dict.fromkeys(("params", "macs", *STATS, *objectives)))
     out = io.StringIO()

@@ -1,4 +1,4 @@
-"""`report.md`: the report of a finished run as text."""
+"""Report of a finished run as Markdown, `report.md`."""
 
 from spnas_core.report.tables import markdown, rows
 from spnas_core.run.plan import Plan

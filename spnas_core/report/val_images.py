@@ -1,4 +1,4 @@
-"""Val images with the boxes of the final net and the truth: the best, the worst, and some drawn at random."""
+"""Val images with the boxes of the final net and the ground truth: the best, the worst, and random ones."""
 
 import base64
 import contextlib
@@ -16,13 +16,13 @@ from spnas_core.errors import StoreError, UserError
 from spnas_core.report.quality import Fate, Quality
 
 EACH = 4  # pictures of a kind
-STORED, SHOWN = 480, 320  # longer side of a stored picture, px, and of its coordinates
-LETTERS = 24  # of a label
-CROWDED = 8  # boxes of a picture in which right ones bear no label
+STORED, SHOWN = 480, 320  # px, longer side of a stored picture and of its coordinate system
+LETTERS = 24  # most letters of a label
+CROWDED = 8  # boxes per picture above which correct ones have no label
 
 
 class _Box(NamedTuple):
-    """A rectangle on a picture: right or wrong, an object that was found (truth) or that was missed."""
+    """Rectangle on a picture: a correct or a wrong detection, a detected object (ground truth) or a missed one."""
 
     kind: str
     x: float
@@ -34,7 +34,7 @@ class _Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture as a data URI, with boxes in its coordinates."""
+    """Picture as a data URI, with boxes in its coordinates."""
 
     name: str
     uri: str
@@ -45,7 +45,7 @@ class Shot:
 
 
 def choose(quality: Quality, val: Split, seed: int) -> list[tuple[str, list[Sample]]]:
-    """Choose the best images (by F1, then those with most objects), the worst (by F1, then with most errors), and random others."""
+    """Choose the best images (by F1, then by most objects), the worst (by F1, then by most errors), and random others."""
     fates = {one.image_id: quality.fates[one.image_id] for one in val.samples if one.image_id in quality.fates}
     judged = [one for one in val.samples if one.image_id in fates and any(fates[one.image_id][:3])]
     each = min(EACH, max(1, len(judged) // 3))
@@ -63,7 +63,7 @@ def choose(quality: Quality, val: Split, seed: int) -> list[tuple[str, list[Samp
 
 
 def shoot(quality: Quality, val: Split, seed: int) -> list[tuple[str, list[Shot]]]:
-    """Make the pictures; an image that cannot be read is left out."""
+    """Create the pictures; an image that cannot be read is left out."""
     marks: dict[int, list[dict[str, Any]]] = {}
     for mark in val.annotations["annotations"]:
         marks.setdefault(mark["image_id"], []).append(mark)

@@ -1,1 +1,1 @@
-"""The store on fsspec: artifacts with manifests, claims, checkpoints, and the retries around them."""
+"""Store on fsspec: artifacts with manifests, claims, checkpoints, and retries of store errors."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a job that has not ended: numbered folders in the store, each with a manifest; the newest one that is whole wins."""
+"""Checkpoints of an unfinished job: numbered folders in the store, each with a manifest; the newest complete one counts."""
 
 import logging
 import re
@@ -15,13 +15,13 @@ _NUMBER = re.compile(r"\d{6}", re.ASCII)
 
 
 class Checkpoints:
-    """The checkpoints of one job, in `place` of the store."""
+    """Checkpoints of one job, in the folder `place` of the store."""
 
     def __init__(self, storage: Storage, place: str, kind: str, digest: str) -> None:
         self._storage, self._place, self._kind, self._digest = storage, place, kind, digest
 
     def save(self, folder: Path) -> None:
-        """Keep the files of `folder` as the newest checkpoint; all but the newest few are removed."""
+        """Save the files of `folder` as the newest checkpoint; all but the newest few are deleted."""
         numbers = self._numbers()
         files, now = files_of(folder), round(time.time(), 3)
         manifest = seal(Manifest(kind=self._kind, digest=self._digest, job={}, files=files, metrics={}, versions=versions(), seconds=now))
@@ -31,7 +31,7 @@ class Checkpoints:
             self._storage.remove(f"{self._place}/{old}")
 
     def load(self, folder: Path) -> bool:
-        """Copy the newest checkpoint that is whole into `folder`; False where there is none."""
+        """Copy the newest complete checkpoint into `folder`; False if there is none."""
         folder.mkdir(parents=True, exist_ok=True)
         for number in reversed(self._numbers()):
             place = f"{self._place}/{number}"
@@ -49,7 +49,7 @@ class Checkpoints:
         return False
 
     def drop(self) -> None:
-        """Remove all of them: the job has ended."""
+        """Delete all checkpoints, once the job has ended."""
         self._storage.remove(self._place)
 
     def _numbers(self) -> list[str]:

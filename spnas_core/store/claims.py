@@ -1,16 +1,16 @@
-"""Claims: of the processes that want the same artifact, one computes it and the others wait.
+"""Claims: of several processes that need the same artifact, one computes it and the others wait.
 
-    claims/KIND/DIGEST/000001      who computes it, and how often it has said so since; the highest number holds the claim
+    claims/KIND/DIGEST/000001      the process that computes it, and its count of heartbeats; the highest number holds the claim
 
-A claim is taken by creating the next number, which only one can do, and kept by rewriting that file now and then. Waiters judge by their
-own clock: a file that has not changed for a lease is free, whatever any other clock says. One whose process is known to be dead, since
-it ran on this machine, or that was given back, is free at once. A holder that finds a higher number has lost the claim.
+A process takes a claim by creating the next number, which only one process can do, and keeps it by rewriting that file at intervals
+(heartbeats). Waiters use their own clock: a claim whose file has not changed for a lease is free. A released claim, or one whose process
+ran on this machine and is dead, is free at once. A holder that finds a higher number has lost the claim.
 
-What this promises depends on how the store creates: a local folder (O_EXCL) and S3 (If-None-Match) let one create and refuse the others.
-Where the driver can only look first and write then (memory://, for one), two that look at the same moment may both compute, until the
-next heartbeat of one of them. What is served is right in any case. In a local folder the first to be published stays; on S3 the first
-manifest does, but each file is the last that was uploaded: where two upload at once and their files differ (one had lost its claim and did
-not know it yet), the sha256 tells, the artifact is set aside, and it is computed anew.
+The guarantee depends on how the store creates files: a local folder (O_EXCL) and S3 (If-None-Match) create atomically. If the driver can
+only check and then write (such as memory://), two processes that check at the same moment may both compute, until the next heartbeat of
+one of them. Readers get correct artifacts in any case. In a local folder the first published artifact stays; on S3 the first manifest
+stays, but each file is the last upload: if two processes upload at once and their files differ (one had lost its claim without knowing it
+yet), the sha256 does not match, the artifact is set aside, and it is recomputed.
 """
 
 import contextlib
@@ -34,29 +34,29 @@ _NUMBER = re.compile(r"\d{6}|[1-9]\d{6,}", re.ASCII)
 
 
 class Lease(NamedTuple):
-    """Times of a claim, in seconds; all processes of a store should have the same."""
+    """Times of a claim, in seconds; all processes of a store should use the same."""
 
-    seconds: float = 60.0  # a claim that has not changed for so long is free
+    seconds: float = 60.0  # a claim unchanged for this long is free
     heartbeat: float = 10.0
-    poll: float = 1.0  # between two looks of a waiter
+    poll: float = 1.0  # between two checks of a waiter
 
     @classmethod
     def of(cls, seconds: float) -> "Lease":
-        """Lease of that length, with heartbeats to match."""
+        """Lease of the given length, with heartbeats in proportion."""
         return cls(seconds, seconds / 6, min(1.0, seconds / 60))
 
 
 class Claim:
-    """The claim of this process on one artifact, as a context that gives it back; `folder` is where its files lie.
+    """Claim of this process on one artifact, as a context manager that releases it; its files are in `folder`.
 
-    `lost` is set when another process has taken it over: what this one computes is then of no use.
+    `lost` is set when another process has taken it over: this process's work is then useless.
     """
 
     def __init__(self, storage: Storage, folder: str, lease: Lease) -> None:
         self.lost = threading.Event()
         self._storage, self._folder, self._lease = storage, folder, lease
         self._token = uuid.uuid4().hex
-        self._number = 0  # of the claim that is held
+        self._number = 0  # of the held claim
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="spnas-heartbeat", daemon=True)
 
@@ -67,9 +67,9 @@ class Claim:
         self._release(done=error is None)
 
     def acquire(self, done: Callable[[], _Found | None], stopped: threading.Event, on_wait: Callable[[], None]) -> _Found | None:
-        """Take the claim, or wait for it: what `done` finds of another's work, else None, and the claim is held from then on.
+        """Take the claim, waiting if needed; returns another process's result, from `done`, or None once this process holds the claim.
 
-        `on_wait` is called once, where there is something to wait for. JobError ``killed`` as soon as `stopped` is set.
+        `on_wait` is called once, if it has to wait. JobError ``killed`` as soon as `stopped` is set.
         """
         seen, since, looked, waited = (-1, b""), 0.0, 0.0, False
         while not stopped.is_set():
@@ -77,12 +77,12 @@ class Claim:
                 return found
             number, content = newest = self.newest()
             now = time.monotonic()
-            if newest != seen or now - looked > self._lease.seconds / 2:  # a store that is away for us may be so for the holder
+            if newest != seen or now - looked > self._lease.seconds / 2:  # a store unreachable here may be so for the holder
                 seen, since = newest, now
             looked = now
             if number == 0 or is_over(content) or now - since >= self._lease.seconds:
                 if self._take(number + 1):
-                    return done()  # again: it may have been published between the two looks
+                    return done()  # again: it may have been published between the two checks
             elif not waited:
                 on_wait()
                 waited = True
@@ -90,11 +90,11 @@ class Claim:
         raise JobError("killed", "it was stopped while it waited for another process that does the same")
 
     def newest(self) -> tuple[int, bytes]:
-        """Return number and content of the claim that counts, whoever holds it; 0 and nothing where there is none."""
+        """Content of the current claim of any process, after its number; 0 and b"" if there is none."""
         while numbers := self._numbers():
             try:
                 return numbers[-1], self._storage.read(self._path(numbers[-1]))
-            except FileNotFoundError:  # it was taken over between the two looks
+            except FileNotFoundError:  # it was taken over between listing and reading
                 self._ended.wait(self._lease.poll)
         return 0, b""
 
@@ -128,7 +128,7 @@ class Claim:
                     return
                 beats += 1
                 self._storage.write(path, self._content(beats))
-            except Exception as error:  # noqa: BLE001 - a driver may have errors of its own; the next heartbeat tells
+            except Exception as error:  # noqa: BLE001 - each driver has its own errors; the next heartbeat tries again
                 _log.warning("no heartbeat of %s: %s", path, error)
 
     def _is_held(self) -> bool:
@@ -136,43 +136,43 @@ class Claim:
         return number == self._number and self._token.encode() in content
 
     def _release(self, done: bool) -> None:
-        """Give the claim back, if it is held; where the work is `done`, nobody needs its files any more."""
+        """Release the claim if it is held; if the work is `done`, delete its files, which are no longer needed."""
         if not self._number:
             return
         self._ended.set()
         if self._beating.ident:
             self._beating.join()
         try:
-            if self.lost.is_set() or not self._is_held():  # the last heartbeat may be long ago
+            if self.lost.is_set() or not self._is_held():  # checked here, since the last heartbeat may be long ago
                 return
             if done:
                 self._storage.remove(self._folder)
             else:
                 self._storage.write(self._path(self._number), json.dumps({"released": True}).encode())
-        except Exception as error:  # noqa: BLE001 - the lease will free it
+        except Exception as error:  # noqa: BLE001 - the claim expires with the lease
             _log.warning("%s could not be given back: %s", self._folder, error)
 
 
 def whoami() -> dict[str, Any]:
-    """Name this process so that others on its machine can tell whether it still lives; empty where the system does not say (no Linux)."""
+    """Identity of this process, by which others on this machine see whether it is alive; empty if the system has no /proc."""
     with contextlib.suppress(OSError):
         return {**_machine(), "pid": os.getpid(), "begun": _begun(os.getpid())}
     return {}
 
 
 def is_over(content: bytes) -> bool:
-    """Whether a claim was given back, or is that of a process of this machine which is dead."""
+    """Whether a claim was released, or its process ran on this machine and is dead."""
     try:
         holder = json.loads(content)
         if holder.get("released"):
             return True
         return {**holder, **_machine()} == holder and not _lives(int(holder["pid"]), holder["begun"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):  # half-written or foreign: only the lease tells
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):  # incomplete or foreign: only the lease decides
         return False
 
 
 def _machine() -> dict[str, str]:
-    """Since when this machine runs, and which of its process tables is ours (containers have their own)."""
+    """Boot of this machine and process table of this process (containers have separate ones)."""
     return {"boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(), "processes": str(Path("/proc/self/ns/pid").readlink())}
 
 
@@ -181,13 +181,13 @@ def _lives(pid: int, begun: str) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's, whose state may be hidden
+    except PermissionError:  # a process of another user, whose state may be hidden
         return True
     return _begun(pid) == begun
 
 
 def _begun(pid: int) -> str | None:
-    """When a process began, in clock ticks since the boot; None for one that has ended."""
+    """Start time of a process, in clock ticks since the boot; None if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Every file below a folder, or an error: never a part of them, as fsspec's and Python's own walks give where a listing fails."""
+"""Complete listings of a folder, or an error: fsspec's and Python's own walks return a partial listing when a folder cannot be listed."""
 
 import contextlib
 import os
@@ -8,18 +8,18 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-_GONE = (FileNotFoundError, NotADirectoryError)  # what another process removes meanwhile is not there
+_GONE = (FileNotFoundError, NotADirectoryError)  # deleted by another process meanwhile
 
 
 def find_files(system: Any, root: str) -> dict[str, int]:
-    """Size of every file below `root` of an fsspec file system, by its full path; empty where there is no such folder."""
+    """Sizes in bytes of all files below `root` of an fsspec file system, by full path; empty if there is no such folder."""
     return {path: int(entry["size"]) for path, entry in list_entries(system, root).items()}
 
 
 def list_entries(system: Any, root: str) -> dict[str, dict[str, Any]]:
-    """Fsspec info of every file below `root` of a file system, by its full path; empty where there is no such folder.
+    """Fsspec infos of all files below `root` of a file system, by full path; empty if there is no such folder.
 
-    A driver that lists all at once (S3) is asked once, else each folder is.
+    One request if the driver lists recursively (S3), else one per folder.
     """
     if _lists_at_once(system):
         return {str(path): entry for path, entry in system.find(root, detail=True).items() if path != root}
@@ -38,7 +38,7 @@ def list_entries(system: Any, root: str) -> dict[str, dict[str, Any]]:
 
 
 def find_local(root: str) -> dict[str, int]:
-    """Size of every plain file below a local folder, by its path in there; links are left out and not followed."""
+    """Sizes in bytes of all plain files below a local folder, by relative path; links are left out and not followed."""
     found = {}
     for top, _, names in os.walk(root, onerror=_raise):
         for place in (Path(top, name) for name in names):

@@ -1,4 +1,4 @@
-"""What an artifact's manifest says: the job, its files with size and sha256, what it measured, and with which versions."""
+"""Manifest of an artifact: the job, its files with size and sha256, its metrics, and the versions of the libraries."""
 
 import hashlib
 import platform
@@ -16,14 +16,14 @@ from spnas_core.store.storage import READS, Storage, sha256_file
 
 
 class File(Settings):
-    """What one file of an artifact must be."""
+    """Size in bytes and sha256 of one file of an artifact."""
 
     size: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class Manifest(Settings):
-    """What a job left in the store: the job, its files, what it measured."""
+    """Description of an artifact in the store: the job, its files, its metrics."""
 
     kind: str
     digest: str
@@ -36,13 +36,13 @@ class Manifest(Settings):
 
 
 def seal(manifest: Manifest) -> Manifest:
-    """Return the manifest with its own sha256: ValueError where a number in it is not finite."""
+    """Return the manifest with its own sha256; ValueError if a number in it is not finite."""
     text = canonical_json(manifest.model_dump(mode="json", exclude={"sha256"}))
     return manifest.model_copy(update={"sha256": hashlib.sha256(text.encode()).hexdigest()})
 
 
 def versions() -> dict[str, str]:
-    """Versions of what determines a result."""
+    """Versions of the libraries that determine a result."""
     found = {"python": platform.python_version()}
     for name in ("spnas", "mindspore", "numpy"):
         try:
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
 
 
 def files_of(folder: Path) -> dict[str, File]:
-    """Every file of a local folder; UserError for links, folders and names that the store refuses."""
+    """All files of a local folder by name; UserError for links, folders and names that the store rejects."""
     found: dict[str, File] = {}
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or not path.is_file() or path.name == MANIFEST_FILE:
@@ -63,7 +63,7 @@ def files_of(folder: Path) -> dict[str, File]:
 
 
 def read_manifest(storage: Storage, folder: str) -> Manifest | str | None:
-    """Manifest of a folder whose files are there in their sizes; None without a manifest; a text that says what is wrong."""
+    """Manifest of a folder whose files all exist in their sizes; None without a manifest; a text for a fault."""
     for _ in range(READS):
         if not isinstance(found := _read_once(storage, folder), str):
             break
@@ -79,7 +79,7 @@ def _read_once(storage: Storage, folder: str) -> Manifest | str | None:
             return "its manifest has another sha256"
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:  # also what pydantic and `check_name` raise
+    except ValueError as error:  # including the errors of pydantic and `check_name`
         return f"its manifest is wrong: {str(error).splitlines()[0]}"
     there = storage.sizes(folder)
     wrong = [name for name, file in manifest.files.items() if there.get(name) != file.size]

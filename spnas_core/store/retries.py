@@ -1,4 +1,4 @@
-"""Errors of a store or a data set: which of them pass when it is asked again, how long that is tried, and what is said in the end."""
+"""Errors of a store or a data set: which are transient, how long they are retried, and the final error."""
 
 import errno
 import functools
@@ -11,15 +11,15 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from spnas_core.errors import StoreError
 
 _log = logging.getLogger(__name__)
-DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # s between two tries, each shortened at random by up to a half
+DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # s between two attempts, each shortened at random by up to a half
 FULL = {errno.ENOSPC, errno.EDQUOT}
 AWAY = {
     *(errno.EIO, errno.EREMOTEIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EPIPE),
     *(errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN),
 }
-AWAY_NAMES = {"HTTPClientError", "ConnectionError", "ClientConnectionError", "ClientPayloadError"}  # of botocore and aiohttp: no OSError
-CLOSED_NAMES = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}  # of botocore and google.auth: no OSError
-PLAIN = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)  # answers of a store that is well
+AWAY_NAMES = {"HTTPClientError", "ConnectionError", "ClientConnectionError", "ClientPayloadError"}  # botocore's, aiohttp's: no OSError
+CLOSED_NAMES = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}  # botocore's, google.auth's: no OSError
+PLAIN = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)  # answers of a working store
 
 
 class _HasUrl(Protocol):
@@ -33,7 +33,7 @@ _Answer = TypeVar("_Answer")
 
 
 def retried(method: Callable[Concatenate[Self, Asked], _Answer]) -> Callable[Concatenate[Self, Asked], _Answer]:
-    """Have a method of a store, which must be harmless when done twice, tried again as long as its errors may pass; StoreError then."""
+    """Decorate a method of a store, which must be idempotent, to retry transient errors; StoreError in the end."""
 
     @functools.wraps(method)
     def ask(self: Self, /, *args: Asked.args, **options: Asked.kwargs) -> _Answer:
@@ -43,7 +43,7 @@ def retried(method: Callable[Concatenate[Self, Asked], _Answer]) -> Callable[Con
 
 
 def insist(call: Callable[[], _Answer], what: str, delays: tuple[float, ...] = DELAYS) -> _Answer:
-    """Return what `call` returns; while its errors may pass, it is made again after each of `delays`. StoreError, about `what`, then."""
+    """Return the result of `call`, retrying transient errors after each of `delays`, s. StoreError, which names `what`, in the end."""
     for delay in (*delays, None):
         try:
             return call()
@@ -58,7 +58,7 @@ def insist(call: Callable[[], _Answer], what: str, delays: tuple[float, ...] = D
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an error may pass: a server that is overloaded or away, a time-out, a lost connection."""
+    """Whether an error is transient: an overloaded or unreachable server, a time-out, a lost connection."""
     if isinstance(error, (*PLAIN, StoreError, PermissionError)):
         return False
     if isinstance(error, TimeoutError | ConnectionError):
@@ -71,17 +71,17 @@ def _is_one_of(error: BaseException, names: set[str]) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that a disk or a quota is full."""
+    """Whether an error means a full disk or an exceeded quota."""
     return isinstance(error, OSError) and error.errno in FULL
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
+    """Message of an error in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _last_word(error: Exception, what: str) -> StoreError | None:
-    """Say what is raised instead of an error that did not pass; None for a plain answer and for a bug."""
+    """StoreError to raise instead of a persistent error; None for a plain answer and for a bug, which are raised as they are."""
     if is_full(error):
         return StoreError(f"{what}: expected space for it, got: no space left ({first_line(error)})")
     if _is_one_of(error, CLOSED_NAMES):

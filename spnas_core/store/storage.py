@@ -1,4 +1,4 @@
-"""Files under one fsspec URL: writes that are whole or not there, folders whose manifest comes last, errors that pass tried again.
+"""Files under one fsspec URL: atomic writes, folders whose manifest is written last, retries of transient errors.
 
 `artifacts.py`, `checkpoints.py` and `claims.py` give these files their meaning.
 """
@@ -19,7 +19,7 @@ from spnas_core.names import MANIFEST_FILE, check_name, check_path, check_url
 from spnas_core.store import listing
 from spnas_core.store.retries import DELAYS, retried
 
-READS = 3  # of a file that is not what its manifest says: a read may be torn
+READS = 3  # attempts at a file that does not match its manifest: a read may be incomplete
 
 
 def sha256_file(path: Path) -> str:
@@ -29,17 +29,17 @@ def sha256_file(path: Path) -> str:
 
 
 def cache_folder(part: str) -> Path:
-    """Local folder of one kind of copies (data, files, graphs, demo), below ``$SPNAS_CACHE`` or ``~/.cache/spnas``."""
+    """Local cache folder for one kind of files (data, files, graphs, demo), below ``$SPNAS_CACHE`` or ``~/.cache/spnas``."""
     return Path(os.environ.get("SPNAS_CACHE") or Path.home() / ".cache" / "spnas") / part
 
 
 def full_url(url: str) -> str:
-    """URL of a place that may be given by its path."""
-    return url if "://" in url else "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - no symlink is resolved
+    """URL for a URL or a local path."""
+    return url if "://" in url else "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - these resolve no symlink
 
 
 class Storage:
-    """One place under a URL: local folder or object store. What fails in passing is tried again after each of `delays`, in seconds."""
+    """Files under one URL, of a local folder or an object store. Transient errors are retried after each of `delays`, s."""
 
     def __init__(self, url: str, delays: tuple[float, ...] = DELAYS) -> None:
         self.delays = delays
@@ -59,7 +59,7 @@ class Storage:
 
     @retried
     def write(self, path: str, content: bytes) -> None:
-        """Write one file, whole or not at all."""
+        """Write one file atomically."""
         if self.local is None:
             self._fs.pipe_file(self._full(path), content)
             return
@@ -77,7 +77,7 @@ class Storage:
 
     @retried
     def create(self, path: str, content: bytes) -> bool:
-        """Write one file that is not there yet; whether it came to be (False: another process was first; how sure that is: claims.py)."""
+        """Create one file; False if it exists, since another process was first (claims.py describes the guarantee)."""
         if self.local is not None:
             target = self._place(path)
             while True:
@@ -88,21 +88,21 @@ class Storage:
                     return True
                 except FileExistsError:
                     return False
-                except FileNotFoundError:  # its folder was removed between the two steps
+                except FileNotFoundError:  # its folder was deleted between the two steps
                     continue
         try:
             self._fs.pipe_file(self._full(path), content, mode="create")
-        except OSError as error:  # drivers have several for "it is there", and the answer to a write that came through may have been lost
+        except OSError as error:  # drivers have several errors for an existing file, and the answer to a successful write may be lost
             with contextlib.suppress(FileNotFoundError):
                 return self.read(path) == content
-            if isinstance(error, FileExistsError) or "PreconditionFailed" in str(error.__cause__):  # it was there for a moment
+            if isinstance(error, FileExistsError) or "PreconditionFailed" in str(error.__cause__):  # it existed for a moment
                 return False
             raise
         return True
 
     @retried
     def sizes(self, folder: str) -> dict[str, int]:
-        """Sizes of the plain files right in `folder`, links and folders left out; empty where there is no such folder."""
+        """Sizes in bytes of the plain files directly in `folder`, without links and folders; empty if there is no such folder."""
         path = self._full(folder)
         try:
             found = {str(e["name"]): e for e in self._fs.ls(path, detail=True) if e["type"] == "file" and not e.get("islink")}
@@ -111,13 +111,13 @@ class Storage:
         return {name.rsplit("/", 1)[-1]: int(e["size"]) for name, e in found.items() if name.rstrip("/") != path}  # S3 may list itself
 
     def folders(self, folder: str) -> list[str]:
-        """Names of the folders right in `folder` that have files, sorted; partial ones (a leading dot) left out."""
+        """Names of the folders directly in `folder` that have files, sorted, without partial ones (a leading dot)."""
         names = {path.split("/", 1)[0] for path in self.files(folder) if "/" in path}
         return sorted(name for name in names if not name.startswith("."))
 
     @retried
     def files(self, folder: str = "") -> dict[str, int]:
-        """Size of every file below `folder` (or the URL), by its path in there; links are left out."""
+        """Sizes in bytes of all files below `folder` (or the URL), by relative path; links are left out."""
         root = self._full(folder) if folder else self._root
         if self.local is not None:
             return listing.find_local(root)
@@ -130,7 +130,7 @@ class Storage:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def put_folder(self, folder: str, source: Path, names: list[str], manifest: bytes) -> bool:
-        """Copy the files `names` of `source` and, last, the manifest; whether it came to be (False: another process was first)."""
+        """Copy the files `names` of `source` and, last, the manifest; False if another process was first."""
         if self.local is not None:
             return self._put_local(self._place(folder), source, names, manifest)
         for name in names:
@@ -154,7 +154,7 @@ class Storage:
         return True
 
     def get_file(self, path: str, target: Path, sha256: str) -> bool:
-        """Copy one file to the local `target` if its bytes have that sha256; whether they have."""
+        """Copy one file to the local `target` if it has the given sha256; returns whether it has."""
         return any(self._get_file(path, target, sha256) for _ in range(READS))
 
     @retried
@@ -170,7 +170,7 @@ class Storage:
             partial.unlink(missing_ok=True)
 
     def move(self, folder: str, target: str) -> None:
-        """Rename a folder of plain files (copy and delete where the store cannot)."""
+        """Rename a folder of plain files (copy and delete if the store cannot rename)."""
         if self.local is not None:
             place = self._place(target)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ class Storage:
 
     @retried
     def remove(self, path: str) -> None:
-        """Delete a file or a folder with all in it, if it is there."""
+        """Delete a file or a whole folder, if it exists."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm(self._full(path), recursive=True)
 
@@ -194,7 +194,7 @@ class Storage:
         return str(self._place(path)) if self.local is not None else f"{self._root}/{check_path(path)}"
 
     def _place(self, path: str) -> Path:
-        """Return the local place of `path`; UserError where a link leads elsewhere."""
+        """Local path of `path`; UserError if a link leads elsewhere."""
         place = self.local or Path()
         for part in check_path(path).split("/"):
             place /= part

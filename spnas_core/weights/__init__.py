@@ -1,1 +1,1 @@
-"""Files of weights: what torchvision and this program save, read without executing anything."""
+"""Weights: inheritance, checkpoint files of torchvision and of this program (read without executing code), and model folders."""

@@ -1,4 +1,4 @@
-"""Weights moved into a net of the same architecture, and the audit of any move: every tensor is copied, new by design, or an error.
+"""Transfer of weights to a net of the same architecture, and the audit of transfers: each tensor is copied, new by design, or an error.
 
 Weights are ``dict[str, ndarray]`` with the names of the built net.
 """
@@ -18,9 +18,9 @@ _SHOWN = 12  # tensors named in an error
 
 @dataclass(frozen=True)
 class Audit:
-    """What an inheritance did: names of the child's copied and new tensors, and of the parent's dropped ones.
+    """Audit of a transfer: names of the child's copied and new tensors, and of the parent's dropped ones.
 
-    `zero` names those new gammas and betas that start at zero. Counts are of parameters, so without the statistics of norms.
+    `zero` names the new gammas and betas that start at zero. Counts are of parameters, without the statistics of norms.
     """
 
     copied: tuple[str, ...]
@@ -38,12 +38,12 @@ class Audit:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The audit as a JSON document."""
+        """JSON document of the audit."""
         return {**asdict(self), "share": self.share}
 
 
 def audit_of(fresh: Arrays, weights: Arrays, copied: set[str], dropped: set[str], zero: Iterable[str] = ()) -> Audit:
-    """Audit of a transfer from `weights` into the net that `fresh` initialised."""
+    """Audit of a transfer from `weights` to the net initialised with `fresh`."""
 
     def count(names: Iterable[str], owner: Arrays) -> int:
         return sum(owner[name].size for name in names if not name.endswith(STATISTICS))
@@ -54,7 +54,7 @@ def audit_of(fresh: Arrays, weights: Arrays, copied: set[str], dropped: set[str]
 
 
 def check_fit(title: str, missing: Arrays, unused: Arrays) -> None:
-    """UserError with a +/- list where tensors are missing or unused."""
+    """Raise UserError with a +/- list if tensors are missing or unused."""
     lines = [f"{sign}{name} {found[name].shape}" for sign, found in (("+", missing), ("-", unused)) for name in sorted(found)]
     more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     if lines:
@@ -62,15 +62,15 @@ def check_fit(title: str, missing: Arrays, unused: Arrays) -> None:
 
 
 def fits(a: Arrays, name: str, b: Arrays, other: str) -> bool:
-    """Whether tensor `name` of `a` has the shape and dtype of tensor `other` of `b`, which must be there."""
+    """Whether tensor `name` of `a` has the shape and dtype of tensor `other` of `b`, which must exist."""
     return other in b and a[name].shape == b[other].shape and a[name].dtype == b[other].dtype
 
 
 def load_same(fresh: Arrays, weights: Arrays, prefix: str = "") -> tuple[Arrays, Audit]:
-    """Replace the tensors of `fresh` whose names start with `prefix` by those of `weights`, for one and the same architecture.
+    """Replace the tensors of `fresh` whose names start with `prefix` by those of `weights`, for the same architecture.
 
-    Below `prefix`, names, shapes and dtypes must be equal, else UserError with a +/- list. Other tensors of `fresh` stay (and count as
-    new), others of `weights` are left out (and count as dropped).
+    Below `prefix`, names, shapes and dtypes must be equal, else UserError with a +/- list. Other tensors of `fresh` stay (counted as new),
+    others of `weights` are left out (counted as dropped).
     """
     wanted = {name for name in fresh if name.startswith(prefix)}
     given = {name for name in weights if name.startswith(prefix)}
@@ -81,7 +81,7 @@ def load_same(fresh: Arrays, weights: Arrays, prefix: str = "") -> tuple[Arrays,
 
 
 def is_last_layer(name: str) -> bool:
-    """Whether this is a tensor of the last layers of a box head, whose sizes depend on the number of classes."""
+    """Whether a tensor belongs to the last layers of a box head, whose sizes depend on the number of classes."""
     match = _HEAD.fullmatch(name)
     return bool(match and match[3] in ("score", "delta"))
 
@@ -92,10 +92,10 @@ def is_cascade(names: Iterable[str]) -> bool:
 
 
 def head_source(name: str, cascade: bool) -> str | None:
-    """Name, in a detector with a cascade or without, of the tensor that `name` of a box head starts from; None where it is new by design.
+    """Name of the source tensor, in a detector with a cascade or without, for `name` of a box head; None if it is new by design.
 
-    Every stage of a cascade starts from a single box head, and that from the first stage, but for the boxes: one for all classes or one for
-    each.
+    Every stage of a cascade starts from the single box head, and a single box head from the first stage; except the box layers, which are
+    class-agnostic in a cascade and per class in a single head.
     """
     match = _HEAD.fullmatch(name)
     if not match or bool(match[1]) == cascade:
@@ -104,18 +104,18 @@ def head_source(name: str, cascade: bool) -> str | None:
 
 
 def is_other_head(name: str, cascade: bool) -> bool:
-    """Whether a net with a cascade, or without, has no place for this tensor, since it is of a box head of the other kind."""
+    """Whether a tensor belongs to a box head of the other kind, so that a net with a cascade, or without, has no place for it."""
     match = _HEAD.fullmatch(name)
     return match is not None and bool(match[1]) != cascade
 
 
 def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
-    """Weights of a net from a checkpoint of the same backbone: of a detector, maybe for other classes, or of a classifier.
+    """Weights of a net from a checkpoint with the same backbone: a detector, possibly for other classes, or a classifier.
 
-    New by design: whole parts that the checkpoint has not (neck, proposals, box head, classifier's last layer), the box head's last layers
-    where the classes are others, and its layers of boxes where only one of the two is a cascade (see `head_source`). Dropped by design: a
-    classifier's last layer in a detector, the same layers of the box head, and levels that the pyramid does not merge. Anything else that
-    differs in name, shape or dtype is a UserError with a +/- list.
+    New by design: whole parts that the checkpoint lacks (neck, proposals, box head, classifier's last layer), the box head's last layers
+    for other classes, and its box layers if only one of the two is a cascade (see `head_source`). Dropped by design: a classifier's last
+    layer in a detector, the same layers of the box head, and levels that the pyramid does not merge. Any other difference in name, shape
+    or dtype is a UserError with a +/- list.
     """
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     new_parts = tuple(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")})

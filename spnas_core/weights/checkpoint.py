@@ -1,4 +1,4 @@
-"""A file of weights that a training may start from: torchvision's (`.pth`, `.safetensors`) or this program's."""
+"""Checkpoint files, from which a training can start: torchvision's (`.pth`, `.safetensors`) or this program's."""
 
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from spnas_core.weights.torch_file import decode_state, is_torch_file, read_torc
 from spnas_core.weights.torchvision_names import from_torchvision, to_spnas
 
 _TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bf16", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
-_PARALLEL = "module."  # before every name of a net that was wrapped for several devices
+_PARALLEL = "module."  # prefix of every name in a net wrapped for several devices (torch's DataParallel)
 
 
 def open_checkpoint(url: str) -> Path:
-    """Path of the file's bytes on this machine; UserError where there is none."""
+    """Local path of the file; UserError if it does not exist."""
     path = local_file(url)
     if not path.is_file():
         raise UserError(f"checkpoint {url}: expected a file, found none")
@@ -26,7 +26,7 @@ def open_checkpoint(url: str) -> Path:
 
 
 def read_checkpoint(path: Path, name: str) -> dict[str, npt.NDArray[Any]]:
-    """Arrays by the names that the file gives them, half and bfloat16 as float32; UserError, by `name`, where it is no such file."""
+    """Arrays by their names in the file, half and bfloat16 as float32; UserError, which names the file `name`, for any other file."""
     if is_torch_file(path):
         arrays = read_torch(path, name)
     else:
@@ -48,7 +48,7 @@ def _read_safetensors(path: Path, name: str) -> dict[str, npt.NDArray[Any]]:
 
 
 def our_weights(arch: Arch, arrays: dict[str, npt.NDArray[Any]], name: str) -> dict[str, npt.NDArray[np.float32]]:
-    """Give the arrays this program's names, and leave out counters of batches; UserError where `arch` has no place for one."""
+    """Rename arrays to this program's names, without counters of batches; UserError if `arch` has no place for one."""
     if not from_torchvision(arrays):
         return arrays
     try:

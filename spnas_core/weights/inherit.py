@@ -1,9 +1,9 @@
-"""Inheritance: the weights of a parent, moved to a child architecture; every tensor is copied, new by design, or an error.
+"""Inheritance: transfer of a parent's weights to a child architecture; each tensor is copied, new by design, or an error.
 
 Weights are ``dict[str, ndarray]`` with the names of the built net; blocks are numbered along the flat sequence, so moving a ``-``
 renames nothing. A new block of stride 1 is exactly the identity, since gamma and beta of the last norm of its residual branch are
 zero (its input comes out of a ReLU), and it can learn at once, since nothing else of it is zero. Where the block type or the channels
-of a block change, a layer (a convolution and its norm) whose shape stays is inherited, and any other is new.
+of a block change, a layer (a convolution and its norm) of unchanged shape is inherited, and any other layer is new.
 """
 
 from collections.abc import Collection, Iterable
@@ -32,7 +32,7 @@ Shapes = dict[str, tuple[int, int, int, int]]  # of the layers of one block
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where the tensors of a child come from."""
+    """Sources of the tensors of a child."""
 
     parent: Arch
     child: Arch
@@ -43,7 +43,7 @@ class _Plan:
 
     @cached_property
     def own_copies(self) -> bool:
-        """Whether the parent's copies have weights of their own."""
+        """Whether the parent's copies have separate weights."""
         return any(name.startswith(COPIES) for name in self.given)
 
     @cached_property
@@ -66,18 +66,18 @@ class _Plan:
         return tuple(block.layers(self.child.block_type) for block in blocks(self.child, self.width))
 
     def keeps_layer(self, index: int, layer: str) -> bool:
-        """Whether this layer of the child's block is one of the parent's."""
+        """Whether this layer of the child's block continues one of the parent's."""
         source = self.line[index]
         return source is not None and self.ours[source].get(layer) == self.theirs[index].get(layer)
 
     def keeps_part(self, stage: int, number: int) -> bool:
-        """Whether parent and child both have this copy; none is kept where the serial parts differ."""
+        """Whether parent and child both have this copy; False for all copies if the serial parts differ."""
         if self.parent.serial() != self.child.serial():
             return False
         return number < min(self.parent.parallel[stage], self.child.parallel[stage])
 
     def main_name(self, name: str) -> str | None:
-        """Name of the child's main tensor from which the tensor of a new copy starts; None for any other tensor."""
+        """Name of the child's main tensor that initialises the tensor of a new copy; None for any other tensor."""
         if not name.startswith(COPIES):
             return None
         stage, number, position, rest = name.split(".", 5)[2:]
@@ -86,7 +86,7 @@ class _Plan:
         return block_name(sum(map(len, self.child.stages[: int(stage)])) + int(position), rest)
 
     def source(self, name: str) -> str | None:
-        """Name of the parent's tensor; None where the child's is new by design."""
+        """Name of the parent's tensor for a child's tensor; None if it is new by design."""
         part, parts = part_of(name), name.split(".")
         if part == BLOCKS:
             index = int(parts[2])
@@ -100,7 +100,7 @@ class _Plan:
         return name
 
     def drops(self, name: str) -> bool:
-        """Whether this is a tensor of the parent for which the child has no use, by design."""
+        """Whether a tensor of the parent is dropped by design."""
         part, parts = part_of(name), name.split(".")
         numbers = [int(one) for one in parts if one.isdecimal()]
         if part == BLOCKS and len(parts) > 3 and numbers and numbers[0] in self.line:
@@ -113,13 +113,13 @@ class _Plan:
         return part == HEAD and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
 
     def blank_norms(self) -> tuple[str, ...]:
-        """Beginnings of the names of the last norms of residual branches without projection beside them whose last layer is new."""
+        """Name prefixes of the last norms of residual branches with a new last layer, in blocks without projection."""
         last = 2 if self.child.block_type.expansion == 1 else 3
         new = [i for i, layers in enumerate(self.theirs) if "shortcut" not in layers and not self.keeps_layer(i, f"conv{last}")]
         return tuple(block_name(index, f"bn{last}.") for index in new)
 
     def changes(self, block: Block) -> bool:
-        """Whether this block of the child is new, or at another stride, or has other layers than in the parent."""
+        """Whether this block of the child is new, or has another stride or other layers than in the parent."""
         index = self.line[block.index]
         return index is None or blocks(self.parent)[index].stride != block.stride or self.ours[index] != self.theirs[block.index]
 
@@ -127,13 +127,13 @@ class _Plan:
 def inherit(
     parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, *, base_width: int = 64, replace_head: bool = False
 ) -> tuple[Arrays, Audit]:
-    """Weights of `child`: those of `parent` where its blocks and parts continue, else those of `fresh`, the newly initialised child.
+    """Weights of `child`: from `parent` where its blocks and parts continue, else from `fresh`, the newly initialised child.
 
-    New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers that block type or channels
-    give another shape, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta
-    zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: what
-    only the parent needs of these. `replace_head`: the box head's last layers are new, for other classes; see also `adopt.head_source`.
-    Anything else that differs in name, shape or dtype is a UserError with a +/- list.
+    New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers whose shape changes with block
+    type or channels, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta zero:
+    the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: the tensors
+    of these kinds that only the parent has. `replace_head`: the box head's last layers are new, for other classes; see also
+    `adopt.head_source`. Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
     plan = _Plan(parent, child, base_width, weights, fresh, replace_head)
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
@@ -154,9 +154,9 @@ def inherit(
 
 
 def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_width: int = 64) -> set[str]:
-    """Those of `names` that are trained when inherited blocks are not: changed blocks (new, other stride, other layers), neck and heads.
+    """Subset of `names` that is trained when inherited blocks are frozen: changed blocks (new, other stride, other layers), neck, heads.
 
-    The stem and all blocks that continue unchanged are frozen, and so are copies which the parent has too.
+    The stem, all unchanged blocks and the copies that the parent has too are frozen.
     """
     plan = _Plan(parent, child, base_width)
     changed = (block_name(block.index) for block in blocks(child) if plan.changes(block))

@@ -1,4 +1,4 @@
-"""Which block of a child architecture continues which block of its parent, recovered from the two architectures alone."""
+"""Alignment of a child architecture's blocks with those of its parent, derived from the two architectures alone."""
 
 from dataclasses import replace
 
@@ -8,12 +8,12 @@ _Value = tuple[int, int, int, int]
 
 
 def lineage(parent: Arch, child: Arch) -> tuple[int | None, ...]:
-    """For each block of `child` the parent's block whose weights it takes, or None where it is new.
+    """Index of the parent's block whose weights each block of `child` inherits, or None if the block is new.
 
-    Every block of the parent appears once, in order. Of all such alignments it is the one with most blocks of equal channels, then of
-    equal stride, then of equal stage, then with the new blocks last; so as much of the function as possible is kept. Where no ``2`` has
-    moved, all of the parent's blocks keep their channels (another block type is compared as if the parent had it). ArchError where the
-    operators of the search cannot lead from parent to child.
+    Every block of the parent appears once, in order. Among all such alignments, this one has most blocks of equal channels, then of equal
+    stride, then of equal stage, then the new blocks last; so it keeps as much of the function as possible. If no ``2`` has moved, all of
+    the parent's blocks keep their channels (another block type is compared as if the parent had it). ArchError if the operators of the
+    search cannot lead from parent to child.
     """
     ours, theirs = blocks(replace(parent, block_type=child.block_type)), blocks(child)
     if len(theirs) < len(ours) or len(child.stages) < len(parent.stages) or child.digits.count("2") != parent.digits.count("2"):

@@ -1,4 +1,4 @@
-"""A model folder: `model.json` and `weights.safetensors`, left by a run, a training or a conversion, and checked when it is opened."""
+"""Model folder: `model.json` and `weights.safetensors`, written by a run, a training or a conversion, and verified when it is opened."""
 
 import posixpath
 from pathlib import Path
@@ -21,7 +21,7 @@ from spnas_core.weights.torchvision_names import from_torchvision, trained_epsil
 
 
 class ClassLabel(Settings):
-    """What one label of the net means: a category's id in the annotations, and its name."""
+    """Meaning of one label of the net: a category's id in the annotations, and its name."""
 
     label: PositiveInt
     id: int
@@ -29,7 +29,7 @@ class ClassLabel(Settings):
 
 
 class Model(Settings):
-    """What `model.json` must say; a model card may say more."""
+    """Required content of `model.json`; a model card may have more."""
 
     model_config = ConfigDict(extra="allow")
     arch: ArchText
@@ -46,7 +46,7 @@ class Model(Settings):
 
 
 def read_model(url: str) -> Model:
-    """Read the `model.json` at `url`; UserError, one line, where it is none."""
+    """Read the `model.json` at `url`; UserError, one line, if it is invalid."""
     try:
         return Model.model_validate_json(files.local_file(url).read_bytes())
     except ValidationError as error:
@@ -56,9 +56,9 @@ def read_model(url: str) -> Model:
 
 
 def norm_epsilon(url: str, arrays: dict[str, npt.NDArray[Any]]) -> float | None:
-    """Epsilon that the norms of the checkpoint at `url`, which holds `arrays`, were trained with; None where nothing says it.
+    """Epsilon of the norms in the training of the checkpoint at `url`, which holds `arrays`; None if unknown.
 
-    Torchvision's tensors may show it (`trained_epsilon`); for this program's, a `model.json` beside the file says it.
+    Torchvision's tensors may show it (`trained_epsilon`); for this program's, it is in a `model.json` beside the file.
     """
     if from_torchvision(arrays):
         return trained_epsilon({name: array.shape for name, array in arrays.items()})
@@ -70,9 +70,9 @@ def norm_epsilon(url: str, arrays: dict[str, npt.NDArray[Any]]) -> float | None:
 
 
 def open_model_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float32]]]:
-    """Read the model folder at a path or URL: what it is, and its weights by name.
+    """Read the model folder at a path or URL: its `model.json`, and its weights by name.
 
-    UserError, one line, where it is no model folder, or where a file is not what a manifest beside it or `model.json` itself says.
+    UserError, one line, if it is no model folder, or if a file does not match the manifest beside it or `model.json` itself.
     """
     system, root = files.open_url(model)
     where, there = files.url_of(system, root), files.list_folder(system, root)
@@ -93,7 +93,7 @@ def open_model_folder(model: str) -> tuple[Model, dict[str, npt.NDArray[np.float
 
 
 def read_scores(model: str) -> dict[str, Any]:
-    """Metrics by split that a training's manifest beside the model tells; none where there is no manifest."""
+    """Metrics by split, from a training's manifest beside the model; empty without a manifest."""
     system, root = files.open_url(model)
     if MANIFEST_FILE not in files.list_folder(system, root):
         return {}

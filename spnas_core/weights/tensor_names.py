@@ -1,8 +1,8 @@
-"""Names of the tensors of the nets: the one list. Those of a neck are in its own file below `necks/`.
+"""Names of all tensors of the nets, except those of necks, which are in the files of `necks/`.
 
     backbone.stem.conv.weight             of the stem (conv, bn; with two convolutions conv1, bn1, conv2, bn2)
     backbone.blocks.7.conv1.weight        of the main stages, blocks counted along all of them
-    backbone.copies.1.0.2.conv1.weight    of copy 0 of stage 1, its third block, where copies have weights of their own
+    backbone.copies.1.0.2.conv1.weight    of copy 0 of stage 1, its third block, if copies have separate weights
     backbone.connect.1.0.conv.weight      of the connection of this copy, or of all copies of the stage that share weights
     neck.*  rpn.conv.weight  head.fc1.weight  head.stages.2.fc1.weight (of a cascade)
     score.weight                          of the last layer of a classifier
@@ -26,31 +26,31 @@ BIAS = ".bias"
 
 
 def part_of(name: str) -> str:
-    """Part of a net that a tensor belongs to, as the beginning of its name; "" for none of them."""
+    """Part of a net that a tensor belongs to, as the prefix of its name; "" for none of them."""
     parts = (STEM, BLOCKS, COPIES, CONNECT, NECK, RPN, HEAD, SCORE)
     return next((part for part in parts if name.startswith(part)), "")
 
 
 def block_name(index: int | None, rest: str = "") -> str:
-    """Name of a block of the main stages, or of the tensor `rest` of it."""
+    """Name of a block of the main stages, or of its tensor `rest`."""
     return f"{BLOCKS}{index}.{rest}"
 
 
 def copied_block_name(stage: int, copy: int | None, position: int) -> str:
-    """Beginning of the names of a block of a copy that has weights of its own."""
+    """Name prefix of a block of a copy that has separate weights."""
     return f"{COPIES}{stage}.{copy}.{position}."
 
 
 def connection_name(stage: int, copy: int) -> str:
-    """Beginning of the names of the connection of a copy."""
+    """Name prefix of the connection of a copy."""
     return f"{CONNECT}{stage}.{copy}."
 
 
 def convolution_of(layer: str) -> str:
-    """Name, within a block or a stem, of the convolution to whose layer this part belongs, itself or its norm."""
+    """Name of the convolution, within a block or a stem, of the layer that this part (the convolution or its norm) belongs to."""
     return layer.replace("bn", "conv")
 
 
 def is_detector(names: Iterable[str]) -> bool:
-    """Whether these are names of a detector, not of a classifier."""
+    """Whether these are tensor names of a detector, not of a classifier."""
     return any(name.startswith((NECK, RPN, HEAD)) for name in names)

@@ -1,4 +1,4 @@
-"""Checkpoints of torch.save, the zip format and the one before torch 1.6, read without torch and without running anything of theirs.
+"""Reader of torch.save files, in the zip format and the one before torch 1.6, without torch and without executing their pickles.
 
     zip      NAME/data.pkl (the object), NAME/data/KEY (bytes of a storage), NAME/byteorder
     legacy   pickles of a magic number, a version, the system, the object and the keys; then for each key its count (int64) and its bytes
@@ -30,7 +30,7 @@ _DAMAGES = (EOFError, OSError, RuntimeError, ValueError, LookupError, TypeError,
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether the file begins as one of `torch.save`."""
+    """Whether the file starts like one of `torch.save`."""
     with path.open("rb") as file:
         return file.read(len(LEGACY_START)).startswith((ZIP_START, LEGACY_START))
 
@@ -38,8 +38,8 @@ def is_torch_file(path: Path) -> bool:
 def read_torch(path: Path, name: str) -> Arrays:
     """Tensors of a state dict by name, also of one nested under ``model`` or ``state_dict``; half and bfloat16 become float32.
 
-    Arrays are read-only and may share memory where the tensors did. UserError, by the file's `name`, for a file that is cut off or is
-    none, for a tensor outside of its storage, and for a pickle that names anything but tensors and plain containers.
+    Arrays are read-only and may share memory where the tensors did. UserError, with the file's `name`, for a truncated file or another
+    format, for a tensor outside of its storage, and for a pickle that names anything but tensors and plain containers.
     """
     try:
         with path.open("rb") as file:
@@ -102,7 +102,7 @@ def _read_legacy(file: IO[bytes]) -> Arrays:
 
 
 def _state(value: Any) -> dict[str, StoredTensor]:
-    """Return the state dict that `value` is or holds."""
+    """Return the state dict that `value` is or contains."""
     found = value
     for key in NESTED:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -116,7 +116,7 @@ def _state(value: Any) -> dict[str, StoredTensor]:
 
 
 def _arrays(tensors: dict[str, StoredTensor], fetch: Callable[[TensorStorage], bytes], order: str, length: int) -> Arrays:
-    """Make each tensor a view of its storage, which is read once; together they may not be longer than the file's `length` in bytes."""
+    """Arrays as views of the tensors' storages, each read once; together the storages may not exceed the file's `length`, bytes."""
     memory: dict[str, npt.NDArray[Any]] = {}
     left = length
     for tensor in tensors.values():

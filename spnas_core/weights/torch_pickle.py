@@ -1,7 +1,7 @@
-"""The pickle inside a file of torch.save, read as data by a stack machine of our own: nothing that it names is ever imported or called.
+"""Reader of the pickle in a torch.save file as data, by a separate stack machine: nothing that it names is ever imported or called.
 
-Every opcode that torch.save uses is given its meaning here, every name in `torch_values`. No object has behaviour that a pickle could
-change, and nothing recurses, so neither nesting nor sharing costs more than the pickle's own length.
+This module defines every opcode that torch.save uses, `torch_values` every name. No object has behaviour that a pickle could change, and
+nothing recurses, so the cost of nesting and sharing is limited by the pickle's length.
 Sources: CPython `pickletools.py` (the opcodes); torch `_weights_only_unpickler.py` (which of them are needed).
 """
 
@@ -23,8 +23,8 @@ _LITERALS = {
 def unpickle(stream: IO[bytes]) -> tuple[Any, dict[str, TensorStorage]]:
     """Read one pickle from `stream`, up to its STOP: plain values and `StoredTensor`s, and all storages by key.
 
-    UserError for a name that is not known here, by that name. ValueError, IndexError, KeyError or TypeError for all else that torch.save
-    does not write.
+    UserError for an unknown name, with that name. ValueError, IndexError, KeyError or TypeError for anything else that torch.save does
+    not write.
     """
     machine = _Machine()
     with warnings.catch_warnings():
@@ -35,7 +35,7 @@ def unpickle(stream: IO[bytes]) -> tuple[Any, dict[str, TensorStorage]]:
 
 
 class _Machine:
-    """Stack, marks and memo of one pickle; ValueError, IndexError, KeyError or TypeError where the pickle makes no sense."""
+    """Stack, marks and memo of one pickle; ValueError, IndexError, KeyError or TypeError for an invalid pickle."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -44,7 +44,7 @@ class _Machine:
         self.storages: dict[str, TensorStorage] = {}
 
     def do(self, name: str, argument: Any) -> None:
-        """Do one opcode."""
+        """Execute one opcode."""
         push, pop = self.stack.append, self.stack.pop
         if name in _LITERALS or name in _CONSTANTS:
             push(_CONSTANTS.get(name, argument))

@@ -1,6 +1,6 @@
-"""What the names in a pickle of torch.save stand for: storages, tensors and plain containers; any other name is refused.
+"""Meaning of the names in a pickle of torch.save: storages, tensors and plain containers; any other name is rejected.
 
-Nothing is imported or called: "calling" a name makes a plain value, whose sizes are checked before an array is made of it.
+Nothing is imported or called: "calling" a name creates a plain value, whose sizes are checked before it becomes an array.
 Source: torch `_utils.py`, `serialization.py`.
 """
 
@@ -37,13 +37,13 @@ _DIMENSIONS, _LARGEST, _SHOWN = 32, 1 << 48, 200  # of a tensor; of a size, offs
 
 
 class GlobalName(NamedTuple):
-    """A name of the pickle, ``module.name``; one of those that are known here."""
+    """Known name in a pickle, ``module.name``."""
 
     text: str
 
 
 class TensorStorage(NamedTuple):
-    """Where the bytes of tensors lie: type of an element, key in the file, number of elements."""
+    """Storage of the bytes of tensors: element type, key in the file, number of elements."""
 
     dtype: str
     key: str
@@ -51,7 +51,7 @@ class TensorStorage(NamedTuple):
 
 
 class StoredTensor(NamedTuple):
-    """A tensor as a view of a storage, offset and strides in elements; checked to lie inside and to be no larger than it."""
+    """Tensor as a view of a storage, offset and strides in elements; checked to be inside the storage and no larger than it."""
 
     storage: TensorStorage
     offset: int
@@ -60,15 +60,15 @@ class StoredTensor(NamedTuple):
 
 
 def known(name: str) -> GlobalName:
-    """Return the name ``module.name`` if it is one of those that are known here; else UserError."""
+    """Return ``module.name`` if it is a known name; else UserError."""
     if name not in _CALLED and name not in STORAGES:
-        shown = repr(name[:_SHOWN])[1:-1]  # a name may hold anything
+        shown = repr(name[:_SHOWN])[1:-1]  # a name may contain any characters
         raise UserError(f"it wants to call {shown}, which weights do not need; nothing of it was run")
     return GlobalName(name)
 
 
 def called(name: str, arguments: tuple[Any, ...]) -> Any:
-    """Return what calling `name` with `arguments` stands for; ValueError or TypeError for arguments that it never has."""
+    """Return the value that calling `name` with `arguments` stands for; ValueError or TypeError for invalid arguments."""
     match name, arguments:
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", _:
             return _tensor(arguments)

@@ -1,6 +1,6 @@
-"""Names of torchvision's weights and ours, both ways, for a serial architecture with the 7x7 stem.
+"""Translation between torchvision's tensor names and ours, for a serial architecture with the 7x7 stem.
 
-torchvision knows two kinds of nets here: `FasterRCNN` with a ResNet (``backbone.body.layer1.0.conv1.weight``, ``roi_heads.*`` ...) and the
+torchvision has two kinds of nets here: `FasterRCNN` with a ResNet (``backbone.body.layer1.0.conv1.weight``, ``roi_heads.*`` ...) and the
 bare classifier (``layer1.0.conv1.weight``, ``fc.weight``). Source: torchvision `models/resnet.py` and `models/detection/faster_rcnn.py`.
 """
 
@@ -54,10 +54,10 @@ def from_torchvision(names: Iterable[str]) -> bool:
 
 
 def trained_epsilon(shapes: Mapping[str, tuple[int, ...]]) -> float | None:
-    """Epsilon that the norms of torchvision's weights were trained with; None where the tensors do not say.
+    """Epsilon of the norms in the training of torchvision's weights; None if the tensors do not show it.
 
-    1e-5 where norms were trained, and so have counted their batches; 0.0 for a detector with the 90 labels of COCO whose norms have not,
-    as torchvision sets it for its released weights. Source: `overwrite_eps` of torchvision `models/detection/_utils.py`.
+    1e-5 if norms were trained, and so have counters of batches; 0.0 for a detector with the 90 labels of COCO and no counters, as
+    torchvision sets it for its released weights. Source: `overwrite_eps` of torchvision `models/detection/_utils.py`.
     """
     if any(name.endswith(_COUNTER) for name in shapes):
         return 1e-5
@@ -65,9 +65,9 @@ def trained_epsilon(shapes: Mapping[str, tuple[int, ...]]) -> float | None:
 
 
 def infer_arch(shapes: Mapping[str, tuple[int, ...]]) -> Arch:
-    """Architecture of a ResNet or ResNeXt by the names and shapes of torchvision's tensors.
+    """Architecture of a ResNet or ResNeXt, from the names and shapes of torchvision's tensors.
 
-    UserError where its blocks are not those of the space, such as a width that is neither kept nor doubled.
+    UserError for blocks outside of the search space, such as a width that is neither kept nor doubled.
     """
     body = {name.removeprefix(_BODY): shape for name, shape in shapes.items()}
     counts: dict[int, int] = {}
@@ -96,7 +96,7 @@ def infer_arch(shapes: Mapping[str, tuple[int, ...]]) -> Arch:
 
 
 def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
-    """Our name for each of torchvision's `names`, old spellings of released files included; counters of batches have none and are left out.
+    """Our name for each of torchvision's `names`, including old spellings of released files; counters of batches are left out.
 
     UserError for a name that `arch` has no place for.
     """
@@ -107,7 +107,7 @@ def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
 
 
 def to_torchvision(arch: Arch, names: Iterable[str]) -> dict[str, str]:
-    """Name of torchvision's for each of our `names`: those of a detector if there is a neck, else those of a classifier.
+    """Torchvision's name for each of our `names`: those of a detector if there is a neck, else those of a classifier.
 
     UserError for a name that torchvision has no place for: parallel copies and their connections, and the 3x3 stem.
     """
@@ -118,10 +118,10 @@ def to_torchvision(arch: Arch, names: Iterable[str]) -> dict[str, str]:
 
 
 def to_module(arch: Arch, names: Iterable[str]) -> dict[str, str]:
-    """Name of each of our `names` of a detector in the module that an export ships, `export/shipped/net.py`.
+    """Name of each of a detector's `names` in the module shipped with an export, `export/shipped/net.py`.
 
-    These are torchvision's, and where it has none, for the 3x3 stem, the copies and their connections, like ours. UserError for a name that
-    the module has no place for, such as those of a cascade.
+    These are torchvision's names; for the 3x3 stem, the copies and their connections, which it lacks, they are similar to ours. UserError
+    for a name that the module has no place for, such as those of a cascade.
     """
     beyond = {_BODY + theirs: ours for theirs, ours in _beyond(arch).items()}
     table = {ours: theirs for found in (_table(arch, detector=True), _tensors(beyond)) for theirs, ours in found.items()}
@@ -129,7 +129,7 @@ def to_module(arch: Arch, names: Iterable[str]) -> dict[str, str]:
 
 
 def _table(arch: Arch, detector: bool) -> dict[str, str]:
-    """Our name of every tensor that torchvision's net of this architecture may have; convolutions with a bias or without."""
+    """Our name of every tensor that torchvision's net of this architecture may have; convolutions with or without a bias."""
     body = {"conv1": f"{STEM}conv", "bn1": f"{STEM}bn"}
     first = {block.stage: block.index for block in reversed(blocks(arch))}
     for block in blocks(arch):
@@ -157,7 +157,7 @@ def _beyond(arch: Arch) -> dict[str, str]:
 
 
 def _layers(arch: Arch, block: Block, theirs: str, ours: str) -> dict[str, str]:
-    """Our name of every layer of the block whose names begin with `theirs`, and with `ours` here."""
+    """Our name of every layer of a block, by torchvision's; their name prefixes are `ours` and `theirs`."""
     kinds = [f"{kind}{number}" for number in range(1, 3 if arch.block_type.expansion == 1 else 4) for kind in ("conv", "bn")]
     found = {f"{theirs}{kind}": f"{ours}{kind}" for kind in kinds}
     if block.projection:
@@ -166,7 +166,7 @@ def _layers(arch: Arch, block: Block, theirs: str, ours: str) -> dict[str, str]:
 
 
 def _tensors(layers: dict[str, str]) -> dict[str, str]:
-    """Our name of every tensor of the layers; convolutions with a bias or without."""
+    """Our name of every tensor of the layers; convolutions with or without a bias."""
     return {f"{theirs}{k}": f"{ours}{own}" for theirs, ours in layers.items() for k, own in (_NORM if ".bn" in ours else _PLAIN).items()}
 
 

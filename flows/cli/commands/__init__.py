@@ -1,1 +1,1 @@
-"""The commands of `spnas`, by what they are about."""
+"""The commands of `spnas`, by subject."""

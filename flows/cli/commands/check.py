@@ -1,4 +1,4 @@
-"""The command `spnas check`: what is wrong with a data set, and its conversion to COCO layout."""
+"""The command `spnas check`: faults of a data set, and its conversion to COCO layout."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ from flows.cli.options import AsJson, Overrides
 
 app = typer.Typer()
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-CATEGORIES = 20  # rows of the table; --json has all
+CATEGORIES = 20  # rows of the table; --json prints all
 
 
 @app.command(
@@ -51,7 +51,7 @@ def check(
 
 
 def _print(report: Any, data: str) -> None:
-    """Print a table of the splits, one line for each finding, and how many there are."""
+    """Print a table of the splits, one line per finding, and the count of findings."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

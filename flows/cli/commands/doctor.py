@@ -1,4 +1,4 @@
-"""The command `spnas doctor`: why the AP of a run is 0, or will be."""
+"""The command `spnas doctor`: causes of an AP of 0, in a run or in its data."""
 
 import json
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ def doctor(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for causes."""
+    """Look for causes of an AP of 0."""
     causes, notes = _of_run(subject, store, data) if _is_run(subject, store) else _of_data(subject, store, preset, overrides)
     if as_json:
         typer.echo(json.dumps({"causes": [cause.__dict__ for cause in causes], "notes": notes}))
@@ -61,7 +61,7 @@ def _of_data(url: str, store: str, preset: str, overrides: list[str] | None) -> 
 
 
 def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[str]]:
-    """Causes in a run and in its data, which may be gone by now."""
+    """Causes in a run and in its data, which may no longer exist."""
     from spnas_core.check.dataset import inspect
     from spnas_core.errors import UserError
     from spnas_core.monitor.doctor import WELL, causes_in_data, causes_in_run, first_error

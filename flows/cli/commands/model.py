@@ -1,4 +1,4 @@
-"""The commands on models, `spnas eval|predict|export|convert`."""
+"""The commands for models, `spnas eval|predict|export|convert`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command `spnas plan`: what is wrong with a run, all at once, or what it will cost, before anything runs."""
+"""The command `spnas plan`: all mistakes in a run's settings and data, or a forecast of its cost, before anything runs."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The command `spnas report`: one HTML file about a run."""
+"""The command `spnas report`: the report of a run as one HTML file."""
 
 from typing import Annotated
 

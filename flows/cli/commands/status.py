@@ -1,4 +1,4 @@
-"""The command `spnas status`: how far runs are, from their store alone."""
+"""The command `spnas status`: progress of runs, from their store alone."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import typer
 from flows.cli.options import AsJson, StoreOption
 
 app = typer.Typer()
-EVERY = 2.0  # s between two looks
+EVERY = 2.0  # s between two updates
 
 
 @app.command(
@@ -24,7 +24,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until the run has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far runs are."""
+    """Show the progress of runs."""
     from rich.console import Console
     from rich.live import Live
 
@@ -58,7 +58,7 @@ def status(
 
 
 def _runs(found: list[Any]) -> Any:
-    """One line per run."""
+    """Table with one line per run."""
     from rich.table import Table
 
     table = Table("run", "state", "stage", box=None, pad_edge=False)
@@ -70,7 +70,7 @@ def _runs(found: list[Any]) -> Any:
 
 
 def _page(now: Any) -> Any:
-    """All about one run."""
+    """Details of one run."""
     from rich.console import Group
     from rich.table import Column, Table
     from rich.text import Text
@@ -113,7 +113,7 @@ def _left(now: Any) -> str:
 
 
 def _progress(one: Any) -> str:
-    """Say how far a job that goes on is."""
+    """Progress of a running job as text."""
     from spnas_core.jobs.progress import duration, line
 
     event = one.progress

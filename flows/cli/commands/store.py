@@ -1,4 +1,4 @@
-"""The commands `spnas store ls|show|verify|gc`: what is in a store and why, whether it is right, and what can go."""
+"""The commands `spnas store ls|show|verify|gc`: artifacts of a store, the runs that need them, verification, and garbage collection."""
 
 import json
 from typing import Annotated, Any
@@ -89,7 +89,7 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Remove it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what nobody needs."""
+    """Remove artifacts that no run needs."""
     from spnas_core.monitor.housekeeping import garbage
 
     store, inventory = _open(url)
@@ -109,7 +109,7 @@ def gc(
 
 
 def print_row(name: str, size: int, text: str) -> None:
-    """Print a name (long ones cut), a size in MB and a text."""
+    """Print a name (shortened if long), a size (bytes, printed in MB) and a text."""
     typer.echo(f"{name if len(name) < 48 else name[:46] + '..':48s} {size / 1e6:10.2f} MB  {text}".rstrip())
 
 

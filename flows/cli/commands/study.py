@@ -1,4 +1,4 @@
-"""The commands `spnas study baselines|proxy|inheritance`: what the search is worth, measured on a data set."""
+"""The commands `spnas study baselines|proxy|inheritance`: studies of the search on a data set."""
 
 import json
 from typing import Annotated, Any
@@ -74,7 +74,7 @@ def inheritance(
 
 
 def _study(kind: Any, preset: str, overrides: list[str] | None, data: str, store: str, as_json: bool, **size: int) -> None:
-    """Do a study, or look up one that is finished, and print its tables."""
+    """Run a study, or look up a finished one, and print its tables."""
     from flows import presets
     from flows.cli.local import study_locally
 

@@ -1,4 +1,4 @@
-"""The command `spnas import-vega`: a pipeline file of Vega's SP-NAS as settings of a run."""
+"""The command `spnas import-vega`: conversion of a pipeline file of Vega's SP-NAS to settings of a run."""
 
 import json
 import re
