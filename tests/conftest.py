@@ -18,9 +18,7 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
 os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", "300")
 os.environ.pop("PREFECT_API_URL", None)
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # begun by a script in its background: Prefect's workers would inherit it and not stop
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script: Prefect's workers would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may do other work
 settings.load_profile("busy")

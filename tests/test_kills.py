@@ -6,6 +6,7 @@ So does one whose store, a real S3 server, is killed too, and started again whil
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,10 +156,17 @@ def server(tmp_path: Path) -> Iterator[S3Server]:
 
 
 def test_a_killed_search_ends_as_one_left_alone(finished: tuple[Plan, dict[str, Any]], tiny_data: Path, tmp_path: Path) -> None:
-    """One kill when the first of two steps is in a checkpoint, one when the files of a training are written and their manifest is not."""
-    expected, store, redone = outcome(finished[0]), str(tmp_path / "store"), Redone()
+    """One kill when the first of two steps is in a checkpoint, one when the files of a training are written and their manifest is not.
+
+    The store has what needs no training again: the start net, the reignition, the full trainings.
+    """
+    expected, redone = outcome(finished[0]), Redone()
     settings = write_settings(tmp_path, 0.001, 1)
-    *_, serial, parallel = read_stage(finished[0].store, finished[0].keys["parallel"]).ledger
+    *_, serial, parallel = (_, *candidates) = read_stage(finished[0].store, finished[0].keys["parallel"]).ledger
+    folder = Path(shutil.copytree(finished[0].store.local or "", tmp_path / "store"))
+    for name in (*(f"train/{one.digest}" for one in candidates), *(f"stage/{finished[0].keys[stage]}" for stage in STAGE_NAMES[1:])):
+        shutil.rmtree(folder / name)
+    store = str(folder)
     for number, moment in enumerate(((f"checkpoints/train/{serial.digest}", "written"), (f"train/{parallel.digest}", "writing"))):
         search = Search(settings, tiny_data, store, tmp_path / f"log{number}", " ".join(moment))
         assert search.wait_for([moment]) == moment
