@@ -18,10 +18,10 @@ demo: setup  ## the five stages on made images
 # some at once, each with one thread; the tests of a file share what they have set up
 TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 
-test: setup  ## all but the long proofs
-	$(TESTS) -n 2 -m "not long"
+test: setup  ## all but the long proofs, three at once: a third of their time they wait
+	$(TESTS) -n 3 -m "not long"
 
-test-fast: setup  ## no training, no server; half of their time they wait
+test-fast: setup  ## no training, no server
 	$(TESTS) -n 3 -m "not long and not training"
 
 test-long: setup
