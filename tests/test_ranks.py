@@ -251,6 +251,17 @@ def test_what_runs_the_ranks_leaves_none_behind(tmp_path: Path) -> None:
     assert not children(os.getpid())
 
 
+def test_a_rank_that_does_not_leave_after_the_others_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MindSpore may let a rank wait for the last message of one that has gone, whose work was done with."""
+    monkeypatch.setattr(cluster, "LINGER", 0.5)
+    script = "import os, sys, time; time.sleep(0 if (os.environ['MS_ROLE'], os.environ['RANK_ID']) == ('MS_WORKER', '1') else 60)"
+    begun = time.monotonic()
+    with (tmp_path / "out").open("w") as output:
+        cluster.run_ranks([sys.executable, "-c", script], 2, output, threading.Event())
+    assert time.monotonic() - begun < 20
+    assert not children(os.getpid())
+
+
 def test_a_scheduler_that_fails_ends_them(tmp_path: Path) -> None:
     script = "import os, sys, time; time.sleep(60 if os.environ['MS_ROLE'] == 'MS_WORKER' else 0); sys.exit(1)"
     with (tmp_path / "out").open("w") as output, pytest.raises(JobError, match="crashed: MindSpore's scheduler ended with status 1"):

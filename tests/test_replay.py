@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from reported import Maker, make_data
+from test_whole_search import SETTINGS
 from typer.testing import CliRunner
 
 from flows import presets
@@ -33,19 +34,6 @@ from tasks.jobs import Executor
 
 pytestmark = pytest.mark.training
 Fails = Callable[[Label], Reason | None]
-WHOLE = (  # of test_whole_search.py
-    "serial.rounds=4",
-    "serial.candidates=3",
-    "serial.n_stuck=1",
-    "serial.max_reignite=2",
-    "serial.recipe.epochs=3",
-    "serial.halving={rungs: [1, 2], keep: 0.5}",
-    "serial.mutation={change_type: 0.4, move_double: 0.2}",
-    "space.block_types=[b, r]",
-    "objectives=[AP50, params, latency_ms]",
-    "budget={latency_ms: [null, 60000], memory_mb: [null, 100000]}",
-    "parallel.candidates=2",
-)
 LATENCY = ("objectives=[AP, latency_ms]", "budget={latency_ms: [null, 60]}", "serial.candidates=3", "serial.rounds=2")
 HALVING = ("serial.recipe.epochs=3", "serial.candidates=4", "serial.halving={rungs: [1, 2], keep: 0.5}", "parallel.candidates=2")
 REIGNITING = ("serial.rounds=3", "serial.n_stuck=1", "serial.max_reignite=2", "objectives=[AP]")
@@ -156,7 +144,7 @@ LONG = pytest.mark.long  # each takes some seconds; those that stay short have a
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(WHOLE, id="whole"),
+        pytest.param(SETTINGS, id="whole"),
         pytest.param(HALVING, id="halving", marks=LONG),
         pytest.param(LATENCY, id="latency", marks=LONG),
         pytest.param(REIGNITING, id="reigniting", marks=LONG),

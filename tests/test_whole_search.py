@@ -13,6 +13,7 @@ from spnas_core.arch import parse
 from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import StageRecord, read_stage
+from spnas_core.run.replay import known_results, replay
 from spnas_core.search.ledger import reignitions
 from spnas_core.store.manifest import Manifest
 from spnas_core.weights.lineage import lineage
@@ -110,6 +111,13 @@ def test_types_change_and_every_child_descends_from_its_parent(searched: tuple[P
         if one.parent and not one.failure:
             audit = json.loads(plan.store.fetch("train", one.digest, "audit.json").read_text())
             assert 0 < audit["share"] <= 1
+
+
+def test_its_replay_is_the_search(searched: tuple[Plan, StageRecord, dict[str, Any]]) -> None:
+    plan, final, _ = searched
+    found = replay(plan, known_results(plan))
+    assert found.ledger == final.ledger
+    assert all(step.sure and step.ended is not None for step in found.steps)
 
 
 def test_started_again_it_is_the_same(searched: tuple[Plan, StageRecord, dict[str, Any]]) -> None:

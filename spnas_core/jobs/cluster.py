@@ -18,6 +18,7 @@ from typing import TextIO
 from spnas_core.errors import JobError
 
 HOST = "127.0.0.1"
+LINGER = 20.0  # s
 _POLL = 0.1  # s between two checks of the processes
 _PATIENCE = "86400"  # s to wait for the other ranks; MindSpore's default of 30 is less than the first rank may need to score and save
 _log = logging.getLogger(__name__)
@@ -34,17 +35,23 @@ class RankError(RuntimeError):
 def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threading.Event) -> None:
     """Run `command` once per rank, and once as their scheduler, until all ranks are done; `output` is their standard output.
 
-    When `stop` is set, the ranks get SIGTERM. RankError as soon as a rank fails, JobError ``crashed`` if the scheduler fails. All
+    A rank succeeds only after all have met for the last time. One that has not left `LINGER` seconds after another is done too: MindSpore may
+    wait for the last message of a rank that has gone. When `stop` is set, the ranks get SIGTERM. RankError as soon as a rank fails, JobError ``crashed`` if the scheduler fails. All
     processes are killed when this function returns or raises.
     """
     processes: list[subprocess.Popen[bytes]] = []
-    told, port = False, free_port()
+    told, port, first_done = False, free_port(), 0.0
     try:
         for number in (None, *range(ranks)):
             environment = {"MS_NODE_TIMEOUT": _PATIENCE, **os.environ, **rank_variables(number, ranks, port)}
             processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, env=environment))
         scheduler, *members = processes
-        while not all_done([process.poll() for process in members]):
+        while not all_done(statuses := [process.poll() for process in members]):
+            if 0 in statuses:
+                first_done = first_done or time.monotonic()
+                if time.monotonic() - first_done > LINGER:
+                    _log.warning("%d of %d ranks did not leave by themselves", statuses.count(None), ranks)
+                    break
             if (status := scheduler.poll()) and all(process.poll() is None for process in members):
                 raise JobError("crashed", f"MindSpore's scheduler ended with {ending(status)}")
             if stop.is_set() and not told:
