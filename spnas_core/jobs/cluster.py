@@ -35,9 +35,9 @@ class RankError(RuntimeError):
 def run_ranks(command: Sequence[str], ranks: int, output: TextIO, stop: threading.Event) -> None:
     """Run `command` once per rank, and once as their scheduler, until all ranks are done; `output` is their standard output.
 
-    A rank succeeds only after all have met for the last time. One that has not left `LINGER` seconds after another is done too: MindSpore may
-    wait for the last message of a rank that has gone. When `stop` is set, the ranks get SIGTERM. RankError as soon as a rank fails, JobError ``crashed`` if the scheduler fails. All
-    processes are killed when this function returns or raises.
+    A rank succeeds only after all have met for the last time. A rank that has not left `LINGER` seconds after another is done too:
+    MindSpore may wait for the last message of a rank that has gone. When `stop` is set, the ranks get SIGTERM. RankError as soon as a rank
+    fails, JobError ``crashed`` if the scheduler fails. All processes are killed when this function returns or raises.
     """
     processes: list[subprocess.Popen[bytes]] = []
     told, port, first_done = False, free_port(), 0.0
