@@ -65,8 +65,8 @@ def check_chain(seed: int, count: int) -> None:
 
 
 def test_children_of_mutations_build_and_train_a_step() -> None:
-    """Two generations of another seed, in which the block type changes twice, a `2` moves, and a stage is added."""
-    check_chain(88, 2)
+    """One generation of another seed, in which the block type changes, a `2` moves, and a stage is added."""
+    check_chain(346, 1)
 
 
 @pytest.mark.long

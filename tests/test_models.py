@@ -76,7 +76,7 @@ class Body(nn.Cell):
 @pytest.mark.parametrize(
     ("kind", "share", "norm"),
     [
-        ("b", True, "train"),
+        pytest.param("b", True, "train", marks=pytest.mark.long),
         pytest.param("r", False, "train", marks=pytest.mark.long),
         ("x(2x32d)", True, "train"),
         ("b", False, "frozen"),
