@@ -12,14 +12,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 import torch_files
+from command_line import spnas
 from golden_weights import GOLDEN, torchvision_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from typer.testing import CliRunner
 
 from flows import presets
-from flows.cli.app import app
 from spnas_core.arch import Arch, blocks, parse
 from spnas_core.data import splits
 from spnas_core.errors import UserError
@@ -115,11 +114,6 @@ def write(folder: Path, arrays: Arrays) -> str:
     path = folder / "theirs.safetensors"
     save_file(arrays, path)
     return str(path)
-
-
-def spnas(*words: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, done.stdout, done.stderr
 
 
 def equal(first: Arrays, second: Arrays) -> bool:

@@ -13,12 +13,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 import safetensors
+from command_line import spnas
 from exported import COMMON, assert_same, inputs, lively
 from PIL import Image
 from safetensors.numpy import save_file
-from typer.testing import CliRunner
 
-from flows.cli.app import app
 from spnas_core import arch as architecture
 from spnas_core.data import splits
 from spnas_core.errors import UserError
@@ -55,11 +54,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name, shape in (("wide", (50, 200, 3)), ("high", (170, 61, 3))):
         Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8)).save(folder / f"{name}.png")
     return sorted(folder.iterdir())
-
-
-def spnas(*words: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, done.stdout, done.stderr
 
 
 SCRIPT = """

@@ -8,13 +8,13 @@ import pickle
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import SPNAS
 from prefect import flow
 from reported import Page
 from typer.testing import CliRunner
@@ -196,18 +196,7 @@ def test_a_finished_run_started_again_computes_nothing(finished: tuple[Plan, dic
 
 def test_the_command_line_shows_a_finished_run_at_once(finished_copy: Plan, tiny_data: Path) -> None:
     """With the start of Python and no server, as a person waits for it; the best of three, since other tests may run beside it."""
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli.app",
-        "run",
-        "smoke",
-        "--data",
-        str(tiny_data),
-        "--store",
-        finished_copy.store.url,
-        "--json",
-    ]
+    command = [*SPNAS, "run", "smoke", "--data", str(tiny_data), "--store", finished_copy.store.url, "--json"]
     seconds = []
     while len(seconds) < 3 and not (seconds and min(seconds) < 10):
         begun = time.monotonic()

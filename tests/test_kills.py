@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from command_line import SPNAS
 from s3_server import S3Server, serve_bucket
 
 from flows import presets
@@ -270,7 +271,7 @@ def test_the_commands_take_a_killed_search_on(
     search.wait_for([(label, "checkpoint")])
     search.kill()
     assert not [event for event in search.events() if (event["label"], event["event"]) == (label, "done")]
-    words = [sys.executable, "-m", "flows.cli.app", command, "smoke", "--store", store, "--json"]
+    words = [*SPNAS, command, "smoke", "--store", store, "--json"]
     more = ["--rounds", "1"] if command == "extend" else []
     ended = subprocess.run([*words, *more], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
+from command_line import SPNAS
 from nets import SMOKE
 from s3_server import KEYS, serve_bucket
 
@@ -194,19 +194,7 @@ def test_no_secret_is_in_anything_that_a_run_leaves(s3_url: str, tiny_data: Path
     """Not in the store, on the terminal, in the database of the embedded Prefect server, or in any other file."""
     places = {"PREFECT_HOME": str(tmp_path / "prefect"), "SPNAS_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
     secret, url = KEYS["AWS_SECRET_ACCESS_KEY"], f"{s3_url}/{os.urandom(8).hex()}"
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli.app",
-        "run",
-        "smoke",
-        "--data",
-        str(tiny_data),
-        "--store",
-        url,
-        "--set",
-        "serial.candidates=1",
-    ]
+    command = [*SPNAS, "run", "smoke", "--data", str(tiny_data), "--store", url, "--set", "serial.candidates=1"]
     ended = subprocess.run(command, env={**os.environ, **places, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     store = Store(url, tmp_path / "cache")

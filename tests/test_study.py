@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from command_line import SPNAS
 from conftest import linux
 from hypothesis import given
 from hypothesis import strategies as st
@@ -274,7 +274,7 @@ class Command:
         with log.open("wb") as errors:
             quiet = {"stdout": subprocess.PIPE, "stderr": errors, "text": True}
             heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts behind it ignore Ctrl-C
-            command = [sys.executable, "-m", "flows.cli.app", "study", *words]
+            command = [*SPNAS, "study", *words]
             self.process = subprocess.Popen(command, start_new_session=True, preexec_fn=heed, **quiet)
 
     def wait_for(self, text: str, times: int = 1) -> None:
