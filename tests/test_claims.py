@@ -135,12 +135,14 @@ def test_what_is_there_needs_no_claim(storage: Storage) -> None:
 
 
 def test_a_job_that_failed_is_free_for_the_next_at_once(storage: Storage) -> None:
+    """It waits for no lease; this one is long, since a busy machine may need a second for the requests alone."""
+    lease = SHORT._replace(seconds=30.0)
     for number in (1, 2):
         begun = time.monotonic()
-        with contextlib.suppress(ZeroDivisionError), Claim(storage, f"claims/train/{KEY}", SHORT) as claim:
+        with contextlib.suppress(ZeroDivisionError), Claim(storage, f"claims/train/{KEY}", lease) as claim:
             assert acquire(claim) is None
             raise ZeroDivisionError
-        assert time.monotonic() - begun < SHORT.seconds
+        assert time.monotonic() - begun < lease.seconds
         assert list(storage.sizes(f"claims/train/{KEY}")) == [f"{number:06d}"]
 
 
