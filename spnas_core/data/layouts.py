@@ -8,15 +8,25 @@ Only what keeps a file from being read is a finding here; check/ judges the rest
 """
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from spnas_core.data import coco, files, voc, yolo
 from spnas_core.data.raw_split import ImageSizes, Layout
+from spnas_core.data.split_names import name_splits
 from spnas_core.errors import UserError
+from spnas_core.settings.reading import Reading
 
 
-def open_layout(url: str, sizes: ImageSizes) -> Layout:
-    """Read all splits of the data set at `url`; UserError where it is in no known layout."""
+def open_layout(url: str, sizes: ImageSizes, reading: Reading | None = None) -> Layout:
+    """Read all splits of the data set at `url`, by their names here; UserError where it is in no known layout."""
+    layout = _open(url, sizes)
+    names = name_splits([raw.split for raw in layout.sources], (reading or Reading()).splits, layout.url)
+    by_own = {raw.split: raw for raw in layout.sources}
+    return replace(layout, sources=tuple(replace(by_own[own], split=split, found_as=own) for own, split in names.items()))
+
+
+def _open(url: str, sizes: ImageSizes) -> Layout:
     system, root = files.open_url(url)
     top = files.list_folder(system, root)
     place = files.url_of(system, root).rstrip("/")

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from spnas_core.data.findings import Finding
 
-LayoutName = Literal["COCO", "Pascal VOC", "YOLO"]
+LayoutName = Literal["COCO", "Pascal VOC", "YOLO", "LabelMe", "table"]
 ImageSizes = Callable[[Iterable[str]], Mapping[str, tuple[int, int] | None]]  # width and height by URL, px; None of an unreadable file
 
 
@@ -26,6 +26,7 @@ class RawSplit:
     files: dict[str, ImageFile | None]
     findings: tuple[Finding, ...] = ()
     half_read: frozenset[str] = frozenset()  # images with a box that could not be read
+    found_as: str = ""  # the data set's own name of the split
 
 
 @dataclass(frozen=True, eq=False)

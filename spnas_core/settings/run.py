@@ -9,6 +9,7 @@ from spnas_core import arch as architecture
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.reading import Reading
 from spnas_core.settings.search import MEASURED, OBJECTIVES, SCORES, Budget, Objectives, Parallel, Serial, Space
 from spnas_core.settings.training import Recipe, Reignite
 
@@ -57,6 +58,7 @@ class Run(Settings):
     )
     lease_seconds: PositiveFloat = Field(60.0, description="a job whose host has not been heard of for so long goes on elsewhere")
     refresh: tuple[StageName, ...] = Field((), description="stages to compute anew although the store has them, one or a list")
+    data: Reading = Field(Reading(), description="how the data set is read")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
     objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: a score first, which alone decides the winner")
     detector: Detector = Field(Detector(), description="all of the detector but its backbone")
