@@ -28,8 +28,10 @@ from PIL import Image
 from flows import presets
 from spnas_core import arch as architecture
 from spnas_core.data.demo import DIGITS, make_demo
+from spnas_core.data.fingerprints import data_of
 from spnas_core.data.loader import Batch, eval_batches, steps_per_epoch
-from spnas_core.data.splits import Sample, Split, data_of, open_split
+from spnas_core.data.samples import Sample, Split
+from spnas_core.data.splits import open_split
 from spnas_core.job import TrainJob
 from spnas_core.jobs import detection, initial_weights, runner
 from spnas_core.models.build import build
@@ -113,7 +115,7 @@ def measure_net(net: BenchedNet, repeat: int) -> Timings:
         file.write(_photo(rng))
         file.flush()
         sample = Sample(1, file.name, file.name, 0, PHOTO[1], PHOTO[0], np.zeros((0, 4), np.float32), np.zeros(0, np.int32))
-        photo = Split("photo", (sample,), (), {}, {}, "")
+        photo = Split("photo", (sample,), ())
         yield "decoding_1_image", timed(lambda: list(eval_batches(photo, settings.image_size, 1, threads=1)), repeat)
 
 

@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError
 from flows import presets
 from flows.parameters import DataUrl, Preset, StoreUrl
 from spnas_core.data import files
-from spnas_core.data.splits import fingerprint_splits, open_split, split_names
+from spnas_core.data.fingerprints import fingerprint_splits
+from spnas_core.data.splits import DataSet
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.jobs.progress import log_line
 from spnas_core.names import WEIGHTS_FILE
@@ -30,7 +31,7 @@ from spnas_core.store.artifacts import Store
 SEARCH, TROUBLE = "spnas/full", "not looked at"
 
 
-class DataSet(Settings):
+class WatchedData(Settings):
     """Watched data set."""
 
     url: DataUrl = Field(description="data set in the layout of COCO, Pascal VOC or YOLO: an absolute path or any fsspec URL")
@@ -50,7 +51,7 @@ class _Seen(Settings):
 def watch(
     store: StoreUrl,
     prefix: DataUrl | Literal[""] = "",
-    data: tuple[DataSet, ...] = (),
+    data: tuple[WatchedData, ...] = (),
     settings: Preset | Run = "coco",
     warm: bool = False,
 ) -> dict[str, str]:
@@ -65,7 +66,7 @@ def watch(
     """
     place = Store(store)
     place.writable()
-    watched = [*(DataSet(url=url) for url in (data_sets(prefix) if prefix else [])), *data]
+    watched = [*(WatchedData(url=url) for url in (data_sets(prefix) if prefix else [])), *data]
     if not watched:
         raise UserError(f"watch: expected at least one data set, got none under {prefix!r} and none in `data`")
     found, troubles = {}, []
@@ -92,11 +93,12 @@ def data_sets(prefix: str) -> list[str]:
     return [files.url_of(system, files.join_path(root, name)) for name in layout]
 
 
-def _look(store: Store, one: DataSet, settings: Run | str, warm: bool) -> str:
+def _look(store: Store, one: WatchedData, settings: Run | str, warm: bool) -> str:
     """Start a search on a data set if its fingerprint differs from that of the last search; returns the finding as text."""
     given = one.settings or settings
     run = presets.load_preset(given) if isinstance(given, str) else given
-    splits = [open_split(one.url, split) for split in ("train", "val", *(("test",) if "test" in split_names(one.url) else ()))]
+    opened = DataSet(one.url, run.data)
+    splits = [opened.split(name) for name in ("train", "val", *(("test",) if "test" in opened.names else ()))]
     fingerprint = fingerprint_splits(splits, run.fingerprint == "full", run.threads)
     slug = re.sub(r"[^a-z0-9]+", "-", one.url.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"
     path = f"watch/{slug}-{hashlib.sha256(one.url.encode()).hexdigest()[:8]}.json"

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from spnas_core.settings.base import ArchText, Settings
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.reading import Reading
 from spnas_core.settings.run import DeviceTarget
 from spnas_core.settings.training import Recipe, Reignite
 
@@ -23,11 +24,12 @@ class Data(Settings):
     train: str = "train"
     val: str = "val"
     strict: bool = False
+    reading: Reading = Reading()
 
     @property
     def identity(self) -> dict[str, Any]:
         """What counts in digests: not where it lies, nor whether faulty boxes are refused, since no result depends on that."""
-        return self.model_dump(mode="json", exclude={"url"}) | {"strict": False}
+        return self.model_dump(mode="json", exclude={"url", "reading"}) | {"strict": False} | self.reading.identity
 
 
 class Weights(Settings):

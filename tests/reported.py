@@ -9,7 +9,8 @@ import numpy as np
 from data_sets import document, make
 
 from spnas_core import job as jobs
-from spnas_core.data.splits import Split, open_split
+from spnas_core.data.samples import Split
+from spnas_core.data.splits import open_split
 from spnas_core.job import TrainJob, Weights
 from spnas_core.metrics import score_detections
 from spnas_core.run.opening import open_plan

@@ -12,7 +12,7 @@ from mindspore import Tensor
 from nets import SIZES, SMOKE
 
 from spnas_core import arch as architecture
-from spnas_core.data import splits
+from spnas_core.data import fingerprints, splits
 from spnas_core.job import TrainJob, Weights
 from spnas_core.jobs import detection, evaluate
 from spnas_core.jobs.predict import predict
@@ -198,7 +198,7 @@ def test_a_training_with_cascade_and_soft_nms(tiny_data: Path, tmp_path: Path, m
     """One job trains from a net with one box head; training, evaluation and prediction lower scores by the same code."""
     store = Store(str(tmp_path / "store"))
     cascade = Detector(**SIZES | {"score_threshold": 0.01, "detections": 6, "cascade": True, "soft_nms": "gaussian"})
-    common: dict[str, Any] = {"arch": "b_1111-2111", "data": splits.data_of(str(tiny_data))}
+    common: dict[str, Any] = {"arch": "b_1111-2111", "data": fingerprints.data_of(str(tiny_data))}
     recipe = Recipe(epochs=1, batch=4, lr=0.01, warmup_steps=0, clip_norm=10.0)
     parent = run_job(TrainJob(detector=SMOKE, recipe=recipe, **common), store.url)
     weights = Weights(kind="train", digest=parent.digest, arch="b_1111-2111")

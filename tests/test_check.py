@@ -182,7 +182,7 @@ WAYS: dict[str, tuple[Break, Found]] = {
     "a box reaches out": (box([200.0, 100.0, 80.0, 60.0]), {("clipped", "train", 1)}),
     "a box is outside": (box([300.0, 100.0, 40.0, 30.0]), {("outside", "train", 1)}),
     "a box has no area": (box([20.0, 20.0, 0.0, 30.0]), {("zero-area", "train", 1)}),
-    "a box has a negative side": (box([60.0, 60.0, -20.0, 30.0]), {("zero-area", "train", 1)}),
+    "a box has a negative side": (box([60.0, 60.0, -20.0, 30.0]), {("swapped-corners", "train", 1)}),
     "a box is normalised": (box([0.2, 0.3, 0.4, 0.25]), {("normalised", "train", 1)}),
     "all boxes are normalised": (
         boxes_as(lambda b: [b[0] / 256, b[1] / 192, b[2] / 256, b[3] / 192]),
@@ -224,13 +224,54 @@ WAYS: dict[str, tuple[Break, Found]] = {
     "a category is not used": (unused, {("unused-category", "data", 1)}),
     "a category is not in train": (no_boxes_in(3), {("unlearnt-category", "train", 1)}),
     "a category is rare": (rare, {("rare-category", "train", 1)}),
-    "a split has other categories": (
+    "a split has other category names": (
         lambda f, d: d["categories"][0].update(name="nought"),
         {("different-categories", "val", 1), ("unlearnt-category", "train", 1)},
     ),
-    "an image has no width": (
-        lambda f, d: d["images"][0].pop("width"),
-        {("malformed", "train", 1), ("dangling-image", "train", -1)},
+    "a split has other category ids": (
+        lambda f, d: (
+            [mark.update(category_id=mark["category_id"] + 10) for mark in d["annotations"]]
+            and [kind.update(id=kind["id"] + 10) for kind in d["categories"]]
+        ),
+        {("other-category-ids", "val", 1)},
+    ),
+    "a split has none of the categories": (
+        lambda f, d: [kind.update(name=f"x{kind['id']}") for kind in d["categories"]],
+        {("foreign-categories", "val", 1), ("unlearnt-category", "train", 4)},
+    ),
+    "an image has no width": (lambda f, d: d["images"][0].pop("width"), {("missing-size", "train", 1)}),
+    "an image has no name": (
+        lambda f, d: d["images"][0].pop("file_name"),
+        {("malformed", "train", 1), ("dangling-image", "train", -1), ("unlisted-image", "data", 1)},
+    ),
+    "an image id is in quotes": (lambda f, d: d["images"][0].update(id="1"), {("other-id", "train", 1)}),
+    "a category id is a broken number": (lambda f, d: d["categories"][0].update(id=1.0), {("other-id", "train", 1)}),
+    "a box is in quotes": (
+        lambda f, d: d["annotations"][0].update(bbox=[str(value) for value in d["annotations"][0]["bbox"]]),
+        {("quoted-number", "train", 1)},
+    ),
+    "a box is in its polygon alone": (
+        lambda f, d: d["annotations"][0].update(bbox=[], segmentation=[[10, 20, 40, 20, 40, 70]]),
+        {("box-of-polygon", "train", 1)},
+    ),
+    "a flag is a text": (lambda f, d: d["annotations"][0].update(iscrowd="0"), {("text-flag", "train", 1)}),
+    "a flag says nothing": (lambda f, d: d["annotations"][0].update(iscrowd="perhaps"), {("malformed", "train", 1)}),
+    "an entry is there twice": (lambda f, d: d["images"].append(d["images"][0]), {("repeated-entry", "train", 1)}),
+    "a category stands above the others": (
+        lambda f, d: (
+            d["categories"].insert(0, {"id": 0, "name": "digits", "supercategory": "none"}),  # type: ignore[list-item]
+            [kind.update(supercategory="digits") for kind in d["categories"][1:]],
+        ),
+        {("root-category", "train", 1)},
+    ),
+    "a box is a crowd": (lambda f, d: d["annotations"][0].update(iscrowd=1), {("crowds", "train", 1)}),
+    "many boxes are crowds": (
+        lambda f, d: [mark.update(iscrowd=1) for mark in d["annotations"][::2]],
+        {("many-crowds", "train", -1)},
+    ),
+    "an image name has another letter case": (
+        lambda f, d: d["images"][0].update(file_name=d["images"][0]["file_name"].upper()),
+        {("other-spelling", "train", 1)},
     ),
     "there are no categories": (
         lambda f, d: d.pop("categories"),
@@ -238,7 +279,7 @@ WAYS: dict[str, tuple[Break, Found]] = {
     ),
     "annotations are cut": (lambda f, d: None, {("unreadable", "train", 1)}),
 }
-OF_LAYOUTS = {"list-of-images", "missing-label", "missing-image-of-label", "difficult", "from-zero", "unnamed-category"}
+OF_LAYOUTS = {"split-file", "list-of-images", "missing-label", "missing-image-of-label", "difficult", "from-zero", "unnamed-category"}
 
 
 def test_small_data_is_clean(small: Path) -> None:
@@ -286,6 +327,7 @@ def test_bccd_has_but_the_faults_that_are_in_it() -> None:
         "images": 87,
         "images_without_boxes": 0,
         "boxes": 1137,
+        "crowds": 0,
         "boxes_per_category": {"WBC": 87, "RBC": 967, "Platelets": 83},
     }
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli.app import app
 from spnas_core.check import dataset as check
-from spnas_core.data import splits, voc, yolo
+from spnas_core.data import fingerprints, splits, voc, yolo
 from spnas_core.errors import UserError
 
 SETTINGS = presets.load_preset("demo")
@@ -62,7 +62,7 @@ def test_what_is_converted_can_be_learnt_and_is_clean(other: Path, tmp_path: Pat
     assert found(tmp_path / "made") == set()
     for source in check.inspect(str(other), SETTINGS).layout.sources:
         split = splits.open_split(str(tmp_path / "made"), source.split, strict=True)
-        splits.verify_images(split)
+        fingerprints.verify_images(split)
         assert boxes_of(split.annotations) == boxes_of(source.document)
     before = sorted((tmp_path / "made").rglob("*"))
     again = run.invoke(app, ["check", str(other), "--preset", "demo", "--to-coco", str(tmp_path / "made")])
@@ -70,9 +70,10 @@ def test_what_is_converted_can_be_learnt_and_is_clean(other: Path, tmp_path: Pat
     assert "expected a new or empty folder" in again.stderr
     assert sorted((tmp_path / "made").rglob("*")) == before
     assert not list(tmp_path.glob(".*")), "nothing half done beside it"
-    refused = run.invoke(app, ["check", str(tmp_path / "made"), "--to-coco", str(tmp_path / "third")])
-    assert refused.exit_code == 2
-    assert "is COCO already" in refused.stderr
+    third = run.invoke(app, ["check", str(tmp_path / "made"), "--preset", "demo", "--to-coco", str(tmp_path / "third")])
+    assert third.exit_code == 0, third.output
+    for split in ("train", "val"):
+        assert read(tmp_path / "third", split) == read(tmp_path / "made", split)
 
 
 def test_remote_data_is_checked_and_converted(other: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_splits_with_other_lists_of_classes_are_found(folder: Path) -> None:
     (folder / "data.yaml").unlink()
     for split, some in {"train": names, "val": names[::-1]}.items():
         (folder / "labels" / split / "classes.txt").write_text("\n".join(some))
-    assert ("different-categories", "val", 1) in found(folder)
+    assert ("other-category-ids", "val", 1) in found(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import threading
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from data_sets import document, encoded, make, picture, write
 
-from spnas_core.data import files, splits
+from spnas_core.data import files, fingerprints, splits
 from spnas_core.errors import UserError
 
 
@@ -56,9 +57,11 @@ def test_file_names_with_folders(tmp_path):
 def test_one_listing_per_folder(tmp_path, monkeypatch):
     make(str(tmp_path), document(30))
     seen = []
-    monkeypatch.setattr(files, "list_folder", lambda system, path, inner=files.list_folder: seen.append(path) or inner(system, path))
-    splits.open_split(str(tmp_path), "train")
-    assert len(seen) == 1
+    monkeypatch.setattr(os, "scandir", lambda path, inner=os.scandir: seen.append(path) or inner(path))
+    data = splits.DataSet(str(tmp_path))
+    data.split("train"), data.split("train")
+    assert sorted(seen) == sorted(set(seen))
+    assert seen.count(str(tmp_path / "images")) == 1
 
 
 def test_crowds_are_scored_but_not_learnt(tmp_path):
@@ -85,7 +88,7 @@ def test_faulty_boxes_are_left_out_counted_and_logged(tmp_path, caplog):
     data = document(1, boxes=6)
     for mark, box in zip(
         data["annotations"],
-        [[5, 5, 0, 10], [5, 5, 10, -1], [64, 5, 10, 10], [-30, 5, 20, 10], [50, 40, 30, 30], [60, 40, 4.9, 8]],
+        [[5, 5, 0, 10], [5, 5, 10, 0], [64, 5, 10, 10], [-30, 5, 20, 10], [50, 40, 30, 30], [60, 40, 4.9, 8]],
         strict=True,
     ):
         mark["bbox"] = box
@@ -114,7 +117,7 @@ def test_no_annotations_says_which_splits_there_are(tmp_path):
     fails(tmp_path, f"{known} data.yaml")
     make(str(tmp_path), split="val")
     make(str(tmp_path), split="test")
-    fails(tmp_path, "instances_train.json: no such file; the splits there are: test, val")
+    fails(tmp_path, r"expected a split 'train', got val, test \(COCO\)$")
     fails("nonsense://x", "expected a path or an fsspec URL")
 
 
@@ -142,9 +145,10 @@ def edited(edit):
         (lambda d: d.update(images=[]), "expected at least one image, got none"),
         (lambda d: d.update(categories=[]), "expected at least one category, got none"),
         (lambda d: d.update(images=[3]), r"images\[0\]: expected an object, got 3"),
-        (lambda d: d["images"][1].pop("width"), r"images\[1\] has no 'width'"),
-        (lambda d: d["images"][1].update(width=0), "whole number of px > 0 as 'width', got 0"),
-        (lambda d: d["images"][1].update(id="a"), "whole number >= 0 as 'id', got 'a'"),
+        (lambda d: d["images"][1].update(width=-5), "whole number of px > 0 as 'width', got -5"),
+        (lambda d: d["images"][1].update(id=None), "whole number >= 0 as 'id', got None"),
+        (lambda d: d["images"][1].update(id=2**64), r"whole number >= 0 and < 2\^63 as 'id', got 18446744073709551616"),
+        (lambda d: d["images"][1].pop("file_name"), r"images\[1\] has no 'file_name'"),
         (lambda d: d["images"][1].update(id=21), "expected every 'id' once, got 21 twice"),
         (lambda d: d["images"][1].update(file_name=None), "a text as 'file_name', got None"),
         (lambda d: d["images"][1].update(file_name="gone.jpg"), r"image 'gone.jpg' is not in images/, .*\(1 missing\)"),
@@ -152,9 +156,10 @@ def edited(edit):
         (lambda d: d["categories"][0].update(name="a"), "expected every 'name' once, got 'a' twice"),
         (lambda d: d["annotations"][1].pop("bbox"), r"annotations\[1\] has no 'bbox'"),
         (lambda d: d["annotations"][1].update(bbox=[1, 2, 3]), "four finite numbers"),
-        (lambda d: d["annotations"][1].update(bbox=[1, 2, 3, "4"]), "four finite numbers"),
+        (lambda d: d["annotations"][1].update(bbox=[1, 2, 3, "four"]), "four finite numbers"),
         (lambda d: d["annotations"][1].update(bbox=[1, 2, 3, float("nan")]), "four finite numbers"),
-        (lambda d: d["annotations"][1].update(id=0), "expected every 'id' once, got 0 twice"),
+        (lambda d: d["annotations"][1].update(iscrowd="perhaps"), "expected 0 or 1 as 'iscrowd', got 'perhaps'"),
+        (lambda d: d["annotations"][1].update(iscrowd=2), "expected 0 or 1 as 'iscrowd', got 2"),
         (lambda d: d["annotations"][1].update(image_id=99), "annotation 1 names image id 99, which no image has"),
         (lambda d: d["annotations"][1].update(category_id=4), "annotation 1 has category id 4, defined are 3, 7, 90"),
     ],
@@ -168,12 +173,12 @@ def test_bad_documents(tmp_path, edit, match):
 def test_verify_names_the_truncated_image(tmp_path):
     make(str(tmp_path), document(12))
     split = splits.open_split(str(tmp_path), "train")
-    splits.verify_images(split)
+    fingerprints.verify_images(split)
     for name in ("3.jpg", "5.jpg"):
         path = tmp_path / "images" / name
         path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"images/3.jpg: expected a whole image file.*truncated.*\(and 1 more images of split 'train'\)"):
-        splits.verify_images(split)
+        fingerprints.verify_images(split)
     assert not [t for t in threading.enumerate() if t.name.startswith("spnas")]
 
 
@@ -184,10 +189,10 @@ def test_verify_finds_any_truncated_format(tmp_path, kind, suffix):
     make(str(tmp_path), data)
     content = encoded(picture(), kind)
     write(f"{tmp_path}/images/x.{suffix}", content)
-    splits.verify_images(splits.open_split(str(tmp_path), "train"))
+    fingerprints.verify_images(splits.open_split(str(tmp_path), "train"))
     write(f"{tmp_path}/images/x.{suffix}", content[: len(content) // 2])
     with pytest.raises(UserError, match=f"x.{suffix}: expected a whole image"):
-        splits.verify_images(splits.open_split(str(tmp_path), "train"))
+        fingerprints.verify_images(splits.open_split(str(tmp_path), "train"))
 
 
 def test_verify_knows_a_swapped_size(tmp_path):
@@ -196,16 +201,16 @@ def test_verify_knows_a_swapped_size(tmp_path):
     exif[0x0112] = 6
     write(f"{tmp_path}/images/0.jpg", encoded(picture(), exif=exif))
     with pytest.raises(UserError, match=r"annotation says 64x48 px, the file has 48x64 \(swapped: boxes must be drawn .* EXIF rotation"):
-        splits.verify_images(splits.open_split(str(tmp_path), "train"))
+        fingerprints.verify_images(splits.open_split(str(tmp_path), "train"))
     write(f"{tmp_path}/images/0.jpg", encoded(picture(48, 64), exif=exif))
-    splits.verify_images(splits.open_split(str(tmp_path), "train"))
+    fingerprints.verify_images(splits.open_split(str(tmp_path), "train"))
     write(f"{tmp_path}/images/0.jpg", encoded(picture(32, 32)))
     with pytest.raises(UserError, match=r"the file has 32x32$"):
-        splits.verify_images(splits.open_split(str(tmp_path), "train"))
+        fingerprints.verify_images(splits.open_split(str(tmp_path), "train"))
 
 
 def fingerprint(url, full=False):
-    return splits.fingerprint_splits([splits.open_split(url, "train")], full)
+    return fingerprints.fingerprint_splits([splits.open_split(url, "train")], full)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -238,17 +243,17 @@ def test_memory_url_with_a_local_cache(tmp_path, monkeypatch):
     try:
         split = splits.open_split("memory://coco-test/set", "train")
         assert split.samples[0].file == "memory:///coco-test/set/images/0.jpg"
-        splits.verify_images(split)
+        fingerprints.verify_images(split)
         path = files.local_file(split.samples[0].file)
         assert path.is_relative_to(tmp_path / "cache")
         assert path.read_bytes() == (tmp_path / "set/images/0.jpg").read_bytes()
-        assert len([p for p in (tmp_path / "cache").rglob("*") if p.is_file()]) == 5, "one copy each, no parts left"
+        assert len([p for p in (tmp_path / "cache/data").rglob("*") if p.is_file()]) == 5, "one copy each, no parts left"
         write(split.samples[0].file, b"other bytes")
         assert files.local_file(split.samples[0].file).read_bytes() == b"other bytes", "a replaced file is fetched anew"
         assert fingerprint("memory://coco-test/set") != fingerprint(str(tmp_path / "set"))
         make("memory://coco-test/set")
         assert fingerprint("memory://coco-test/set") == fingerprint(str(tmp_path / "set"))
-        fails("memory://coco-test/set", "the splits there are: train", split="val")
+        fails("memory://coco-test/set", "expected a split 'val', got train", split="val")
         with pytest.raises(UserError, match="expected a file, found none"):
             files.local_file("memory://coco-test/none.jpg")
     finally:
@@ -285,14 +290,17 @@ def test_data_is_that_which_a_job_was_planned_with_or_refused(tmp_path):
     for split in ("train", "val"):
         make(url, split=split)
     opened = [splits.open_split(url, split) for split in ("train", "val")]
-    planned = [splits.data_of(url), splits.data_of(url).model_copy(update={"fingerprint": splits.fingerprint_splits(opened, full=True)})]
+    planned = [
+        fingerprints.data_of(url),
+        fingerprints.data_of(url).model_copy(update={"fingerprint": fingerprints.fingerprint_splits(opened, full=True)}),
+    ]
     for data in planned:
-        splits.check_fingerprint(opened, data)
+        fingerprints.check_fingerprint(opened, data)
     path = tmp_path / "images" / "0.jpg"
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    splits.check_fingerprint(opened, planned[0])
+    fingerprints.check_fingerprint(opened, planned[0])
     for data, found in ((planned[1], opened), (planned[0], opened[:1]), (planned[0], opened[::-1])):
         with pytest.raises(UserError, match="expected the data that the job was planned with"):
-            splits.check_fingerprint(found, data)
+            fingerprints.check_fingerprint(found, data)

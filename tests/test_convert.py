@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from flows import presets
 from spnas_core.arch import Arch, blocks, parse
-from spnas_core.data import splits
+from spnas_core.data import fingerprints
 from spnas_core.errors import UserError
 from spnas_core.job import Data, TrainJob, Weights, digest
 from spnas_core.jobs import evaluate, initial_weights
@@ -221,7 +221,7 @@ def train_from(checkpoint: str, data: Path, folder: Path, coverage: float = 0.1)
         arch=str(ARCH),
         detector=settings,
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
-        data=splits.data_of(str(data)),
+        data=fingerprints.data_of(str(data)),
         checkpoint=checkpoint,
         checkpoint_sha256=sha256_file(Path(checkpoint)),
         checkpoint_coverage=coverage,
@@ -330,7 +330,7 @@ def test_an_epoch_on_photographs_from_a_converted_detector(tmp_path: Path) -> No
         arch="111-2111-211111-211",
         detector=settings,
         recipe=Recipe(epochs=1, batch=2, lr=1e-3),
-        data=splits.data_of(str(BCCD)),
+        data=fingerprints.data_of(str(BCCD)),
         checkpoint=checkpoint,
         checkpoint_sha256=sha256_file(Path(checkpoint)),
         checkpoint_coverage=0.9,

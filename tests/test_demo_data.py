@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from spnas_core.data import demo, images, splits
+from spnas_core.data import demo, fingerprints, images, splits
 from spnas_core.errors import UserError
 
 pytest.importorskip("sklearn")
@@ -33,7 +33,7 @@ def folder(tmp_path_factory, small):
 def test_the_splits_open_without_a_fault(folder):
     for name, count in demo.COUNTS.items():
         split = splits.open_split(str(folder), name, strict=True)
-        splits.verify_images(split)
+        fingerprints.verify_images(split)
         assert len(split.samples) == count
         assert split.class_names == tuple(map(str, demo.DIGITS))
         assert all(1 <= len(sample.boxes) <= demo.MOST_DIGITS for sample in split.samples)

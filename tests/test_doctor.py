@@ -103,8 +103,8 @@ def test_annotations_that_are_none_are_named(text: str, data: Path) -> None:
 
 
 def test_splits_of_other_names_are_named(data: Path) -> None:
-    for split in ("train", "val"):
-        (data / f"annotations/instances_{split}.json").rename(data / f"annotations/instances_{split}2017.json")
+    for split, other in {"train": "first", "val": "second"}.items():
+        (data / f"annotations/instances_{split}.json").rename(data / f"annotations/instances_{other}.json")
     assert doctor(str(data), "--preset", "smoke") == [("wrong split", "data")]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from spnas_core import arch as architecture
 from spnas_core import metrics
-from spnas_core.data import splits
+from spnas_core.data import fingerprints, splits
 from spnas_core.export.folder import export_model, publish_export
 from spnas_core.export.onnx_model import onnx_model
 from spnas_core.export.shipped.detect import Detector as Shipped
@@ -88,7 +88,7 @@ def test_the_same_ap_on_photographs(tmp_path: Path) -> None:
         arch="b_11-121-112-121_0-1-0-1",
         detector=settings,
         recipe=Recipe(epochs=6, batch=4, lr=0.03, clip_norm=10.0),
-        data=splits.data_of(str(BCCD)),
+        data=fingerprints.data_of(str(BCCD)),
     )
     store = Store(str(tmp_path / "store"))
     manifest = run_job(job, store.url, threads=2)

@@ -12,7 +12,7 @@ from faulty import FaultyFileSystem, errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spnas_core.data import crops, files, splits
+from spnas_core.data import crops, files, fingerprints, splits
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.store import retries
 from spnas_core.store.artifacts import Store
@@ -112,12 +112,12 @@ def test_a_data_set_is_read_right_or_not_at_all(seed: int, rate: float) -> None:
         patch.setenv("SPNAS_CACHE", name)
         patch.setattr(retries.time, "sleep", lambda _: None)
         right, crop = splits.open_split("faulty://bucket/set", "train"), crops.fingerprint_folder("faulty://bucket/set/deep")
-        full = splits.fingerprint_splits([right], full=True)
+        full = fingerprints.fingerprint_splits([right], full=True)
         FaultyFileSystem.rate = rate
         answers = [
             lambda: splits.open_split("faulty://bucket/set", "train").digest == right.digest,
-            lambda: splits.fingerprint_splits([right], full=True) == full,
-            lambda: splits.verify_images(right) is None,
+            lambda: fingerprints.fingerprint_splits([right], full=True) == full,
+            lambda: fingerprints.verify_images(right) is None,
             lambda: crops.fingerprint_folder("faulty://bucket/set/deep") == crop,
             lambda: Storage("faulty://bucket", AT_ONCE).files("store") == {"runs/one/report.md": 1},
         ]

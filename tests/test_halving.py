@@ -13,7 +13,7 @@ from nets import SMOKE
 from pydantic import ValidationError
 
 from spnas_core import job as jobs
-from spnas_core.data import splits
+from spnas_core.data import fingerprints
 from spnas_core.errors import JobError, Reason
 from spnas_core.job import Data, Job, TrainJob
 from spnas_core.jobs.runner import run_job
@@ -33,7 +33,7 @@ FAILURES: list[Reason] = ["diverged", "out_of_memory", "timeout", "killed", "cra
 
 def job_of(number: int, url: str = "x") -> TrainJob:
     arch = f"b_{'1' * (4 + number)}-1111"
-    data = Data(url=url, fingerprint="none") if url == "x" else splits.data_of(url)
+    data = Data(url=url, fingerprint="none") if url == "x" else fingerprints.data_of(url)
     return TrainJob(arch=arch, detector=SMOKE, recipe=RECIPE, data=data, seed=3)
 
 

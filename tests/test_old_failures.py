@@ -11,7 +11,7 @@ from nets import SMALL
 from test_search import cost_of, ledger_after
 
 from spnas_core import arch as architecture
-from spnas_core.data import splits
+from spnas_core.data import fingerprints
 from spnas_core.job import TrainJob
 from spnas_core.jobs import train
 from spnas_core.jobs.progress import JobContext
@@ -120,7 +120,7 @@ def test_learning_rate_and_batch_size_are_those_of_the_recipe(
     lr: float, batch: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = Recipe(epochs=3, lr=lr, batch=batch, warmup_steps=0, momentum=0.7, weight_decay=0.25)
-    data = splits.data_of(str(tiny_data))
+    data = fingerprints.data_of(str(tiny_data))
     seen = loop_of(TrainJob(arch="b_1111-1111", detector=SMALL, recipe=recipe, data=data), tmp_path, monkeypatch)
     assert (seen["epochs"], seen["steps"]) == (3, 8 // batch)
     assert seen["rate"](0) == lr
@@ -133,7 +133,7 @@ def test_a_candidates_network_is_that_of_its_text(tiny_data: Path, tmp_path: Pat
     """As a training job builds it, with parallel copies too."""
     sizes = set()
     for text in ("b_1111-1111", "b_1111-2111-1", "r_1111-1211", "b_1111-1111_0-2"):
-        arch, data = architecture.parse(text), splits.data_of(str(tiny_data))
+        arch, data = architecture.parse(text), fingerprints.data_of(str(tiny_data))
         seen = loop_of(TrainJob(arch=text, detector=SMALL, recipe=Recipe(), data=data), tmp_path, monkeypatch)
         trained = seen["step"].net.trainable_params()
         assert sum(int(np.prod(one.shape)) for one in trained) == candidate_cost(arch, SMALL, 2).params

@@ -24,7 +24,7 @@ from conftest import linux, write_data
 from nets import SIZES, sigterm_at_epoch
 from safetensors.numpy import load_file, save_file
 
-from spnas_core.data import splits
+from spnas_core.data import fingerprints
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import EvaluateJob, Job, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import cluster, training
@@ -56,7 +56,7 @@ sys.exit(3)
 def job(data: Path, norm: str = "frozen", **recipe: Any) -> TrainJob:
     detector = Detector(norm=norm, stem="3x3", **SIZES)
     settings = Recipe(**{"epochs": 4, "batch": 8, "warmup_steps": 2, "clip_norm": 5.0, "scales": (0.8, 1.2), **recipe})
-    return TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=settings, data=splits.data_of(str(data)), seed=3)
+    return TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=settings, data=fingerprints.data_of(str(data)), seed=3)
 
 
 def do(one: Job, folder: Path, devices: tuple[int, ...] = TWO, **options: Any) -> Manifest:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from nets import SMALL
 
-from spnas_core.data import splits
+from spnas_core.data import fingerprints
 from spnas_core.job import RECIPE_VERSION, ReigniteJob, TrainJob, Weights, digest
 from spnas_core.jobs.runner import run_job
 from spnas_core.settings.training import Recipe, Reignite
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def job_of(kind: str, data: Path) -> TrainJob | ReigniteJob:
     """A training from scratch; a reignition; a child of the former, with frozen norms and a cascade, and a schedule of steps."""
-    common: dict[str, Any] = {"data": splits.data_of(str(data)), "seed": 3}
+    common: dict[str, Any] = {"data": fingerprints.data_of(str(data)), "seed": 3}
     if kind == "reignite":
         return ReigniteJob(arch=ARCH, detector=SMALL, recipe=REIGNITE, **common)
     parent = TrainJob(arch=ARCH, detector=SMALL, recipe=RECIPE, **common)

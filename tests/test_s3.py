@@ -21,7 +21,7 @@ from s3_server import KEYS, serve_bucket
 
 from flows import presets
 from flows.spnas import spnas
-from spnas_core.data import splits
+from spnas_core.data import fingerprints
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 from spnas_core.job import Data, TrainJob
 from spnas_core.jobs import runner
@@ -162,7 +162,7 @@ def test_no_key_is_in_anything_that_a_job_leaves(s3_url: str, tmp_path: Path) ->
 @pytest.mark.long
 def test_a_training_outlives_its_server_and_goes_on_after_a_kill(tiny_data: Path, tmp_path: Path) -> None:
     """The server is killed in mid-training and comes back, then the worker is: the weights are those of a training left alone."""
-    data = splits.data_of(str(tiny_data))
+    data = fingerprints.data_of(str(tiny_data))
     job = TrainJob(arch="b_1111-2111", detector=SMOKE, recipe=Recipe(epochs=150, batch=4, warmup_steps=0), data=data)
     alone = run_job(job, str(tmp_path / "alone"))
     pids, saved, resumed = [], [], []

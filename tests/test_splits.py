@@ -21,9 +21,11 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli.app import app
 from spnas_core.check.dataset import inspect, write_as_coco
-from spnas_core.data import annotations, files, image_facts, images, splits, voc, yolo
+from spnas_core.data import coco_source, files, fingerprints, image_facts, images, layout_source, splits, voc, yolo
+from spnas_core.data.fingerprints import fingerprint_splits
 from spnas_core.data.recent import Recent
-from spnas_core.data.splits import Split, fingerprint_splits, open_split
+from spnas_core.data.samples import Split
+from spnas_core.data.splits import open_split
 from spnas_core.errors import UserError
 from spnas_core.jobs.runner import run_job
 from spnas_core.report.inputs import _open_val
@@ -56,12 +58,12 @@ def assert_same(found: Split, expected: Split) -> None:
 
 def test_a_folder_and_its_conversion_are_the_same_data(other: Path, tmp_path: Path) -> None:
     write_as_coco(inspect(str(other), presets.load_preset("demo")), str(tmp_path / "made"))
-    assert splits.split_names(str(other)) == splits.split_names(str(tmp_path / "made")) == ("train", "val")
+    assert splits.DataSet(str(other)).names == splits.DataSet(str(tmp_path / "made")).names == ("train", "val")
     for name in ("train", "val"):
         opened = open_split(str(other), name, strict=True)
         assert sum(len(sample.boxes) for sample in opened.samples) > 8
         assert_same(opened, open_split(str(tmp_path / "made"), name, strict=True))
-        splits.verify_images(opened)
+        fingerprints.verify_images(opened)
 
 
 def write_voc(folder: Path, marks: Sequence[Sequence[Mark]]) -> None:
@@ -248,11 +250,11 @@ def test_a_broken_image_is_found_after_a_whole_one(tmp_path: Path, tiny_data: Pa
     """Images are read once as long as they stay the same."""
     folder = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     split = open_split(str(folder), "train")
-    splits.verify_images(split)
+    fingerprints.verify_images(split)
     victim = Path(split.samples[0].file)
     victim.write_bytes(b"x" * victim.stat().st_size)
     with pytest.raises(UserError, match="expected a whole image file"):
-        splits.verify_images(split)
+        fingerprints.verify_images(split)
 
 
 def test_a_size_by_the_header_is_the_size_of_the_pixels(tmp_path: Path) -> None:
@@ -284,9 +286,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, counted)
 
-    count(splits, "_parsed")
-    count(annotations, "clean_document")
-    count(splits, "sha256_file")
+    count(coco_source, "parse_coco")
+    monkeypatch.setattr(layout_source, "_cleaned", Recent(4))
+    count(coco_source, "clean_columns")
+    count(layout_source, "clean_document")
+    count(fingerprints, "sha256_file")
     count(images, "look")
     count(images, "header_size")
     count(voc, "read_page")
@@ -310,7 +314,7 @@ def test_a_run_parses_and_verifies_each_file_once(calls: Counter[str], tmp_path:
     assert first.keys == second.keys
     val, _ = _open_val(second)
     assert val
-    assert calls == {"_parsed": 3, "clean_document": 3, "look": 6, "sha256_file": 7}
+    assert calls == {"parse_coco": 3, "clean_columns": 3, "look": 6, "sha256_file": 7}
     path = data / "images" / "train_0.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"train_0.png: expected a whole image file"):

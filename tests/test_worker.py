@@ -16,7 +16,7 @@ from curves import curves
 from nets import SMOKE, sigterm_at_epoch
 
 from spnas_core import job as jobs
-from spnas_core.data import splits
+from spnas_core.data import fingerprints
 from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.jobs import memory, runner
@@ -32,7 +32,7 @@ from spnas_core.store.storage import Storage
 
 def job(data: Path, **recipe: Any) -> TrainJob:
     recipe = {"epochs": 1, "batch": 4, "warmup_steps": 0, "clip_norm": 10.0, **recipe}  # the graph of the smoke preset
-    named = splits.data_of(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
+    named = fingerprints.data_of(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
     return TrainJob(arch="b_1111-2111", detector=SMOKE, recipe=Recipe(**recipe), data=named)
 
 

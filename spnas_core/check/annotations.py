@@ -1,6 +1,5 @@
 """Findings about the annotations of one split, and of all splits together; no file is read here."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from spnas_core.data import annotations
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.images import Doubles
 from spnas_core.data.raw_split import RawSplit
+from spnas_core.data.split_names import UNSPLIT
 
 RARE = 0.01  # of the boxes of the commonest category
 
@@ -27,7 +27,8 @@ class Judged:
     boxes: Doubles  # (m, 4) the parts inside of the image of boxes to learn: neither crowds nor repeated ones
     sizes: Doubles  # (m, 2) width and height of their images
     document: dict[str, Any]  # the sound part, as a COCO document
-    counts: Counter[str]  # annotations, faulty ones too, by the name of their category
+    counts: Counter[str]  # annotations, faulty ones and crowds too, by the name of their category
+    crowds: int
     empty: int  # images without any
     findings: tuple[Finding, ...] = field(default=())
 
@@ -38,7 +39,7 @@ def judge_annotations(raw: RawSplit, max_boxes: int) -> Judged:
     if raw.document is None:  # it could not be read
         nothing = np.zeros((0, 4))
         empty_document = {key: list[Any]() for key in annotations.FIELDS}
-        return Judged(split, [], {}, nothing, nothing[:, :2], empty_document, Counter(), 0, tuple(findings))
+        return Judged(split, [], {}, nothing, nothing[:, :2], empty_document, Counter(), 0, 0, tuple(findings))
     images, kinds, marks = _sound_lists(split, raw.document, findings)
     findings += found("repeated-image", split, _again([image["file_name"] for image in images]))
     by_id = {image["id"]: image for image in images}
@@ -58,12 +59,25 @@ def judge_annotations(raw: RawSplit, max_boxes: int) -> Judged:
     boxes = judge_boxes(split, known, by_id)
     findings += boxes.findings
     taken = [mark for mark, good in zip(known, boxes.taken, strict=True) if good]
-    if taken and all(mark.get("iscrowd", 0) for mark in taken):
+    crowds = [mark for mark in taken if mark.get("iscrowd", 0)]
+    if taken and len(crowds) == len(taken):
         findings += found("all-crowds", split, [f"{len(taken)} boxes"])
+    elif not any(finding.kind == "difficult" for finding in raw.findings):
+        kind = "many-crowds" if len(crowds) > annotations.MANY_CROWDS * len(taken) else "crowds"
+        findings += found(kind, split, [f"{name_of(mark)}, of {len(taken):,} boxes" for mark in crowds])
     clean = {"images": images, "categories": kinds, "annotations": taken}
     counts = Counter(categories[mark["category_id"]] for mark in known)
     return Judged(
-        split, images, categories, boxes.clipped[boxes.learnt], boxes.sizes[boxes.learnt], clean, counts, len(empty), tuple(findings)
+        split,
+        images,
+        categories,
+        boxes.clipped[boxes.learnt],
+        boxes.sizes[boxes.learnt],
+        clean,
+        counts,
+        len(crowds),
+        len(empty),
+        tuple(findings),
     )
 
 
@@ -71,12 +85,11 @@ def judge_together(splits: Sequence[Judged]) -> list[Finding]:
     """All findings about all splits together: their names, their categories and the balance of these."""
     present = [judged.split for judged in splits]
     missing = [name for name in ("train", "val") if name not in present]
-    findings = found("missing-split", "data", [f"{name}; there are {', '.join(present)}" for name in missing])
+    way_out = "; spnas split DATA makes them" if {"train", UNSPLIT} & set(present) else ""
+    findings = found("missing-split", "data", [f"{name}; there are {', '.join(present)}{way_out}" for name in missing])
     first, *others = [judged for judged in splits if judged.categories] or splits[:1]
     for other in others:
-        if other.categories != first.categories:
-            differ = sorted(str(category) for category in set(other.categories.items()) ^ set(first.categories.items()))
-            findings += found("different-categories", other.split, [f"unlike {first.split}: {', '.join(differ[:3])}"])
+        findings += _compare(first, other)
     total: Counter[str] = sum((judged.counts for judged in splits), Counter())
     names = list(dict.fromkeys(name for judged in splits for name in judged.categories.values()))
     train = next((judged for judged in splits if judged.split == "train"), None)
@@ -88,6 +101,19 @@ def judge_together(splits: Sequence[Judged]) -> list[Finding]:
         rare = [f"{name}: {count} of {most:,} of {commonest}" for name, count in train.counts.items() if count < RARE * most]
         findings += found("rare-category", "train", rare)
     return findings
+
+
+def _compare(first: Judged, other: Judged) -> list[Finding]:
+    """Compare the categories of two splits, which are matched by name."""
+    if other.categories == first.categories:
+        return []
+    theirs, ours = set(other.categories.values()), set(first.categories.values())
+    if theirs == ours:
+        return found(
+            "other-category-ids", other.split, [f"unlike {first.split}: {min(other.categories.items() - first.categories.items())}"]
+        )
+    kind = "different-categories" if theirs & ours else "foreign-categories"
+    return found(kind, other.split, [f"unlike {first.split}: {', '.join(sorted(theirs ^ ours)[:3])}"])
 
 
 def _sound_lists(split: str, document: Any, findings: list[Finding]) -> tuple[Entries, Entries, Entries]:
@@ -109,7 +135,6 @@ def _sound_lists(split: str, document: Any, findings: list[Finding]) -> tuple[En
     for key in ("id", "name"):
         findings += found("category-twice", split, _again([kind[key] for kind in kinds]))
         kinds = list({kind["id"]: kind for kind in reversed(kinds)}.values())[::-1]
-    findings += found("annotation-id", split, _again([json.dumps(mark["id"]) for mark in marks if "id" in mark]))
     return list({image["id"]: image for image in reversed(images)}.values())[::-1], kinds, marks
 
 

@@ -14,7 +14,6 @@ from spnas_core.data.images import ImageFact
 from spnas_core.data.layouts import open_layout
 from spnas_core.data.raw_split import Layout
 from spnas_core.data.to_coco import flat_names, write_coco
-from spnas_core.errors import UserError
 from spnas_core.settings.run import Run
 
 
@@ -47,7 +46,8 @@ class CheckReport:
         return {
             "images": len(judged.images),
             "images_without_boxes": judged.empty,
-            "boxes": sum(judged.counts.values()),
+            "boxes": sum(judged.counts.values()) - judged.crowds,
+            "crowds": judged.crowds,
             "boxes_per_category": {name: judged.counts[name] for name in judged.categories.values()},
         }
 
@@ -55,7 +55,7 @@ class CheckReport:
 def inspect(url: str, settings: Run, threads: int | None = None) -> CheckReport:
     """Check the data set at `url` for runs with `settings`, whose anchors and max_boxes count; UserError where `url` is no data set."""
     facts = ImageFacts(threads)
-    layout = open_layout(url, facts.sizes)
+    layout = open_layout(url, facts.sizes, settings.data)
     seen = facts.at(file.url for source in layout.sources for file in source.files.values() if file)
     splits = tuple(judge_annotations(source, settings.detector.max_boxes) for source in layout.sources)
     findings = list(layout.findings)
@@ -68,13 +68,11 @@ def inspect(url: str, settings: Run, threads: int | None = None) -> CheckReport:
 
 
 def write_as_coco(report: CheckReport, url: str) -> dict[str, tuple[int, int]]:
-    """Write the sound part of a data set of another layout to a new folder at `url`, as COCO; numbers of images and boxes by split.
+    """Write the sound part of a data set to a new folder at `url`, as COCO; numbers of images and boxes by split.
 
     Images that cannot be read and boxes that a training would leave out or refuse are left out. UserError for a folder that is not empty.
     """
     layout = report.layout
-    if layout.name == "COCO":
-        raise UserError(f"--to-coco: expected data in the layout of Pascal VOC or YOLO, got {layout.url}, which is COCO already")
     made = {}
     for source, judged in zip(layout.sources, report.splits, strict=True):
         urls = {name: file.url for name, file in source.files.items() if file and isinstance(report.seen[file.url], ImageFact)}

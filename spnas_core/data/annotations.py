@@ -1,127 +1,150 @@
 """Checks of a COCO document, and the images, boxes and labels in it that a detector learns.
 
-An error is one line that says where: UserError. A faulty box is counted, not an error.
+An error is one line that says where: UserError. A faulty box is counted, not an error. Shapes: n images, m boxes to learn, k annotations to
+score with.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from spnas_core.data.columns import LARGEST_ID, Columns, Longs, Marks, columns_of
 from spnas_core.data.images import Doubles, Floats, Ints
 from spnas_core.errors import UserError
 
 TOLERANCE = 1.0  # px that a box may reach out of its image without a fault: tools round, and some count pixels from 1
+MANY_CROWDS = 0.1  # of the boxes; more are probably objects that a tool has written so
+FAULTS = ("", "zero area", "outside", "clipped")
+ZERO_AREA, OUTSIDE, CLIPPED = 1, 2, 3  # indexes of FAULTS
+IMAGE_DTYPE = np.dtype([("id", "i8"), ("width", "i8"), ("height", "i8"), ("end", "i8")])  # end: of its boxes among those of all images
+Categories = tuple[tuple[int, str], ...]  # (id, name), by ascending id
 
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """The checked document: images by id, and boxes (xyxy, clipped) and labels of each, in the same order."""
+    """Images by ascending id with their boxes to learn, and the annotations to score with."""
 
-    images: list[dict[str, Any]]
-    categories: tuple[tuple[int, str], ...]
-    boxes: list[Floats]
-    labels: list[Ints]
-    document: dict[str, Any]
-    faults: Counter[str]
+    images: npt.NDArray[np.void]  # (n,) of IMAGE_DTYPE
+    names: list[str]  # n file names
+    categories: Categories
+    boxes: Floats  # (m, 4) xyxy, px, clipped
+    labels: Ints  # (m,) from 1 in the order of the categories
+    marks: Marks  # (k,) of MARK_DTYPE; ids from 1, since pycocotools takes 0 for "not matched"; every area is known
+    faults: dict[str, int]  # boxes by fault
     first_fault: str
+    told: tuple[str, ...] = ()  # what was mended
 
 
-def clean_document(document: Any, where: str) -> Clean:
+def clean_document(document: Any, where: str, learn_crowds: bool = False) -> Clean:
     """Check a parsed annotation file of the place `where`; UserError in one line."""
     if not isinstance(document, dict):
         raise UserError(f"{where}: expected an object with images, annotations and categories, got a {type(document).__name__}")
-    images = _entries(document, "images", where)
-    if not images:
-        raise UserError(f"{where}: expected at least one image, got none")
-    kinds = _entries(document, "categories", where)
-    if not kinds:
-        raise UserError(f"{where}: expected at least one category, got none")
-    marks = _entries(document, "annotations", where)
-    _unique(images, "id", f"{where}: images")
-    _unique(kinds, "id", f"{where}: categories")
-    _unique(kinds, "name", f"{where}: categories")
-    numbered = [a for a in marks if "id" in a]
-    if strange := [a["id"] for a in numbered if isinstance(a["id"], list | dict)]:
-        raise UserError(f"{where}: annotations: expected a number as 'id', got {strange[0]!r}")
-    _unique(numbered, "id", f"{where}: annotations")
-    images = sorted(({k: i[k] for k in ("id", "file_name", "width", "height")} for i in images), key=lambda i: i["id"])
-    kinds = sorted(({"id": k["id"], "name": k["name"]} for k in kinds), key=lambda k: k["id"])
-    return _clean(images, kinds, marks, where)
+    for key in ("images", "categories", "annotations"):
+        _check_entries(document, key, where)
+    return clean_columns(columns_of(document), where, learn_crowds)
 
 
-def _clean(images: list[dict[str, Any]], kinds: list[dict[str, Any]], marks: list[dict[str, Any]], where: str) -> Clean:
-    image_index = {image["id"]: position for position, image in enumerate(images)}
-    label_of = {kind["id"]: position + 1 for position, kind in enumerate(kinds)}
-    for position, mark in enumerate(marks):
-        if mark["image_id"] not in image_index:
-            raise UserError(f"{where}: annotation {mark.get('id', position)} names image id {mark['image_id']}, which no image has")
-        if mark["category_id"] not in label_of:
-            have = ", ".join(map(str, label_of))
-            raise UserError(f"{where}: annotation {mark.get('id', position)} has category id {mark['category_id']}, defined are {have}")
-    index = np.array([image_index[mark["image_id"]] for mark in marks], np.int64)
-    xywh = np.array([mark["bbox"] for mark in marks], np.float64).reshape(-1, 4)
-    limits = np.array([[image["width"], image["height"]] for image in images], np.float64)[index]
-    boxes, faults = clip_box(xywh, limits)
-    crowd = np.array([bool(mark.get("iscrowd", 0)) for mark in marks], bool)
-    keep = (faults == "") | (faults == "clipped")
-    labels = np.array([label_of[mark["category_id"]] for mark in marks], np.int32)
-    kept, learn = np.flatnonzero(keep), np.flatnonzero(keep & ~crowd)
+def clean_columns(columns: Columns, where: str, learn_crowds: bool = False) -> Clean:
+    """Check the columns of an annotation file of the place `where`, and take what is learnt of it; UserError in one line."""
+    for key, count in (("image", len(columns.image_ids)), ("category", len(columns.category_ids))):
+        if not count:
+            raise UserError(f"{where}: expected at least one {key}, got none")
+    _check_unique(columns.image_ids.tolist(), "id", f"{where}: images")
+    _check_unique(columns.category_ids.tolist(), "id", f"{where}: categories")
+    _check_unique(columns.category_names, "name", f"{where}: categories")
+    marks, order = columns.marks, np.argsort(columns.image_ids)
+    index, label = _places(marks["image_id"], columns.image_ids), _places(marks["category_id"], columns.category_ids)
+    _check_references(columns, index, label, where)
+    boxes, faults = clip_box(marks["bbox"], columns.image_sizes[order][index].astype(np.float64))
+    learnt = (faults == 0) | (faults == CLIPPED)
+    kept = np.flatnonzero(learnt)
+    if not learn_crowds:
+        learnt &= marks["iscrowd"] == 0
+    learn = np.flatnonzero(learnt)
     learn = learn[np.argsort(index[learn], kind="stable")]
-    cuts = np.searchsorted(index[learn], np.arange(1, len(images)))
-    faulty = np.flatnonzero(faults != "")
-    first = faulty[0] if len(faulty) else -1
+    faulty = np.flatnonzero(faults)
+    images = np.zeros(len(order), IMAGE_DTYPE)
+    images["id"] = columns.image_ids[order]
+    images["width"], images["height"] = columns.image_sizes[order].T
+    images["end"] = np.searchsorted(index[learn], np.arange(len(order)), side="right")
+    pairs = sorted(zip(columns.category_ids.tolist(), columns.category_names, strict=True))
     return Clean(
         images=images,
-        categories=tuple((kind["id"], kind["name"]) for kind in kinds),
-        boxes=np.split(boxes[learn], cuts),
-        labels=np.split(labels[learn], cuts),
-        document={"images": images, "categories": kinds, "annotations": [_scored(marks[i], n) for n, i in enumerate(kept, start=1)]},
-        faults=Counter(faults[faulty].tolist()),
-        first_fault=f"annotation {marks[first].get('id', first)}, bbox {marks[first]['bbox']}, {faults[first]}" if first >= 0 else "",
+        names=[columns.names[i] for i in order],
+        categories=tuple(pairs),
+        boxes=boxes[learn],
+        labels=(label[learn] + 1).astype(np.int32),
+        marks=_scored(marks[kept], learn_crowds),
+        faults={FAULTS[code]: count for code, count in sorted(Counter(faults[faulty].tolist()).items())},
+        first_fault=_described(marks, faulty[0], FAULTS[faults[faulty[0]]]) if len(faulty) else "",
     )
 
 
-def clip_box(xywh: Doubles, limits: Doubles) -> tuple[Floats, npt.NDArray[np.str_]]:
-    """Boxes xyxy (n, 4) inside their images, and the fault of each: ``""``, ``zero area``, ``outside`` or ``clipped``.
+def clip_box(xywh: Doubles, limits: Doubles) -> tuple[Floats, npt.NDArray[np.int8]]:
+    """Boxes xyxy (n, 4) inside their images, and the fault of each (n,), an index of `FAULTS`.
 
     `xywh` (n, 4) are the boxes as annotated, `limits` (n, 2) width and height of the images, px.
     """
     raw = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     bounds = np.concatenate([limits, limits], axis=1)
-    boxes = np.clip(raw, 0.0, bounds).astype(np.float32)
-    empty = (xywh[:, 2:] <= 0).any(axis=1)
-    outside = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
-    clipped = (np.abs(raw - np.clip(raw, 0.0, bounds)) > TOLERANCE).any(axis=1)
-    return boxes, np.select([empty, outside, clipped], ["zero area", "outside", "clipped"], "")
+    inside = np.clip(raw, 0.0, bounds)
+    boxes = inside.astype(np.float32)
+    faults = np.zeros(len(raw), np.int8)
+    faults[(np.abs(raw - inside) > TOLERANCE).any(axis=1)] = CLIPPED
+    faults[(boxes[:, 2:] <= boxes[:, :2]).any(axis=1)] = OUTSIDE
+    faults[(xywh[:, 2:] <= 0).any(axis=1)] = ZERO_AREA
+    return boxes, faults
 
 
-def _scored(mark: dict[str, Any], number: int) -> dict[str, Any]:
-    """One annotation for scoring, numbered from 1: pycocotools takes id 0 for "not matched"."""
-    x, y, w, h = map(float, mark["bbox"])
-    area = mark.get("area")
-    return {
-        "id": number,
-        "image_id": mark["image_id"],
-        "category_id": mark["category_id"],
-        "bbox": [x, y, w, h],
-        "area": float(area) if isinstance(area, int | float) and area > 0 else w * h,
-        "iscrowd": int(bool(mark.get("iscrowd", 0))),
-    }
+def _places(ids: Longs, known: Longs) -> Longs:
+    """Place of each of `ids` among the sorted `known`, -1 where it is none of them."""
+    known = np.sort(known)
+    places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[places] == ids, places, -1)
 
 
-def _entries(document: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
+def _check_references(columns: Columns, index: Longs, label: Longs, where: str) -> None:
+    marks = columns.marks
+    wrong = np.flatnonzero((index < 0) | (label < 0))
+    if not len(wrong):
+        return
+    first = wrong[0]
+    number = marks["id"][first] if marks["id"][first] >= 0 else first
+    if index[first] < 0:
+        raise UserError(f"{where}: annotation {number} names image id {marks['image_id'][first]}, which no image has")
+    have = ", ".join(map(str, sorted(columns.category_ids.tolist())))
+    raise UserError(f"{where}: annotation {number} has category id {marks['category_id'][first]}, defined are {have}")
+
+
+def _described(marks: Marks, place: int, fault: str) -> str:
+    number = marks["id"][place] if marks["id"][place] >= 0 else place
+    box = ", ".join(f"{value:.9g}" for value in marks["bbox"][place])
+    return f"annotation {number}, bbox [{box}], {fault}"
+
+
+def _scored(marks: Marks, learn_crowds: bool) -> Marks:
+    """Annotations for scoring, numbered from 1; an area that is not given is that of the box."""
+    scored = marks.copy()
+    scored["id"] = np.arange(1, len(marks) + 1)
+    unknown = ~(np.isfinite(marks["area"]) & (marks["area"] > 0))
+    scored["area"][unknown] = marks["bbox"][unknown, 2] * marks["bbox"][unknown, 3]
+    if learn_crowds:
+        scored["iscrowd"] = 0
+    return scored
+
+
+def _check_entries(document: dict[str, Any], key: str, where: str) -> None:
     entries = document.get(key)
     if not isinstance(entries, list):
         raise UserError(f"{where}: expected a list under {key!r}, got {'nothing' if entries is None else type(entries).__name__}")
     for position, entry in enumerate(entries):
         if wrong := fault(entry, key):
             raise UserError(f"{where}: {key}[{position}]{wrong}")
-    return entries
 
 
 def fault(entry: Any, key: str) -> str:
@@ -130,24 +153,28 @@ def fault(entry: Any, key: str) -> str:
         return f": expected an object, got {entry!r}"
     for name, expected in FIELDS[key].items():
         if name not in entry:
+            if name in _OPTIONAL:
+                continue
             return f" has no {name!r}"
         if wrong := expected(entry[name]):
             return f": expected {wrong} as {name!r}, got {entry[name]!r}"
     return ""
 
 
-def _unique(entries: list[dict[str, Any]], key: str, where: str) -> None:
-    double = [value for value, count in Counter(entry[key] for entry in entries).items() if count > 1]
-    if double:
+def _check_unique(values: Sequence[Any], key: str, where: str) -> None:
+    if len(set(values)) < len(values):
+        double = [value for value, count in Counter(values).items() if count > 1]
         raise UserError(f"{where}: expected every {key!r} once, got {double[0]!r} twice or more ({len(double)} such)")
 
 
 def _is_id(value: Any) -> str:
-    return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a whole number >= 0"
+    good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_ID
+    return "" if good else f"a whole number >= 0{' and < 2^63' if isinstance(value, int) and value > LARGEST_ID else ''}"
 
 
 def _is_size(value: Any) -> str:
-    return "" if isinstance(value, int) and not isinstance(value, bool) and value > 0 else "a whole number of px > 0"
+    good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_ID
+    return "" if good else "a whole number of px > 0"
 
 
 def _is_name(value: Any) -> str:
@@ -159,8 +186,13 @@ def _is_box(value: Any) -> str:
     return "" if good else "four finite numbers [x, y, width, height]"
 
 
+def _is_flag(value: Any) -> str:
+    return "" if isinstance(value, int) and value in (0, 1) else "0 or 1"
+
+
+_OPTIONAL = ("iscrowd",)
 FIELDS: Mapping[str, Mapping[str, Callable[[Any], str]]] = {
     "images": {"id": _is_id, "file_name": _is_name, "width": _is_size, "height": _is_size},
     "categories": {"id": _is_id, "name": _is_name},
-    "annotations": {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box},
+    "annotations": {"image_id": _is_id, "category_id": _is_id, "bbox": _is_box, "iscrowd": _is_flag},
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from spnas_core.data import images
 from spnas_core.data.images import Floats, Ints
-from spnas_core.data.splits import Sample
+from spnas_core.data.samples import Sample
 
 KEPT_AREA = 0.25  # a box that a crop cuts to less than this part of its area is left out
 

@@ -1,86 +1,152 @@
-"""Files of a data set in COCO layout.
+"""COCO files of a data set: which there are, and what is in them.
 
-DATA/annotations/instances_SPLIT.json      images in DATA/images/, DATA/SPLIT/, DATA/images/SPLIT/, DATA/ or beside the annotations
+    DATA/annotations/instances_SPLIT.json    where there are such, they are the splits (CVAT calls the only one ``default``)
+    DATA/annotations/*.json, DATA/*.json     train.json, train2017_annotations.json, or result.json of Label Studio, labels.json of FiftyOne
+    DATA/SPLIT/*.json                        _annotations.coco.json of Roboflow, labels.json of FiftyOne
+
+A split is called by the name of its file without words that say nothing, or by that of its folder.
 """
 
+import contextlib
 import json
+import mmap
 import posixpath
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
 
 from spnas_core.data import files
-from spnas_core.data.findings import Finding, found
-from spnas_core.data.images import SUFFIXES
-from spnas_core.data.raw_split import ImageFile, RawSplit
+from spnas_core.data.listings import Listings
+from spnas_core.data.split_names import UNSPLIT
 from spnas_core.errors import UserError
 
 FOLDER, BEFORE, AFTER = "annotations", "instances_", ".json"
+MOST = 20  # JSON files of a folder; where there are more, each is of one picture
+_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_", "predictions", "detections", "results_")
+_SILENT = {
+    *("instance", "instances", "annotation", "annotations", "coco", "label", "labels", "result", "results", "default", "bbox", "bboxes"),
+    *("detection", "gt", "json", "data", "dataset"),
+}  # words of file names
+MAPPED = 1 << 26  # bytes from which on a file is mapped into memory
+
+
+class CocoFile(NamedTuple):
+    """Annotation file of a split, by the split's own name; its images are looked for around its folder."""
+
+    split: str
+    system: Any
+    path: str
+    size: int  # bytes
+
+    @property
+    def url(self) -> str:
+        """URL of the file, the bare path where it is local."""
+        return files.url_of(self.system, self.path)
+
+    @property
+    def folder(self) -> str:
+        """Path of its folder."""
+        return posixpath.dirname(self.path)
+
+
+class _Head(msgspec.Struct, gc=False):
+    images: msgspec.Raw
+    categories: msgspec.Raw
 
 
 def annotation_file(split: str) -> str:
-    """Path of a split's annotation file below the data set."""
+    """Path of a split's annotation file below a data set that is written here."""
     return f"{FOLDER}/{BEFORE}{split}{AFTER}"
 
 
-def coco_split_names(system: Any, root: str) -> list[str]:
-    """Names of the splits that have an annotation file: train, val and test first."""
-    names = files.list_folder(system, files.join_path(root, FOLDER))
-    splits = {name.removeprefix(BEFORE).removesuffix(AFTER) for name in names if name.startswith(BEFORE) and name.endswith(AFTER)}
-    usual = [name for name in ("train", "val", "test") if name in splits]
-    return usual + sorted(splits - set(usual))
+def find_coco(listings: Listings, root: str, chosen: Mapping[Any, str]) -> dict[str, CocoFile]:
+    """Annotation files of the data set at `root` by their splits' own names; empty where there is none.
+
+    `chosen` are URLs, or paths below `root`, by split, as a user has set them. UserError for one that does not exist, and for two files of
+    one split.
+    """
+    system = listings.system
+    if chosen:
+        return {split: _chosen(system, root, split, url) for split, url in chosen.items()}
+    folder = next((name for name in listings.folders(root) if name.lower() == FOLDER), FOLDER)
+    top = files.join_path(root, folder)
+    sizes = listings.files(top)
+    named = [name for name in sorted(sizes) if name.startswith(BEFORE) and name.endswith(AFTER)]
+    found = [CocoFile(name.removeprefix(BEFORE).removesuffix(AFTER), system, f"{top}/{name}", sizes[name]) for name in named]
+    found = [file._replace(split=UNSPLIT) if file.split in _SILENT else file for file in found]
+    splits: dict[str, CocoFile] = {}
+    for file in found or filter(_is_coco, _candidates(listings, root, top)):
+        if file.split in splits:
+            text = f"expected one annotation file of split {file.split!r}, got {splits[file.split].url} too; --annotations says which"
+            raise UserError(f"{file.url}: {text}")
+        splits[file.split] = file
+    return splits
 
 
-def read_raw(system: Any, root: str, split: str) -> RawSplit:
-    """Read a split that may be faulty in every way; what keeps its file from being read is a finding."""
-    name = annotation_file(split)
-    document = None
-    try:
-        document = json.loads(files.read_file(system, files.join_path(root, name)))
-        wrong = "" if document is not None else "null"
-    except (ValueError, RecursionError) as error:
-        wrong = str(error)
-    findings = found("unreadable", split, [f"{name}: expected JSON, got: {wrong}"] if wrong else [])
-    listed = document.get("images") if isinstance(document, dict) else None
-    names = [entry["file_name"] for entry in listed if _is_named(entry)] if isinstance(listed, list) else []
-    located = locate_images(system, root, split, [name for name in names if _is_inside(name)])
-    return RawSplit(split, document, {name: located.get(name) for name in names}, tuple(findings))
+def _chosen(system: Any, root: str, split: str, url: str) -> CocoFile:
+    if "://" in url:
+        system, path = files.open_url(url)
+    else:
+        path = url if url.startswith("/") else files.join_path(root, url)
+    if files.kind(system, path) != "file":
+        raise UserError(f"annotations of {split}: expected a file, found none at {files.url_of(system, path)}")
+    return CocoFile(split, system, path, int(system.size(path) or 0))
 
 
-def locate_images(system: Any, root: str, split: str, names: Sequence[str]) -> dict[str, ImageFile]:
-    """Files of those image names that exist, by one listing of each folder."""
-    tops = [files.join_path(root, *parts) for parts in (("images",), (split,), ("images", split), (".",), (FOLDER,))]
-    listings: dict[str, dict[str, Any]] = {}
-    located: dict[str, ImageFile] = {}
-    for name in names:
-        for top in tops:
-            folder, base = posixpath.split(files.join_path(top, name))
-            if folder not in listings:
-                listings[folder] = files.list_folder(system, folder)
-            entry = listings[folder].get(base)
-            if entry is not None and entry["type"] == "file":
-                located[name] = ImageFile(files.url_of(system, entry["name"]), int(entry.get("size") or 0))
-                break
-    return located
+def _candidates(listings: Listings, root: str, annotations: str) -> Iterator[CocoFile]:
+    """Files that may be annotation files, with the names that their splits would have."""
+    folders = [files.join_path(root, name) for name in listings.folders(root)]
+    for place in dict.fromkeys((annotations, root, *folders)):
+        for name in _json_files(listings, place):
+            split = _own_name(name)
+            if split == UNSPLIT and place not in (annotations, root):
+                split = posixpath.basename(place)
+            yield CocoFile(split, listings.system, f"{place.rstrip('/')}/{name}", listings.files(place)[name])
 
 
-def unlisted_images(system: Any, sources: Sequence[RawSplit]) -> list[Finding]:
-    """One finding about the images that lie beside those of the splits and belong to none."""
-    used = {file.url for raw in sources for file in raw.files.values() if file}
-    beside = []
-    for folder in sorted({posixpath.dirname(url) for url in used}):
-        listing = files.list_folder(system, files.open_url(folder)[1])
-        urls = sorted(files.url_of(system, entry["name"]) for name, entry in listing.items() if name.lower().endswith(SUFFIXES))
-        beside += [posixpath.basename(url) for url in urls if url not in used]
-    return found("unlisted-image", "data", beside)
+def _json_files(listings: Listings, place: str) -> list[str]:
+    names = sorted(name for name in listings.files(place) if name.lower().endswith(AFTER) and name[0] != ".")
+    return [name for name in names if not name.lower().startswith(_OTHER_TASKS)] if len(names) <= MOST else []
 
 
-def _is_named(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and bool(entry["file_name"])
+def _own_name(file: str) -> str:
+    """Name of the split that a file's name says, without words that say nothing; UNSPLIT where no word is left."""
+    words = [word for word in re.split(r"[\W_]+", file.lower().removesuffix(AFTER)) if word and word not in _SILENT]
+    return "_".join(words) or UNSPLIT
 
 
-def _is_inside(name: str) -> bool:
-    try:
-        files.join_path("data", name)
-    except UserError:
-        return False
+def _is_coco(file: CocoFile) -> bool:
+    """Whether a file is a JSON object with images and categories; one that is no JSON counts by its name, and its reader says so."""
+    with open_content(file) as content:
+        try:
+            msgspec.json.decode(content, type=_Head)
+        except msgspec.ValidationError:
+            return False
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return posixpath.basename(file.path).startswith((BEFORE, "_annotations.coco"))
     return True
+
+
+@contextlib.contextmanager
+def open_content(file: CocoFile) -> Iterator[Any]:
+    """Bytes of a file; a large one is mapped into memory, from the cache if it is remote."""
+    if file.size < MAPPED:
+        yield files.read_file(file.system, file.path)
+        return
+    with files.local_file(file.url).open("rb") as stream:
+        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        yield content
+    finally:
+        with contextlib.suppress(BufferError):  # an error on its way up still holds a view
+            content.close()
+
+
+def load_json(content: Any) -> Any:
+    """Parse the content of a JSON file; ValueError or RecursionError for any other."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return json.loads(bytes(content))  # takes NaN, and says where the error is

@@ -19,7 +19,7 @@ from spnas_core.data import files, images
 from spnas_core.data.images import SUFFIXES, Floats, Ints
 from spnas_core.data.loader import ALL, epoch_order
 from spnas_core.data.pipeline import ImageCache, fill_batches
-from spnas_core.data.splits import Split
+from spnas_core.data.samples import Split
 from spnas_core.errors import UserError
 from spnas_core.store.storage import sha256_file
 

@@ -44,7 +44,7 @@ def join_path(path: str, *parts: str) -> str:
     return path if inner == "." else f"{path.rstrip('/')}/{inner}"
 
 
-def _ask(call: Callable[[], _Answer], url: str, action: str) -> _Answer:
+def ask(call: Callable[[], _Answer], url: str, action: str) -> _Answer:
     """Do `action` on what lies at `url`, again as long as its errors may pass; UserError where it is forbidden, StoreError in the end."""
 
     def once() -> _Answer:
@@ -59,7 +59,7 @@ def _ask(call: Callable[[], _Answer], url: str, action: str) -> _Answer:
 def list_folder(system: Any, path: str) -> dict[str, dict[str, Any]]:
     """Name -> fsspec info (``size``, ``type``) of each entry of a folder, by one listing; empty where there is no such folder."""
     try:
-        entries = _ask(lambda: system.ls(path, detail=True), url_of(system, path), "list")
+        entries = ask(lambda: system.ls(path, detail=True), url_of(system, path), "list")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     own = path.strip("/")
@@ -69,7 +69,7 @@ def list_folder(system: Any, path: str) -> dict[str, dict[str, Any]]:
 def kind(system: Any, path: str) -> str | None:
     """``file`` or ``directory``; None of a path that does not exist."""
     try:
-        return str(_ask(lambda: system.info(path), url_of(system, path), "read")["type"])
+        return str(ask(lambda: system.info(path), url_of(system, path), "read")["type"])
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -78,7 +78,7 @@ def matching(pattern: str) -> list[str]:
     """URLs of the files that the URL `pattern` matches; UserError for a pattern that is none."""
     system, path = open_url(pattern)
     try:
-        entries = _ask(lambda: system.glob(path, detail=True), pattern, "list")
+        entries = ask(lambda: system.glob(path, detail=True), pattern, "list")
     except ValueError as error:
         raise UserError(f"{pattern}: expected a pattern of fsspec, such as {pattern.split('*')[0]}**/*.jpg, got: {error}") from error
     return [url_of(system, name) for name, entry in entries.items() if entry["type"] == "file"]
@@ -86,12 +86,12 @@ def matching(pattern: str) -> list[str]:
 
 def files_below(system: Any, path: str) -> dict[str, int]:
     """Size of every file below a folder, by its full path; empty where there is no such folder."""
-    return _ask(lambda: listing.find_files(system, path), url_of(system, path), "list")
+    return ask(lambda: listing.find_files(system, path), url_of(system, path), "list")
 
 
 def entries_below(system: Any, path: str) -> dict[str, dict[str, Any]]:
     """Fsspec info of every file below a folder, by its full path; empty where there is no such folder."""
-    return _ask(lambda: listing.list_entries(system, path), url_of(system, path), "list")
+    return ask(lambda: listing.list_entries(system, path), url_of(system, path), "list")
 
 
 def read_file(system: Any, path: str) -> bytes:
@@ -102,7 +102,7 @@ def read_file(system: Any, path: str) -> bytes:
         _check_whole(len(content), system.size(path))
         return content
 
-    return _ask(whole, url_of(system, path), "read")
+    return ask(whole, url_of(system, path), "read")
 
 
 def _check_whole(size: int, expected: int | None) -> None:
@@ -120,7 +120,7 @@ def write(url: str, content: bytes, option: str) -> None:
         system.pipe_file(path, content)
 
     try:
-        _ask(put, url, "write")
+        ask(put, url, "write")
     except OSError as error:
         raise UserError(f"{option}: expected a place for a file, got {url}: {error}") from error
 
@@ -136,7 +136,7 @@ def local_file(url: str) -> Path:
     if isinstance(system, LocalFileSystem):
         return Path(path)
     try:
-        return _ask(lambda: _copy(system, path), url, "read")
+        return ask(lambda: _copy(system, path), url, "read")
     except FileNotFoundError as error:
         raise UserError(f"{url}: expected a file, found none") from error
 

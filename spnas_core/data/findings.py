@@ -24,12 +24,30 @@ FINDING_KINDS = {
     "unreadable": Kind("error", "file that cannot be read", "files that cannot be read", "write it again; nothing in it was checked"),
     "malformed": Kind("error", "malformed entry", "malformed entries", "write it again; it was not checked any further"),
     "image-id": Kind("error", "image id used again", "image ids used again", "give every image an id of its own"),
-    "annotation-id": Kind("error", "annotation id used again", "annotation ids used again", "give every annotation an id of its own"),
+    "annotation-id": Kind("note", "annotation id used again or missing", "annotation ids used again or missing", "numbered anew"),
+    "quoted-number": Kind("warning", "number in quotes", "numbers in quotes", "read as numbers; --mend writes them so"),
+    "other-id": Kind("warning", "id that is no whole number", "ids that are no whole numbers", "read as numbers; --mend writes them so"),
+    "repeated-entry": Kind("warning", "entry that is there twice", "entries that are there twice", "read once; --mend writes it once"),
+    "missing-size": Kind("warning", "image without a size", "images without a size", "taken from the picture; --mend writes it"),
+    "swapped-corners": Kind("warning", "box with swapped corners", "boxes with swapped corners", "put in order; --mend writes them so"),
+    "box-of-polygon": Kind("warning", "polygon without a box", "polygons without boxes", "the box around it is taken; --mend writes it"),
+    "text-flag": Kind("warning", "flag that is no number", "flags that are no numbers", "read as 0 or 1; --mend writes them so"),
+    "root-category": Kind("note", "category above others, without boxes", "categories above others, without boxes", "left out: no class"),
+    "other-spelling": Kind(
+        "note", "image found by another spelling", "images found by another spelling", "or in another folder; look at it"
+    ),
+    "split-file": Kind("note", "split file in use", "split files in use", "spnas split wrote it"),
+    "crowds": Kind("note", "crowd", "crowds", "neither learnt nor counted against a net"),
+    "many-crowds": Kind("warning", "crowd", "crowds", "they are not learnt; if each is one object, --set data.crowds=learn learns them"),
+    "other-category-ids": Kind("note", "split with other category ids", "splits with other category ids", "matched by name"),
     "category-twice": Kind("error", "category defined again", "categories defined again", "give every category one id and one name"),
     "dangling-image": Kind("error", "box of an image that is not listed", "boxes of images that are not listed", "list it or remove them"),
     "undefined-category": Kind("error", "box of an undefined category", "boxes of undefined categories", "define it or mend the boxes"),
     "different-categories": Kind(
-        "error", "split with other categories", "splits with other categories", "list the same ones in each split"
+        "warning", "split with other categories", "splits with other categories", "matched by name; boxes of others are left out"
+    ),
+    "foreign-categories": Kind(
+        "error", "split that shares no category with train", "splits that share no category with train", "give them the same names"
     ),
     "list-of-images": Kind("error", "list of other images", "lists of other images", "name folders: lists are not read"),
     "missing-split": Kind("error", "split missing that a run needs", "splits missing that a run needs", "give it, by this name"),

@@ -1,6 +1,6 @@
 """The layout of a data set, recognised by its files: COCO, Pascal VOC or YOLO; the last two are read as COCO documents.
 
-    COCO        annotations/instances_SPLIT.json, images as `coco.py` finds them
+    COCO        annotation files as `coco.py` finds them, images as `locate.py` does
     Pascal VOC  Annotations/NAME.xml, JPEGImages/, ImageSets/Main/SPLIT.txt (without lists all is train)
     YOLO        images/SPLIT/ and labels/SPLIT/, or SPLIT/images/ and SPLIT/labels/; names of both in a YAML file, or classes.txt
 
@@ -11,35 +11,100 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from spnas_core.data import coco, files, voc, yolo
-from spnas_core.data.raw_split import ImageSizes, Layout
+from spnas_core.data import coco_raw, files, voc, yolo
+from spnas_core.data.coco import find_coco
+from spnas_core.data.findings import found
+from spnas_core.data.listings import Listings
+from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
+from spnas_core.data.split_file import SplitFile, find_split_file
 from spnas_core.data.split_names import name_splits
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
 
 def open_layout(url: str, sizes: ImageSizes, reading: Reading | None = None) -> Layout:
-    """Read all splits of the data set at `url`, by their names here; UserError where it is in no known layout."""
-    layout = _open(url, sizes)
-    names = name_splits([raw.split for raw in layout.sources], (reading or Reading()).splits, layout.url)
-    by_own = {raw.split: raw for raw in layout.sources}
-    return replace(layout, sources=tuple(replace(by_own[own], split=split, found_as=own) for own, split in names.items()))
-
-
-def _open(url: str, sizes: ImageSizes) -> Layout:
+    """Read all splits of the data set at `url`, by their names here, for a check; UserError where it is in no known layout."""
+    reading = reading or Reading()
     system, root = files.open_url(url)
-    top = files.list_folder(system, root)
+    listings = Listings(system)
+    if annotation_files := find_coco(listings, root, reading.annotations):
+        sources = tuple(coco_raw.read_raw(listings, root, file, reading, sizes) for file in annotation_files.values())
+        layout = Layout("COCO", files.url_of(system, root).rstrip("/"), sources, tuple(coco_raw.unlisted_images(listings, sources)))
+        layout = _named(layout, reading)
+    else:
+        layout = open_other_layout(url, sizes, reading)
+    given = find_split_file(listings, root, reading.split_file)
+    layout = layout if given is None else _divided(layout, given)
+    if reading.crowds == "learn":
+        for source in layout.sources:
+            _without_crowds(source.document)
+    return layout
+
+
+def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
+    """Read all splits of a data set in another layout than COCO's, by their names here, without its split file; UserError."""
+    system, root = files.open_url(url)
     place = files.url_of(system, root).rstrip("/")
-    splits = coco.coco_split_names(system, root) if coco.FOLDER in top else []
-    if splits:
-        sources = tuple(coco.read_raw(system, root, split) for split in splits)
-        return Layout("COCO", place, sources, tuple(coco.unlisted_images(system, sources)))
+    top = files.list_folder(system, root)
     if "Annotations" in top and (layout := voc.open_voc(system, root, sizes)):
-        return layout
+        return _named(layout, reading)
     if layout := yolo.open_yolo(system, root, sizes):
-        return layout
+        return _named(layout, reading)
     names = ", ".join(sorted(top)[:8]) or "nothing"
     raise UserError(f"{place}: expected annotations/instances_*.json, Annotations/*.xml, or images/ with labels/; there is {names}")
+
+
+def _named(layout: Layout, reading: Reading) -> Layout:
+    names = name_splits([raw.split for raw in layout.sources], reading.splits, layout.url)
+    by_own = {raw.split: raw for raw in layout.sources}
+    return replace(layout, sources=tuple(_renamed(by_own[own], split) for own, split in names.items()))
+
+
+def _renamed(raw: RawSplit, split: str) -> RawSplit:
+    findings = tuple(replace(one, where=split) if one.where == raw.split else one for one in raw.findings)
+    return replace(raw, split=split, found_as=raw.split, findings=findings)
+
+
+def _divided(layout: Layout, given: SplitFile) -> Layout:
+    """Divide the splits as a split file says; those that it does not name stay."""
+    by_name = {raw.split: raw for raw in layout.sources}
+    if gone := sorted(given.sources - by_name.keys()):
+        raise UserError(f"{given.url}: expected splits of {layout.url}, {', '.join(by_name)}, got {gone[0]!r}")
+    parts = []
+    for split, part in given.splits.items():
+        raw = by_name[part.of]
+        names = list(raw.files)
+        given.rows(split, names)
+        parts.append(_part(raw, split, set(part.images), first=split == next(n for n, one in given.splits.items() if one.of == part.of)))
+    rest = [raw for raw in layout.sources if raw.split not in given.sources]
+    findings = found("split-file", "data", [given.url])
+    return replace(layout, sources=(*parts, *rest), findings=(*layout.findings, *findings))
+
+
+def _part(raw: RawSplit, split: str, images: set[str], first: bool) -> RawSplit:
+    """Images of a split alone; the findings of its reading go to the `first` part."""
+    document = raw.document
+    if isinstance(document, dict) and all(isinstance(document.get(key), list) for key in ("images", "annotations")):
+        entries = [one for one in document["images"] if isinstance(one, dict) and one.get("file_name") in images]
+        ids = {one.get("id") for one in entries if not isinstance(one.get("id"), list | dict)}
+        marks = [one for one in document["annotations"] if isinstance(one, dict) and _id_of(one) in ids]
+        document = {**document, "images": entries, "annotations": marks}
+    located = {name: file for name, file in raw.files.items() if name in images}
+    return replace(
+        raw, split=split, document=document, files=located, findings=raw.findings if first else (), half_read=raw.half_read & images
+    )
+
+
+def _id_of(mark: dict[str, Any]) -> Any:
+    number = mark.get("image_id")
+    return None if isinstance(number, list | dict) else number
+
+
+def _without_crowds(document: Any) -> None:
+    marks = document.get("annotations") if isinstance(document, dict) else None
+    for mark in marks if isinstance(marks, list) else ():
+        if isinstance(mark, dict) and mark.get("iscrowd") == 1:
+            mark["iscrowd"] = 0
 
 
 def layout_listing(system: Any, root: str) -> str:

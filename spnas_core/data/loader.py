@@ -17,7 +17,7 @@ from spnas_core.data import files, images
 from spnas_core.data.augment import keep_largest, place
 from spnas_core.data.images import Floats, Ints
 from spnas_core.data.pipeline import ImageCache, fill_batches
-from spnas_core.data.splits import Sample, Split
+from spnas_core.data.samples import Sample, Split
 from spnas_core.settings.training import Recipe
 
 _log = logging.getLogger("spnas_core")
@@ -165,7 +165,7 @@ def _fill_train(
 
 
 def _tell_of_crowded(split: Split, max_boxes: int, cache: ImageCache | None) -> None:
-    crowded = sum(len(sample.boxes) > max_boxes for sample in split.samples)
+    crowded = int((split.box_counts > max_boxes).sum())
     text = f"{crowded} images of split {split.name!r} have more than max_boxes = {max_boxes} boxes; the largest are kept"
     if crowded and (cache is None or text not in cache.told):
         _log.warning(text)

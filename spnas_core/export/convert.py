@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
 from spnas_core.data import files
-from spnas_core.data.splits import Categories
+from spnas_core.data.annotations import Categories
 from spnas_core.errors import UserError
 from spnas_core.jobs import detection
 from spnas_core.models.build import build

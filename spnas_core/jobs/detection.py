@@ -14,9 +14,12 @@ from mindspore import Tensor
 from spnas_core import metrics
 from spnas_core.arch import Arch
 from spnas_core.data import images, loader
+from spnas_core.data.annotations import Categories
 from spnas_core.data.images import Floats, Ints
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.data.splits import Categories, Split, open_split
+from spnas_core.data.samples import Split
+from spnas_core.data.splits import DataSet
+from spnas_core.job import Data
 from spnas_core.jobs.training import StepInputs
 from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
@@ -32,7 +35,7 @@ PIXELS = 1 << 19  # of one batch
 
 @dataclass(frozen=True)
 class TaskWork:
-    """Work of one task, as functions: `open_split` reads data, `build` creates the net, `batches` yields the inputs of training steps.
+    """Work of one task, as functions: `open_data` opens a data set, `build` creates the net, `batches` yields the inputs of training steps.
 
     `outputs` runs the net on a split, `score` compares the outputs with the annotations, `document` returns the content of model.json;
     `outputs_file` is the name of the outputs' file in an artifact.
@@ -40,7 +43,7 @@ class TaskWork:
 
     task: Task
     outputs_file: str
-    open_split: Callable[[str, str, bool], Split]
+    open_data: Callable[[Data], DataSet]
     build: Callable[[Arch, Detector, int, bool], DetectorNet]
     batches: Callable[[DetectorNet, Split, Detector, Recipe, int, int, int, ImageCache], Iterator[StepInputs]]
     outputs: Callable[[DetectorNet, Split, Detector, ImageCache | None], list[dict[str, Any]]]
@@ -48,15 +51,18 @@ class TaskWork:
     document: Callable[[str, Detector, Categories], dict[str, Any]]
 
 
+def open_data(data: Data) -> DataSet:
+    """Open the data set of a job."""
+    return DataSet(data.url, data.reading, data.strict)
+
+
 def batch_size(image_size: tuple[int, int]) -> int:
     """Images per evaluation batch: about half a million pixels in all, at most 8 images."""
     return max(1, min(8, PIXELS // (image_size[0] * image_size[1])))
 
 
-def detect(
-    net: DetectorNet, split: Split, settings: Detector, cache: ImageCache | None = None, categories: Categories | None = None
-) -> list[dict[str, Any]]:
-    """COCO results for all images of a split; label k is category k - 1 of `categories`, by default the split's own.
+def detect(net: DetectorNet, split: Split, settings: Detector, cache: ImageCache | None = None) -> list[dict[str, Any]]:
+    """COCO results for all images of a split; label k is category k - 1 of the split.
 
     Ranks share the batches; every rank gets all results, in the same order as a single process.
     """
@@ -64,7 +70,7 @@ def detect(
     results = []
     for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache, share=rank().share):
         detections = infer(net, settings, batch.images, batch.image_hw)
-        results.append(loader.to_results(batch.ids, *detections, batch.scale, categories or split.categories))
+        results.append(loader.to_results(batch.ids, *detections, batch.scale, split.categories))
     rounds = zip_longest(*gather_ranks(results), fillvalue=())
     return [result for batches in rounds for batch in batches for result in batch]
 
@@ -112,7 +118,7 @@ def step_inputs(
 WORK = TaskWork(
     task=DETECTION,
     outputs_file=DETECTIONS_FILE,
-    open_split=open_split,
+    open_data=open_data,
     build=build,
     batches=step_inputs,
     outputs=detect,

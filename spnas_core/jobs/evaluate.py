@@ -8,7 +8,8 @@ import mindspore as ms
 
 from spnas_core import arch as architecture
 from spnas_core import metrics
-from spnas_core.data.splits import check_fingerprint, open_split
+from spnas_core.data.fingerprints import check_fingerprint
+from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
 from spnas_core.jobs import initial_weights
@@ -17,6 +18,7 @@ from spnas_core.jobs.progress import JobContext
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import rank
 from spnas_core.models.step import get_weights, set_weights
+from spnas_core.settings.reading import Reading
 from spnas_core.store.artifacts import Store
 from spnas_core.weights import adopt, model_folder
 from spnas_core.weights.model_folder import Model
@@ -26,7 +28,8 @@ def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[
     """Score weights on a split with pycocotools; writes the detections to `out` and returns the metrics. Has no checkpoints."""
     ms.set_context(mode=ms.GRAPH_MODE)
     named = [job.data.train, job.data.val] if job.split in (job.data.train, job.data.val) else [job.split]  # those of the fingerprint
-    splits = {name: WORK.open_split(job.data.url, name, job.data.strict) for name in named}
+    data = WORK.open_data(job.data)
+    splits = {name: data.split(name) for name in named}
     split = splits[job.split]
     if rank().first:
         check_fingerprint(list(splits.values()), job.data)
@@ -52,14 +55,8 @@ def open_model(model: str) -> tuple[DetectorNet, Model]:
     return net.set_train(False), card
 
 
-def score_model(model: str, data_url: str, name: str) -> dict[str, Any]:
-    """Metrics of a model folder on a split, by pycocotools; UserError if the split has a category that the model lacks."""
+def score_model(model: str, data_url: str, name: str, reading: Reading | None = None) -> dict[str, Any]:
+    """Metrics of a model folder on a split, by pycocotools; categories are those of the model, matched by name."""
     net, card = open_model(model)
-    split = open_split(data_url, name)
-    known = {label.id: label.name for label in card.classes}
-    if strangers := [category for category in split.categories if known.get(category[0]) not in (category[1], str(category[0]))]:
-        raise UserError(f"{data_url} {name}: expected categories of the model, {known}, got {strangers[0]}")
-    results = detect(net, split, card.detector, categories=tuple(known.items()))
-    ids = {number for number, _ in split.categories}
-    results = [result for result in results if result["category_id"] in ids]
-    return metrics.score_detections(split.annotations, results, "pycocotools").document()
+    split = DataSet(data_url, reading).split(name, tuple((label.id, label.name) for label in card.classes))
+    return metrics.score_detections(split.annotations, detect(net, split, card.detector), "pycocotools").document()

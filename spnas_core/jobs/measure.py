@@ -16,7 +16,6 @@ from mindspore import Tensor
 from spnas_core import arch as architecture
 from spnas_core.data import loader
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.data.splits import open_split
 from spnas_core.errors import JobError
 from spnas_core.job import MeasureJob
 from spnas_core.jobs import detection, initial_weights, train
@@ -40,7 +39,8 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(0)
     settings, recipe = job.detector, job.recipe
-    split, val = (open_split(job.data.url, name, job.data.strict) for name in (job.data.train, job.data.val))
+    data = detection.open_data(job.data)
+    split, val = data.split(job.data.train), data.split(job.data.val)
     arch = architecture.parse(job.arch)
     net = build(arch, settings, len(split.categories), recipe.mixed_precision)
     initial_weights.freeze(net, arch, settings)

@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
 from spnas_core.data import crops
+from spnas_core.data.fingerprints import check_fingerprint
 from spnas_core.data.loader import steps_per_epoch
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.data.splits import check_fingerprint, open_split
+from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob
 from spnas_core.jobs import initial_weights
@@ -42,7 +43,8 @@ def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
             raise UserError(f"{url}: expected the images that the job was planned with, got others ({found[:12]}); start the run again")
         train = crops.open_class_folder(url, "train", size)
         return train, crops.open_class_folder(url, "val", size, train.class_names)
-    splits = [open_split(job.data.url, split, job.data.strict) for split in (job.data.train, job.data.val)]
+    data = DataSet(job.data.url, job.data.reading, job.data.strict)
+    splits = [data.split(name) for name in (job.data.train, job.data.val)]
     if rank().first:
         check_fingerprint(splits, job.data)
     first, second = (crops.open_crops(split, size) for split in splits)

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from spnas_core import arch as architecture
 from spnas_core import cost
 from spnas_core.data import loader
+from spnas_core.data.fingerprints import check_fingerprint
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.data.splits import check_fingerprint
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
 from spnas_core.jobs import initial_weights
@@ -47,8 +47,8 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
     recipe, settings = job.recipe, job.detector
-    train_split = WORK.open_split(job.data.url, job.data.train, job.data.strict)
-    val_split = WORK.open_split(job.data.url, job.data.val, job.data.strict)
+    data = WORK.open_data(job.data)
+    train_split, val_split = data.split(job.data.train), data.split(job.data.val)
     if rank().first:
         check_fingerprint([train_split, val_split], job.data)
     arch = architecture.parse(job.arch)

@@ -35,6 +35,7 @@ MATCH, FEW = 0.5, 5  # IoU of a detection and a box that belong together; pairs 
 FOUND, LOST = 0.3, 0.15  # shares of the boxes that a net finds, whatever it calls them: it does; it only hits some by chance
 _CAUSES: dict[str, CauseName] = {
     "different-categories": "class mapping",
+    "foreign-categories": "class mapping",
     "undefined-category": "class mapping",
     "xyxy": "boxes format",
     "normalised": "boxes format",
@@ -53,7 +54,15 @@ _CAUSES: dict[str, CauseName] = {
     "malformed": "broken data",
     "broken-image": "broken data",
 }
-WHOLE = ("different-categories", "no-images", "no-boxes", "all-crowds", "missing-split", "unreadable")  # one is enough
+WHOLE = (
+    "different-categories",
+    "foreign-categories",
+    "no-images",
+    "no-boxes",
+    "all-crowds",
+    "missing-split",
+    "unreadable",
+)  # one is enough
 OF_IMAGES = ("missing-image", "wrong-size", "drawn-unrotated", "broken-image")
 ADVICE = {"unreached": "take the anchors that spnas check --preset proposes, or a larger detector.image_size"}
 

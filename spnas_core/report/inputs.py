@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spnas_core.data.splits import Split, fingerprint_splits, open_split
+from spnas_core.data.fingerprints import fingerprint_splits
+from spnas_core.data.samples import Split
+from spnas_core.data.splits import DataSet
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.job import TrainJob, digest
 from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE
@@ -117,7 +119,8 @@ def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs
 
 def _check_data(record: Record) -> None:
     data, settings = record.data, record.settings
-    splits = [open_split(data.url, name, data.strict) for name in (data.train, data.val)]
+    opened = DataSet(data.url, data.reading, data.strict)
+    splits = [opened.split(name) for name in (data.train, data.val)]
     if (found := fingerprint_splits(splits, settings.fingerprint == "full", settings.threads)) != data.fingerprint:
         raise UserError(
             f"--data {data.url}: expected the data of the run (fingerprint {data.fingerprint[:12]}), got other data ({found[:12]})"
@@ -126,7 +129,7 @@ def _check_data(record: Record) -> None:
 
 def _open_val(plan: Plan) -> tuple[Split | None, str]:
     try:
-        return open_split(plan.data.url, plan.data.val, plan.data.strict), ""
+        return DataSet(plan.data.url, plan.data.reading, plan.data.strict).split(plan.data.val), ""
     except (UserError, StoreError) as error:
         return None, str(error.args[0])
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spnas_core.data.splits import Split
+from spnas_core.data.samples import Split
 from spnas_core.metrics import hotcoco_evaluation
 from spnas_core.report.inputs import ReportInputs
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from spnas_core.data import files, images
-from spnas_core.data.splits import Sample, Split
+from spnas_core.data.samples import Sample, Split
 from spnas_core.errors import StoreError, UserError
 from spnas_core.report.quality import Fate, Quality
 

@@ -7,7 +7,9 @@ from typing import TypeVar
 
 from spnas_core.data import crops
 from spnas_core.data.demo import make_demo
-from spnas_core.data.splits import Split, fingerprint_splits, open_split, split_names, verify_images
+from spnas_core.data.fingerprints import fingerprint_splits, verify_images
+from spnas_core.data.samples import Split
+from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import Data
 from spnas_core.run.plan import Counts, Plan
@@ -47,18 +49,15 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
         data_url = str(make_demo(cache_folder("demo")))
     elif "://" not in data_url:
         data_url = str(Path(data_url).expanduser().absolute())
-    found = {name: tries.do(partial(open_split, data_url, name, settings.strict)) for name in ("train", "val")}
-    splits = {name: split for name, split in found.items() if split}
-    if len({split.class_names for split in splits.values()}) > 1:
-        names = [splits[name].class_names for name in ("train", "val")]
-        tries.mistakes.append(f"{data_url}: expected the same categories in train and val, got {names[0]} and {names[1]}")
-    test = tries.do(partial(open_split, data_url, "test", settings.strict)) if splits and "test" in split_names(data_url) else None
+    opened = tries.do(partial(_open_splits, data_url, settings, tries)) or {}
+    splits, test = {name: opened[name] for name in ("train", "val") if name in opened}, opened.get("test")
     checkpoint = tries.do(partial(open_checkpoint, settings.checkpoint)) if settings.checkpoint else None
     full, threads, own = settings.fingerprint == "full", settings.threads, settings.reignite.data
     images = tries.do(partial(crops.fingerprint_folder, own, full)) if own else None
     tries.end()
     assert store
-    data = Data(url=data_url, fingerprint=fingerprint_splits(list(splits.values()), full, threads), strict=settings.strict)
+    fingerprint = fingerprint_splits(list(splits.values()), full, threads)
+    data = Data(url=data_url, fingerprint=fingerprint, strict=settings.strict, reading=settings.data)
     scored = data.model_copy(update={"fingerprint": fingerprint_splits([test], full, threads)}) if test else None
     sha256 = sha256_file(checkpoint) if checkpoint else None
     counts = _counts(splits["train"], splits["val"], test, own)
@@ -70,6 +69,24 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     return plan
 
 
+def _open_splits(url: str, settings: Run, tries: _Tries) -> dict[str, Split]:
+    """Open train, val and, if the data set has one, test; a split that teaches or scores nothing is a mistake."""
+    data = DataSet(url, settings.data, settings.strict)
+    names = ("train", "val", *(("test",) if "test" in data.names else ()))
+    splits = {name: split for name in names if (split := tries.do(partial(data.split, name)))}
+    if "train" in splits and not splits["train"].box_counts.sum():
+        tries.mistakes.append(f"{url} train: expected boxes to learn, got none{_crowds(splits['train'])}")
+    for name in ("val", "test"):
+        if name in splits and splits[name].marks["iscrowd"].all():
+            tries.mistakes.append(f"{url} {name}: expected boxes to score with, got none{_crowds(splits[name])}")
+    return splits
+
+
+def _crowds(split: Split) -> str:
+    count = int(split.marks["iscrowd"].sum())
+    return f" but {count} crowds; --set data.crowds=learn takes them as objects" if count else ""
+
+
 def _open_store(url: str) -> Store:
     store = Store(url)
     store.writable()
@@ -77,6 +94,6 @@ def _open_store(url: str) -> Store:
 
 
 def _counts(train: Split, val: Split, test: Split | None, images: str | None) -> Counts:
-    boxes = sum(len(sample.boxes) for sample in train.samples)
+    boxes = int(train.box_counts.sum())
     own = crops.count(images, "train") if images else boxes
     return Counts(train=len(train.samples), val=len(val.samples), test=len(test.samples) if test else 0, boxes=boxes, crops=own)

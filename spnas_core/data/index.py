@@ -1,0 +1,114 @@
+"""Index of a large split: what is taken of its annotation file, as arrays that a job maps into memory instead of parsing the file.
+
+    CACHE/index/KEY/images.npy boxes.npy labels.npy marks.npy facts.json      KEY: digest of the file, way of reading, version
+
+An index appears as a whole or not at all; one that is incomplete or of another form is made again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spnas_core.data.annotations import IMAGE_DTYPE, Clean
+from spnas_core.data.columns import MARK_DTYPE
+from spnas_core.store.storage import cache_folder, sha256_file
+
+LARGE = 1 << 22  # bytes of an annotation file from which on it has an index
+INDEX_VERSION = 1  # raise it when other things are taken of a file
+KEPT = 24  # indexes; those that were not asked for longest give way
+_ARRAYS = {"images": IMAGE_DTYPE, "boxes": np.dtype("f4"), "labels": np.dtype("i4"), "marks": MARK_DTYPE}
+_SETTLED = 2.0  # s after its last change from which on a file's time tells its next one
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is no array."""
+
+    names: list[str]
+    categories: list[tuple[int, str]]
+    faults: dict[str, int]
+    first_fault: str
+    told: list[str]
+
+
+def indexed(digest: str, way: str, make: Callable[[], Clean]) -> Clean:
+    """Return what is taken of the annotation file of `digest`, read in this `way`: from its index, made where there is none."""
+    key = hashlib.sha256(f"{INDEX_VERSION} {digest} {way}".encode()).hexdigest()
+    folder = cache_folder("index") / key
+    clean = load_index(folder)
+    if clean is None:
+        save_index(make(), folder)
+        clean = load_index(folder)
+    return clean or make()
+
+
+def load_index(folder: Path) -> Clean | None:
+    """Index in a folder, its arrays mapped; None where there is no whole one."""
+    try:
+        facts = json.loads((folder / "facts.json").read_bytes())
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        os.utime(folder)
+    except (OSError, ValueError, EOFError):
+        return None
+    if any(arrays[name].dtype != dtype for name, dtype in _ARRAYS.items()):
+        return None
+    categories = tuple((int(number), str(name)) for number, name in facts["categories"])
+    told = tuple(facts["told"])
+    return Clean(**arrays, names=facts["names"], categories=categories, faults=facts["faults"], first_fault=facts["first_fault"], told=told)
+
+
+def save_index(clean: Clean, folder: Path) -> None:
+    """Write an index to a folder, unless another process has done so; where the cache cannot be written, there is none."""
+    partial = folder.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        partial.mkdir(parents=True)
+        for name in _ARRAYS:
+            np.save(partial / f"{name}.npy", np.ascontiguousarray(getattr(clean, name)))
+        facts = _Facts(clean.names, list(clean.categories), clean.faults, clean.first_fault, list(clean.told))
+        (partial / "facts.json").write_text(json.dumps(asdict(facts)))
+        if folder.exists():  # of another form, or cut off
+            shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        _forget(folder.parent)
+    except OSError:
+        pass
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _forget(top: Path) -> None:
+    """Delete the indexes that were not asked for longest."""
+    folders = sorted((path for path in top.iterdir() if path.is_dir() and path.name[0] != "."), key=lambda path: path.stat().st_mtime)
+    for folder in folders[:-KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_digest(path: Path) -> str:
+    """Sha256 (hex) of a large local file, remembered in the cache as long as its place, size and time stay."""
+    facts = path.stat()
+    key = hashlib.sha256(f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()
+    note = cache_folder("digests") / key
+    try:
+        if len(known := note.read_text()) == 64:
+            return known
+    except OSError:
+        pass
+    digest = sha256_file(path)
+    after = path.stat()
+    if time.time() - facts.st_mtime > _SETTLED and (after.st_size, after.st_mtime_ns) == (facts.st_size, facts.st_mtime_ns):
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            partial = note.with_name(f".{uuid.uuid4().hex}")
+            partial.write_text(digest)
+            partial.rename(note)
+        except OSError:
+            pass
+    return digest

@@ -1,0 +1,147 @@
+"""Image files of a COCO file: where its names may mean them, and where they are found."""
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from spnas_core.data import files
+from spnas_core.data.coco import CocoFile
+from spnas_core.data.listings import Listings
+from spnas_core.data.matching import Names
+from spnas_core.data.raw_split import ImageFile
+from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
+from spnas_core.errors import UserError
+
+MOST_FOLDERS = 200  # that are searched for images that are in none of the usual ones
+_CONTAINERS = ("images", "data", "JPEGImages", "img", "imgs")
+
+
+def locate_around(
+    listings: Listings, root: str, file: CocoFile, chosen: str | None, names: Sequence[str]
+) -> tuple[dict[str, ImageFile], list[str]]:
+    """`locate_images` around an annotation file, or in the folder `chosen` (a URL, or a path below `root`) that a user has set."""
+    if chosen is None:
+        return locate_images(listings, root, image_folders(root, file.split, file.folder), file.split, names)
+    if "://" in chosen or chosen.startswith("/"):
+        system, root = files.open_url(chosen)
+        listings = Listings(system)
+    else:
+        root = files.join_path(root, chosen)
+    if files.kind(listings.system, root) != "directory":
+        raise UserError(f"images: expected a folder, found none at {files.url_of(listings.system, root)}")
+    return locate_images(listings, root, [root], file.split, names)
+
+
+def image_folders(root: str, split: str, folder: str) -> list[str]:
+    """Folders that the images of a split may be named from, the likeliest first.
+
+    `split` is the data set's own name, `folder` that of its annotation file.
+    """
+    around = () if folder in (root, files.join_path(root, "annotations")) else (folder, *_below(folder, _CONTAINERS))
+    names = ("default",) if split == UNSPLIT else tuple(dict.fromkeys((split, usual_name(split))))
+    first = [files.join_path(root, "images"), *_below(root, names), *_below(files.join_path(root, "images"), names), root, folder]
+    others = [posixpath.dirname(folder), *_below(posixpath.dirname(folder), _CONTAINERS)] if folder.startswith(f"{root}/") else []
+    deeper = [place for top in (*_below(root, _CONTAINERS[1:]), *_below(root, names)) for place in (top, *_below(top, (*names, "images")))]
+    return list(dict.fromkeys((*around, *first, *deeper, *others)))
+
+
+def _below(top: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(files.join_path(top, name) for name in names if "/" not in name and name not in (".", ".."))
+
+
+def locate_images(
+    listings: Listings, root: str, tops: Sequence[str], split: str, names: Sequence[str]
+) -> tuple[dict[str, ImageFile], list[str]]:
+    """Files of those image names that exist, by one listing of each folder; and what was found by another spelling or in another place.
+
+    A name is taken as it is below one of `tops`; else in another spelling (`matching.py`); else, without its folders, in one of `tops` or
+    anywhere below `root`, where one file alone is called so and one image alone is meant.
+    """
+    located: dict[str, ImageFile] = {}
+    missing = list(dict.fromkeys(names))
+    for top in tops:
+        missing = _look(listings, top, missing, located)
+        if not missing:
+            return located, []
+    found: dict[str, str] = {}
+    for name in missing:
+        path = next(filter(None, (_spelled(listings, top, name) for top in tops)), None)
+        if path:
+            found[name] = path
+    if len(found) < len(missing):
+        found |= _anywhere(listings, root, tops, split, [name for name in missing if name not in found])
+    meant = Counter(found.values())
+    taken = {file.url for file in located.values()}
+    told = []
+    for name, path in found.items():
+        url = files.url_of(listings.system, path)
+        if meant[path] == 1 and url not in taken:
+            located[name] = ImageFile(url, listings.files(posixpath.dirname(path))[posixpath.basename(path)])
+            told.append(f"{name}, found as {path.removeprefix(root).strip('/')}")
+    return located, told
+
+
+def _look(listings: Listings, top: str, names: list[str], located: dict[str, ImageFile]) -> list[str]:
+    """Find names right below `top`; returns those that are not there."""
+    sizes, place = listings.files(top), files.url_of(listings.system, top).rstrip("/")
+    missing = []
+    for name in names:
+        size = sizes.get(name)
+        if size is None and "/" in name and (inner := _inside(top, name)):
+            folder, base = posixpath.split(inner)
+            size = listings.files(folder).get(base)
+            if size is not None:
+                located[name] = ImageFile(files.url_of(listings.system, inner), size)
+                continue
+        if size is None:
+            missing.append(name)
+        else:
+            located[name] = ImageFile(f"{place}/{name}", size)
+    return missing
+
+
+def _inside(top: str, name: str) -> str | None:
+    try:
+        return files.join_path(top, name)
+    except UserError:
+        return None
+
+
+def _spelled(listings: Listings, top: str, name: str) -> str | None:
+    """Path of the one file below `top` whose path differs from `name` in spelling alone."""
+    path = _inside(top, name.replace("\\", "/"))
+    if path is None or not path.startswith(top):
+        return None
+    place = top
+    *folders, base = path.removeprefix(top).strip("/").split("/")
+    for folder in folders:
+        match = Names(listings.folders(place)).find(folder)
+        if match is None:
+            return None
+        place = f"{place.rstrip('/')}/{match}"
+    match = listings.names(place).find(base)
+    return f"{place.rstrip('/')}/{match}" if match else None
+
+
+def _anywhere(listings: Listings, root: str, tops: Sequence[str], split: str, names: Sequence[str]) -> dict[str, str]:
+    """Paths of the only files that have the last parts of `names`, in `tops` or below `root`, but not in a folder of another split."""
+    others = set(SPLITS) - {usual_name(split)}
+    bases = Counter(posixpath.basename(name.replace("\\", "/")) for name in names)
+    places = [*tops, root]
+    for place in places:  # grows
+        if len(places) > MOST_FOLDERS + len(tops):
+            break
+        inner = [folder for folder in listings.folders(place) if usual_name(folder) not in others]
+        places += [f"{place.rstrip('/')}/{folder}" for folder in inner] if place.startswith(root) else []
+    holders: dict[str, list[str]] = {base: [] for base in bases}
+    for place in dict.fromkeys(place.rstrip("/") for place in places):
+        for base in holders.keys() & listings.files(place).keys():
+            holders[base].append(place)
+    found = {}
+    for name in names:
+        path = name.replace("\\", "/")
+        base = posixpath.basename(path)
+        held = [place for place in holders[base] if place in tops] if path.startswith(("../", "/")) else holders[base]
+        if bases[base] == 1 and len(held) == 1:
+            found[name] = f"{held[0]}/{base}"
+    return found
