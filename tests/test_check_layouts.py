@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli.app import app
 from spnas_core.check import dataset as check
-from spnas_core.data import fingerprints, splits, voc, yolo
+from spnas_core.data import fingerprints, splits, voc
+from spnas_core.data.yolo_lines import label_boxes, read_label
 from spnas_core.errors import UserError
 
 SETTINGS = presets.load_preset("demo")
@@ -145,7 +146,7 @@ def test_faults_of_pascal_voc(small: Path, tmp_path: Path) -> None:
     assert broken(lambda f: (f / lists / "val.txt").write_text((f / lists / "val.txt").read_text() + "train_0001\n")) == {
         ("leak", "train and val", 1)
     }
-    assert broken(lambda f: shutil.rmtree(f / "ImageSets")) == {("missing-split", "data", 1)}, "all is train"
+    assert broken(lambda f: shutil.rmtree(f / "ImageSets")) == {("missing-split", "data", 2)}, "all is one split"
     assert broken(lambda f: (f / lists / "val.txt").unlink()) == {("unlisted-image", "data", 8), ("missing-split", "data", 1)}
 
     def mark_difficult(folder: Path) -> None:
@@ -200,7 +201,7 @@ ONE = st.tuples(st.integers(0, 600), st.integers(0, 400), st.integers(1, 40), st
 @given(st.lists(ONE, min_size=1, max_size=9))
 def test_lines_of_yolo_and_pages_of_voc_give_their_boxes(boxes: list[tuple[int, int, int, int, int]]) -> None:
     lines = [f"{k} {(x + w / 2) / 640:.8f} {(y + h / 2) / 480:.8f} {w / 640:.8f} {h / 480:.8f}" for x, y, w, h, k in boxes]
-    found, malformed = yolo.read_lines("\n".join(lines), "x.txt")
+    found, malformed = label_boxes(read_label("\n".join(lines), "x.txt"), poses=False)
     assert not malformed
     for (label, *parts), (x, y, w, h, k) in zip(found, boxes, strict=True):
         assert label == k
@@ -218,7 +219,7 @@ def test_lines_of_yolo_and_pages_of_voc_give_their_boxes(boxes: list[tuple[int, 
 def test_any_bytes_are_read_or_malformed(content: bytes) -> None:
     page = voc.read_page(content, "x.xml")
     assert page.malformed or not page.objects
-    boxes, malformed = yolo.read_lines(content.decode(errors="replace"), "x.txt")
+    boxes, malformed = label_boxes(read_label(content.decode(errors="replace"), "x.txt"), poses=None)
     assert len(boxes) + len(malformed) <= len(content) + 1
 
 
@@ -283,7 +284,7 @@ def test_mistakes_are_one_line(small: Path, tmp_path: Path) -> None:
         assert result.stderr.count("\n") == 1
         return result.stderr
 
-    assert "expected annotations/instances_*.json, Annotations/*.xml, or images/ with labels/; there is nothing" in mistake(str(tmp_path))
+    assert "or a table *.csv of boxes; there is nothing" in mistake(str(tmp_path))
     assert "expected annotations" in mistake(str(tmp_path / "nowhere"))
     assert "expected a path or an fsspec URL" in mistake("nonsense://x")
     assert "expected one of bccd" in mistake(str(small), "--preset", "nope")

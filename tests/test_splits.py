@@ -173,7 +173,7 @@ def describe(folder: Path, **keys: Any) -> None:
         ("unknown category", r"yolo train: labels of images/train/0001.jpg: expected one of the 4 classes that have a name, got class 9$"),
         ("no image", r"yolo train: image 'images/train/0001.jpg': expected an image file, got one whose size cannot be read \(1 such\)$"),
         ("no split", r"yolo: expected a split 'train', got val \(YOLO\)$"),
-        ("lists", r"yolo train: 2 lists of other images \(train.txt\)$"),
+        ("lists", r"yolo train: 2 places of images that are not there \(train.txt\)$"),
         ("no names", r"yolo train: 4 categories without a name \(class_0\)$"),
         ("one split in two", r"yolo train: expected splits without common images, got 'images/val/.* in val too \(8 such\)$"),
     ],
@@ -191,10 +191,10 @@ def test_a_fault_of_yolo_is_one_line(fault: str, words: str, small: Path, tmp_pa
 @pytest.mark.parametrize(
     ("path", "content", "words"),
     [
-        ("Annotations/train_0001.xml", b"<annotation>", r"voc train: train_0001.xml: expected XML, got: "),
+        ("Annotations/train_0001.xml", b"<annotation>", r"voc train: Annotations/train_0001.xml: expected XML, got: "),
         ("JPEGImages/train_0001.jpg", None, r"voc train: image 'JPEGImages/train_0001.jpg' is not there \(1 missing\)$"),
         ("ImageSets/Main/train.txt", b"", r"voc train: expected at least one image, got none$"),
-        ("Annotations/train_0001.xml", None, r"voc train: 1 image without an annotation file \(Annotations/train_0001.xml\)$"),
+        ("Annotations/train_0001.xml", None, r"voc train: 1 image without an annotation file \(JPEGImages/train_0001.jpg\)$"),
     ],
 )
 def test_a_fault_of_pascal_voc_is_one_line(path: str, content: bytes | None, words: str, small: Path, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(images, "look")
     count(images, "header_size")
     count(voc, "read_page")
-    count(yolo, "read_lines")
+    count(yolo, "read_label")
     return counts
 
 
@@ -326,7 +326,7 @@ def test_other_layouts_are_parsed_once(calls: Counter[str], other: Path, tmp_pat
     assert first.keys == second.keys
     assert (first.counts.train, first.counts.val, first.counts.test, first.test) == (16, 8, 0, None)
     voc_like = (other / "Annotations").exists()
-    parsed = {"read_page": 24} if voc_like else {"read_lines": 24, "header_size": 24}
+    parsed = {"read_page": 24} if voc_like else {"read_label": 24, "header_size": 24}
     assert calls == {"clean_document": 2, "look": 24, **parsed}
 
 
@@ -335,7 +335,7 @@ def test_a_listing_tells_when_to_parse_again(calls: Counter[str], small: Path, t
     open_split(str(folder), "train")
     (folder / "labels/train/0001.txt").write_text("1 0.5 0.5 0.25 0.25\n")
     assert open_split(str(folder), "train").samples[0].labels.tolist() == [2]
-    assert calls["read_lines"] == 48
+    assert calls["read_label"] == 48
     shutil.copy(folder / "images/train/0001.jpg", folder / "images/train/9999.jpg")
     assert len(open_split(str(folder), "train").samples) == 17
     (folder / "data.yaml").write_text(json.dumps({"names": ["x", "y", "z", "w"]}))
@@ -343,15 +343,15 @@ def test_a_listing_tells_when_to_parse_again(calls: Counter[str], small: Path, t
 
 
 def test_a_place_in_no_layout_is_not_searched_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home folder given by mistake: two levels are listed, and nothing below."""
-    (tmp_path / "a/b/c/d").mkdir(parents=True)
+    """A home folder given by mistake: it is left as soon as there are more folders than those of a data set."""
+    for number in range(300):
+        (tmp_path / f"a{number}/b/c").mkdir(parents=True)
     listed: list[str] = []
     list_folder = files.list_folder
     monkeypatch.setattr(files, "list_folder", lambda system, path: listed.append(path) or list_folder(system, path))
     monkeypatch.setattr(files, "entries_below", lambda *_: pytest.fail("a walk"))
-    with pytest.raises(UserError, match="expected annotations/instances_"):
+    with pytest.raises(UserError, match="expected a data set, got a place with more than 200 folders that hold neither pictures nor"):
         open_split(str(tmp_path), "train")
-    assert listed
     assert not any("/b" in path.removeprefix(str(tmp_path)) for path in listed)
 
 

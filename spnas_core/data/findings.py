@@ -49,8 +49,10 @@ FINDING_KINDS = {
     "foreign-categories": Kind(
         "error", "split that shares no category with train", "splits that share no category with train", "give them the same names"
     ),
-    "list-of-images": Kind("error", "list of other images", "lists of other images", "name folders: lists are not read"),
-    "missing-split": Kind("error", "split missing that a run needs", "splits missing that a run needs", "give it, by this name"),
+    "list-of-images": Kind(
+        "error", "place of images that is not there", "places of images that are not there", "put it where the data set says, or mend that"
+    ),
+    "missing-split": Kind("error", "split missing that a run needs", "splits missing that a run needs", "spnas split DATA makes one"),
     "no-images": Kind("error", "split without any image", "splits without any image", "there is nothing to learn or to score"),
     "no-boxes": Kind("error", "split without any box", "splits without any box", "there is nothing to learn or to score"),
     "all-crowds": Kind(
@@ -112,6 +114,24 @@ FINDING_KINDS = {
     ),
     "missing-image-of-label": Kind(
         "warning", "label file without an image", "label files without an image", "add the image or remove the file"
+    ),
+    "swapped-corners": Kind(
+        "warning", "box with its corners swapped", "boxes with their corners swapped", "read with the smaller corner first; look at them"
+    ),
+    "left-out-shape": Kind(
+        "warning", "shape that is no area", "shapes that are no area", "points and lines are left out; draw boxes or polygons"
+    ),
+    "other-spelling": Kind(
+        "note", "file name spelled otherwise", "file names spelled otherwise", "letter case, slashes or accents: the one match is read"
+    ),
+    "other-layout": Kind(
+        "note",
+        "file beside a picture in another layout",
+        "files beside pictures in another layout",
+        "not read; if these are the right labels, remove the others",
+    ),
+    "keypoints": Kind(
+        "note", "pose label", "pose labels", "found by its numbers: the box is read, without its points; kpt_shape in data.yaml says so"
     ),
     "rotated": Kind(
         "note", "image turned by EXIF", "images turned by EXIF", "boxes fit the turned picture; programs that ignore EXIF will not"

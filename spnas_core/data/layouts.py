@@ -1,23 +1,29 @@
-"""The layout of a data set, recognised by its files: COCO, Pascal VOC or YOLO; the last two are read as COCO documents.
+"""The layout of a data set, recognised by its files; all but COCO are read as COCO documents.
 
     COCO        annotation files as `coco.py` finds them, images as `locate.py` does
-    Pascal VOC  Annotations/NAME.xml, JPEGImages/, ImageSets/Main/SPLIT.txt (without lists all is train)
-    YOLO        images/SPLIT/ and labels/SPLIT/, or SPLIT/images/ and SPLIT/labels/; names of both in a YAML file, or classes.txt
+    Pascal VOC  NAME.xml and NAME.jpg, in two folders or side by side; `voc.py`
+    YOLO        NAME.txt and NAME.jpg, in two folders or side by side, with names and splits in a YAML file or lists; `yolo.py`
+    LabelMe     NAME.json and NAME.jpg, side by side or in two folders; `labelme.py`
+    table       one CSV file with a line per box; `table.py`
 
+Where files of several are beside the pictures, COCO is read, else the one that has files for the most pictures, in this order where they
+are equally many, and the others are told; a table is read only where there is nothing else.
 Only what keeps a file from being read is a finding here; check/ judges the rest.
 """
 
-import hashlib
+import posixpath
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from spnas_core.data import coco_raw, files, voc, yolo
+from spnas_core.data import coco_raw, files, labelme, table, voc, yolo
 from spnas_core.data.coco import find_coco
 from spnas_core.data.findings import found
 from spnas_core.data.listings import Listings
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
 from spnas_core.data.split_file import SplitFile, find_split_file
 from spnas_core.data.split_names import name_splits
+from spnas_core.data.tree import Tree, list_tree, plain
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
@@ -44,14 +50,30 @@ def open_layout(url: str, sizes: ImageSizes, reading: Reading | None = None) -> 
 def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
     """Read all splits of a data set in another layout than COCO's, by their names here, without its split file; UserError."""
     system, root = files.open_url(url)
-    place = files.url_of(system, root).rstrip("/")
-    top = files.list_folder(system, root)
-    if "Annotations" in top and (layout := voc.open_voc(system, root, sizes)):
+    tree = list_tree(system, root)
+    beside = {suffix: _beside_pictures(tree, suffix) for suffix in _READERS}
+    for suffix in sorted(_READERS, key=lambda suffix: -len(beside[suffix])):
+        if layout := _READERS[suffix](tree, sizes):
+            others = [plain(name) for other in _READERS if other != suffix for name in beside[other]]
+            return _named(replace(layout, findings=(*layout.findings, *found("other-layout", "data", others))), reading)
+    if layout := table.open_table(tree, sizes):
         return _named(layout, reading)
-    if layout := yolo.open_yolo(system, root, sizes):
-        return _named(layout, reading)
-    names = ", ".join(sorted(top)[:8]) or "nothing"
-    raise UserError(f"{place}: expected annotations/instances_*.json, Annotations/*.xml, or images/ with labels/; there is {names}")
+    names = ", ".join(map(plain, sorted(files.list_folder(system, root))[:8])) or "nothing"
+    known = "annotations/instances_*.json, or NAME.xml, NAME.txt or NAME.json for pictures NAME.jpg, or a table *.csv of boxes"
+    raise UserError(f"{files.url_of(system, root).rstrip('/')}: expected {known}; there is {names}")
+
+
+_READERS: dict[str, Callable[[Tree, ImageSizes], Layout | None]] = {
+    ".xml": voc.open_voc,
+    ".txt": yolo.open_yolo,
+    ".json": labelme.open_labelme,
+}
+
+
+def _beside_pictures(tree: Tree, suffix: str) -> list[str]:
+    """Files with a suffix that have the name of a picture."""
+    stems = {posixpath.splitext(posixpath.basename(name))[0].lower() for name in tree.pictures}
+    return [name for name in tree.ending(suffix) if posixpath.splitext(posixpath.basename(name))[0].lower() in stems]
 
 
 def _named(layout: Layout, reading: Reading) -> Layout:
@@ -108,11 +130,6 @@ def _without_crowds(document: Any) -> None:
 
 
 def layout_listing(system: Any, root: str) -> str:
-    """Sha256 (hex) of what the store says of every file (path, size, time, tag) that Pascal VOC or YOLO in `root` is read from."""
+    """Sha256 (hex) of what the store says of every file (path, size, time, tag) that a data set in `root` is read from."""
     system.invalidate_cache()  # a driver may remember its listings
-    top = files.list_folder(system, root)
-    folders = [folder for folder in dict.fromkeys((*voc.FOLDERS, *yolo.top_folders(system, root))) if folder in top]
-    entries = {name: entry for name, entry in top.items() if entry["type"] != "directory"}
-    for folder in folders:
-        entries |= files.entries_below(system, files.join_path(root, folder))
-    return hashlib.sha256(repr([sorted(map(repr, entries[path].items())) for path in sorted(entries)]).encode()).hexdigest()
+    return list_tree(system, root).digest

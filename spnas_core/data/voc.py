@@ -1,6 +1,11 @@
-"""Pascal VOC, read as COCO documents.
+"""Pascal VOC, read as COCO documents: XML files and pictures, wherever they lie below the place of the data set.
 
     DATA/Annotations/NAME.xml    DATA/JPEGImages/NAME.jpg    DATA/ImageSets/Main/{train,val,test,trainval}.txt
+    DATA/annotations/...         DATA/images/...             (any names, subfolders on both sides)
+    DATA/SPLIT/NAME.xml          DATA/SPLIT/NAME.jpg         (labelImg, Roboflow: side by side)
+
+NAME.xml belongs to NAME.jpg (`pairing.py`); the name inside counts where there is no such picture, or two of them. Lists are the splits
+(`voc_lists.py`), else folders that are named for splits, else all is one split.
 
 Pixels count from 1 and a box has its last pixel inside (VOC2012 development kit, section 4.3), so xmin 1, xmax 500 spans an image of
 500 px: [0, 500]. Where any corner of the data set is at 0, all of it was counted from 0, and corners are taken as they are.
@@ -8,130 +13,124 @@ Objects marked `difficult` become crowds. http://host.robots.ox.ac.uk/pascal/VOC
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
-from xml.etree import ElementTree
 
-from spnas_core.data import files
 from spnas_core.data.findings import Finding, found
-from spnas_core.data.images import SUFFIXES
-from spnas_core.data.raw_split import ImageFile, ImageSizes, Layout, RawSplit, marked
+from spnas_core.data.matching import Names
+from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
+from spnas_core.data.pairing import distance, pair_files, splits_by_folders
+from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
+from spnas_core.data.tree import THREADS, Tree, plain
+from spnas_core.data.voc_lists import Unit, Units, split_lists
+from spnas_core.data.voc_page import Page, read_page
 
-FOLDERS = ("Annotations", "JPEGImages", "ImageSets")
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-@dataclass(frozen=True)
-class Page:
-    """One XML file: (name, corners, difficult) of each object, and the faults of its text."""
-
-    size: tuple[int, int] | None
-    file_name: str
-    objects: tuple[tuple[str, tuple[float, ...], bool], ...]
-    malformed: tuple[str, ...] = ()
+_NO_PAGE = Page(None, "", ())
 
 
-def open_voc(system: Any, root: str, sizes: ImageSizes) -> Layout | None:
-    """Read a data set in this layout; None where there are no XML files."""
-    folder = files.join_path(root, "Annotations")
-    entries = files.list_folder(system, folder)
-    stems = sorted(name.removesuffix(".xml") for name, entry in entries.items() if name.endswith(".xml") and entry["type"] == "file")
-    if not stems:
+def open_voc(tree: Tree, sizes: ImageSizes) -> Layout | None:
+    """Read a data set in this layout; None where there are no XML files of it."""
+    names = tree.ending(".xml")
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="spnas-read") as pool:
+        pages = dict(zip(names, pool.map(lambda name: read_page(tree.read(name), name), names), strict=True))
+    pairs = pair_files(pages, tree.pictures, {name: _base(page.file_name) for name, page in pages.items()})
+    pages = {name: page for name, page in pages.items() if page.is_annotation or name in pairs.picture_of}
+    if not any(page.is_annotation for page in pages.values()) and not any(not page.size and page.malformed for page in pages.values()):
         return None
-    with ThreadPoolExecutor(16, thread_name_prefix="spnas-read") as pool:
-        read = pool.map(lambda stem: read_page(files.read_file(system, f"{folder}/{stem}.xml"), f"{stem}.xml"), stems)
-        pages = dict(zip(stems, read, strict=True))
-    pictures = files.list_folder(system, files.join_path(root, "JPEGImages"))
-    by_stem = {posixpath.splitext(name)[0]: name for name in sorted(pictures) if name.lower().endswith(SUFFIXES)}
-    corners = [corners for page in pages.values() for _, corners, _ in page.objects]
-    first = 0 if any(min(box[:2]) == 0 for box in corners) else 1
-    kinds = {name: number for number, name in enumerate(sorted({name for page in pages.values() for name, _, _ in page.objects}), 1)}
-    splits = dict(_splits(system, root)) or {"train": stems}
-    located = {name: ImageFile(files.url_of(system, entry["name"]), int(entry.get("size") or 0)) for name, entry in pictures.items()}
-    sources = tuple(_source(split, names, pages, by_stem, located, kinds, first, sizes) for split, names in splits.items())
-    listed = {stem for names in splits.values() for stem in names}
-    beside = [name for stem, name in by_stem.items() if stem not in listed]
-    findings = found("unlisted-image", "data", beside)
-    if not first:
+    picture_of, respelled = _by_names_inside(pages, pairs.picture_of, pairs.unclear, tree)
+    units = [Unit(page, picture_of.get(page)) for page in pages]
+    paired = set(picture_of.values())
+    alone = [Unit(None, picture) for picture in tree.pictures if picture not in paired]
+    findable = Units([*units, *alone])
+    lists = split_lists(tree, findable)
+    reader = _Reader(tree, pages, pairs.unclear, sizes)
+    if lists:
+        sources = tuple(reader.listed(split, lines, findable) for split, lines in lists.items())
+    else:
+        by_place = {unit.picture or unit.page or "": unit for unit in units}
+        splits = splits_by_folders(list(by_place))
+        sources = tuple(reader.split(split, [by_place[place] for place in places]) for split, places in splits.items())
+    used = {file.url for raw in sources for file in raw.files.values() if file}
+    findings = found("unlisted-image", "data", [name for name in tree.pictures if tree.image(name).url not in used])
+    findings += found("other-spelling", "data", [plain(text) for text in (*pairs.respelled, *respelled)])
+    if not reader.first:
         findings.append(Finding("from-zero", "data", len(pages), "some corner is at 0"))
-    return Layout("Pascal VOC", files.url_of(system, root).rstrip("/"), sources, tuple(findings))
+    return Layout("Pascal VOC", tree.url, sources, tuple(findings))
 
 
-def read_page(content: bytes, name: str) -> Page:
-    """Content of one XML file; `malformed` names the parts that cannot be read."""
-    try:
-        top = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        return Page(None, "", (), (f"{name}: expected XML, got: {error}",))
-    objects, malformed = [], []
-    for number, element in enumerate(top.iter("object"), start=1):
-        label = (element.findtext("name") or "").strip()
-        try:
-            corners = tuple(float(element.findtext(f"bndbox/{corner}") or "nothing") for corner in CORNERS)
-        except ValueError:
-            corners = ()
-        if label and corners and all(abs(value) < 1e9 for value in corners):
-            objects.append((label, corners, (element.findtext("difficult") or "0").strip() == "1"))
-        else:
-            malformed.append(f"{name}: object {number} ({label or 'no name'}): expected a name and numbers as {', '.join(CORNERS)}")
-    width, height = (_whole(top.findtext(f"size/{side}")) for side in ("width", "height"))
-    size = (width, height) if width and height else None
-    return Page(size, (top.findtext("filename") or "").strip(), tuple(objects), tuple(malformed))
+def _by_names_inside(
+    pages: Mapping[str, Page], picture_of: Mapping[str, str], unclear: Mapping[str, tuple[str, ...]], tree: Tree
+) -> tuple[dict[str, str], list[str]]:
+    """Pictures of the XML files, also of those that have none of their own name, and names that differ in spelling."""
+    every, respelled = dict(picture_of), []
+    taken = set(every.values())
+    by_base: dict[str, list[str]] = {}
+    for picture in tree.pictures:
+        if picture not in taken:
+            by_base.setdefault(_base(picture), []).append(picture)
+    bases = Names(by_base)
+    for name, page in pages.items():
+        wanted = _base(page.file_name)
+        base = bases.find(wanted) if wanted and name not in every and name not in unclear else None
+        far = {picture: distance(name, picture) for picture in by_base.get(base or "", ()) if picture not in taken}
+        near = sorted((steps, picture) for picture, steps in far.items() if steps is not None)
+        if near and [steps for steps, _ in near].count(near[0][0]) == 1:
+            every[name] = near[0][1]
+            taken.add(near[0][1])
+            respelled += [f"{name}: {page.file_name}"] if base != wanted else []
+    return every, respelled
 
 
-def _splits(system: Any, root: str) -> Iterator[tuple[str, list[str]]]:
-    folder = files.join_path(root, "ImageSets", "Main")
-    lists = files.list_folder(system, folder)
-    usual = ("train", "val", "test") if "train.txt" in lists else ("trainval", "val", "test")
-    for split in usual:
-        if f"{split}.txt" in lists:
-            lines = files.read_file(system, f"{folder}/{split}.txt").decode(errors="replace").splitlines()
-            yield split.replace("trainval", "train"), [line.split()[0] for line in lines if line.strip()]
+class _Reader:
+    """Splits of a data set of which all XML files are read."""
+
+    def __init__(self, tree: Tree, pages: Mapping[str, Page], unclear: Mapping[str, tuple[str, ...]], sizes: ImageSizes) -> None:
+        self._tree, self._pages, self._unclear, self._sizes = tree, pages, unclear, sizes
+        self.first = 0 if any(min(one.corners[:2]) == 0 for page in pages.values() for one in page.objects) else 1
+        self._kinds = numbered({one.name for page in pages.values() for one in page.objects})
+        folders = Counter(posixpath.dirname(picture) for picture in tree.pictures)
+        self._folder = folders.most_common(1)[0][0] if folders else ""
+
+    def listed(self, split: str, lines: list[str], units: Units) -> RawSplit:
+        """Split of the images that a list names."""
+        chosen, malformed, respelled = [], [], []
+        for line in lines:
+            some, spelled = units.find(line)
+            if len(some) > 1:
+                places = ", ".join(plain(unit.picture or unit.page or "") for unit in some[:2])
+                malformed.append(f"list of {plain(split)}: expected a name of one image, got {plain(line)!r} of {places}")
+            else:
+                chosen.append(some[0] if some else Unit(None, None))
+                respelled += [plain(line)] if spelled else []
+        wanted = [line for line in lines if len(units.find(line)[0]) < 2]
+        return self.split(split, chosen, wanted, [*found("malformed", split, malformed), *found("other-spelling", split, respelled)])
+
+    def split(self, split: str, units: list[Unit], lines: list[str] | None = None, findings: list[Finding] | None = None) -> RawSplit:
+        """Split of some images; `lines` are their names in a list."""
+        sheets = [self._sheet(unit, (lines or [""] * len(units))[number]) for number, unit in enumerate(units)]
+        pages = [(self._pages.get(unit.page or "", _NO_PAGE), sheet) for unit, sheet in zip(units, sheets, strict=True)]
+        difficult = [f"{plain(one.name)} in {plain(sheet.name)}" for page, sheet in pages for one in page.objects if one.difficult]
+        without = [plain(sheet.name) for unit, sheet in zip(units, sheets, strict=True) if unit.page is None]
+        extra = [*(findings or ()), *found("difficult", split, difficult), *found("missing-label", split, without)]
+        extra += found("swapped-corners", split, [text for page, _ in pages for text in page.swapped])
+        return as_raw_split(split, sheets, self._kinds, self._sizes, extra)
+
+    def _sheet(self, unit: Unit, line: str) -> Sheet:
+        page = self._pages.get(unit.page or "", _NO_PAGE)
+        objects = [Drawn(one.name, self._box(one.corners), one.difficult) for one in page.objects]
+        file = self._tree.image(unit.picture) if unit.picture else None
+        guess = _base(page.file_name) or f"{posixpath.splitext(_base(unit.page or line))[0]}.jpg"
+        malformed = list(page.malformed)
+        if some := self._unclear.get(unit.page or ""):
+            text = f"expected one picture of this name, got {', '.join(map(plain, some[:3]))}"
+            malformed.append(f"{plain(unit.page or '')}: {text}; name one of them as filename in it, or rename the others")
+        return Sheet(unit.picture or posixpath.join(self._folder, guess), file, page.size, objects, malformed)
+
+    def _box(self, corners: tuple[float, ...]) -> tuple[float, float, float, float]:
+        x1, y1, x2, y2 = corners
+        return x1 - self.first, y1 - self.first, x2 - x1 + self.first, y2 - y1 + self.first
 
 
-def _source(
-    split: str,
-    stems: list[str],
-    pages: dict[str, Page],
-    by_stem: dict[str, str],
-    located: dict[str, ImageFile],
-    kinds: dict[str, int],
-    first: int,
-    sizes: ImageSizes,
-) -> RawSplit:
-    entries: list[dict[str, Any]] = []
-    marks: list[dict[str, Any]] = []
-    listed: dict[str, ImageFile | None] = {}
-    malformed: list[str] = []
-    difficult: list[str] = []
-    half_read = set()
-    rows = []
-    for image_id, stem in enumerate(stems, start=1):
-        page = pages.get(stem, Page(None, "", ()))
-        picture = by_stem.get(stem) or page.file_name or f"{stem}.jpg"  # a renamed set keeps the old names inside
-        rows.append((image_id, page, f"JPEGImages/{posixpath.basename(picture)}", located.get(picture)))
-    measured = sizes(file.url for _, page, _, file in rows if file and not page.size)
-    for image_id, page, name, file in rows:
-        listed[name] = file
-        malformed += page.malformed
-        half_read |= {name} if page.malformed else set()
-        size = page.size or (measured[file.url] if file else None)
-        if size is None:
-            continue
-        entries.append({"id": image_id, "file_name": name, "width": size[0], "height": size[1]})
-        for label, (x1, y1, x2, y2), hard in page.objects:
-            box = (x1 - first, y1 - first, x2 - x1 + first, y2 - y1 + first)
-            marks.append(marked(len(marks) + 1, image_id, kinds[label], box, hard))
-            difficult += [f"{label} in {name}"] if hard else []
-    findings = found("malformed", split, malformed) + found("difficult", split, difficult)
-    findings += found("missing-label", split, [f"Annotations/{stem}.xml" for stem in stems if stem not in pages])
-    categories = [{"id": number, "name": name} for name, number in kinds.items()]
-    return RawSplit(
-        split, {"images": entries, "annotations": marks, "categories": categories}, listed, tuple(findings), frozenset(half_read)
-    )
-
-
-def _whole(text: str | None) -> int:
-    return int(text) if text and text.strip().isdecimal() else 0
+def _base(name: str) -> str:
+    return posixpath.basename(name.replace("\\", "/"))

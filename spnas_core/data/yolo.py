@@ -1,122 +1,125 @@
-"""YOLO, read as COCO documents.
+"""YOLO, read as COCO documents: label files and pictures, wherever they lie below the place of the data set.
 
-    DATA/images/SPLIT/*.jpg with DATA/labels/SPLIT/*.txt, or DATA/SPLIT/images/ with DATA/SPLIT/labels/, or images/ with labels/ (all train)
+    DATA/images/SPLIT/*.jpg with DATA/labels/SPLIT/*.txt, or DATA/SPLIT/images/ with DATA/SPLIT/labels/, or images/ with labels/
+    DATA/SPLIT/*.jpg with DATA/SPLIT/*.txt (labelImg: side by side), or Darknet's obj.data, obj.names and train.txt
 
-Folders below these are read too. Where a YAML file of DATA names folders under `train`, `val` or `test`, these are the splits.
-A line of a label file is ``class x_centre y_centre width height``, parts of the image in [0, 1], or ``class x y x y x y ...``, a
-polygon, of which the box is taken. Where a YAML file has `kpt_shape`, keypoints follow the box, and are left out. Names of the classes
-are under `names` in a YAML file of DATA, or the lines of classes.txt (in DATA or with the labels) or obj.names. An image without a label
-file has no boxes. https://docs.ultralytics.com/datasets/detect/
+Which pictures are a split `yolo_folders.py` finds, and what a line of a label file is `yolo_lines.py`. Names of the classes are under
+`names` in a YAML file, or the lines of classes.txt or obj.names, in DATA or with the labels. An image without a label file has no boxes.
+https://docs.ultralytics.com/datasets/detect/
 """
 
-import math
 import posixpath
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from spnas_core.data import files, yolo_folders
-from spnas_core.data.findings import found
-from spnas_core.data.images import SUFFIXES
-from spnas_core.data.raw_split import ImageFile, ImageSizes, Layout, RawSplit, marked
+from spnas_core.data.findings import Finding, found
+from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit, marked
+from spnas_core.data.tree import THREADS, Tree, plain, text_of
+from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, keypoint_values, named_classes, read_described
+from spnas_core.data.yolo_folders import Listed, label_files, named_splits, other_splits
+from spnas_core.data.yolo_lines import LabelText, are_poses, label_boxes, read_label
 
-LARGEST = 1.5  # a larger value is no part of an image, but px
-_Line = tuple[int, float, float, float, float]  # class, and xywh in parts of the image
 
-
-def open_yolo(system: Any, root: str, sizes: ImageSizes) -> Layout | None:
-    """Read a data set in this layout; None where there are no folders of images and labels."""
-    described = yolo_folders.read_described(system, root)
-    splits = yolo_folders.split_folders(system, root, described)
-    if not splits:
+def open_yolo(tree: Tree, sizes: ImageSizes) -> Layout | None:
+    """Read a data set in this layout; None where there are no pictures with label files, nor with a folder of those."""
+    described, broken = read_described(tree)
+    splits, absent, lists = named_splits(tree, described)
+    label_of, alone, respelled = label_files(tree, lists)
+    if not tree.pictures or not (label_of or alone or (splits and any("names" in one.document for one in described))):
         return None
-    names = yolo_folders.class_names(system, root, described, splits)
-    keypoints = yolo_folders.keypoint_values(described)
-    sources = [_source(system, root, split, folders, sizes, keypoints) for split, folders in splits.items()]
+    splits |= other_splits(tree, splits, label_of or dict.fromkeys(tree.pictures, ""))
+    labels = _read_labels(tree, splits, label_of, keypoint_values(described))
+    keypoints = keypoint_values(described)
+    poses = are_poses(labels.values()) if keypoints is None else keypoints > 0
+    sources = [_source(tree, split, listed, label_of, labels, poses, sizes) for split, listed in splits.items()]
+    names = class_names(tree, described, splits, label_of)
     used = {mark["category_id"] for raw in sources for mark in raw.document["annotations"]}
-    unnamed = [(number, f"class_{number}") for number in sorted(used)] if not any(names.values()) else []
+    unnamed = {number: f"class_{number}" for number in sorted(used)} if not any(names.values()) else {}
     for raw in sources:
-        categories = unnamed or list(enumerate(names[raw.split]))
-        raw.document["categories"] = [{"id": number, "name": name} for number, name in categories]
-    findings = found("unnamed-category", "data", [name for _, name in unnamed])
-    images = {raw.split: {posixpath.basename(name) for name in raw.files} for raw in sources}
-    lists = yolo_folders.lists_of_images(system, root, described)
-    findings += found("list-of-images", "data", [name for split, (name, listed) in lists.items() if listed != images.get(split)])
-    used_images = {name for raw in sources for name in raw.files}
-    beside = sorted(name for name in _files(system, root, "images") if name.lower().endswith(SUFFIXES) and name not in used_images)
-    findings += found("unlisted-image", "data", beside)
-    return Layout("YOLO", files.url_of(system, root).rstrip("/"), tuple(sources), tuple(findings))
-
-
-def top_folders(system: Any, root: str) -> list[str]:
-    """Folders right in `root` that a data set in this layout is read from; empty in another layout."""
-    folders = yolo_folders.split_folders(system, root, yolo_folders.read_described(system, root)).values()
-    places = [place for folder in folders for path in folder for place in (path, yolo_folders.label_place(path), "images", "labels")]
-    return sorted({place.split("/")[0] for place in places})
-
-
-def read_lines(text: str, name: str, keypoints: int = 0) -> tuple[list[_Line], list[str]]:
-    """Boxes of one label file, as written, and its malformed lines; in pose labels, `keypoints` values follow each box."""
-    boxes: list[_Line] = []
-    malformed = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        try:
-            values = [float(word) for word in words[1:]]
-            label = int(words[0]) if words else 0
-        except ValueError:
-            values, label = [math.nan], 0
-        if not words:
-            continue
-        if keypoints and len(values) == 4 + keypoints:
-            values = values[:4]  # the points may be in px, or -1
-        if label < 0 or not all(abs(value) <= LARGEST for value in values):
-            malformed.append(f"{name}, line {number}: expected a class and parts of the image from 0 to 1, got {line.strip()[:60]!r}")
-        elif len(values) == 4:
-            x, y, width, height = values
-            boxes.append((label, x - width / 2, y - height / 2, width, height))
-        elif len(values) >= 6 and len(values) % 2 == 0:
-            across, down = values[::2], values[1::2]
-            boxes.append((label, min(across), min(down), max(across) - min(across), max(down) - min(down)))
-        else:
-            malformed.append(f"{name}, line {number}: expected 5 numbers, or a class and a polygon, got {len(words)}")
-    return boxes, malformed
-
-
-def _files(system: Any, root: str, folder: str) -> dict[str, ImageFile]:
-    """Every file in a folder and in those below it that are not hidden, by its path below the root."""
-    top = f"{root.strip('/')}/"
-    below = files.files_below(system, files.join_path(root, folder))
-    inner = {path.strip("/").removeprefix(top): ImageFile(files.url_of(system, path), size) for path, size in below.items()}
-    return {name: file for name, file in sorted(inner.items()) if "/." not in name}
-
-
-def _source(system: Any, root: str, split: str, folders: tuple[str, ...], sizes: ImageSizes, keypoints: int) -> RawSplit:
-    beside = {name: file for folder in folders for name, file in _files(system, root, folder).items()}
-    labels = {name for folder in folders for name in _files(system, root, yolo_folders.label_place(folder))}
-    pictures = {name: file for name, file in beside.items() if name.lower().endswith(SUFFIXES)}
-    wanted = {name: f"{posixpath.splitext(yolo_folders.label_place(name))[0]}.txt" for name in pictures}
-
-    def read(name: str) -> tuple[list[_Line], list[str]]:
-        if wanted[name] not in labels and wanted[name] not in beside:
-            return [], []
-        return read_lines(
-            files.read_file(system, files.join_path(root, wanted[name])).decode("utf-8-sig", errors="replace"), wanted[name], keypoints
+        raw.document["categories"] = [{"id": number, "name": name} for number, name in (unnamed or names[raw.split]).items()]
+    findings = found("unnamed-category", "data", list(unnamed.values())) + found("list-of-images", "data", absent)
+    findings += found("unreadable", "data", list(map(plain, broken))) if unnamed else []
+    findings += found("other-spelling", "data", list(map(plain, respelled)))
+    split_of = {posixpath.dirname(label_of[one]): split for split, listed in splits.items() for one in listed.pictures if one in label_of}
+    for place in dict.fromkeys(split_of.get(posixpath.dirname(name), "data") for name in alone):
+        some = [plain(name) for name in alone if split_of.get(posixpath.dirname(name), "data") == place]
+        findings += found("missing-image-of-label", place, some)
+    if poses and keypoints is None:
+        findings += found(
+            "keypoints", "data", [plain(label.name) for label in labels.values() for row in label.rows if len(row.values) > 4]
         )
+    return Layout("YOLO", tree.url, tuple(sources), (*findings, *_unlisted(tree, sources)))
 
-    with ThreadPoolExecutor(16, thread_name_prefix="spnas-read") as pool:
-        pages = dict(zip(pictures, pool.map(read, pictures), strict=True))
-    measured = sizes(file.url for file in pictures.values())
+
+def class_names(
+    tree: Tree, described: Sequence[Described], splits: Mapping[str, Listed], label_of: Mapping[str, str]
+) -> dict[str, dict[int, str]]:
+    """Names of the classes by number for each split; empty where no file has them.
+
+    A YAML file has them, or a list in the root, or one with the labels, where labelImg writes it; a split without one takes another's.
+    """
+    if names := named_classes(tree, described):
+        return dict.fromkeys(splits, names)
+    if names := _class_file(tree, [""]):
+        return dict.fromkeys(splits, names)
+    lists = {}
+    for split, listed in splits.items():
+        places = dict.fromkeys(posixpath.dirname(label_of.get(picture, picture)) for picture in listed.pictures)
+        lists[split] = _class_file(tree, [place for folder in places for place in (folder, posixpath.dirname(folder))])
+    common = next(filter(None, lists.values()), {})
+    return {split: names or common for split, names in lists.items()}
+
+
+def _class_file(tree: Tree, folders: Sequence[str]) -> dict[int, str]:
+    for folder in dict.fromkeys(folders):
+        for name in CLASS_FILES:
+            if lines := class_lines(tree, posixpath.join(folder, name)):
+                return {number: line for number, line in enumerate(lines) if line}
+    return {}
+
+
+def _read_labels(tree: Tree, splits: Mapping[str, Listed], label_of: Mapping[str, str], keypoints: int | None) -> dict[str, LabelText]:
+    """Rows of the label files of all splits, by picture."""
+    pictures = list(dict.fromkeys(picture for listed in splits.values() for picture in listed.pictures if picture in label_of))
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="spnas-read") as pool:
+        read = pool.map(lambda one: read_label(text_of(tree.read(label_of[one])), label_of[one], keypoints), pictures)
+        return dict(zip(pictures, read, strict=True))
+
+
+def _source(
+    tree: Tree,
+    split: str,
+    listed: Listed,
+    label_of: Mapping[str, str],
+    labels: Mapping[str, LabelText],
+    poses: bool | None,
+    sizes: ImageSizes,
+) -> RawSplit:
+    files = {picture: tree.image(picture) for picture in listed.pictures}
+    measured = sizes(file.url for file in files.values())
     entries: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
-    for image_id, (name, (boxes, _)) in enumerate(pages.items(), start=1):
-        if size := measured[pictures[name].url]:
+    malformed: list[str] = []
+    half_read = set()
+    for image_id, name in enumerate(listed.pictures, start=1):
+        boxes, faults = label_boxes(labels[name], poses) if name in labels else ([], [])
+        malformed += faults
+        half_read |= {name} if faults else set()
+        if size := measured[files[name].url]:
             width, height = size
             entries.append({"id": image_id, "file_name": name, "width": width, "height": height})
             for label, x, y, w, h in boxes:
                 marks.append(marked(len(marks) + 1, image_id, label, (x * width, y * height, w * width, h * height)))
-    findings = found("malformed", split, [text for _, malformed in pages.values() for text in malformed])
-    texts = {name for name in labels if name.endswith(".txt") and posixpath.basename(name) != "classes.txt"}
-    findings += found("missing-image-of-label", split, sorted(texts - set(wanted.values())))
-    half_read = frozenset(name for name, (_, malformed) in pages.items() if malformed)
+    findings = found("malformed", split, malformed) + found("other-spelling", split, list(map(plain, listed.respelled)))
     document = {"images": entries, "annotations": marks, "categories": []}
-    return RawSplit(split, document, dict(pictures), tuple(findings), half_read)
+    return RawSplit(split, document, {**files, **dict.fromkeys(listed.missing)}, tuple(findings), frozenset(half_read))
+
+
+def _unlisted(tree: Tree, sources: Sequence[RawSplit]) -> list[Finding]:
+    """One finding about the pictures that no split has, in the folders of those that one has."""
+    used = {name for raw in sources for name in raw.files}
+    tops = {name.split("/")[0] if "/" in name else "" for name in used}
+    return found(
+        "unlisted-image", "data", [plain(n) for n in tree.pictures if n not in used and (n.split("/")[0] if "/" in n else "") in tops]
+    )

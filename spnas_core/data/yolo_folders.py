@@ -1,135 +1,141 @@
-"""Folders of the splits of a YOLO data set and names of its classes: as a YAML file says, else by the names of folders and files.
+"""Pictures of each split of a YOLO data set, and the label file of each picture.
 
-All folders are paths below the root. The labels of an image are where it lies, with ``labels`` in place of the last ``images``.
+The places that a YAML file or obj.data names for train, val and test are the splits: folders with all below them, or lists of images.
+Else folders that are named for splits; else lists in the data set that are (autosplit_train.txt); else all is one split.
 """
 
-import contextlib
 import posixpath
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import yaml
+from spnas_core.data.matching import Names
+from spnas_core.data.pairing import pair_files, splits_by_folders
+from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
+from spnas_core.data.tree import Tree, lines_of, plain
+from spnas_core.data.yolo_described import CLASS_FILES, Described, candidate_paths
 
-from spnas_core.data import files
-
-_SPLITS = ("train", "val", "test")
-USUAL = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}  # folders that others call so
-Described = Sequence[dict[str, Any]]
-Folders = dict[str, tuple[str, ...]]  # of images, by split
-
-
-def read_described(system: Any, root: str) -> Described:
-    """Content of each YAML file in the root that holds an object."""
-    documents = []
-    for name in sorted(files.list_folder(system, root)):
-        if name.endswith((".yaml", ".yml")):
-            with contextlib.suppress(yaml.YAMLError, ValueError):
-                documents.append(yaml.safe_load(files.read_file(system, files.join_path(root, name))))
-    return [document for document in documents if isinstance(document, dict)]
+_Find = Callable[[str], str | None]
 
 
-def split_folders(system: Any, root: str, described: Described) -> Folders:
-    """Folders of images of each split: those that a YAML file names, then others that have labels beside them."""
-    splits = next(filter(None, (_named(system, root, document) for document in described)), {})
-    taken = [folder for folders in splits.values() for folder in folders]
-    for split, folder in _by_name(system, root).items():
-        if split not in splits and not any(f"{folder}/".startswith(f"{other}/") or other.startswith(f"{folder}/") for other in taken):
-            splits[split] = (folder,)
-    usual = [split for split in _SPLITS if split in splits]
-    return {split: splits[split] for split in (*usual, *(name for name in splits if name not in usual))}
+@dataclass
+class Listed:
+    """Pictures of a split; lines of lists that name none, and those that spell one otherwise."""
 
-
-def lists_of_images(system: Any, root: str, described: Described) -> dict[str, tuple[str, set[str]]]:
-    """Text files that a YAML file names as splits: by split, the name of its list and the names of its images without folders."""
-    lists: dict[str, tuple[str, set[str]]] = {}
-    for split, entry in ((split, document.get(split)) for document in described for split in _SPLITS):
-        if isinstance(entry, str) and entry.endswith(".txt") and not entry.startswith(("/", "..")):
-            lists.setdefault(split, (entry, {posixpath.basename(line) for line in _lines(system, root, entry)}))
-    return lists
-
-
-def keypoint_values(described: Described) -> int:
-    """Values of the keypoints in each line of pose labels, by `kpt_shape` of a YAML file; 0 for boxes and polygons."""
-    shapes = (document.get("kpt_shape") for document in described)
-    shape = next((one for one in shapes if isinstance(one, list) and len(one) == 2 and all(isinstance(n, int) for n in one)), [0, 0])
-    return int(shape[0] * shape[1])
+    pictures: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    respelled: list[str] = field(default_factory=list)
 
 
 def label_place(path: str) -> str:
-    """Path of the labels of a folder or of an image."""
+    """Path of the labels of a folder or of an image: with ``labels`` in place of the last ``images``."""
     before, images, after = f"/{path}/".rpartition("/images/")
     return f"{before}/labels/{after}".strip("/") if images else path
 
 
-def class_names(system: Any, root: str, described: Described, splits: Folders) -> dict[str, list[str]]:
-    """Names of the classes 0, 1, ... for each split; empty where no file has them.
-
-    A YAML file has them, or a list in the root, or one with the labels, where labelImg writes it; a split without one takes another's.
-    """
-    for document in described:
-        names = document.get("names")
-        if isinstance(names, dict) and set(map(str, names)) == set(map(str, range(len(names)))):  # numbers, also as text
-            by_number = {str(number): name for number, name in names.items()}
-            names = [by_number[str(number)] for number in range(len(names))]
-        if isinstance(names, list) and names:
-            return {split: [str(name) for name in names] for split in splits}
-    if names := _lines(system, root, "classes.txt") or _lines(system, root, "obj.names"):
-        return dict.fromkeys(splits, names)
-    lists = {split: _beside(system, root, label_place(folders[0])) for split, folders in splits.items()}
-    common = next(filter(None, lists.values()), [])
-    return {split: names or common for split, names in lists.items()}
+def label_files(tree: Tree, lists: set[str]) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
+    """Label file of each picture that has one, label files that belong to no picture, and names that differ in spelling."""
+    texts = {name for name in tree.ending(".txt") if name not in lists and not _is_no_label(name)}
+    label_of = {picture: label for picture in tree.pictures if (label := f"{posixpath.splitext(label_place(picture))[0]}.txt") in texts}
+    used = set(label_of.values())
+    pairs = pair_files(sorted(texts - used), [picture for picture in tree.pictures if picture not in label_of])
+    label_of |= {picture: label for label, picture in pairs.picture_of.items()}
+    folders = {posixpath.dirname(label) for label in label_of.values()} | {
+        name for name in map(posixpath.dirname, texts) if _is_labels(name)
+    }
+    alone = sorted(name for name in texts - set(label_of.values()) if posixpath.dirname(name) in folders)
+    return label_of, alone, pairs.respelled
 
 
-def _beside(system: Any, root: str, labels: str) -> list[str]:
-    return _lines(system, root, f"{labels}/classes.txt") or _lines(system, root, f"{posixpath.dirname(labels)}/classes.txt".lstrip("/"))
+def named_splits(tree: Tree, described: Sequence[Described]) -> tuple[dict[str, Listed], list[str], set[str]]:
+    """Read the splits of the first file that names some: these, places of it that are not there, and the lists that are read."""
+    absent: list[str] = []
+    for one in described:
+        splits: dict[str, Listed] = {}
+        lists: set[str] = set()
+        for split in SPLITS:
+            listed = Listed()
+            lost = [plain(entry) for entry in one.places(split) if not _add_place(tree, one, entry, listed, lists)]
+            if listed.pictures or listed.missing:
+                splits[split] = listed
+            absent += [name for name in lost if split in splits or name.endswith(".txt")]
+        if splits or absent:
+            return splits, absent, lists
+    return {}, absent, set()
 
 
-def _lines(system: Any, root: str, name: str) -> list[str]:
-    try:
-        return files.read_file(system, files.join_path(root, name)).decode("utf-8-sig", errors="replace").strip().splitlines()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return []
+def _add_place(tree: Tree, one: Described, entry: str, listed: Listed, lists: set[str]) -> bool:
+    """Add the pictures of a place that a file names; False where there is none."""
+    for find in (_exactly(tree), _spelled(tree)):
+        for path in candidate_paths(one, entry, tree.root):
+            place = find("" if path == "." else path)
+            if place is not None and place in tree.folders:
+                known = set(listed.pictures)
+                listed.pictures += [picture for picture in tree.folders[place] if picture not in known]
+                return True
+            if place is not None and place.lower().endswith(".txt") and place in tree.entries:
+                lists.add(place)
+                _add_lines(tree, place, one, listed)
+                return True
+    return False
 
 
-def _named(system: Any, root: str, document: dict[str, Any]) -> Folders:
-    """Folders that `document` names for its splits, of those that are below the root."""
-    splits = {}
-    for split in _SPLITS:
-        entries = document.get(split)
-        folders = [_below(system, root, document.get("path"), entry) for entry in (entries if isinstance(entries, list) else [entries])]
-        splits[split] = tuple(folder for folder in folders if folder)
-    return {split: folders for split, folders in splits.items() if folders}
+def _exactly(tree: Tree) -> _Find:
+    return lambda path: path if path in tree.folders or path in tree.entries else None
 
 
-def _below(system: Any, root: str, base: Any, entry: Any) -> str:
-    """Path below the root of the folder `entry`, relative to `base` or to the root; empty where no such folder exists."""
-    for place in _places(base, entry) if isinstance(entry, str) else ():
-        full = posixpath.normpath(posixpath.join(root, place))
-        inner = full.removeprefix(f"{root.rstrip('/')}/")
-        if inner != full and files.list_folder(system, full):
-            return inner
-    return ""
+def _spelled(tree: Tree) -> _Find:
+    folders = Names(tree.folders)
+    return lambda path: folders.find(path) or tree.names.find(path)
 
 
-def _places(base: Any, entry: str) -> Iterator[str]:
-    if isinstance(base, str):
-        yield posixpath.join(base, entry)
-    yield entry
-    if entry.startswith("../"):  # as Roboflow writes what lies beside the YAML file
-        yield entry.removeprefix("../")
+def _add_lines(tree: Tree, name: str, one: Described, listed: Listed) -> None:
+    """Add the pictures that a list names: from its folder, from the root, or as the end of a path of another place."""
+    tops = list(dict.fromkeys((posixpath.dirname(name), one.folder, "")))
+    pictures = set(tree.pictures)
+    for line in lines_of(tree.text(name)):
+        path = line.replace("\\", "/")
+        parts = [part for part in posixpath.normpath(path).split("/") if part not in ("", "..", ".")]
+        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        candidates = [posixpath.normpath(posixpath.join(top, tail)) for tail in tails for top in tops]
+        exact = next((place for place in candidates if place in pictures), None)
+        found = exact or next((place for place in map(tree.names.find, candidates) if place in pictures), None)
+        if found is None:
+            listed.missing.append("/".join(parts) or "nothing")
+        else:
+            listed.pictures.append(found)
+            listed.respelled += [line] if not exact or "\\" in line else []
 
 
-def _by_name(system: Any, root: str) -> dict[str, str]:
-    """Folder of images of each split that folders are named for: images/SPLIT or SPLIT/images, or images alone for train."""
-    top = _folders_in(system, root)
-    if {"images", "labels"} <= top:
-        inner = _folders_in(system, files.join_path(root, "images"))
-        splits = {split: f"images/{split}" for split in inner} or {"train": "images"}
-    else:
-        splits = {split: f"{split}/images" for split in top if {"images", "labels"} <= _folders_in(system, files.join_path(root, split))}
-    usual = {split: USUAL.get(split, split) for split in splits}
-    return {split if usual[split] in splits else usual[split]: folder for split, folder in sorted(splits.items())}
+def other_splits(tree: Tree, splits: Mapping[str, Listed], labelled: Mapping[str, str]) -> dict[str, Listed]:
+    """Name splits by the folders that have labels, beside those that are named already."""
+    tops = {picture.split("/")[0] if "/" in picture else "" for picture in labelled}
+    if splits:  # others that are called so
+        used = {picture for listed in splits.values() for picture in listed.pictures}
+        folders = splits_by_folders([picture for picture in tree.pictures if _top(picture) in tops])
+        free = {name: some for name, some in folders.items() if usual_name(name) in SPLITS and usual_name(name) not in splits}
+        return {name: Listed(some) for name, some in free.items() if not used.intersection(some)}
+    found = splits_by_folders([picture for picture in tree.pictures if _top(picture) in tops])
+    if list(found) == [UNSPLIT]:
+        lists = {name: Listed() for name in tree.ending(".txt") if usual_name(_stem(name)) in SPLITS and name not in labelled.values()}
+        for name, listed in lists.items():
+            _add_lines(tree, name, Described("", {}), listed)
+        if some := {_stem(name): listed for name, listed in lists.items() if listed.pictures}:
+            return some
+    return {name: Listed(pictures) for name, pictures in found.items()}
 
 
-def _folders_in(system: Any, path: str) -> set[str]:
-    return {name for name, entry in files.list_folder(system, path).items() if entry["type"] == "directory" and name[0] != "."}
+def _top(picture: str) -> str:
+    return picture.split("/")[0] if "/" in picture else ""
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(posixpath.basename(name))[0]
+
+
+def _is_no_label(name: str) -> bool:
+    base = posixpath.basename(name).lower()
+    return base in CLASS_FILES or base in ("_classes.txt", "predefined_classes.txt") or base.startswith(("readme", "license"))
+
+
+def _is_labels(folder: str) -> bool:
+    return any(part.lower() == "labels" for part in folder.split("/"))
