@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from spnas_core.data.matching import Names
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 
+_FAR = 3  # parts in which two folders of one data set may differ: Annotations and JPEGImages/day1
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -22,8 +24,13 @@ class Pairs:
     respelled: tuple[str, ...]
 
 
-def pair_files(pages: Iterable[str], pictures: Iterable[str], hints: Mapping[str, str] | None = None) -> Pairs:
-    """Pair annotation files with pictures of one name, each with one at most; `hints`, names inside the files, decide a tie."""
+def pair_files(
+    pages: Iterable[str], pictures: Iterable[str], hints: Mapping[str, str] | None = None, settled: Mapping[str, str] | None = None
+) -> Pairs:
+    """Pair annotation files with pictures of one name, each with one at most; `hints`, names inside the files, decide a tie.
+
+    Pairs of folders that differ much count where most files of the one have their pictures in the other, by `settled` pairs too.
+    """
     hints = hints or {}
     by_stem: dict[str, list[str]] = defaultdict(list)
     for picture in pictures:
@@ -41,6 +48,13 @@ def pair_files(pages: Iterable[str], pictures: Iterable[str], hints: Mapping[str
     unclear: dict[str, tuple[str, ...]] = {}
     for stem, some in groups.items():
         _pair_group(some, by_stem[stem], hints, picture_of, unclear)
+    folders: dict[str, Counter[str]] = defaultdict(Counter)
+    for page, picture in {**(settled or {}), **picture_of}.items():
+        folders[posixpath.dirname(page)][posixpath.dirname(picture)] += 1
+    for page, picture in list(picture_of.items()):
+        others = folders[posixpath.dirname(page)]
+        if (distance(page, picture) or 0) > _FAR and others[posixpath.dirname(picture)] * 2 < others.total():
+            del picture_of[page]
     return Pairs(picture_of, unclear, tuple(respelled))
 
 

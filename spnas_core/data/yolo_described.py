@@ -61,8 +61,8 @@ def keypoint_values(described: Sequence[Described]) -> int | None:
 def candidate_paths(one: Described, entry: str, root: str) -> Iterator[str]:
     """Paths below the root that `entry` may mean, the likeliest first.
 
-    Relative to its `path`, to its folder and to the root; without the ``../`` that Roboflow writes; and what a path of another machine
-    ends in, where that has two parts or the name of a split.
+    Relative to its `path`, to its folder and to the root; without the ``../`` that Roboflow writes; and what a path of another machine,
+    or the path of a file, ends in, where that is a file, has two parts or the name of a split.
     """
     entry = entry.replace("\\", "/")
     base = str(one.document.get("path") or "").replace("\\", "/") if not isinstance(one.document.get("path"), dict | list) else ""
@@ -73,10 +73,10 @@ def candidate_paths(one: Described, entry: str, root: str) -> Iterator[str]:
             yield joined.strip("/").removeprefix(own) if joined.startswith("/") else joined
     yield posixpath.normpath(posixpath.join(one.folder, re.sub(r"^(\.{1,2}/)+", "", entry)))
     whole = posixpath.join(base, entry)
-    if whole.startswith(("/", "..")) or re.match(r"[A-Za-z]:/", whole):
+    if whole.startswith(("/", "..")) or re.match(r"[A-Za-z]:/", whole) or posixpath.splitext(whole)[1]:
         parts = [part for part in posixpath.normpath(whole).split("/") if part not in ("", "..")]
         for start in range(1, len(parts)):
-            if len(parts) - start > 1 or usual_name(parts[start]) in SPLITS or parts[start].endswith(".txt"):
+            if len(parts) - start > 1 or usual_name(parts[start]) in SPLITS or posixpath.splitext(parts[start])[1]:
                 yield posixpath.join(one.folder, *parts[start:])
 
 

@@ -37,7 +37,11 @@ def label_files(tree: Tree, lists: set[str]) -> tuple[dict[str, str], list[str],
     texts = {name for name in tree.ending(".txt") if name not in lists and not _is_no_label(name)}
     label_of = {picture: label for picture in tree.pictures if (label := f"{posixpath.splitext(label_place(picture))[0]}.txt") in texts}
     used = set(label_of.values())
-    pairs = pair_files(sorted(texts - used), [picture for picture in tree.pictures if picture not in label_of])
+    pairs = pair_files(
+        sorted(texts - used),
+        [picture for picture in tree.pictures if picture not in label_of],
+        settled={label: picture for picture, label in label_of.items()},
+    )
     label_of |= {picture: label for label, picture in pairs.picture_of.items()}
     folders = {posixpath.dirname(label) for label in label_of.values()} | {
         name for name in map(posixpath.dirname, texts) if _is_labels(name)

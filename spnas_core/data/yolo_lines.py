@@ -15,7 +15,8 @@ from typing import NamedTuple
 from spnas_core.data.tree import plain
 
 LARGEST = 1.5  # a larger value is no part of an image, but px
-_SHARE = 0.9  # of the lines that tell anything
+_SHARE = 0.9  # of all lines: as good as all
+_ENOUGH = 10  # lines that make poses sure: of ten drawn polygons one in 1,000 sets could be poses alone
 _NEAR = 0.01  # in parts of the image
 
 
@@ -93,10 +94,11 @@ def label_boxes(label: LabelText, poses: bool | None) -> tuple[list[YoloBox], li
 def are_poses(labels: Iterable[LabelText]) -> bool | None:
     """Whether the longer lines of a data set are boxes with keypoints; False of polygons, None where it cannot be told.
 
-    Poses all have one length. They are sure where every third number after the box is a visibility (0, 1, 2). Else a line speaks for a pose
-    where its first four numbers are a box in the image with all the points in it, and for a polygon where its second point is among the
-    others: of a pose that point is width and height. Nine of ten lines that speak for one alone decide. A line without a box speaks for
-    nothing; and where no line could be a pose, all are polygons. Four points that make a parallelogram are a turned box.
+    Poses all have one length. They are sure where every third number after the box is a visibility (0, 1, 2). Four points that make a
+    parallelogram are a turned box. Else a line could be a pose where its first four numbers are a box in the image with all the points in
+    it, and a polygon where its second point is among the others: of a pose that point is width and height. Of drawn polygons up to 0.47
+    could be poses, and 0.27 or more could be polygons alone; of drawn poses all could be poses, and 0.45 or more could be no polygons
+    (a test draws them). What lies between, and a few lines alone, cannot be told.
     """
     rows = [row.values for label in labels for row in label.rows if len(row.values) > 4]
     if not rows:
@@ -110,12 +112,10 @@ def are_poses(labels: Iterable[LabelText]) -> bool | None:
     if length % 2 or (length == 8 and sum(map(_is_parallelogram, rows)) >= _SHARE * len(rows)):
         return False
     speaks = Counter((_could_be_pose(row), _could_be_polygon(row)) for row in rows)
-    pose, polygon = speaks[True, False], speaks[False, True]
-    if not pose and not speaks[True, True]:
+    pose, pose_alone, polygon_alone = speaks[True, False] + speaks[True, True], speaks[True, False], speaks[False, True]
+    if pose < 0.8 * len(rows) and polygon_alone >= 0.15 * len(rows):
         return False
-    if pose + polygon == 0 or max(pose, polygon) < _SHARE * (pose + polygon):
-        return None
-    return pose > polygon
+    return True if len(rows) >= _ENOUGH and pose >= _SHARE * len(rows) and pose_alone >= 0.3 * len(rows) else None
 
 
 def _fits(count: int, keypoints: int | None) -> bool:
