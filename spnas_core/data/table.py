@@ -35,7 +35,7 @@ def open_table(tree: Tree, sizes: ImageSizes) -> Layout | None:
     by_split: dict[str, list[_Row]] = defaultdict(list)
     for split, table in _named_tables(tables, tree.url).items():
         for row in table.rows:
-            by_split[row.split or split].append((table, row))
+            by_split[plain(row.split) or split].append((table, row))
     has_splits = any(table.has_splits for table in tables)
     if has_splits and UNSPLIT in by_split and len(by_split) > 1:
         table, row = by_split[UNSPLIT][0]
