@@ -9,7 +9,7 @@ Source: SP-NAS, CVPR 2020, section 3.1, and the text form of the authors' releas
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from spnas_core.errors import UserError
@@ -151,6 +151,7 @@ def check_space(arch: Arch, min_blocks: int = MIN_BLOCKS, max_blocks: int = MAX_
     return arch
 
 
+@lru_cache(maxsize=1 << 14)  # of a search's candidates, asked for again by every replay
 def blocks(arch: Arch, base_width: int = 64) -> tuple[Block, ...]:
     """List the residual blocks of the serial part, in order; the stem gives `base_width` channels at stride 4."""
     found: list[Block] = []

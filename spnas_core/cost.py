@@ -6,10 +6,11 @@ convolution or pooling of stride 2 with torchvision's padding does: ``(h + 2p - 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
-from spnas_core.arch import Arch, Block, blocks, levels
+from spnas_core.arch import Arch, Block, BlockType, blocks, levels
 
 Size = tuple[int, int]
 Stem = Literal["7x7", "3x3"]
@@ -59,9 +60,10 @@ def _stem(size: Size, base_width: int, stem: Stem) -> Cost:
     return conv_cost(3, base_width // 2, 3, first) + conv_cost(base_width // 2, base_width, 3, half(first))
 
 
-def _block(arch: Arch, block: Block, before: Size, after: Size) -> Cost:
+@lru_cache(maxsize=1 << 14)  # few blocks make up all candidates
+def _block(kind: BlockType, block: Block, before: Size, after: Size) -> Cost:
     total = Cost()
-    for name, (outputs, inputs, kernel, _) in block.layers(arch.block_type).items():  # the first 3x3 has the stride
+    for name, (outputs, inputs, kernel, _) in block.layers(kind).items():  # the first 3x3 has the stride
         total += conv_cost(inputs, outputs, kernel, before if (name, kernel) == ("conv1", 1) else after)
     return total
 
@@ -73,7 +75,7 @@ def _stages(arch: Arch, size: Size, base_width: int) -> tuple[Cost, ...]:
     for block in blocks(arch, base_width):
         after = sizes[block.stage]
         before = sizes[block.stage - 1] if block.stride == 2 else after
-        found[block.stage] += _block(arch, block, before, after)
+        found[block.stage] += _block(arch.block_type, replace(block, index=0, stage=0), before, after)
     return tuple(found)
 
 

@@ -279,7 +279,18 @@ WAYS: dict[str, tuple[Break, Found]] = {
     ),
     "annotations are cut": (lambda f, d: None, {("unreadable", "train", 1)}),
 }
-OF_LAYOUTS = {"split-file", "list-of-images", "missing-label", "missing-image-of-label", "difficult", "from-zero", "unnamed-category"}
+OF_LAYOUTS = {
+    "split-file",
+    "keypoints",
+    "left-out-shape",
+    "other-layout",
+    "list-of-images",
+    "missing-label",
+    "missing-image-of-label",
+    "difficult",
+    "from-zero",
+    "unnamed-category",
+}
 
 
 def test_small_data_is_clean(small: Path) -> None:

@@ -111,7 +111,7 @@ def test_area_is_the_given_one_or_that_of_the_box(tmp_path):
 
 
 def test_no_annotations_says_which_splits_there_are(tmp_path):
-    known = r"expected annotations/instances_\*.json, Annotations/\*.xml, or images/ with labels/; there is"
+    known = r"expected annotations/instances_\*.json, or NAME.xml, .* or a table \*.csv of boxes; there is"
     fails(tmp_path, f"{known} nothing")
     (tmp_path / "data.yaml").touch()
     fails(tmp_path, f"{known} data.yaml")

@@ -15,7 +15,7 @@ from laid_out import HEIGHT, JPEG, TRUTH, WIDTH, labelme_json, lines, put, seen,
 from spnas_core.data.image_facts import header_sizes
 from spnas_core.data.labelme_page import read_labelme_page
 from spnas_core.data.layouts import open_layout
-from spnas_core.data.splits import open_split, split_names
+from spnas_core.data.splits import DataSet, open_split
 from spnas_core.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     for split, names in {"train": "abc", "Validation": "de", "test": "f"}.items():
         put(tmp_path, laid(split, split, names))
     assert seen(tmp_path) == true(train="abc", Validation="de", test="f")
-    assert split_names(str(tmp_path)) == ("train", "val", "test")
+    assert DataSet(str(tmp_path)).names == ("train", "val", "test")
 
 
 def test_the_path_inside_counts_where_there_is_no_picture_of_the_name(tmp_path: Path) -> None:

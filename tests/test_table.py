@@ -10,7 +10,7 @@ from laid_out import HEIGHT, JPEG, TRUTH, WIDTH, put, seen, table, told, true
 
 from spnas_core.data.image_facts import header_sizes
 from spnas_core.data.layouts import open_layout
-from spnas_core.data.splits import open_split, split_names
+from spnas_core.data.splits import DataSet, open_split
 from spnas_core.data.table_columns import read_columns
 from spnas_core.errors import UserError
 
@@ -82,9 +82,9 @@ def test_tables_of_splits(names: tuple[str, str], tmp_path: Path) -> None:
     for name, some in zip(names, ("abc", "def"), strict=True):
         put(tmp_path, {name: table(some)})
     assert list(seen(tmp_path).values()) == list(true(train="abc", val="def").values())
-    assert split_names(str(tmp_path)) == ("train", "val")
+    assert DataSet(str(tmp_path)).names == ("train", "val")
     put(tmp_path, {"all_labels.csv": table("abcdef")})
-    assert split_names(str(tmp_path)) == ("train", "val"), "the tables of the splits decide"
+    assert DataSet(str(tmp_path)).names == ("train", "val"), "the tables of the splits decide"
 
 
 def test_pictures_of_one_name_in_two_splits(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_column_of_splits(column: str, tmp_path: Path) -> None:
     text = "\n".join([f"{lines[0]},{column}", *(f"{line},{'Train' if line[0] in 'abc' else 'valid'}" for line in lines[1:])])
     put(tmp_path, {**IMAGES, "boxes.csv": text})
     assert seen(tmp_path) == true(Train="abc", valid="efd")
-    assert split_names(str(tmp_path)) == ("train", "val")
+    assert DataSet(str(tmp_path)).names == ("train", "val")
     put(tmp_path, {"boxes.csv": text.removesuffix("valid")})
     with pytest.raises(UserError, match=r"boxes.csv, line 11: expected the name of a split, as in other lines, got none"):
         open_layout(str(tmp_path), header_sizes)

@@ -12,7 +12,7 @@ from laid_out import HEIGHT, JPEG, TRUTH, WIDTH, lines, pictures, put, seen, tol
 
 from spnas_core.data.image_facts import header_sizes
 from spnas_core.data.layouts import open_layout
-from spnas_core.data.splits import open_split, split_names
+from spnas_core.data.splits import DataSet, open_split
 from spnas_core.data.voc_page import read_page
 from spnas_core.errors import UserError
 
@@ -45,7 +45,7 @@ def test_folders_of_any_name_are_one_split_without_lists(folders: tuple[str, str
 
 def test_one_unsplit_set_is_not_called_train(tmp_path: Path) -> None:
     put(tmp_path, two_folders())
-    assert split_names(str(tmp_path)) == ("all",)
+    assert DataSet(str(tmp_path)).names == ("all",)
 
 
 @pytest.mark.parametrize(("ending", "mark"), [("\n", b""), ("\r\n", b"\xef\xbb\xbf"), ("\r", b"\xff\xfe")])
@@ -113,7 +113,7 @@ def test_folders_of_splits(below: str, splits: tuple[str, str, str], tmp_path: P
         page, image = (part.format(split=split, name="x") for part in below.split("|"))
         put(tmp_path, {page: voc_xml(name), image: JPEG[name]})
     assert seen(tmp_path) == {split: {"x": TRUTH[name]} for split, name in zip(splits, "abc", strict=True)}
-    assert split_names(str(tmp_path)) == ("train", "val", "test")
+    assert DataSet(str(tmp_path)).names == ("train", "val", "test")
 
 
 @given(st.permutations(sorted(TRUTH)))

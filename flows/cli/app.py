@@ -7,8 +7,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.cli.commands import check, doctor, model, plan, report, status, store, study, vega
-from flows.cli.options import AsJson, DataOption, MovedData, NameOption, Overrides, PresetArgument, StoreOption
+from flows.cli.commands import check, doctor, model, plan, report, split, status, store, study, vega
+from flows.cli.options import (
+    AnnotationsOption,
+    AsJson,
+    DataOption,
+    ImagesOption,
+    MovedData,
+    NameOption,
+    Overrides,
+    PresetArgument,
+    SplitFileOption,
+    StoreOption,
+    with_reading,
+)
 from spnas_core.errors import JobError, MissingArtifactError, StoreError, UserError
 
 
@@ -59,12 +71,15 @@ def run_command(
     data: DataOption,
     store: StoreOption = "spnas-store",
     overrides: Overrides = None,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Search on a data set."""
     from flows import presets
 
-    _search(presets.load_preset(preset, overrides or ()), data, store, as_json)
+    _search(presets.load_preset(preset, with_reading(overrides, split_file, annotations, images)), data, store, as_json)
 
 
 @app.command(
@@ -164,6 +179,7 @@ def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
 
 
 app.add_typer(check.app)
+app.add_typer(split.app)
 app.add_typer(plan.app)
 app.add_typer(status.app)
 app.add_typer(doctor.app)

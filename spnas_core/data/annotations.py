@@ -18,6 +18,7 @@ from spnas_core.data.images import Doubles, Floats, Ints
 from spnas_core.errors import UserError
 
 TOLERANCE = 1.0  # px that a box may reach out of its image without a fault: tools round, and some count pixels from 1
+_SMALL_IDS = 1 << 24  # ids below are looked up in a table
 MANY_CROWDS = 0.1  # of the boxes; more are probably objects that a tool has written so
 FAULTS = ("", "zero area", "outside", "clipped")
 ZERO_AREA, OUTSIDE, CLIPPED = 1, 2, 3  # indexes of FAULTS
@@ -79,7 +80,7 @@ def clean_columns(columns: Columns, where: str, learn_crowds: bool = False) -> C
         categories=tuple(pairs),
         boxes=boxes[learn],
         labels=(label[learn] + 1).astype(np.int32),
-        marks=_scored(marks[kept], learn_crowds),
+        marks=_scored(marks[kept] if len(kept) < len(marks) else marks.copy(), learn_crowds),
         faults={FAULTS[code]: count for code, count in sorted(Counter(faults[faulty].tolist()).items())},
         first_fault=_described(marks, faulty[0], FAULTS[faults[faulty[0]]]) if len(faulty) else "",
     )
@@ -104,6 +105,10 @@ def clip_box(xywh: Doubles, limits: Doubles) -> tuple[Floats, npt.NDArray[np.int
 def _places(ids: Longs, known: Longs) -> Longs:
     """Place of each of `ids` among the sorted `known`, -1 where it is none of them."""
     known = np.sort(known)
+    if len(known) and known[-1] < _SMALL_IDS:
+        table = np.full(known[-1] + 2, -1, np.int64)
+        table[known] = np.arange(len(known))
+        return np.asarray(table[np.minimum(ids, known[-1] + 1)])
     places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
     return np.where(known[places] == ids, places, -1)
 
@@ -128,14 +133,13 @@ def _described(marks: Marks, place: int, fault: str) -> str:
 
 
 def _scored(marks: Marks, learn_crowds: bool) -> Marks:
-    """Annotations for scoring, numbered from 1; an area that is not given is that of the box."""
-    scored = marks.copy()
-    scored["id"] = np.arange(1, len(marks) + 1)
+    """Make annotations ready for scoring, in place: numbered from 1; an area that is not given is that of the box."""
+    marks["id"] = np.arange(1, len(marks) + 1)
     unknown = ~(np.isfinite(marks["area"]) & (marks["area"] > 0))
-    scored["area"][unknown] = marks["bbox"][unknown, 2] * marks["bbox"][unknown, 3]
+    marks["area"][unknown] = marks["bbox"][unknown, 2] * marks["bbox"][unknown, 3]
     if learn_crowds:
-        scored["iscrowd"] = 0
-    return scored
+        marks["iscrowd"] = 0
+    return marks
 
 
 def _check_entries(document: dict[str, Any], key: str, where: str) -> None:

@@ -7,6 +7,7 @@ make the piece before it invalid, so that what is parsed to its end is what the 
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from spnas_core.data.columns import MARK_DTYPE, Columns, Marks
 from spnas_core.data.mending import root_categories
 
-PIECE = 1 << 24  # bytes
+PIECE = 1 << 22  # bytes
 TRIES = 16  # ends of lists, from the end of the file, that may be that of the annotations
 _CUT = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 _LIST = re.compile(rb'"annotations"[ \t\r\n]*:[ \t\r\n]*\[')
@@ -53,7 +54,6 @@ class _Rest(msgspec.Struct, gc=False):
 
 _REST = msgspec.json.Decoder(_Rest)
 _PIECE = msgspec.json.Decoder(list[_Annotation])
-_FIELDS = attrgetter(*MARK_DTYPE.names or ())
 
 
 def parse_coco(content: Any) -> Columns | None:
@@ -98,9 +98,18 @@ def _marks(content: Any, first: int, last: int) -> Marks:
         cut = _CUT.search(content, first + PIECE, last) if first + PIECE < last else None
         stop, after = (cut.start() + 1, cut.end() - 1) if cut else (last, last)
         rows = _PIECE.decode(b"".join((b"[", view[first:stop], b"]")))
-        parts.append(np.fromiter(map(_FIELDS, rows), MARK_DTYPE, len(rows)))
+        parts.append(_array(rows))
         first = after
     return np.concatenate(parts)
+
+
+def _array(rows: list[_Annotation]) -> Marks:
+    marks = np.empty(len(rows), MARK_DTYPE)
+    for name in ("id", "image_id", "category_id", "iscrowd", "area"):
+        marks[name] = np.fromiter(map(attrgetter(name), rows), MARK_DTYPE[name], len(rows))
+    boxes = chain.from_iterable(map(attrgetter("bbox"), rows))
+    marks["bbox"] = np.fromiter(boxes, np.float64, 4 * len(rows)).reshape(-1, 4)
+    return marks
 
 
 def _columns(rest: _Rest, marks: Marks) -> Columns:

@@ -29,7 +29,6 @@ FINDING_KINDS = {
     "other-id": Kind("warning", "id that is no whole number", "ids that are no whole numbers", "read as numbers; --mend writes them so"),
     "repeated-entry": Kind("warning", "entry that is there twice", "entries that are there twice", "read once; --mend writes it once"),
     "missing-size": Kind("warning", "image without a size", "images without a size", "taken from the picture; --mend writes it"),
-    "swapped-corners": Kind("warning", "box with swapped corners", "boxes with swapped corners", "put in order; --mend writes them so"),
     "box-of-polygon": Kind("warning", "polygon without a box", "polygons without boxes", "the box around it is taken; --mend writes it"),
     "text-flag": Kind("warning", "flag that is no number", "flags that are no numbers", "read as 0 or 1; --mend writes them so"),
     "root-category": Kind("note", "category above others, without boxes", "categories above others, without boxes", "left out: no class"),
@@ -122,7 +121,10 @@ FINDING_KINDS = {
         "warning", "shape that is no area", "shapes that are no area", "points and lines are left out; draw boxes or polygons"
     ),
     "other-spelling": Kind(
-        "note", "file name spelled otherwise", "file names spelled otherwise", "letter case, slashes or accents: the one match is read"
+        "note",
+        "file name spelled otherwise",
+        "file names spelled otherwise",
+        "letter case, slashes, accents or folders: the one match is read",
     ),
     "other-layout": Kind(
         "note",

@@ -12,13 +12,13 @@ from spnas_core.data.labelme_page import LabelMePage, read_labelme_page
 from spnas_core.data.pages import Sheet, as_raw_split, numbered
 from spnas_core.data.pairing import pair_files, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout
-from spnas_core.data.tree import THREADS, Tree, plain
+from spnas_core.data.tree import READERS, Tree, printable
 
 
 def open_labelme(tree: Tree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no JSON files of it."""
     names = tree.ending(".json")
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="spnas-read") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-read") as pool:
         read = dict(zip(names, pool.map(lambda name: read_labelme_page(tree.read(name), name), names), strict=True))
     hints = {name: page.file_name.replace("\\", "/") for name, page in read.items() if page}
     pairs = pair_files(read, tree.pictures, hints)
@@ -44,8 +44,8 @@ def open_labelme(tree: Tree, sizes: ImageSizes) -> Layout | None:
         left_out = [text for _, name in chosen for text in pages[name].left_out]
         sources.append(as_raw_split(split, sheets, kinds, sizes, found("left-out-shape", split, left_out)))
     used = {file.url for raw in sources for file in raw.files.values() if file}
-    findings = found("unlisted-image", "data", [plain(name) for name in tree.pictures if tree.image(name).url not in used])
-    findings += found("other-spelling", "data", list(map(plain, respelled)))
+    findings = found("unlisted-image", "data", [printable(name) for name in tree.pictures if tree.image(name).url not in used])
+    findings += found("other-spelling", "data", list(map(printable, respelled)))
     return Layout("LabelMe", tree.url, tuple(sources), tuple(findings))
 
 
@@ -62,11 +62,11 @@ def _named_inside(tree: Tree, name: str, path: str, taken: set[str]) -> tuple[st
 
 def _sheet(tree: Tree, place: str, picture: str | None, name: str, page: LabelMePage, unclear: tuple[str, ...]) -> Sheet:
     malformed = list(page.malformed)
-    where = plain(name)
+    where = printable(name)
     if unclear:
-        text = f"expected one picture of this name, got {', '.join(map(plain, unclear[:3]))}"
+        text = f"expected one picture of this name, got {', '.join(map(printable, unclear[:3]))}"
         malformed.append(f"{where}: {text}; name one of them as imagePath in it, or rename the others")
     elif not picture and page.holds_image:
-        text = f"expected the picture {plain(page.file_name) or 'of this name'} beside it, got it inside alone (imageData)"
+        text = f"expected the picture {printable(page.file_name) or 'of this name'} beside it, got it inside alone (imageData)"
         malformed.append(f"{where}: {text}; save it as a file of this name")
     return Sheet(place, tree.image(picture) if picture else None, page.size, page.objects, malformed)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spnas_core.data.pages import Drawn, Xywh, whole
-from spnas_core.data.tree import plain, text_of
+from spnas_core.data.tree import printable, text_of
 
 _AREAS = {"rectangle": 2, "polygon": 3, "rotation": 3, "oriented_rectangle": 3, "circle": 2, "mask": 2}  # points that one needs
 _NO_AREAS = ("point", "points", "line", "linestrip")
@@ -33,17 +33,17 @@ class LabelMePage:
 
 def read_labelme_page(content: bytes, name: str) -> LabelMePage | None:
     """Content of one JSON file; None of one that is no LabelMe file."""
-    where = plain(name)
+    where = printable(name)
     try:
         document = json.loads(text_of(content))
     except (ValueError, RecursionError) as error:
-        return LabelMePage("", None, malformed=(f"{where}: expected JSON, got: {plain(str(error))}",))
+        return LabelMePage("", None, malformed=(f"{where}: expected JSON, got: {printable(str(error))}",))
     if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
         return None
     objects, left_out, malformed = [], [], []
     for number, shape in enumerate(document["shapes"], start=1):
         label = shape.get("label") if isinstance(shape, dict) else None
-        shown = f"{where}: shape {number} ({plain(label) if isinstance(label, str) else 'no label'})"
+        shown = f"{where}: shape {number} ({printable(label) if isinstance(label, str) else 'no label'})"
         if not isinstance(label, str) or not label.strip() or not label.isprintable():
             malformed.append(f"{shown}: expected an object with a text as label")
             continue
@@ -52,7 +52,7 @@ def read_labelme_page(content: bytes, name: str) -> LabelMePage | None:
         if kind in _NO_AREAS or label.strip() in _NO_CLASSES:
             left_out.append(f"{shown}: {kind if kind in _NO_AREAS else 'no class'}")
         elif box is None:
-            malformed.append(f"{shown}: expected one of {', '.join(_AREAS)} with its points [x, y], px, got {plain(str(kind)[:40])}")
+            malformed.append(f"{shown}: expected one of {', '.join(_AREAS)} with its points [x, y], px, got {printable(str(kind)[:40])}")
         else:
             objects.append(Drawn(label.strip(), box, shape.get("difficult") is True))
     path = document.get("imagePath")

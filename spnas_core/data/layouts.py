@@ -23,7 +23,7 @@ from spnas_core.data.listings import Listings
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
 from spnas_core.data.split_file import SplitFile, find_split_file
 from spnas_core.data.split_names import name_splits
-from spnas_core.data.tree import Tree, list_tree, plain
+from spnas_core.data.tree import Tree, list_tree, printable
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
@@ -54,11 +54,11 @@ def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
     beside = {suffix: _beside_pictures(tree, suffix) for suffix in _READERS}
     for suffix in sorted(_READERS, key=lambda suffix: -len(beside[suffix])):
         if layout := _READERS[suffix](tree, sizes):
-            others = [plain(name) for other in _READERS if other != suffix for name in beside[other]]
+            others = [printable(name) for other in _READERS if other != suffix for name in beside[other]]
             return _named(replace(layout, findings=(*layout.findings, *found("other-layout", "data", others))), reading)
     if layout := table.open_table(tree, sizes):
         return _named(layout, reading)
-    names = ", ".join(map(plain, sorted(files.list_folder(system, root))[:8])) or "nothing"
+    names = ", ".join(map(printable, sorted(files.list_folder(system, root))[:8])) or "nothing"
     known = "annotations/instances_*.json, or NAME.xml, NAME.txt or NAME.json for pictures NAME.jpg, or a table *.csv of boxes"
     raise UserError(f"{files.url_of(system, root).rstrip('/')}: expected {known}; there is {names}")
 

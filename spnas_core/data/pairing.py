@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from spnas_core.data.matching import Names
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
-from spnas_core.data.tree import plain
+from spnas_core.data.tree import printable
 
 _FAR = 3  # parts in which two folders of one data set may differ: Annotations and JPEGImages/day1
 
@@ -112,5 +112,5 @@ def splits_by_folders(pictures: Sequence[str]) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = defaultdict(list)
     for picture, parts in paths.items():
         if len(parts) > level and tuple(parts[:level]) in above:
-            splits[plain(parts[level])].append(picture)
+            splits[printable(parts[level])].append(picture)
     return dict(splits)

@@ -48,9 +48,10 @@ class _Source(Protocol):
 class DataSet:
     """A data set as it is now: its layout, its splits by their names here, and listings of its folders, each read once."""
 
-    def __init__(self, url: str, reading: Reading | None = None, strict: bool = False) -> None:
+    def __init__(self, url: str, reading: Reading | None = None, strict: bool = False, divided: bool = True) -> None:
         self.reading = reading or Reading()
         self.strict = strict
+        self._divided = divided  # by its split file, if it has one
         self._url = url
         self._system, self._root = files.open_url(url)
         self._root = self._root.rstrip("/") or "/"
@@ -102,7 +103,7 @@ class DataSet:
 
     @cached_property
     def _split_file(self) -> SplitFile | None:
-        return find_split_file(self._listings, self._root, self.reading.split_file)
+        return find_split_file(self._listings, self._root, self.reading.split_file) if self._divided else None
 
     def _source_of(self, name: str) -> str:
         """Split of the data set that a split is taken of."""

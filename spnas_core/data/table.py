@@ -1,6 +1,6 @@
 """One table with a line for each box (CSV and the like), read as COCO documents: DATA/NAME.csv, or one table for each split.
 
-Columns are found by the names in the header (`table_columns.py`). The splits are a column of that name; else tables that are named for
+TableColumns are found by the names in the header (`table_columns.py`). The splits are a column of that name; else tables that are named for
 splits (train.csv, test_labels.csv, SPLIT/_annotations.csv); else folders of the pictures that are; else all is one split. A line with no
 box is a picture without boxes. Corners are taken as they are, px from 0. Classes are numbered from 1 in the order of their names.
 """
@@ -16,7 +16,7 @@ from spnas_core.data.pairing import distance, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.data.table_rows import TableFile, TableRow, read_table, to_px
-from spnas_core.data.tree import Tree, plain
+from spnas_core.data.tree import Tree, printable
 from spnas_core.errors import UserError
 
 _Row = tuple[TableFile, TableRow]
@@ -35,11 +35,11 @@ def open_table(tree: Tree, sizes: ImageSizes) -> Layout | None:
     by_split: dict[str, list[_Row]] = defaultdict(list)
     for split, table in _named_tables(tables, tree.url).items():
         for row in table.rows:
-            by_split[plain(row.split) or split].append((table, row))
+            by_split[printable(row.split) or split].append((table, row))
     has_splits = any(table.has_splits for table in tables)
     if has_splits and UNSPLIT in by_split and len(by_split) > 1:
         table, row = by_split[UNSPLIT][0]
-        raise UserError(f"{tree.url}: {plain(table.name)}, line {row.line}: expected the name of a split, as in other lines, got none")
+        raise UserError(f"{tree.url}: {printable(table.name)}, line {row.line}: expected the name of a split, as in other lines, got none")
     kinds = numbered({row.category for rows in by_split.values() for _, row in rows if row.box})
     if list(by_split) == [UNSPLIT]:
         rows_of: dict[str, list[_Row]] = defaultdict(list)
@@ -48,7 +48,7 @@ def open_table(tree: Tree, sizes: ImageSizes) -> Layout | None:
         by_split |= {split: [row for name in some for row in rows_of[name]] for split, some in splits_by_folders(list(rows_of)).items()}
     sources = tuple(_source(tree, split, rows, kinds, finder, sizes) for split, rows in by_split.items())
     used = {file.url for raw in sources for file in raw.files.values() if file}
-    findings = found("unlisted-image", "data", [plain(name) for name in tree.pictures if tree.image(name).url not in used])
+    findings = found("unlisted-image", "data", [printable(name) for name in tree.pictures if tree.image(name).url not in used])
     return Layout("table", tree.url, sources, tuple(findings))
 
 
@@ -60,13 +60,15 @@ def _named_tables(tables: Sequence[TableFile], where: str) -> dict[str, TableFil
         folders = [part for part in posixpath.dirname(table.name).split("/") if usual_name(part) in SPLITS]
         for name in [stem, *folders] if usual_name(stem) in SPLITS else folders:
             if name in named:
-                raise UserError(f"{where}: expected one table for {plain(name)}, got {plain(named[name].name)} and {plain(table.name)}")
+                raise UserError(
+                    f"{where}: expected one table for {printable(name)}, got {printable(named[name].name)} and {printable(table.name)}"
+                )
             named[name] = table
             break
     if named:
         return named
     if len(tables) > 1:
-        text = ", ".join(plain(table.name) for table in tables[:4])
+        text = ", ".join(printable(table.name) for table in tables[:4])
         raise UserError(f"{where}: expected one table, or tables named for splits (train.csv, val.csv), got {text}")
     return {UNSPLIT: tables[0]}
 
@@ -133,10 +135,10 @@ def _source(tree: Tree, split: str, rows: Sequence[_Row], kinds: Mapping[str, in
         drawn = [(row.category, to_px(row.box, table.parts, unit)) for table, row in some if row.box and (unit or not table.parts)]
         texts = [text for image in dict.fromkeys(row.image for _, row in some) for text in faults[image]]
         sheets.append(Sheet(name, file, size, [Drawn(*one) for one in drawn], texts))
-    swapped = [f"{plain(table.name)}, line {row.line}" for table, row in rows if row.swapped]
+    swapped = [f"{printable(table.name)}, line {row.line}" for table, row in rows if row.swapped]
     findings = found("swapped-corners", split, swapped)
     findings += found("malformed", split, faults[""])
-    findings += found("other-spelling", split, [plain(text) for text in dict.fromkeys(respelled)])
+    findings += found("other-spelling", split, [printable(text) for text in dict.fromkeys(respelled)])
     return as_raw_split(split, sheets, kinds, sizes, findings)
 
 

@@ -1,4 +1,4 @@
-"""Columns of an annotation table, by the many spellings of their names: the picture, the class, the split, and how a box is written.
+"""TableColumns of an annotation table, by the many spellings of their names: the picture, the class, the split, and how a box is written.
 
 Boxes are two corners (xmin, ymin, xmax, ymax and others), or a corner and a size (x, y, w, h; the upper left corner, as in COCO), or a
 centre and a size (x_center, y_center, width, height), in px; in parts of the image only where the names end in norm, normalized, rel or
@@ -38,7 +38,7 @@ _PARTS = re.compile(r"(?:norm|normalized|normalised|rel|relative)$")
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """Places of the columns in a row; `size` are width and height of the image, `parts` tells that boxes are parts of it."""
 
     image: int
@@ -51,8 +51,8 @@ class Columns:
     header: bool = True
 
 
-def read_columns(header: Sequence[str]) -> Columns | str:
-    """Columns that a header names, or what is missing in it."""
+def read_columns(header: Sequence[str]) -> TableColumns | str:
+    """TableColumns that a header names, or what is missing in it."""
     names = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header]
     image = _first(names, (*_IMAGES, *_IMAGES_ID))
     if image is None:
@@ -61,8 +61,8 @@ def read_columns(header: Sequence[str]) -> Columns | str:
     if category is None:
         return "a column for the class"
     parts = any(_PARTS.search(name) for name in names)
-    plain = [_PARTS.sub("", _BEFORE.sub("", name)) for name in names]
-    box = _box([name if name != old else "" for name, old in zip(plain, names, strict=True)]) or _box(plain)
+    printable = [_PARTS.sub("", _BEFORE.sub("", name)) for name in names]
+    box = _box([name if name != old else "" for name, old in zip(printable, names, strict=True)]) or _box(printable)
     if box is None:
         return "four columns for the box, as corners or as a corner and a size"
     places, form = box
@@ -70,28 +70,28 @@ def read_columns(header: Sequence[str]) -> Columns | str:
     pairs = (_all(names, pair) for pair in sizes)
     size = next((pair for pair in pairs if pair and not set(pair) & set(places)), None)
     split = _first(names, _SPLITS)
-    return Columns(image, category, places, form, parts, (size[0], size[1]) if size else None, split if split != category else None)
+    return TableColumns(image, category, places, form, parts, (size[0], size[1]) if size else None, split if split != category else None)
 
 
-def without_header(rows: Sequence[Sequence[str]]) -> Columns | None:
-    """Columns of a table without a header, if it is in the one form that can be told: six columns, of which all boxes are corners."""
+def without_header(rows: Sequence[Sequence[str]]) -> TableColumns | None:
+    """TableColumns of a table without a header, if it is in the one form that can be told: six columns, of which all boxes are corners."""
     for row in rows:
         if len(row) != 6 or not row[0].lower().endswith(SUFFIXES):
             return None
         if any(row[1:5]) and not (all(map(_is_number, row[1:5])) and float(row[3]) > float(row[1]) and float(row[4]) > float(row[2])):
             return None
-    return Columns(0, 5, (1, 2, 3, 4), "corners", header=False) if any(any(row[1:5]) for row in rows) else None
+    return TableColumns(0, 5, (1, 2, 3, 4), "corners", header=False) if any(any(row[1:5]) for row in rows) else None
 
 
-def _box(plain: Sequence[str]) -> tuple[tuple[int, int, int, int], Form] | None:
+def _box(printable: Sequence[str]) -> tuple[tuple[int, int, int, int], Form] | None:
     for corners in _CORNERS:
-        if found := _all(plain, corners):
+        if found := _all(printable, corners):
             return (found[0], found[1], found[2], found[3]), "corners"
     forms: tuple[tuple[tuple[tuple[str, str], ...], Form], ...] = ((_CENTRE, "centre and size"), (_CORNER, "corner and size"))
     for starts, form in forms:
         for start in starts:
             for size in _SIZES:
-                if found := _all(plain, (*start, *size)):
+                if found := _all(printable, (*start, *size)):
                     return (found[0], found[1], found[2], found[3]), form
     return None
 

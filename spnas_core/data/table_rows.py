@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from spnas_core.data.pages import Xywh, whole
-from spnas_core.data.table_columns import WAY_OUT, Columns, read_columns, without_header
-from spnas_core.data.tree import plain, text_of
+from spnas_core.data.table_columns import WAY_OUT, TableColumns, read_columns, without_header
+from spnas_core.data.tree import printable, text_of
 from spnas_core.errors import UserError
 
 _DELIMITERS = (",", ";", "\t")
@@ -41,20 +41,20 @@ class TableFile:
 
 def read_table(content: bytes, name: str) -> TableFile | str:
     """Rows of a table, or what keeps a file from being one of boxes."""
-    where = plain(name)
+    where = printable(name)
     text = text_of(content).lstrip("\ufeff")
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     try:
         rows = [row for row in _rows(text, delimiter) if any(row[1])]
     except csv.Error as error:
-        return f"{where}: expected a table, got: {plain(str(error))}"
+        return f"{where}: expected a table, got: {printable(str(error))}"
     if len(rows) < 2 and not rows:
         return f"{where}: expected a header and rows, got nothing"
     header = rows[0][1]
-    columns: Columns | str | None = without_header([row for _, row in rows]) or read_columns(header)
+    columns: TableColumns | str | None = without_header([row for _, row in rows]) or read_columns(header)
     if isinstance(columns, str) or columns is None:
-        return f"{where}: expected {columns}, got {plain(delimiter.join(header))!r}: {WAY_OUT}"
+        return f"{where}: expected {columns}, got {printable(delimiter.join(header))!r}: {WAY_OUT}"
     return _table(name, rows[1:] if columns.header else rows, columns, delimiter)
 
 
@@ -71,12 +71,12 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         yield reader.line_num, [cell.strip() for cell in row]
 
 
-def _table(name: str, rows: list[tuple[int, list[str]]], columns: Columns, delimiter: str) -> TableFile:
+def _table(name: str, rows: list[tuple[int, list[str]]], columns: TableColumns, delimiter: str) -> TableFile:
     read: list[TableRow] = []
     malformed: list[tuple[str, str]] = []
     needed = max(columns.image, columns.category, *columns.box)
     for line, row in rows:
-        where = f"{plain(name)}, line {line}"
+        where = f"{printable(name)}, line {line}"
         cells = row + [""] * (needed + 1 - len(row))
         image, category = cells[columns.image], cells[columns.category]
         texts = [cells[place] for place in columns.box]
@@ -89,7 +89,7 @@ def _table(name: str, rows: list[tuple[int, list[str]]], columns: Columns, delim
         elif not any(texts):
             read.append(TableRow(line, image, "", None, size, split))
         elif None in values or not category or not category.isprintable():
-            got = plain(", ".join([category, *texts]))
+            got = printable(", ".join([category, *texts]))
             malformed.append((image, f"{where}: expected a class and four numbers, got {got!r}"))
             read.append(TableRow(line, image, "", None, size, split))
         else:
@@ -107,16 +107,16 @@ def _check_unit(name: str, rows: list[TableRow], parts: bool) -> None:
     swapped = sum(row.swapped for row in rows)
     if swapped > 2 and swapped > _SWAPPED * len(rows):
         text = f"corners, as the header says, got {swapped} of {len(rows)} that are no upper left and lower right: a width and a height?"
-        raise UserError(f"{plain(name)}: expected {text} Then {WAY_OUT}")
+        raise UserError(f"{printable(name)}: expected {text} Then {WAY_OUT}")
     largest = [max(map(abs, row.box)) for row in rows if row.box]
     if largest and not parts and max(largest) <= 1:
         text = f"boxes in px, got none over {max(largest):g}: parts of the image? then name the columns xmin_norm, ymin_norm and so on"
-        raise UserError(f"{plain(name)}: expected {text}")
+        raise UserError(f"{printable(name)}: expected {text}")
     if parts and any(value > 2 for value in largest):
-        raise UserError(f"{plain(name)}: expected parts of the image from 0 to 1, as the header says, got {max(largest):g}")
+        raise UserError(f"{printable(name)}: expected parts of the image from 0 to 1, as the header says, got {max(largest):g}")
 
 
-def _corners(values: list[float], columns: Columns) -> tuple[float, float, float, float]:
+def _corners(values: list[float], columns: TableColumns) -> tuple[float, float, float, float]:
     a, b, c, d = values
     if columns.form == "corners":
         return a, b, c, d

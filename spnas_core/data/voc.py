@@ -22,7 +22,7 @@ from spnas_core.data.matching import Names
 from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
 from spnas_core.data.pairing import distance, pair_files, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
-from spnas_core.data.tree import THREADS, Tree, plain
+from spnas_core.data.tree import READERS, Tree, printable
 from spnas_core.data.voc_lists import Unit, Units, split_lists
 from spnas_core.data.voc_page import Page, read_page
 
@@ -32,7 +32,7 @@ _NO_PAGE = Page(None, "", ())
 def open_voc(tree: Tree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no XML files of it."""
     names = tree.ending(".xml")
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="spnas-read") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-read") as pool:
         pages = dict(zip(names, pool.map(lambda name: read_page(tree.read(name), name), names), strict=True))
     pairs = pair_files(pages, tree.pictures, {name: _base(page.file_name) for name, page in pages.items()})
     pages = {name: page for name, page in pages.items() if page.is_annotation or name in pairs.picture_of}
@@ -53,7 +53,7 @@ def open_voc(tree: Tree, sizes: ImageSizes) -> Layout | None:
         sources = tuple(reader.split(split, [by_place[place] for place in places]) for split, places in splits.items())
     used = {file.url for raw in sources for file in raw.files.values() if file}
     findings = found("unlisted-image", "data", [name for name in tree.pictures if tree.image(name).url not in used])
-    findings += found("other-spelling", "data", [plain(text) for text in (*pairs.respelled, *respelled)])
+    findings += found("other-spelling", "data", [printable(text) for text in (*pairs.respelled, *respelled)])
     if not reader.first:
         findings.append(Finding("from-zero", "data", len(pages), "some corner is at 0"))
     return Layout("Pascal VOC", tree.url, sources, tuple(findings))
@@ -98,11 +98,11 @@ class _Reader:
         for line in lines:
             some, spelled = units.find(line)
             if len(some) > 1:
-                places = ", ".join(plain(unit.picture or unit.page or "") for unit in some[:2])
-                malformed.append(f"list of {plain(split)}: expected a name of one image, got {plain(line)!r} of {places}")
+                places = ", ".join(printable(unit.picture or unit.page or "") for unit in some[:2])
+                malformed.append(f"list of {printable(split)}: expected a name of one image, got {printable(line)!r} of {places}")
             else:
                 chosen.append(some[0] if some else Unit(None, None))
-                respelled += [plain(line)] if spelled else []
+                respelled += [printable(line)] if spelled else []
         wanted = [line for line in lines if len(units.find(line)[0]) < 2]
         return self.split(split, chosen, wanted, [*found("malformed", split, malformed), *found("other-spelling", split, respelled)])
 
@@ -110,8 +110,8 @@ class _Reader:
         """Split of some images; `lines` are their names in a list."""
         sheets = [self._sheet(unit, (lines or [""] * len(units))[number]) for number, unit in enumerate(units)]
         pages = [(self._pages.get(unit.page or "", _NO_PAGE), sheet) for unit, sheet in zip(units, sheets, strict=True)]
-        difficult = [f"{plain(one.name)} in {plain(sheet.name)}" for page, sheet in pages for one in page.objects if one.difficult]
-        without = [plain(sheet.name) for unit, sheet in zip(units, sheets, strict=True) if unit.page is None]
+        difficult = [f"{printable(one.name)} in {printable(sheet.name)}" for page, sheet in pages for one in page.objects if one.difficult]
+        without = [printable(sheet.name) for unit, sheet in zip(units, sheets, strict=True) if unit.page is None]
         extra = [*(findings or ()), *found("difficult", split, difficult), *found("missing-label", split, without)]
         extra += found("swapped-corners", split, [text for page, _ in pages for text in page.swapped])
         return as_raw_split(split, sheets, self._kinds, self._sizes, extra)
@@ -123,8 +123,8 @@ class _Reader:
         guess = _base(page.file_name) or f"{posixpath.splitext(_base(unit.page or line))[0]}.jpg"
         malformed = list(page.malformed)
         if some := self._unclear.get(unit.page or ""):
-            text = f"expected one picture of this name, got {', '.join(map(plain, some[:3]))}"
-            malformed.append(f"{plain(unit.page or '')}: {text}; name one of them as filename in it, or rename the others")
+            text = f"expected one picture of this name, got {', '.join(map(printable, some[:3]))}"
+            malformed.append(f"{printable(unit.page or '')}: {text}; name one of them as filename in it, or rename the others")
         return Sheet(unit.picture or posixpath.join(self._folder, guess), file, page.size, objects, malformed)
 
     def _box(self, corners: tuple[float, ...]) -> tuple[float, float, float, float]:

@@ -81,9 +81,9 @@ def split_lists(tree: Tree, units: Units) -> dict[str, list[str]]:
     lists = {name: _flags_off(lines_of(tree.text(name)), units) for name in main or direct or loose if _named(name)}
     if not inside:
         lists = {name: (lines, flagged) for name, (lines, flagged) in lists.items() if any(units.find(line)[0] for line in lines)}
-    plain = {_stem(name): lines for name, (lines, flagged) in lists.items() if not flagged or _is_exact(_stem(name))}
-    exact = {usual_name(stem) for stem in plain if _is_exact(stem)}
-    kept = {stem: lines for stem, lines in plain.items() if _is_exact(stem) or usual_name(stem) not in exact}
+    printable = {_stem(name): lines for name, (lines, flagged) in lists.items() if not flagged or _is_exact(_stem(name))}
+    exact = {usual_name(stem) for stem in printable if _is_exact(stem)}
+    kept = {stem: lines for stem, lines in printable.items() if _is_exact(stem) or usual_name(stem) not in exact}
     both = [stem for stem in kept if _BOTH.fullmatch(stem)]
     has_train = any(usual_name(stem) == "train" for stem in kept)
     splits = {"train" if stem in both else stem: lines for stem, lines in kept.items() if stem not in both or not has_train}

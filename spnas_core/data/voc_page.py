@@ -10,7 +10,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from spnas_core.data.pages import whole
-from spnas_core.data.tree import plain
+from spnas_core.data.tree import printable
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no", "none", "unspecified")
@@ -39,20 +39,20 @@ class Page:
 
 def read_page(content: bytes, name: str) -> Page:
     """Content of one XML file; `malformed` names the parts that cannot be read."""
-    where = plain(name)
+    where = printable(name)
     if b"<!ENTITY" in content or "<!ENTITY".encode("utf-16-le") in content or "<!ENTITY".encode("utf-16-be") in content:
         return Page(None, "", (), (f"{where}: expected XML without entities of its own, got <!ENTITY",))
     try:
         top = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        return Page(None, "", (), (f"{where}: expected XML, got: {plain(str(error))}",))
+        return Page(None, "", (), (f"{where}: expected XML, got: {printable(str(error))}",))
     for element in top.iter():
         element.tag = str(element.tag).rpartition("}")[2]  # without its namespace
     elements = list(top.iter("object"))
     objects, malformed, swapped = [], [], []
     for number, element in enumerate(elements, start=1):
         label = _text(element, "name")
-        shown = f"{where}: object {number} ({plain(label) or 'no name'})"
+        shown = f"{where}: object {number} ({printable(label) or 'no name'})"
         one = _object(element, label)
         if isinstance(one, str):
             malformed.append(f"{shown}: expected {one}")
@@ -70,7 +70,7 @@ def read_page(content: bytes, name: str) -> Page:
 def _object(element: ElementTree.Element, label: str) -> Marked | str:
     """One object, or what was expected of it."""
     if not label or not label.isprintable():
-        return f"a name of the class, got {plain(label) or 'none'}"
+        return f"a name of the class, got {printable(label) or 'none'}"
     if element.find("bndbox") is None:
         other = next((tag for tag in _OTHERS if element.find(tag) is not None), "none")
         return f"a box (bndbox), got {other}; draw a box around it"
@@ -81,7 +81,7 @@ def _object(element: ElementTree.Element, label: str) -> Marked | str:
     difficult = _text(element, "difficult").lower()
     value = _number(difficult)
     if difficult not in (*_TRUE, *_FALSE) and value not in (0, 1):
-        return f"0 or 1 as difficult, got {plain(difficult)!r}"
+        return f"0 or 1 as difficult, got {printable(difficult)!r}"
     return Marked(label, corners, difficult in _TRUE or value == 1)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit, marked
-from spnas_core.data.tree import THREADS, Tree, plain, text_of
+from spnas_core.data.tree import READERS, Tree, printable, text_of
 from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, keypoint_values, named_classes, read_described
 from spnas_core.data.yolo_folders import Listed, label_files, named_splits, other_splits
 from spnas_core.data.yolo_lines import LabelText, are_poses, label_boxes, read_label
@@ -39,15 +39,15 @@ def open_yolo(tree: Tree, sizes: ImageSizes) -> Layout | None:
     for raw in sources:
         raw.document["categories"] = [{"id": number, "name": name} for number, name in (unnamed or names[raw.split]).items()]
     findings = found("unnamed-category", "data", list(unnamed.values())) + found("list-of-images", "data", absent)
-    findings += found("unreadable", "data", list(map(plain, broken))) if unnamed else []
-    findings += found("other-spelling", "data", list(map(plain, respelled)))
+    findings += found("unreadable", "data", list(map(printable, broken))) if unnamed else []
+    findings += found("other-spelling", "data", list(map(printable, respelled)))
     split_of = {posixpath.dirname(label_of[one]): split for split, listed in splits.items() for one in listed.pictures if one in label_of}
     for place in dict.fromkeys(split_of.get(posixpath.dirname(name), "data") for name in alone):
-        some = [plain(name) for name in alone if split_of.get(posixpath.dirname(name), "data") == place]
+        some = [printable(name) for name in alone if split_of.get(posixpath.dirname(name), "data") == place]
         findings += found("missing-image-of-label", place, some)
     if poses and keypoints is None:
         findings += found(
-            "keypoints", "data", [plain(label.name) for label in labels.values() for row in label.rows if len(row.values) > 4]
+            "keypoints", "data", [printable(label.name) for label in labels.values() for row in label.rows if len(row.values) > 4]
         )
     return Layout("YOLO", tree.url, tuple(sources), (*findings, *_unlisted(tree, sources)))
 
@@ -82,7 +82,7 @@ def _class_file(tree: Tree, folders: Sequence[str]) -> dict[int, str]:
 def _read_labels(tree: Tree, splits: Mapping[str, Listed], label_of: Mapping[str, str], keypoints: int | None) -> dict[str, LabelText]:
     """Rows of the label files of all splits, by picture."""
     pictures = list(dict.fromkeys(picture for listed in splits.values() for picture in listed.pictures if picture in label_of))
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="spnas-read") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-read") as pool:
         read = pool.map(lambda one: read_label(text_of(tree.read(label_of[one])), label_of[one], keypoints), pictures)
         return dict(zip(pictures, read, strict=True))
 
@@ -111,7 +111,7 @@ def _source(
             entries.append({"id": image_id, "file_name": name, "width": width, "height": height})
             for label, x, y, w, h in boxes:
                 marks.append(marked(len(marks) + 1, image_id, label, (x * width, y * height, w * width, h * height)))
-    findings = found("malformed", split, malformed) + found("other-spelling", split, list(map(plain, listed.respelled)))
+    findings = found("malformed", split, malformed) + found("other-spelling", split, list(map(printable, listed.respelled)))
     document = {"images": entries, "annotations": marks, "categories": []}
     return RawSplit(split, document, {**files, **dict.fromkeys(listed.missing)}, tuple(findings), frozenset(half_read))
 
@@ -121,5 +121,5 @@ def _unlisted(tree: Tree, sources: Sequence[RawSplit]) -> list[Finding]:
     used = {name for raw in sources for name in raw.files}
     tops = {name.split("/")[0] if "/" in name else "" for name in used}
     return found(
-        "unlisted-image", "data", [plain(n) for n in tree.pictures if n not in used and (n.split("/")[0] if "/" in n else "") in tops]
+        "unlisted-image", "data", [printable(n) for n in tree.pictures if n not in used and (n.split("/")[0] if "/" in n else "") in tops]
     )

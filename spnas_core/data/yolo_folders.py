@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from spnas_core.data.matching import Names
 from spnas_core.data.pairing import pair_files, splits_by_folders
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
-from spnas_core.data.tree import Tree, lines_of, plain
+from spnas_core.data.tree import Tree, lines_of, printable
 from spnas_core.data.yolo_described import CLASS_FILES, Described, candidate_paths
 
 _Find = Callable[[str], str | None]
@@ -58,7 +58,7 @@ def named_splits(tree: Tree, described: Sequence[Described]) -> tuple[dict[str, 
         lists: set[str] = set()
         for split in SPLITS:
             listed = Listed()
-            lost = [plain(entry) for entry in one.places(split) if not _add_place(tree, one, entry, listed, lists)]
+            lost = [printable(entry) for entry in one.places(split) if not _add_place(tree, one, entry, listed, lists)]
             if listed.pictures or listed.missing:
                 splits[split] = listed
             absent += [name for name in lost if split in splits or name.endswith(".txt")]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spnas_core.data.tree import plain
+from spnas_core.data.tree import printable
 
 LARGEST = 1.5  # a larger value is no part of an image, but px
 _SHARE = 0.9  # of all lines: as good as all
@@ -53,11 +53,11 @@ def read_label(text: str, name: str, keypoints: int | None = None) -> LabelText:
         words = line.split()
         if not words:
             continue
-        where = f"{plain(name)}, line {number}"
+        where = f"{printable(name)}, line {number}"
         values = [_number(word) for word in words]
         label = values[0]
         if any(map(math.isnan, values)) or label < 0 or label != int(label):
-            malformed.append(f"{where}: expected a class and parts of the image from 0 to 1, got {plain(line.strip()[:60])!r}")
+            malformed.append(f"{where}: expected a class and parts of the image from 0 to 1, got {printable(line.strip()[:60])!r}")
         elif not _fits(len(words) - 1, keypoints):
             pose = f"a class, a box and {keypoints} numbers of keypoints (kpt_shape)"
             lengths = pose if keypoints else "5 numbers, or a class and a polygon"
@@ -72,14 +72,14 @@ def label_boxes(label: LabelText, poses: bool | None) -> tuple[list[YoloBox], li
     """Boxes as written and malformed lines of a label file; longer lines are polygons, `poses`, or (None) cannot be told."""
     boxes, malformed = [], list(label.malformed)
     for row in label.rows:
-        where = f"{plain(label.name)}, line {row.number}"
+        where = f"{printable(label.name)}, line {row.number}"
         long = len(row.values) > 4
         values = row.values[:4] if poses else row.values  # the points may be in px, or -1
         if long and poses is None:
             way = "kpt_shape: [K, 2] or [K, 3] in data.yaml for K points, [0, 0] for polygons"
             malformed.append(f"{where}: expected one reading, got {len(row.values)} numbers that are a polygon or a pose: write {way}")
         elif any(abs(value) > LARGEST for value in values):
-            malformed.append(f"{where}: expected a class and parts of the image from 0 to 1, got {plain(row.text[:60])!r}")
+            malformed.append(f"{where}: expected a class and parts of the image from 0 to 1, got {printable(row.text[:60])!r}")
         elif len(values) == 4:
             x, y, width, height = values
             boxes.append(YoloBox(row.label, x - width / 2, y - height / 2, width, height))

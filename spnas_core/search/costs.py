@@ -14,7 +14,7 @@ from spnas_core.settings.search import MEASURED, Budget
 CostOf = Callable[[Net], Cost]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 15)
 def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
     """Cost of the whole detector of `detector` with the backbone `arch`, in inference at its image size; `classes` without background."""
     size, neck = detector.image_size, detector.neck

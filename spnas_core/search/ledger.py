@@ -156,11 +156,14 @@ def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, objectives: Obj
     """
     last = max((trial.round for trial in ledger if trial.stage == "serial"), default=0)
     found: dict[int, Trial] = {}
-    for number in range(1, last + 1):
+    for number in range(n_stuck, last + 1):
+        if len(found) == max_reignite:
+            break
         finished = [trial for trial in ledger if trial.stage != "parallel" and trial.round <= number]
-        left = ranked([trial for trial in finished if trial not in found.values()], objectives)
-        if left and len(found) < max_reignite and stuck(finished, n_stuck, max(found, default=0), objectives):
-            found[number] = winner(left, objectives)
+        if stuck(finished, n_stuck, max(found, default=0), objectives):
+            left = ranked([trial for trial in finished if trial not in found.values()], objectives)
+            if left:
+                found[number] = winner(left, objectives)
     return found
 
 

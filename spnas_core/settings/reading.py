@@ -14,7 +14,7 @@ class Reading(Settings):
 
     splits: dict[SplitName, str] = Field({}, description="the data set's own name of a split, where it is not found: {train: train2017}")
     split_file: str | None = Field(None, description="URL of a file of spnas split; default: spnas-split.json in the data set")
-    annotations: dict[SplitName, str] = Field({}, description="COCO files by split, URLs or paths below the data set, if not found")
+    annotations: dict[str, str] = Field({}, description="COCO files by split, URLs or paths below the data set, if not found")
     images: str | None = Field(None, description="folder of the images of these files, a URL or a path below the data set")
     crowds: Literal["ignore", "learn"] = Field("ignore", description="learn: crowds are objects as all others, as in CVAT's masks")
     max_pixels: PositiveInt | None = Field(None, description="pixels of the largest picture that is decoded; default: Pillow's limit")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, Overrides
+from flows.cli.options import LAYOUTS, AnnotationsOption, AsJson, DataArgument, ImagesOption, Overrides, SplitFileOption, with_reading
 
 app = typer.Typer()
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -15,23 +15,29 @@ CATEGORIES = 20  # rows of the table; --json prints all
 
 @app.command(
     help="Check a data set before a run: files, boxes, ids, categories, pictures that two splits share, balance, anchors.\n\n"
-    "DATA: a folder or any fsspec URL, in the layout of COCO, Pascal VOC or YOLO, found by what is there.\n\n"
+    f"DATA: a folder or any fsspec URL: {LAYOUTS}.\n\n"
     "Exit status 0: at most notes; 1: errors or warnings; 2: there is nothing to check.\n\n"
     "Example: spnas check path/to/bccd --preset bccd --picture samples.png"
 )
 def check(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="The data set.")],
+    data: DataArgument,
     preset: Annotated[str, typer.Option("--preset", help="Whose anchors and max_boxes count: a preset or a YAML file.")] = "coco",
     overrides: Overrides = None,
+    mend: Annotated[
+        str | None, typer.Option("--mend", metavar="OUT", help="Write the data set as COCO with all mended that can be, and list that.")
+    ] = None,
     to_coco: Annotated[str | None, typer.Option("--to-coco", metavar="OUT", help="Write what is sound to a new folder, as COCO.")] = None,
     picture: Annotated[str | None, typer.Option("--picture", metavar="FILE", help="Draw sample images with their boxes.")] = None,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a data set."""
     from flows import presets
     from spnas_core.check.dataset import inspect, write_as_coco
 
-    report = inspect(data, presets.load_preset(preset, overrides or ()))
+    report = inspect(data, presets.load_preset(preset, with_reading(overrides, split_file, annotations, images)))
     if as_json:
         typer.echo(json.dumps(report.document()))
     else:
@@ -41,11 +47,11 @@ def check(
 
         save_samples(report, picture)
         typer.echo(f"picture of samples: {picture}", err=as_json)
-    if to_coco:
-        made = write_as_coco(report, to_coco)
+    for out in filter(None, (to_coco, mend)):
+        made = write_as_coco(report, out)
         parts = [f"{split} {images:,} images, {boxes:,} boxes" for split, (images, boxes) in made.items()]
         left = sum(len(source.files) for source in report.layout.sources) - sum(images for images, _ in made.values())
-        typer.echo(f"written to {to_coco}: {'; '.join(parts)}; images left out: {left:,}", err=as_json)
+        typer.echo(f"written to {out}: {'; '.join(parts)}; images left out: {left:,}", err=as_json)
     if not report.clean:
         raise typer.Exit(1)
 

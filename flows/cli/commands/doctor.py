@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, MovedData, Overrides, StoreOption
+from flows.cli.options import (
+    AnnotationsOption,
+    AsJson,
+    ImagesOption,
+    MovedData,
+    Overrides,
+    SplitFileOption,
+    StoreOption,
+    with_reading,
+)
 
 app = typer.Typer()
 
@@ -23,10 +32,16 @@ def doctor(
     data: MovedData = None,
     preset: Annotated[str, typer.Option("--preset", help="For data: whose anchors count, a preset or a YAML file.")] = "coco",
     overrides: Overrides = None,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Look for causes of an AP of 0."""
-    causes, notes = _of_run(subject, store, data) if _is_run(subject, store) else _of_data(subject, store, preset, overrides)
+    if _is_run(subject, store):
+        causes, notes = _of_run(subject, store, data)
+    else:
+        causes, notes = _of_data(subject, store, preset, with_reading(overrides, split_file, annotations, images))
     if as_json:
         typer.echo(json.dumps({"causes": [cause.__dict__ for cause in causes], "notes": notes}))
     else:
@@ -45,14 +60,14 @@ def _is_run(subject: str, store: str) -> bool:
     return "/" not in subject and subject in names_of_runs(Store(store))
 
 
-def _of_data(url: str, store: str, preset: str, overrides: list[str] | None) -> tuple[list[Any], list[str]]:
+def _of_data(url: str, store: str, preset: str, overrides: list[str]) -> tuple[list[Any], list[str]]:
     from flows import presets
     from spnas_core.check.dataset import inspect
     from spnas_core.errors import UserError
     from spnas_core.monitor.doctor import causes_in_data, first_error
 
     try:
-        report = inspect(url, presets.load_preset(preset, overrides or ()))
+        report = inspect(url, presets.load_preset(preset, overrides))
     except UserError as error:
         if "/" in url:
             raise

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import AsJson, DataOption
+from flows.cli.options import AnnotationsOption, AsJson, DataOption, ImagesOption, reading
 
 app = typer.Typer()
 ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")]
@@ -20,13 +20,18 @@ def evaluate(
     model: ModelUrl,
     data: DataOption,
     split: Annotated[str, typer.Option("--split", help="Name of the split.")] = "val",
+    split_file: Annotated[str | None, typer.Option("--split-file", metavar="FILE", help="File of spnas split, if not in the data.")] = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model."""
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log lines, errors only
     from spnas_core.jobs.evaluate import score_model
+    from spnas_core.settings.reading import Reading
 
-    scores: dict[str, Any] = score_model(model, data, split)
+    given = Reading.model_validate(reading(split_file, annotations, images))
+    scores: dict[str, Any] = score_model(model, data, split, given)
     if as_json:
         typer.echo(json.dumps(scores))
         return

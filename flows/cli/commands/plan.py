@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, DataOption, Overrides, PresetArgument, StoreOption
+from flows.cli.options import (
+    AnnotationsOption,
+    AsJson,
+    DataOption,
+    ImagesOption,
+    Overrides,
+    PresetArgument,
+    SplitFileOption,
+    StoreOption,
+    with_reading,
+)
 from spnas_core.errors import UserError
 
 app = typer.Typer()
@@ -24,6 +34,9 @@ def plan(
     store: StoreOption = "spnas-store",
     overrides: Overrides = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train a few steps, for the time; without, only count.")] = True,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Forecast a run."""
@@ -31,7 +44,7 @@ def plan(
     from flows.cli.display import shown
     from spnas_core.monitor.bill import bill, open_all
 
-    settings, mistakes = presets.read_preset(preset, overrides or ())
+    settings, mistakes = presets.read_preset(preset, with_reading(overrides, split_file, annotations, images))
     with shown():
         opened, more = open_all(settings, data, store)
         if mistakes := [*mistakes, *more]:

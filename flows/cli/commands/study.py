@@ -5,7 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import AsJson, DataOption, Overrides, PresetArgument, StoreOption
+from flows.cli.options import (
+    AnnotationsOption,
+    AsJson,
+    DataOption,
+    ImagesOption,
+    Overrides,
+    PresetArgument,
+    SplitFileOption,
+    StoreOption,
+    with_reading,
+)
 
 PRESETS = "PRESET_OR_YAML: a preset (`study` is made for this) or a YAML file."
 GOES_ON = "Every training is an ordinary job: what is in the store is not done again, and what was interrupted goes on at the next start."
@@ -30,10 +40,13 @@ def baselines(
     store: StoreOption = "spnas-store",
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option("--seeds", min=2, max=20, help="How many, from `seed` of the settings on.")] = 3,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods."""
-    _study("baselines", preset, overrides, data, store, as_json, seeds=seeds)
+    _study("baselines", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, seeds=seeds)
 
 
 @app.command(
@@ -48,10 +61,13 @@ def proxy(
     store: StoreOption = "spnas-store",
     overrides: Overrides = None,
     nets: Annotated[int, typer.Option("--nets", min=8, help="How many nets; fewer say nothing.")] = 8,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the proxy."""
-    _study("proxy", preset, overrides, data, store, as_json, count=nets)
+    _study("proxy", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=nets)
 
 
 @app.command(
@@ -67,18 +83,21 @@ def inheritance(
     store: StoreOption = "spnas-store",
     overrides: Overrides = None,
     children: Annotated[int, typer.Option("--children", min=1, help="How many children.")] = 5,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure inheritance."""
-    _study("inheritance", preset, overrides, data, store, as_json, count=children)
+    _study("inheritance", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=children)
 
 
-def _study(kind: Any, preset: str, overrides: list[str] | None, data: str, store: str, as_json: bool, **size: int) -> None:
+def _study(kind: Any, preset: str, overrides: list[str], data: str, store: str, as_json: bool, **size: int) -> None:
     """Run a study, or look up a finished one, and print its tables."""
     from flows import presets
     from flows.cli.local import study_locally
 
-    summary = study_locally(kind, presets.load_preset(preset, overrides or ()), data, store, **size)
+    summary = study_locally(kind, presets.load_preset(preset, overrides), data, store, **size)
     if as_json:
         typer.echo(json.dumps(summary))
         return
