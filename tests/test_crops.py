@@ -78,7 +78,7 @@ def test_crops_show_their_class(split):
 
 def test_each_image_is_decoded_once_where_the_cache_has_room(split, monkeypatch):
     seen = []
-    monkeypatch.setattr(images, "decode_image", lambda path, name="", inner=images.decode_image: seen.append(path) or inner(path, name))
+    monkeypatch.setattr(images, "decode_reduced", lambda path, *rest, inner=images.decode_reduced: seen.append(path) or inner(path, *rest))
     data, cache = crops.open_crops(split, 16), ImageCache()
     for _ in range(2):
         list(crops.eval_crops(data, 4, cache, threads=1))

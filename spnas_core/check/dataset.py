@@ -9,7 +9,7 @@ from spnas_core.check.anchors import judge_anchors
 from spnas_core.check.annotations import Judged, judge_annotations, judge_together
 from spnas_core.check.images import judge_images, judge_twins
 from spnas_core.data.findings import SEVERITIES, Finding
-from spnas_core.data.image_facts import ImageFacts
+from spnas_core.data.image_facts import ImageFacts, Unread
 from spnas_core.data.images import ImageFact
 from spnas_core.data.layouts import open_layout
 from spnas_core.data.raw_split import Layout
@@ -24,7 +24,7 @@ class CheckReport:
     layout: Layout
     splits: tuple[Judged, ...]
     findings: tuple[Finding, ...]
-    seen: Mapping[str, ImageFact | str]
+    seen: Mapping[str, ImageFact | Unread]
 
     @property
     def clean(self) -> bool:

@@ -6,33 +6,36 @@ video. Of two different photographs of one kind (blood under the same microscope
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from spnas_core.check.twins import nearest_row, similar_rows, unit_thumbnails
 from spnas_core.data.findings import Finding, found
+from spnas_core.data.image_facts import Unread
 from spnas_core.data.images import THUMBNAIL, Floats, ImageFact
+from spnas_core.data.opening import PLAIN_RULES, PictureRules
 from spnas_core.data.raw_split import RawSplit
 
-_SIMILAR = 0.98
-FLAT = 2.0  # standard deviation of grey levels, of 255, under which there is nothing to compare
-ROWS = 2048  # of a block of the table of correlations
 SWAPS, TURNS = (5, 6, 7, 8), (2, 3, 4)  # EXIF orientations that change the size, and that do not
+STEPS = (8, 10, 12, 14, 16)  # that the setting data.bits can have
 
-_Seen = Mapping[str, ImageFact | str]
+_Seen = Mapping[str, ImageFact | Unread]
 
 
-def judge_images(raw: RawSplit, entries: Sequence[Mapping[str, Any]], seen: _Seen) -> list[Finding]:
-    """All findings about the image files of one split; `entries` are its images as annotated, `seen` the facts by URL."""
+def judge_images(raw: RawSplit, entries: Sequence[Mapping[str, Any]], seen: _Seen, rules: PictureRules = PLAIN_RULES) -> list[Finding]:
+    """All findings about the image files of one split; `entries` are its images as annotated, `seen` the facts by URL, by these rules."""
     kinds: dict[str, list[str]] = {kind: [] for kind in ("missing-image", "broken-image")}
     facts: dict[str, ImageFact] = {}
     for name, file in raw.files.items():
         fact = seen[file.url] if file else None
         if fact is None:
             kinds["missing-image"].append(name)
-        elif isinstance(fact, str):
-            kinds["broken-image"].append(f"{name}: {fact}")
+        elif isinstance(fact, Unread):
+            kinds.setdefault(fact.kind, []).append(f"{name}: {fact.text}")
         else:
             facts[name] = fact
     for entry in entries:
@@ -40,7 +43,28 @@ def judge_images(raw: RawSplit, entries: Sequence[Mapping[str, Any]], seen: _See
             kind, text = _judge_size(fact, (entry["width"], entry["height"]))
             if kind:
                 kinds.setdefault(kind, []).append(f"{entry['file_name']}: {text}")
-    return [finding for kind, examples in kinds.items() for finding in found(kind, raw.split, examples)]
+    findings = [finding for kind, examples in kinds.items() for finding in found(kind, raw.split, examples)]
+    return findings + _judge_bits(raw.split, {name: fact.extent for name, fact in facts.items() if fact.extent}, rules.bits)
+
+
+def _judge_bits(split: str, extents: Mapping[str, tuple[int, int]], bits: int) -> list[Finding]:
+    """Find pictures of more than 8 bits that are nearly black, and those whose values are cut; by the lowest and highest value of each.
+
+    Nearly black are those of a split whose values need fewer bits than the setting (8, 10, 12 or 14), and where some do use all of them,
+    those of at most a sixteenth of the levels.
+    """
+    used = {name: highest.bit_length() for name, (_, highest) in extents.items()}
+    fitting = [step for step in STEPS if step < bits]
+    most = fitting[-1] if fitting and max(used.values(), default=0) <= fitting[-1] else bits - 4
+    dark = {name: need for name, need in used.items() if need <= most and fitting}
+    fit = next((step for step in STEPS if step >= max(dark.values(), default=0)), bits)
+    texts = [f"{name}: values up to {extents[name][1]}; {fit} bits hold all: --set data.bits={fit}" for name in dark]
+    cut = [
+        f"{name}: values of {lowest} to {highest}, data.bits={bits} holds 0 to {2**bits - 1}"
+        for name, (lowest, highest) in extents.items()
+        if lowest < 0 or highest >= 2**bits
+    ]
+    return found("few-bits", split, texts) + found("cut-values", split, cut)
 
 
 def _judge_size(fact: ImageFact, annotated: tuple[int, int]) -> tuple[str, str]:
@@ -59,21 +83,46 @@ def _judge_size(fact: ImageFact, annotated: tuple[int, int]) -> tuple[str, str]:
 def judge_twins(sources: Sequence[RawSplit], seen: _Seen) -> list[Finding]:
     """All findings about pictures that occur twice, in one split or in two; each image of the later split counts once."""
     facts = {raw.split: _facts(raw, seen) for raw in sources}
-    features = {split: _features(list(those.values())) for split, those in facts.items()}
+    features = {split: _features(those) for split, those in facts.items()}
     findings = []
     for first, second in itertools.combinations_with_replacement(facts, 2):
         apart = first != second
-        same = _same(facts[first], facts[second], apart)
-        names = list(facts[first]), list(facts[second])
-        near = [
-            f"{names[0][i]} and {names[1][j]}, correlation {value:.3f}"
-            for j, (i, value) in _nearest(features[first], features[second], apart).items()
-            if names[1][j] not in same
-        ]
         where = f"{first} and {second}" if apart else first
+        same = _same(facts[first], facts[second], apart)
         findings += found("leak" if apart else "duplicate-image", where, [f"{earlier} and {later}" for later, earlier in same.items()])
-        findings += found("similar-leak" if apart else "similar-image", where, near)
+        findings += _judge_near(where, facts[second], features[first], features[second], apart)
     return findings
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """Thumbnails of a split, once for each content: the first name of each, its digest, and the thumbnail (n, 256)."""
+
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    grey: Floats
+
+
+def _features(facts: Mapping[str, ImageFact]) -> _Features:
+    firsts = {fact.sha256: name for name, fact in reversed(list(facts.items()))}
+    names = tuple(reversed(firsts.values()))
+    grey = np.array([facts[name].thumbnail.ravel() for name in names], np.float32).reshape(-1, THUMBNAIL**2)
+    return _Features(names, tuple(reversed(firsts)), unit_thumbnails(grey))
+
+
+def _judge_near(where: str, facts: Mapping[str, ImageFact], first: _Features, second: _Features, apart: bool) -> list[Finding]:
+    """Find the pictures of a split, `facts`, that are nearly one of another split, or an earlier one of the same split."""
+    known = set(first.digests) if apart else set()
+    asked = np.array([row for row, digest in enumerate(second.digests) if digest not in known], np.int64)
+    near = asked[similar_rows(first.grey, second.grey[asked], apart)]
+    if not len(near):
+        return []
+    row = int(near[0])
+    twin, value = nearest_row(first.grey if apart else first.grey[:row], second.grey[row])
+    names = Counter(fact.sha256 for fact in facts.values()) if apart else Counter(second.digests)
+    count = sum(names[second.digests[number]] for number in near)
+    text = f"{first.names[twin]} and {second.names[row]}, correlation {value:.3f}"
+    return [Finding("similar-leak" if apart else "similar-image", where, count, text)]
 
 
 def _facts(raw: RawSplit, seen: _Seen) -> dict[str, ImageFact]:
@@ -89,28 +138,3 @@ def _same(first: Mapping[str, ImageFact], second: Mapping[str, ImageFact], apart
         known = {fact.sha256: name for name, fact in reversed(list(first.items()))}
         return {name: known[fact.sha256] for name, fact in second.items() if fact.sha256 in known}
     return {name: twin for name, fact in second.items() if (twin := known.setdefault(fact.sha256, name)) != name}
-
-
-def _features(facts: Sequence[ImageFact]) -> Floats:
-    """Thumbnails (n, 256) of mean 0 and length 1; those of flat pictures are zero."""
-    grey = np.array([fact.thumbnail.ravel() for fact in facts], np.float32).reshape(-1, THUMBNAIL**2)
-    grey -= grey.mean(axis=1, keepdims=True)
-    flat = grey.std(axis=1) < FLAT
-    grey /= np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
-    grey[flat] = 0
-    return grey
-
-
-def _nearest(first: Floats, second: Floats, apart: bool) -> dict[int, tuple[int, float]]:
-    """By row of `second`, the most similar row of `first` (only rows before it, where they are one split) and their correlation."""
-    if not len(first):
-        return {}
-    nearest: dict[int, tuple[int, float]] = {}
-    for start in range(0, len(second), ROWS):
-        table = second[start : start + ROWS] @ first[: None if apart else start + ROWS].T
-        if not apart:
-            table[np.arange(table.shape[1]) >= np.arange(start, start + len(table))[:, None]] = -1
-        best = table.argmax(axis=1)
-        values = table[np.arange(len(table)), best]
-        nearest |= {start + int(row): (int(best[row]), float(values[row])) for row in np.flatnonzero(values >= _SIMILAR)}
-    return nearest

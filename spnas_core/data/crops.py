@@ -18,6 +18,7 @@ from PIL import Image
 from spnas_core.data import files, images
 from spnas_core.data.images import SUFFIXES, Floats, Ints
 from spnas_core.data.loader import ALL, epoch_order
+from spnas_core.data.opening import PLAIN_RULES, PictureRules
 from spnas_core.data.pipeline import ImageCache, fill_batches
 from spnas_core.data.samples import Split
 from spnas_core.errors import UserError
@@ -44,6 +45,7 @@ class Crops:
     size: int
     class_names: tuple[str, ...]
     items: tuple[tuple[str, Window | None, int], ...]
+    rules: PictureRules = PLAIN_RULES
 
     @cached_property
     def of_file(self) -> dict[str, tuple[int, ...]]:
@@ -54,7 +56,7 @@ class Crops:
         return {file: tuple(indexes) for file, indexes in crops.items()}
 
 
-def open_crops(split: Split, size: int) -> Crops:
+def open_crops(split: Split, size: int, rules: PictureRules = PLAIN_RULES) -> Crops:
     """Every box of a detection split, with some context around it; UserError where the split has no box."""
     items = tuple(
         (sample.file, crop_window(box, sample.width, sample.height), int(label) - 1)
@@ -63,10 +65,12 @@ def open_crops(split: Split, size: int) -> Crops:
     )
     if not items:
         raise UserError(f"split {split.name!r}: expected boxes to crop for the classifier, got none")
-    return Crops(size, split.class_names, items)
+    return Crops(size, split.class_names, items, rules)
 
 
-def open_class_folder(url: str, split: str, size: int, class_names: Sequence[str] | None = None) -> Crops:
+def open_class_folder(
+    url: str, split: str, size: int, class_names: Sequence[str] | None = None, rules: PictureRules = PLAIN_RULES
+) -> Crops:
     """Images ``URL/SPLIT/CLASS/*``; classes by name, or those of `class_names` (give those of train when opening val).
 
     UserError: no such folder, a class that is not in `class_names`, no images.
@@ -87,7 +91,7 @@ def open_class_folder(url: str, split: str, size: int, class_names: Sequence[str
         if not pictures:
             raise UserError(f"{where}/{folder}: expected images ({', '.join(SUFFIXES)}), got none")
         items += [(files.url_of(system, path), None, names.index(folder)) for path in pictures]
-    return Crops(size, names, tuple(items))
+    return Crops(size, names, tuple(items), rules)
 
 
 def count(url: str, split: str) -> int:
@@ -189,18 +193,32 @@ def _picture(crops: Crops, index: int, cache: ImageCache | None) -> images.Pixel
     if kept is not None:
         return kept
     file, window, _ = crops.items[index]
-    whole = Image.fromarray(images.decode_image(files.local_file(file), file))
-    if cache:
-        siblings = crops.of_file[file]
-        if cache.has_room(len(siblings) * crops.size**2 * 3):
-            for sibling in siblings:
-                cache.put(("crop", crops.size, *crops.items[sibling]), _cut(whole, crops.items[sibling][1], crops.size))
-    return _cut(whole, window, crops.size)
+    siblings = crops.of_file[file]
+
+    def ratio(width: int, height: int) -> float:
+        """Least of all crops of the file, so that a crop is the same whichever of them are made."""
+        windows = (_inside(crops.items[sibling][1], width, height) for sibling in siblings)
+        return min(min(right - left, bottom - top) for left, top, right, bottom in windows) / crops.size
+
+    pixels, step = images.decode_reduced(files.local_file(file), ratio, file, crops.rules)
+    whole = Image.fromarray(pixels)
+    if cache and cache.has_room(len(siblings) * crops.size**2 * 3):
+        for sibling in siblings:
+            cache.put(("crop", crops.size, *crops.items[sibling]), _cut(whole, crops.items[sibling][1], crops.size, step))
+    return _cut(whole, window, crops.size, step)
 
 
-def _cut(whole: Image.Image, window: Window | None, size: int) -> images.Pixels:
-    if window is None:
-        side = min(whole.size)
-        left, top = (whole.width - side) / 2, (whole.height - side) / 2
-        window = (left, top, left + side, top + side)
-    return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=window, reducing_gap=3.0))
+def _cut(whole: Image.Image, window: Window | None, size: int, step: int) -> images.Pixels:
+    """One crop (S, S, 3); a px of `whole` is `step` px of the file, in which the window is measured."""
+    left, top, right, bottom = _inside(window, whole.width * step, whole.height * step)
+    box = left / step, top / step, right / step, bottom / step
+    return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0))
+
+
+def _inside(window: Window | None, width: int, height: int) -> Window:
+    """Give back the window, or for None the largest square in the middle of an image of `width` x `height` px."""
+    if window is not None:
+        return window
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side

@@ -67,6 +67,12 @@ FINDING_KINDS = {
     "xyxy": Kind("error", "box that looks like xyxy", "boxes that look like xyxy", "COCO wants [x, y, width, height]: subtract x and y"),
     "missing-image": Kind("error", "missing image", "missing images", "put the files where the annotations say, or remove the entries"),
     "broken-image": Kind("error", "broken or truncated image", "broken or truncated images", "fetch them again, or remove the entries"),
+    "too-many-pixels": Kind(
+        "error", "image of too many pixels", "images of too many pixels", "shrink them with their boxes, or let them in: data.max_pixels"
+    ),
+    "pixel-format": Kind(
+        "error", "image of another pixel format", "images of another pixel format", "convert them: scale to 0 to 255 and save 8 bits as PNG"
+    ),
     "wrong-size": Kind(
         "error", "image of another size", "images of another size", "boxes belong to another version; mend width, height and boxes"
     ),
@@ -104,6 +110,15 @@ FINDING_KINDS = {
     ),
     "duplicate-image": Kind(
         "warning", "image with a twin in its split", "images with a twin in their split", "remove one of each pair, if it is one"
+    ),
+    "few-bits": Kind(
+        "warning",
+        "image that uses only the lower bits of 16",
+        "images that use only the lower bits of 16",
+        "nearly black as they are; data.bits stretches them",
+    ),
+    "cut-values": Kind(
+        "warning", "image with values beyond data.bits", "images with values beyond data.bits", "they are cut: raise data.bits, or convert"
     ),
     "unsure-rotation": Kind(
         "warning", "image turned by EXIF", "images turned by EXIF", "look whether the boxes are drawn on the turned picture"

@@ -5,31 +5,27 @@ Shapes: H, W = network input px; h, w = valid px of one image inside it (top lef
 
 import hashlib
 import io
-import struct
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from spnas_core.data.depth import deep_values, eight_bit_rgb, in_eight_bits, lower_bytes, stored_depth
+from spnas_core.data.jpeg import Ratio, has_end, shrink
+from spnas_core.data.opening import PLAIN_RULES, PictureRules, check_pixels, open_header, open_picture, read_whole
 from spnas_core.errors import UserError
-from spnas_core.store.retries import insist, passes
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # of image files
-_Found = TypeVar("_Found")
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB in [0, 1]; torchvision's
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 _GAIN, _OFFSET = 1.0 / (255.0 * STD), -MEAN / STD
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 THUMBNAIL = 16  # side of a thumbnail, px
@@ -43,100 +39,94 @@ class ImageFact:
     orientation: int  # of EXIF; 1 = shown as stored
     sha256: str  # of the file
     thumbnail: npt.NDArray[np.float32]  # (16, 16) grey, as stored, 0 to 255
+    extent: tuple[int, int] | None = None  # lowest and highest value of a picture of more than 8 bits whose format does not say how many
 
 
-def decode_image(path: Path, name: str = "") -> Pixels:
+def decode_image(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) -> Pixels:
     """RGB pixels (H, W, 3) of an image file, its EXIF rotation applied; grey, palette, CMYK, alpha and 16 bit become 8-bit RGB.
 
-    Alpha is dropped, 16-bit values keep their upper byte. UserError names the file (as `name`, if given) that is truncated,
-    missing or no image; a disk that does not answer is waited for, and then a StoreError.
+    Alpha is dropped; of 16-bit values the upper 8 of the bits that the rules say are kept, larger ones become white. PictureError, a
+    UserError, names the file (as `name`, if given) that is truncated, missing, no image or against the rules; a disk that does not
+    answer is waited for, and then a StoreError.
+    """
+    return decode_reduced(path, lambda width, height: 1.0, name, rules)[0]
+
+
+def decode_reduced(path: Path, ratio: Ratio, name: str = "", rules: PictureRules = PLAIN_RULES) -> tuple[Pixels, int]:
+    """As `decode_image`, for a resizing by `ratio`: a JPEG perhaps at 1/2, 1/4 or 1/8 of its size; and how many of its px a px is.
+
+    `ratio` tells from width and height, px after EXIF rotation, how many px of the file become one. Below 6 the size stays.
     """
 
-    def pixels() -> Pixels:
-        with Image.open(path) as image:
-            image.load()
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    def pixels() -> tuple[Pixels, int]:
+        with open_picture(path, rules) as image:
+            depth, step = stored_depth(image), 1
+            if image.format in ("JPEG", "MPO"):
+                step = shrink(image, ratio(*_rotated(image.size, image.getexif().get(_ORIENTATION, 1))))
+            upright = ImageOps.exif_transpose(image)
+            values = None
+            if upright.mode.startswith("I") or rules.bits < 16:  # else the upper bytes of colours are all that is needed
+                values = deep_values(upright, depth, lambda: ImageOps.exif_transpose(lower_bytes(path, rules)))
+            rgb = eight_bit_rgb(upright) if values is None else in_eight_bits(values, depth, rules)
+            return np.asarray(rgb), step
 
-    return _whole(pixels, str(name or path))
+    return read_whole(pixels, str(name or path))
 
 
-def probe(path: Path, name: str = "") -> tuple[int, int]:
+def probe(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) -> tuple[int, int]:
     """Width and height after EXIF rotation, px; reads all of the file, so that a truncated one is a UserError (JPEG at 1/8 size: fast)."""
-    return look(path, name).size
+    return look(path, name, rules).size
 
 
-def look(path: Path, name: str = "") -> ImageFact:
+def look(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) -> ImageFact:
     """Facts of an image file, read to its end, a JPEG at 1/8 size.
 
-    UserError for a file that is truncated, missing or no image; also for a JPEG whose end was lost and filled with other bytes, of which
-    a decoder shows the part that is there.
+    PictureError, a UserError, for a file that is truncated, missing, no image or against the rules; also for a JPEG whose end was lost
+    and filled with other bytes, of which a decoder shows the part that is there.
     """
 
     def seen() -> ImageFact:
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
+        with open_picture(io.BytesIO(content), rules) as image:
+            depth, (width, height) = stored_depth(image), image.size
             image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
-            if image.format in ("JPEG", "MPO") and not _has_end(content):
+            if image.format in ("JPEG", "MPO") and not has_end(content):
                 raise ValueError("no end-of-image marker: the end of the file is lost")
             orientation = image.getexif().get(_ORIENTATION, 1)
-            grey = _to_rgb(image).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+            values = deep_values(image, depth, lambda: lower_bytes(io.BytesIO(content), rules))
+            rgb = eight_bit_rgb(image) if values is None else in_eight_bits(values, depth, rules)
+            grey = rgb.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        extent = None if values is None or depth.says_bits else (int(values.min()), int(values.max()))
         size = _rotated((width, height), orientation)
-        return ImageFact(size, orientation, hashlib.sha256(content).hexdigest(), np.asarray(grey, np.float32))
+        return ImageFact(size, orientation, hashlib.sha256(content).hexdigest(), np.asarray(grey, np.float32), extent)
 
-    return _whole(seen, str(name or path))
+    return read_whole(seen, str(name or path))
 
 
-def header_size(path: Path, name: str = "") -> tuple[int, int]:
+def header_size(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) -> tuple[int, int]:
     """Width and height after EXIF rotation, px, by the header of an image file; UserError for a file that has none, or is missing.
 
-    A PNG file is read to its end, where its EXIF data may stand; so is a TIFF file, of which Pillow turns the size in between.
+    A PNG file is read to its end, where its EXIF data may stand; so is a TIFF file, of which Pillow turns the size in between. Of
+    such a file with more pixels than the rules let in, which no other function reads, it is what the header says.
     """
 
     def size() -> tuple[int, int]:
-        with Image.open(path) as image:
+        with open_header(path) as image:
+            if image.format in ("PNG", "TIFF"):
+                try:
+                    check_pixels(image.size, rules)
+                except UserError:
+                    return image.size
             if image.format == "TIFF":
                 image.load()
             return _rotated(image.size, image.getexif().get(_ORIENTATION, 1))
 
-    return _whole(size, str(name or path))
+    return read_whole(size, str(name or path))
 
 
 def _rotated(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return (size[1], size[0]) if orientation in _ROTATED else size
-
-
-def _has_end(content: bytes) -> bool:
-    """Whether a JPEG file has an end-of-image marker after its pixels begin; thumbnails before may have theirs, and anything may follow.
-
-    The markers are those of ITU-T T.81, annex B.
-    """
-    place = 2
-    while content[place : place + 1] == b"\xff" and place + 1 < len(content):
-        marker = content[place + 1]
-        if marker == 0xDA:  # start of scan; in compressed pixels 0xff is never followed by 0xd9
-            return content.find(b"\xff\xd9", place) >= 0
-        if marker == 0xFF:  # filling
-            place += 1
-        else:
-            alone = marker == 0x01 or 0xD0 <= marker <= 0xD8  # others have a length
-            place += 2 if alone else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return True  # what the decoder took is none of these
-
-
-def _whole(read: Callable[[], _Found], name: str) -> _Found:
-    """Read an image file; UserError where it is broken, StoreError where its disk does not answer."""
-
-    def once() -> _Found:
-        try:
-            return read()
-        except _BROKEN as error:
-            if passes(error):
-                raise
-            raise UserError(f"image {name}: expected a whole image file, got: {_one_line(error)}") from error
-
-    return insist(once, f"image {name}: read")
 
 
 def check_size(decoded: tuple[int, int], annotated: tuple[int, int], name: str) -> None:
@@ -173,17 +163,3 @@ def normalise(image: Pixels, hw: tuple[int, int], out: npt.NDArray[np.float32] |
         np.multiply(image[:h, :w, channel], _GAIN[channel], out=valid, dtype=np.float32)
         valid += _OFFSET[channel]
     return result
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bit (PNG, TIFF), as I;16 or in 32-bit integers
-        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

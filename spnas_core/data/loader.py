@@ -16,6 +16,7 @@ from spnas_core.cost import Size
 from spnas_core.data import files, images
 from spnas_core.data.augment import keep_largest, place
 from spnas_core.data.images import Floats, Ints
+from spnas_core.data.opening import PLAIN_RULES, PictureRules
 from spnas_core.data.pipeline import ImageCache, fill_batches
 from spnas_core.data.samples import Sample, Split
 from spnas_core.settings.training import Recipe
@@ -59,6 +60,7 @@ def train_batches(
     cache: ImageCache | None = None,
     threads: int = 2,
     share: slice = ALL,
+    rules: PictureRules = PLAIN_RULES,
 ) -> Iterator[Batch]:
     """Full batches of one epoch from `start_step` on, shuffled, with the flips and scales of `recipe`; of each only the rows `share`.
 
@@ -73,13 +75,19 @@ def train_batches(
 
     def fill(batch: Batch, row: int, position: int) -> None:
         rng = np.random.default_rng((seed, epoch, 1, position))
-        _fill_train(batch, row, split.samples[order[position]], size, recipe, rng, cache)
+        _fill_train(batch, row, split.samples[order[position]], size, recipe, rng, cache, rules)
 
     return fill_batches(range(start_step * recipe.batch, len(order), recipe.batch), begin, fill, threads)
 
 
 def eval_batches(
-    split: Split, size: Size, batch: int, cache: ImageCache | None = None, threads: int = 2, share: slice = ALL
+    split: Split,
+    size: Size,
+    batch: int,
+    cache: ImageCache | None = None,
+    threads: int = 2,
+    share: slice = ALL,
+    rules: PictureRules = PLAIN_RULES,
 ) -> Iterator[Batch]:
     """Every image once, in the order of the split, the last batch filled up with padding images (id -1); of the batches only `share`."""
 
@@ -87,7 +95,7 @@ def eval_batches(
         return empty_batch(batch, size, 0), dict(enumerate(split.samples[first : first + batch]))
 
     def fill(arrays: Batch, row: int, sample: Sample) -> None:
-        fill_row(arrays, row, _stored(sample, size, 1.0, cache), (sample.height, sample.width), sample.image_id)
+        fill_row(arrays, row, _stored(sample, size, 1.0, cache, rules), (sample.height, sample.width), sample.image_id)
 
     return fill_batches(range(0, len(split.samples), batch)[share], begin, fill, threads)
 
@@ -133,14 +141,15 @@ def to_results(
     return [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in rows]
 
 
-def _stored(sample: Sample, size: Size, factor: float, cache: ImageCache | None) -> images.Pixels:
+def _stored(sample: Sample, size: Size, factor: float, cache: ImageCache | None, rules: PictureRules) -> images.Pixels:
     """Image resized to fill `size` times `factor`, without padding: from the cache, or decoded, checked and kept there."""
     h, w = images.fitted_size(sample.height, sample.width, size, factor)
     key = (sample.file, h, w)
     kept = cache.get(key) if cache else None
     if kept is None:
-        pixels = images.decode_image(files.local_file(sample.file), sample.file)
-        images.check_size((pixels.shape[1], pixels.shape[0]), (sample.width, sample.height), sample.file)
+        path = files.local_file(sample.file)
+        pixels, step = images.decode_reduced(path, lambda width, height: min(width / w, height / h), sample.file, rules)
+        images.check_size((pixels.shape[1] * step, pixels.shape[0] * step), (sample.width, sample.height), sample.file)
         kept = images.resize(pixels, h, w)
         if cache:
             cache.put(key, kept)
@@ -148,10 +157,17 @@ def _stored(sample: Sample, size: Size, factor: float, cache: ImageCache | None)
 
 
 def _fill_train(
-    batch: Batch, row: int, sample: Sample, size: Size, recipe: Recipe, rng: np.random.Generator, cache: ImageCache | None
+    batch: Batch,
+    row: int,
+    sample: Sample,
+    size: Size,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    cache: ImageCache | None,
+    rules: PictureRules,
 ) -> None:
     scales = recipe.scales or (1.0,)
-    pixels = _stored(sample, size, max(1.0, *scales), cache)
+    pixels = _stored(sample, size, max(1.0, *scales), cache, rules)
     factor = scales[rng.integers(len(scales))]
     placed = place(pixels, sample, size, factor, recipe.flip and rng.random() < 0.5, rng)
     boxes, labels = keep_largest(placed.boxes, placed.labels, batch.labels.shape[1])

@@ -18,6 +18,7 @@ from spnas_core.cost import Size
 from spnas_core.data import files, images, loader
 from spnas_core.data.drawing import draw_box
 from spnas_core.data.inputs import find_images
+from spnas_core.data.opening import PLAIN_RULES, PictureRules
 from spnas_core.data.pipeline import fill_batches
 from spnas_core.errors import UserError
 from spnas_core.jobs import detection, evaluate
@@ -37,7 +38,7 @@ class Picture:
     error: str | None = None
 
 
-def predict(model: str, words: list[str], out: str, threshold: float) -> list[dict[str, Any]]:
+def predict(model: str, words: list[str], out: str, threshold: float, rules: PictureRules = PLAIN_RULES) -> list[dict[str, Any]]:
     """Detect objects with a model folder in the images that `words` name (see `find_images`).
 
     Files written to the folder `out`, a path or URL:
@@ -56,7 +57,7 @@ def predict(model: str, words: list[str], out: str, threshold: float) -> list[di
     categories = {label.id: label.name for label in card.classes}
     records: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    for batch, pictures in _batches(names, card.detector.image_size):
+    for batch, pictures in _batches(names, card.detector.image_size, rules):
         detections = detection.infer(net, card.detector, batch.images, batch.image_hw)
         batch_results = loader.to_results(batch.ids, *detections, batch.scale, tuple(categories.items()))
         kept = [result for result in batch_results if result["score"] >= threshold]
@@ -94,7 +95,7 @@ def _may_be_drawn_over(url: str) -> bool:
     try:
         with Image.open(io.BytesIO(files.read_file(system, path))) as picture:
             return picture.info.get("Software") == SOFTWARE
-    except (UnidentifiedImageError, IsADirectoryError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, IsADirectoryError):
         return False
 
 
@@ -121,7 +122,7 @@ def _targets(names: list[str], out: str) -> dict[str, str]:
     return targets
 
 
-def _batches(names: list[str], size: Size) -> Iterator[tuple[loader.Batch, list[Picture]]]:
+def _batches(names: list[str], size: Size, rules: PictureRules) -> Iterator[tuple[loader.Batch, list[Picture]]]:
     """Yield all images in batches of one shape, the last one padded; a broken image becomes padding too."""
     count = min(detection.batch_size(size), len(names))
 
@@ -131,7 +132,7 @@ def _batches(names: list[str], size: Size) -> Iterator[tuple[loader.Batch, list[
 
     def fill(batch: tuple[loader.Batch, list[Picture]], row: int, picture: Picture) -> None:
         try:
-            pixels = images.decode_image(files.local_file(picture.name), picture.name)
+            pixels = images.decode_image(files.local_file(picture.name), picture.name, rules)
         except UserError as error:
             picture.error = str(error)
             return
