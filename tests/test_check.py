@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from checked import read, write
 from PIL import Image
+from raw_pictures import chunk, png_header, tiff
 
 from flows import presets
 from spnas_core.check import dataset as check
@@ -137,7 +138,26 @@ def rare(folder: Path, document: dict[str, Any]) -> None:
             document["annotations"].append(mark)
 
 
+def in_values(scale: float, kind: type[np.generic]) -> Break:
+    """Write the first image as grey values, as a TIFF of another kind of numbers."""
+
+    def edit(folder: Path, document: dict[str, Any]) -> None:
+        with Image.open(image(folder)) as picture:
+            put(folder, 1, tiff((np.asarray(picture.convert("L")) * scale).astype(kind)))
+
+    return edit
+
+
 WAYS: dict[str, tuple[Break, Found]] = {
+    "an image has too many pixels": (
+        lambda f, d: put(f, 1, png_header(20_000, 10_000) + chunk(b"IDAT", b"")),
+        {("too-many-pixels", "train", 1)},
+    ),
+    "an image has floating-point pixels": (in_values(1.0, np.float32), {("pixel-format", "train", 1)}),
+    "an image has 10 bits in 16": (in_values(4.0, np.uint16), {("few-bits", "train", 1)}),
+    "an image has 12 bits in 16": (in_values(16.0, np.uint16), {("few-bits", "train", 1)}),
+    "nothing: an image has 16 bits": (in_values(256.0, np.uint16), set()),
+    "an image has values over 16 bits": (in_values(1000.0, np.int32), {("cut-values", "train", 1)}),
     "an image is missing": (lambda f, d: image(f).unlink(), {("missing-image", "train", 1)}),
     "an image name leads out": (
         lambda f, d: d["images"][0].update(file_name="../../x.jpg"),

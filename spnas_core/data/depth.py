@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from spnas_core.data.opening import FORMATS, PictureError, PictureRules, open_picture, raw_mode, with_raw_mode
 
-_WHITE_IS_ZERO = (262, 0)  # TIFF 6.0: PhotometricInterpretation
+_PHOTOMETRIC, _PLANES = 262, 284  # TIFF 6.0: PhotometricInterpretation, 0 = white is zero; PlanarConfiguration
 _OTHER_ORDER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
 
@@ -25,11 +25,17 @@ class Depth(NamedTuple):
 
     raw: str  # Pillow's name of the raw mode: I;16B, RGB;16L, ...
     white_is_zero: bool
+    pressed_planes: bool  # channels one after the other, compressed
 
     @property
-    def deep(self) -> bool:
-        """Whether these are colours of 16 bits whose lower byte can be read."""
-        return self.raw[-4:] in _OTHER_ORDER and not self.raw.startswith(("I;", "RGBa", "CMYK"))
+    def wide(self) -> bool:
+        """Whether these are colours of 16 bits."""
+        return self.raw[-4:] in _OTHER_ORDER and not self.raw.startswith("I;")
+
+    @property
+    def whole(self) -> bool:
+        """Whether their lower byte can be read too."""
+        return self.wide and not self.pressed_planes and not self.raw.startswith(("RGBa", "CMYK"))
 
     @property
     def says_bits(self) -> bool:
@@ -45,7 +51,8 @@ def stored_depth(image: ImageFile.ImageFile) -> Depth:
     """How the pixels of an opened file are stored."""
     raw = raw_mode(image.tile[0]) if image.tile else ""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    return Depth(raw, image.mode.startswith("I") and tags.get(_WHITE_IS_ZERO[0]) == _WHITE_IS_ZERO[1])
+    white_is_zero = image.mode.startswith("I") and tags.get(_PHOTOMETRIC) == 0
+    return Depth(raw, white_is_zero, tags.get(_PLANES) == 2 and image.tile[0].codec_name == "libtiff")
 
 
 def lower_bytes(source: Path | io.BytesIO, rules: PictureRules) -> Image.Image:
@@ -60,15 +67,23 @@ def _other_order(raw: str) -> str:
     return "RGBA" if raw == "LA;16B" else raw[:-4] + _OTHER_ORDER[raw[-4:]]
 
 
-def deep_values(image: Image.Image, depth: Depth, lower: Callable[[], Image.Image]) -> npt.NDArray[np.int32] | None:
-    """Values (h, w) or (h, w, 3) of a decoded picture of more than 8 bits; None of another one. `lower` gives its lower bytes."""
+def deep_values(image: Image.Image, depth: Depth, rules: PictureRules, lower: Callable[[], Image.Image]) -> npt.NDArray[np.int32] | None:
+    """Values (h, w) or (h, w, 3) of a decoded picture of more than 8 bits; None of another one. `lower` gives its lower bytes.
+
+    PictureError where these are wanted and Pillow cannot give them; where all 16 bits are in use they count as 255.
+    """
     if image.mode.startswith("I"):
         return np.asarray(image).astype(np.int32)
-    if not depth.deep:
+    if depth.wide and not depth.whole and rules.bits < 16:
+        text = "expected 16-bit colours whose lower bytes can be read"
+        raise PictureError("pixel-format", f"{text} for data.bits={rules.bits}, got premultiplied, CMYK or compressed planes: save as PNG")
+    if not depth.wide or image.mode == "CMYK":
         return None
+    upper = np.asarray(image)[..., :3].astype(np.int32) << 8
+    if not depth.whole:
+        return np.asarray(upper | 255)
     low = np.asarray(lower())
-    low = low[..., 1:2] if depth.raw.startswith("LA") else low[..., :3]
-    return np.asarray(np.asarray(image)[..., :3].astype(np.int32) << 8 | low)
+    return np.asarray(upper | (low[..., 1:2] if depth.raw.startswith("LA") else low[..., :3]))
 
 
 def in_eight_bits(values: npt.NDArray[np.int32], depth: Depth, rules: PictureRules) -> Image.Image:

@@ -66,7 +66,7 @@ def decode_reduced(path: Path, ratio: Ratio, name: str = "", rules: PictureRules
             upright = ImageOps.exif_transpose(image)
             values = None
             if upright.mode.startswith("I") or rules.bits < 16:  # else the upper bytes of colours are all that is needed
-                values = deep_values(upright, depth, lambda: ImageOps.exif_transpose(lower_bytes(path, rules)))
+                values = deep_values(upright, depth, rules, lambda: ImageOps.exif_transpose(lower_bytes(path, rules)))
             rgb = eight_bit_rgb(upright) if values is None else in_eight_bits(values, depth, rules)
             return np.asarray(rgb), step
 
@@ -94,7 +94,7 @@ def look(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) -> Image
             if image.format in ("JPEG", "MPO") and not has_end(content):
                 raise ValueError("no end-of-image marker: the end of the file is lost")
             orientation = image.getexif().get(_ORIENTATION, 1)
-            values = deep_values(image, depth, lambda: lower_bytes(io.BytesIO(content), rules))
+            values = deep_values(image, depth, rules, lambda: lower_bytes(io.BytesIO(content), rules))
             rgb = eight_bit_rgb(image) if values is None else in_eight_bits(values, depth, rules)
             grey = rgb.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
         extent = None if values is None or depth.says_bits else (int(values.min()), int(values.max()))

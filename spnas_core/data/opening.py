@@ -128,7 +128,9 @@ def _tiff_format(source: Path | io.BytesIO) -> str:
     tags.load(stream)
     bits = sorted(set(tags.get(_BITS, (1,))))
     kinds = sorted({_SAMPLE_FORMATS.get(code, "other") for code in tags.get(_FORMAT, (1,))})
-    return f"{tags.get(_SAMPLES, 1)} channels of {'/'.join(map(str, bits))}-bit {'/'.join(kinds)} values"
+    channels = tags.get(_SAMPLES, 1)
+    plural = "s" * (channels != 1)
+    return f"{channels} channel{plural} of {'/'.join(map(str, bits))}-bit {'/'.join(kinds)} values"
 
 
 def _one_line(error: BaseException) -> str:
