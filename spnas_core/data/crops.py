@@ -200,8 +200,7 @@ def _picture(crops: Crops, index: int, cache: ImageCache | None) -> images.Pixel
         windows = (_inside(crops.items[sibling][1], width, height) for sibling in siblings)
         return min(min(right - left, bottom - top) for left, top, right, bottom in windows) / crops.size
 
-    pixels, step = images.decode_reduced(files.local_file(file), ratio, file, crops.rules)
-    whole = Image.fromarray(pixels)
+    whole, step = images.decode_reduced(files.local_file(file), ratio, file, crops.rules)
     if cache and cache.has_room(len(siblings) * crops.size**2 * 3):
         for sibling in siblings:
             cache.put(("crop", crops.size, *crops.items[sibling]), _cut(whole, crops.items[sibling][1], crops.size, step))

@@ -49,28 +49,28 @@ def decode_image(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) 
     UserError, names the file (as `name`, if given) that is truncated, missing, no image or against the rules; a disk that does not
     answer is waited for, and then a StoreError.
     """
-    return decode_reduced(path, lambda width, height: 1.0, name, rules)[0]
+    return np.asarray(decode_reduced(path, lambda width, height: 1.0, name, rules)[0])
 
 
-def decode_reduced(path: Path, ratio: Ratio, name: str = "", rules: PictureRules = PLAIN_RULES) -> tuple[Pixels, int]:
+def decode_reduced(path: Path, ratio: Ratio, name: str = "", rules: PictureRules = PLAIN_RULES) -> tuple[Image.Image, int]:
     """As `decode_image`, for a resizing by `ratio`: a JPEG perhaps at 1/2, 1/4 or 1/8 of its size; and how many of its px a px is.
 
-    `ratio` tells from width and height, px after EXIF rotation, how many px of the file become one. Below 6 the size stays.
+    `ratio` tells from width and height, px after EXIF rotation, how many px of the file become one. Below 6 the size stays. The image
+    is Pillow's own, RGB: between its decoding and its resizing an array would cost two copies of all pixels.
     """
 
-    def pixels() -> tuple[Pixels, int]:
+    def decoded() -> tuple[Image.Image, int]:
         with open_picture(path, rules) as image:
             depth, step = stored_depth(image), 1
             if image.format in ("JPEG", "MPO"):
                 step = shrink(image, ratio(*_rotated(image.size, image.getexif().get(_ORIENTATION, 1))))
-            upright = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             values = None
-            if upright.mode.startswith("I") or rules.bits < 16:  # else the upper bytes of colours are all that is needed
-                values = deep_values(upright, depth, rules, lambda: ImageOps.exif_transpose(lower_bytes(path, rules)))
-            rgb = eight_bit_rgb(upright) if values is None else in_eight_bits(values, depth, rules)
-            return np.asarray(rgb), step
+            if image.mode.startswith("I") or rules.bits < 16:  # else the upper bytes of colours are all that is needed
+                values = deep_values(image, depth, rules, lambda: ImageOps.exif_transpose(lower_bytes(path, rules)))
+            return eight_bit_rgb(image) if values is None else in_eight_bits(values, depth, rules), step
 
-    return read_whole(pixels, str(name or path))
+    return read_whole(decoded, str(name or path))
 
 
 def probe(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) -> tuple[int, int]:
@@ -138,11 +138,12 @@ def check_size(decoded: tuple[int, int], annotated: tuple[int, int], name: str) 
     raise UserError(f"image {name}: the annotation says {w}x{h} px, the file has {width}x{height}{hint}")
 
 
-def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Bilinear, antialiased where it shrinks; (h, w, 3) -> (height, width, 3)."""
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
+def resize(image: Pixels | Image.Image, height: int, width: int) -> Pixels:
+    """Bilinear, antialiased where it shrinks; an image, or its pixels (h, w, 3) -> (height, width, 3)."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    if picture.size == (width, height):
+        return np.asarray(image)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
 def fitted_size(height: int, width: int, size: tuple[int, int], factor: float = 1.0) -> tuple[int, int]:

@@ -148,9 +148,9 @@ def _stored(sample: Sample, size: Size, factor: float, cache: ImageCache | None,
     kept = cache.get(key) if cache else None
     if kept is None:
         path = files.local_file(sample.file)
-        pixels, step = images.decode_reduced(path, lambda width, height: min(width / w, height / h), sample.file, rules)
-        images.check_size((pixels.shape[1] * step, pixels.shape[0] * step), (sample.width, sample.height), sample.file)
-        kept = images.resize(pixels, h, w)
+        picture, step = images.decode_reduced(path, lambda width, height: min(width / w, height / h), sample.file, rules)
+        images.check_size((picture.width * step, picture.height * step), (sample.width, sample.height), sample.file)
+        kept = images.resize(picture, h, w)
         if cache:
             cache.put(key, kept)
     return kept
