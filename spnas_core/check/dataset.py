@@ -12,6 +12,7 @@ from spnas_core.data.findings import SEVERITIES, Finding
 from spnas_core.data.image_facts import ImageFacts, Unread
 from spnas_core.data.images import ImageFact
 from spnas_core.data.layouts import open_layout
+from spnas_core.data.opening import PLAIN_RULES, PictureRules, picture_rules
 from spnas_core.data.raw_split import Layout
 from spnas_core.data.to_coco import flat_names, write_coco
 from spnas_core.settings.run import Run
@@ -25,6 +26,7 @@ class CheckReport:
     splits: tuple[Judged, ...]
     findings: tuple[Finding, ...]
     seen: Mapping[str, ImageFact | Unread]
+    rules: PictureRules = PLAIN_RULES
 
     @property
     def clean(self) -> bool:
@@ -54,17 +56,18 @@ class CheckReport:
 
 def inspect(url: str, settings: Run, threads: int | None = None) -> CheckReport:
     """Check the data set at `url` for runs with `settings`, whose anchors and max_boxes count; UserError where `url` is no data set."""
-    facts = ImageFacts(threads)
+    rules = picture_rules(settings.data)
+    facts = ImageFacts(threads, rules)
     layout = open_layout(url, facts.sizes, settings.data)
     seen = facts.at(file.url for source in layout.sources for file in source.files.values() if file)
     splits = tuple(judge_annotations(source, settings.detector.max_boxes) for source in layout.sources)
     findings = list(layout.findings)
     for source, judged in zip(layout.sources, splits, strict=True):
-        findings += [*judge_images(source, judged.images, seen), *judged.findings]
+        findings += [*judge_images(source, judged.images, seen, rules), *judged.findings]
     findings += [*judge_together(splits), *judge_twins(layout.sources, seen)]
     learnt = next((judged for judged in splits if judged.split == "train"), splits[0])
     findings += judge_anchors(learnt.split, learnt.boxes, learnt.sizes, architecture.parse(settings.arch), settings.detector)
-    return CheckReport(layout, splits, tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))), seen)
+    return CheckReport(layout, splits, tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))), seen, rules)
 
 
 def write_as_coco(report: CheckReport, url: str) -> dict[str, tuple[int, int]]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spnas_core.check.images import similar_pairs
+from spnas_core.check.twins import similar_pairs, unit_thumbnails
 from spnas_core.data.image_facts import ImageFacts
-from spnas_core.data.images import ImageFact
+from spnas_core.data.images import THUMBNAIL, ImageFact
 from spnas_core.data.samples import Split
 from spnas_core.data.split_file import Part
 from spnas_core.data.split_names import UNSPLIT
@@ -98,10 +98,13 @@ def _open(url: str, group: str | None, reading: Reading | None, shares: Mapping[
     groups = _Groups(len(split.samples))
     if group is not None:
         groups.join_alike(_keys(split, group))
-    facts = ImageFacts().at(file.url for _, file in split.image_files)
+    facts = ImageFacts(rules=split.rules).at(file.url for _, file in split.image_files)
     seen = [facts[file.url] for _, file in split.image_files]
-    whole = [place for place, fact in enumerate(seen) if isinstance(fact, ImageFact)]
-    for one, two in similar_pairs([fact for fact in seen if isinstance(fact, ImageFact)]):
+    groups.join_alike([fact.sha256 if isinstance(fact, ImageFact) else None for fact in seen])
+    first = {fact.sha256: place for place, fact in reversed(list(enumerate(seen))) if isinstance(fact, ImageFact)}
+    whole = sorted(first.values())
+    grey = np.array([fact.thumbnail.ravel() for place in whole if isinstance(fact := seen[place], ImageFact)], np.float32)
+    for one, two in similar_pairs(unit_thumbnails(grey.reshape(-1, THUMBNAIL**2))):
         groups.join(whole[one], whole[two])
     keys = groups.numbers()
     _, counts = np.unique(keys, return_counts=True)

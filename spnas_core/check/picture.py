@@ -10,6 +10,7 @@ from spnas_core.check.annotations import Judged
 from spnas_core.check.dataset import CheckReport
 from spnas_core.data import files, images
 from spnas_core.data.drawing import draw_box
+from spnas_core.data.opening import PictureRules
 from spnas_core.errors import UserError
 
 TILE = 320  # px, the longer side of a sample
@@ -41,7 +42,7 @@ def draw_samples(report: CheckReport) -> Image.Image:
         share = -(-SAMPLES // len(report.splits))
         for image, url in drawable[:: max(1, len(drawable) // share)][:share]:
             try:
-                tiles.append(_tile(judged, image, marks[image["id"]], url))
+                tiles.append(_tile(judged, image, marks[image["id"]], url, report.rules))
             except UserError:  # a broken image is among the findings already
                 continue
     if not tiles:
@@ -49,8 +50,8 @@ def draw_samples(report: CheckReport) -> Image.Image:
     return _sheet(tiles[:SAMPLES])
 
 
-def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], url: str) -> Image.Image:
-    picture = Image.fromarray(images.decode_image(files.local_file(url), url))
+def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], url: str, rules: PictureRules) -> Image.Image:
+    picture = Image.fromarray(images.decode_image(files.local_file(url), url, rules))
     scale = TILE / max(picture.size)
     tile = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), reducing_gap=3.0)
     pen = ImageDraw.Draw(tile)

@@ -4,6 +4,8 @@ Most pairs are told apart by 32 numbers each instead of 256: the thumbnail along
 length of what is left of it. Their product is never below the correlation: a.b = Pa.Pb + Ra.Rb <= Pa.Pb + |Ra| |Rb| (Cauchy, Schwarz).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -42,6 +44,16 @@ def similar_rows(first: Floats, second: Floats, apart: bool) -> npt.NDArray[np.i
             if not len(rows):
                 break
     return np.flatnonzero(found)
+
+
+def similar_pairs(grey: Floats) -> Iterator[tuple[int, int]]:
+    """Yield all pairs of rows of thumbnails (n, 256) that are similar, the earlier first."""
+    near = similar_rows(grey, grey, False)
+    for start in range(0, len(near), ROWS):
+        rows = near[start : start + ROWS]
+        table = grey[rows] @ grey[: rows[-1]].T
+        table[np.arange(table.shape[1]) >= rows[:, None]] = -1
+        yield from ((int(column), int(rows[row])) for row, column in zip(*np.nonzero(table >= SIMILAR), strict=True))
 
 
 def _above(

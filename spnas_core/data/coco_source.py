@@ -15,6 +15,7 @@ from spnas_core.data.index import LARGE, file_digest, indexed
 from spnas_core.data.listings import Listings
 from spnas_core.data.locate import locate_around
 from spnas_core.data.mending import mend_document
+from spnas_core.data.opening import picture_rules
 from spnas_core.data.raw_split import ImageFile
 from spnas_core.data.recent import Recent
 from spnas_core.data.split_names import name_splits
@@ -82,7 +83,7 @@ class CocoSource:
 
         def measure(names: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
             located, _ = self._locate(file, names)
-            sizes = header_sizes(one.url for one in located.values())
+            sizes = header_sizes((one.url for one in located.values()), picture_rules(self._reading))
             return {name: sizes[one.url] for name, one in located.items()}
 
         document, findings = mend_document(parsed(content, file.url), file.split, measure)

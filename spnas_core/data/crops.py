@@ -56,7 +56,7 @@ class Crops:
         return {file: tuple(indexes) for file, indexes in crops.items()}
 
 
-def open_crops(split: Split, size: int, rules: PictureRules = PLAIN_RULES) -> Crops:
+def open_crops(split: Split, size: int) -> Crops:
     """Every box of a detection split, with some context around it; UserError where the split has no box."""
     items = tuple(
         (sample.file, crop_window(box, sample.width, sample.height), int(label) - 1)
@@ -65,7 +65,7 @@ def open_crops(split: Split, size: int, rules: PictureRules = PLAIN_RULES) -> Cr
     )
     if not items:
         raise UserError(f"split {split.name!r}: expected boxes to crop for the classifier, got none")
-    return Crops(size, split.class_names, items, rules)
+    return Crops(size, split.class_names, items, split.rules)
 
 
 def open_class_folder(

@@ -32,9 +32,6 @@ FINDING_KINDS = {
     "box-of-polygon": Kind("warning", "polygon without a box", "polygons without boxes", "the box around it is taken; --mend writes it"),
     "text-flag": Kind("warning", "flag that is no number", "flags that are no numbers", "read as 0 or 1; --mend writes them so"),
     "root-category": Kind("note", "category above others, without boxes", "categories above others, without boxes", "left out: no class"),
-    "other-spelling": Kind(
-        "note", "image found by another spelling", "images found by another spelling", "or in another folder; look at it"
-    ),
     "split-file": Kind("note", "split file in use", "split files in use", "spnas split wrote it"),
     "crowds": Kind("note", "crowd", "crowds", "neither learnt nor counted against a net"),
     "many-crowds": Kind("warning", "crowd", "crowds", "they are not learnt; if each is one object, --set data.crowds=learn learns them"),

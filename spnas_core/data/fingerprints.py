@@ -37,7 +37,7 @@ def verify_images(split: Split, threads: int = 4) -> None:
             path = files.local_file(sample.file)
             key = _identity(path, (sample.width, sample.height))
             if key not in known:
-                images.check_size(images.probe(path, sample.file), (sample.width, sample.height), sample.file)
+                images.check_size(images.probe(path, sample.file, split.rules), (sample.width, sample.height), sample.file)
                 known.add(key, path)
         except UserError as error:
             return str(error)

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from spnas_core.data.annotations import Categories, Clean, clean_document
 from spnas_core.data.image_facts import header_sizes
 from spnas_core.data.layouts import layout_listing, open_other_layout
+from spnas_core.data.opening import picture_rules
 from spnas_core.data.raw_split import ImageFile, Layout, RawSplit
 from spnas_core.data.recent import Recent
 from spnas_core.errors import UserError
@@ -23,7 +25,7 @@ class LayoutSource:
 
     def __init__(self, url: str, system: Any, root: str, reading: Reading) -> None:
         key = (url, layout_listing(system, root), reading.model_dump_json())
-        self._layout = _layouts.get(key, lambda: open_other_layout(url, header_sizes, reading))
+        self._layout = _layouts.get(key, lambda: open_other_layout(url, partial(header_sizes, rules=picture_rules(reading)), reading))
         self._learn = reading.crowds == "learn"
         self._raw = {raw.split: raw for raw in self._layout.sources}
         self.layout: str = self._layout.name

@@ -16,7 +16,7 @@ from spnas_core.cost import Size
 from spnas_core.data import files, images
 from spnas_core.data.augment import keep_largest, place
 from spnas_core.data.images import Floats, Ints
-from spnas_core.data.opening import PLAIN_RULES, PictureRules
+from spnas_core.data.opening import PictureRules
 from spnas_core.data.pipeline import ImageCache, fill_batches
 from spnas_core.data.samples import Sample, Split
 from spnas_core.settings.training import Recipe
@@ -60,7 +60,6 @@ def train_batches(
     cache: ImageCache | None = None,
     threads: int = 2,
     share: slice = ALL,
-    rules: PictureRules = PLAIN_RULES,
 ) -> Iterator[Batch]:
     """Full batches of one epoch from `start_step` on, shuffled, with the flips and scales of `recipe`; of each only the rows `share`.
 
@@ -75,7 +74,7 @@ def train_batches(
 
     def fill(batch: Batch, row: int, position: int) -> None:
         rng = np.random.default_rng((seed, epoch, 1, position))
-        _fill_train(batch, row, split.samples[order[position]], size, recipe, rng, cache, rules)
+        _fill_train(batch, row, split.samples[order[position]], size, recipe, rng, cache, split.rules)
 
     return fill_batches(range(start_step * recipe.batch, len(order), recipe.batch), begin, fill, threads)
 
@@ -87,7 +86,6 @@ def eval_batches(
     cache: ImageCache | None = None,
     threads: int = 2,
     share: slice = ALL,
-    rules: PictureRules = PLAIN_RULES,
 ) -> Iterator[Batch]:
     """Every image once, in the order of the split, the last batch filled up with padding images (id -1); of the batches only `share`."""
 
@@ -95,7 +93,7 @@ def eval_batches(
         return empty_batch(batch, size, 0), dict(enumerate(split.samples[first : first + batch]))
 
     def fill(arrays: Batch, row: int, sample: Sample) -> None:
-        fill_row(arrays, row, _stored(sample, size, 1.0, cache, rules), (sample.height, sample.width), sample.image_id)
+        fill_row(arrays, row, _stored(sample, size, 1.0, cache, split.rules), (sample.height, sample.width), sample.image_id)
 
     return fill_batches(range(0, len(split.samples), batch)[share], begin, fill, threads)
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from spnas_core.errors import UserError
+from spnas_core.settings.reading import Reading
 from spnas_core.store.retries import insist, passes
 
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)  # where Pillow refuses a picture; from half of it on it warns
@@ -40,6 +41,11 @@ class PictureRules:
 
 
 PLAIN_RULES = PictureRules()
+
+
+def picture_rules(reading: Reading) -> PictureRules:
+    """Rules of the settings of a data set."""
+    return PictureRules(reading.max_pixels, reading.bits)
 
 
 class PictureError(UserError):

@@ -13,6 +13,7 @@ import numpy as np
 from spnas_core.data.annotations import Categories, Clean
 from spnas_core.data.columns import MARK_DTYPE, Longs, Marks
 from spnas_core.data.images import Floats, Ints
+from spnas_core.data.opening import PictureRules, picture_rules
 from spnas_core.data.raw_split import ImageFile
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
@@ -84,6 +85,11 @@ class Split:
     digest: str = ""  # sha256 of the annotation file; of other layouts, of the COCO document that they are read as
     marks: Marks = field(default_factory=lambda: np.zeros(0, MARK_DTYPE))  # to score with
     reading: Reading = field(default_factory=Reading)
+
+    @property
+    def rules(self) -> PictureRules:
+        """How its image files are read."""
+        return picture_rules(self.reading)
 
     @property
     def class_names(self) -> tuple[str, ...]:

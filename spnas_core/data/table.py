@@ -60,9 +60,8 @@ def _named_tables(tables: Sequence[TableFile], where: str) -> dict[str, TableFil
         folders = [part for part in posixpath.dirname(table.name).split("/") if usual_name(part) in SPLITS]
         for name in [stem, *folders] if usual_name(stem) in SPLITS else folders:
             if name in named:
-                raise UserError(
-                    f"{where}: expected one table for {printable(name)}, got {printable(named[name].name)} and {printable(table.name)}"
-                )
+                both = f"{printable(named[name].name)} and {printable(table.name)}"
+                raise UserError(f"{where}: expected one table for {printable(name)}, got {both}")
             named[name] = table
             break
     if named:

@@ -23,7 +23,7 @@ from spnas_core.errors import UserError
 DEPTH = 9  # levels of folders that are looked through
 BARREN = 200  # folders without a picture or an annotation file after which a place is taken for no data set, such as a home folder
 _FRUITFUL = (*SUFFIXES, ".xml", ".txt", ".csv", ".tsv", ".json")
-READERS = 16  # for files that may be remote
+IO_THREADS = 16  # for files that may be remote
 _AT_ONCE = 64  # folders that are listed before they are counted
 
 
@@ -92,7 +92,7 @@ class Tree:
     def contents(self, names: Iterable[str]) -> dict[str, bytes]:
         """Content of each file of `names`, read in threads."""
         wanted = list(dict.fromkeys(names))
-        with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-read") as pool:
+        with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
             return dict(zip(wanted, pool.map(self.read, wanted), strict=True))
 
     @property
@@ -106,7 +106,7 @@ def list_tree(system: Any, root: str) -> Tree:
     """List a place, level by level; UserError where it has too many folders to be a data set and nothing of one in them."""
     found: dict[str, dict[str, Any]] = {}
     level, barren = [""], 0
-    with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-list") as pool:
+    with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-list") as pool:
         for _ in range(DEPTH):
             below: list[str] = []
             for start in range(0, len(level), _AT_ONCE):

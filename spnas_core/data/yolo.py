@@ -15,7 +15,7 @@ from typing import Any
 
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit, marked
-from spnas_core.data.tree import READERS, Tree, printable, text_of
+from spnas_core.data.tree import IO_THREADS, Tree, printable, text_of
 from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, keypoint_values, named_classes, read_described
 from spnas_core.data.yolo_folders import Listed, label_files, named_splits, other_splits
 from spnas_core.data.yolo_lines import LabelText, are_poses, label_boxes, read_label
@@ -82,7 +82,7 @@ def _class_file(tree: Tree, folders: Sequence[str]) -> dict[int, str]:
 def _read_labels(tree: Tree, splits: Mapping[str, Listed], label_of: Mapping[str, str], keypoints: int | None) -> dict[str, LabelText]:
     """Rows of the label files of all splits, by picture."""
     pictures = list(dict.fromkeys(picture for listed in splits.values() for picture in listed.pictures if picture in label_of))
-    with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-read") as pool:
+    with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
         read = pool.map(lambda one: read_label(text_of(tree.read(label_of[one])), label_of[one], keypoints), pictures)
         return dict(zip(pictures, read, strict=True))
 

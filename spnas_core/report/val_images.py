@@ -98,7 +98,7 @@ def _shot(
         kind = "right" if place in quality.right else "wrong"
         label = "" if kind == "right" and len(boxes) > CROWDED else f"{_short(names[one['category_id']])} {one['score']:.2f}"
         drawn.append(box(kind, one["bbox"], label))
-    uri = _data_uri(images.decode_image(files.local_file(sample.file), sample.file))
+    uri = _data_uri(images.decode_image(files.local_file(sample.file), sample.file, val.rules))
     size = round(scale * sample.width, 1), round(scale * sample.height, 1)
     return Shot(sample.name, uri, *size, tuple(drawn), _words(quality.fates[sample.image_id]))
 
