@@ -16,7 +16,7 @@ from command_line import spnas
 from golden_weights import GOLDEN, torchvision_weights
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from flows import presets
 from spnas_core.arch import Arch, blocks, parse
@@ -36,6 +36,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
 from spnas_core.weights.adopt import Audit
 from spnas_core.weights.checkpoint import open_checkpoint, our_weights, read_checkpoint
+from spnas_core.weights.net_shapes import net_shapes
 from spnas_core.weights.torchvision_names import infer_arch, to_torchvision
 
 PEER = os.environ.get("SPNAS_TORCHVISION_PYTHON")
@@ -210,7 +211,7 @@ def test_what_is_refused(detector: Arrays, tmp_path: Path, monkeypatch: pytest.M
 def test_a_file_without_a_place_in_the_architecture(tmp_path: Path) -> None:
     path = write(tmp_path, {"layer1.0.conv1.weight": np.zeros((1, 1), np.float32), "layer9.0.conv1.weight": np.zeros(1, np.float32)})
     with pytest.raises(UserError, match=r"checkpoint it: torchvision weights: expected names of .*, got 'layer9\.0\.conv1\.weight'"):
-        our_weights(ARCH, read_checkpoint(open_checkpoint(path), "it"), "it")
+        our_weights(ARCH, read_checkpoint(open_checkpoint(path), "it").arrays, "it")
 
 
 def train_from(checkpoint: str, data: Path, folder: Path, coverage: float = 0.1) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -241,7 +242,7 @@ def test_half_precision_becomes_float32(tmp_path: Path) -> None:
     text, path = json.dumps(header).encode(), tmp_path / "a.safetensors"
     content = values.astype("<f2").tobytes() + (values.view(np.uint32) >> 16).astype("<u2").tobytes()
     path.write_bytes(len(text).to_bytes(8, "little") + text + content)
-    found = read_checkpoint(path, "a")
+    found = read_checkpoint(path, "a").arrays
     assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
     assert (found["half"].tolist(), found["brain"].tolist()) == ([1.5, -2.0], [[1.5, -2.0]])
     path.write_bytes(path.read_bytes().replace(b'"F16"', b'"C64"'))
@@ -276,8 +277,12 @@ def test_the_epsilon_of_frozen_norms_and_of_trained_ones(extra: Arrays, epsilon:
 def test_a_run_from_a_checkpoint_is_keyed_by_its_content(tiny_data: Path, tmp_path: Path) -> None:
     """Not by its place: the plan's jobs and stages differ where the bytes do, and only there."""
 
+    smoke = presets.load_preset("smoke")
+    shapes = net_shapes(parse(smoke.arch), smoke.detector, 2)
+    one_file, other_file = (save({name: np.full(shape, value, np.float32) for name, shape in shapes.items()}) for value in (1, 2))
+
     def plan_from(folder: str, content: bytes) -> Plan:
-        path = tmp_path / folder / "w.pth"
+        path = tmp_path / folder / "w.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         return open_plan(
@@ -287,9 +292,9 @@ def test_a_run_from_a_checkpoint_is_keyed_by_its_content(tiny_data: Path, tmp_pa
     def first(plan: Plan) -> TrainJob:
         return plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
 
-    one, moved, other = plan_from("a", b"one"), plan_from("b", b"one"), plan_from("a", b"other")
+    one, moved, other = plan_from("a", one_file), plan_from("b", one_file), plan_from("a", other_file)
     found = first(one).checkpoint, first(one).checkpoint_sha256, first(one).checkpoint_coverage
-    assert found == (str(tmp_path / "a" / "w.pth"), hashlib.sha256(b"one").hexdigest(), 0.5)
+    assert found == (str(tmp_path / "a" / "w.safetensors"), hashlib.sha256(one_file).hexdigest(), 0.5)
     assert (digest(first(one)), one.keys) == (digest(first(moved)), moved.keys)
     assert digest(first(one)) != digest(first(other))
     assert not set(one.keys.values()) & set(other.keys.values())
@@ -365,7 +370,7 @@ def test_files_of_real_nets(tmp_path: Path) -> None:
     for name, text in archs.items():
         with np.load(tmp_path / f"{name}.npz") as expected:
             for file in (f"{name}.pth", f"{name}_nested.pth", f"{name}_legacy.pth"):
-                arrays = read_checkpoint(tmp_path / file, file)
+                arrays = read_checkpoint(tmp_path / file, file).arrays
                 assert equal(arrays, dict(expected))
                 assert infer_arch({key: array.shape for key, array in arrays.items()}) == parse(text)
                 assert len(our_weights(parse(text), arrays, file)) == sum(not key.endswith("num_batches_tracked") for key in arrays)

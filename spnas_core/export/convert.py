@@ -1,7 +1,7 @@
 """Conversion of torchvision's detectors and classifiers to model folders of this program, and back, bit for bit."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mindspore as ms
@@ -23,7 +23,7 @@ from spnas_core.settings.detector import Detector
 from spnas_core.store.storage import Storage
 from spnas_core.weights import adopt
 from spnas_core.weights.adopt import Audit
-from spnas_core.weights.checkpoint import open_checkpoint, our_weights, read_checkpoint
+from spnas_core.weights.checkpoint import check_names, open_checkpoint, our_weights, read_checkpoint
 from spnas_core.weights.model_folder import norm_epsilon, read_model
 from spnas_core.weights.tensor_names import HEAD, SCORE, STEM, Arrays, is_detector
 from spnas_core.weights.torchvision_names import COCO_LABELS, from_torchvision, infer_arch, to_torchvision
@@ -55,16 +55,18 @@ def convert_checkpoint(
     file covers less than the share `coverage` of the net's parameters.
     """
     file, known = _locate(url, architecture.parse(arch) if arch else None)
-    arrays = read_checkpoint(open_checkpoint(file), url)
+    arrays, peeled = read_checkpoint(open_checkpoint(file), url, known)
+    check_names(arrays, url)
     if known is None:
         if not from_torchvision(arrays):
             raise UserError(f"checkpoint {url}: expected --arch, since no {MODEL_FILE} beside the file says the architecture")
-        known = infer_arch({name: array.shape for name, array in arrays.items()})
+        known = _inferred(arrays, url)
     ours = our_weights(known, arrays, url)
     counters = len(arrays) - len(ours)
     settings = read_settings(ours, url, norm_epsilon(file, arrays) if epsilon is None else epsilon)
     net = _build(known, settings, ours)
     weights, audit = adopt.adopt(get_weights(net), ours)
+    audit = replace(audit, peeled=peeled)
     if audit.share < coverage:
         raise UserError(f"checkpoint {url}: expected at least {coverage:.0%} of the net's parameters (--coverage), got {audit.share:.1%}")
     if to == "torchvision":
@@ -103,6 +105,13 @@ def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> D
     if epsilon is not None:
         sizes["norm_epsilon"] = epsilon
     return Detector.model_validate(sizes)
+
+
+def _inferred(arrays: Arrays, name: str) -> Arch:
+    try:
+        return infer_arch({tensor: array.shape for tensor, array in arrays.items()})
+    except UserError as error:
+        raise UserError(f"checkpoint {name}: {error}") from error
 
 
 def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:

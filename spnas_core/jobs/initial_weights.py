@@ -10,7 +10,7 @@ from spnas_core.names import WEIGHTS_FILE
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
-from spnas_core.weights import adopt, checkpoint, inherit, model_folder
+from spnas_core.weights import adopt, checkpoint, inherit
 from spnas_core.weights.adopt import Audit
 from spnas_core.weights.tensor_names import AFFINE, BACKBONE, BIAS, STATISTICS, STEM, Arrays, block_name
 
@@ -42,15 +42,8 @@ def _start_from_file(job: TrainJob, url: str, fresh: Arrays) -> tuple[Arrays, Au
     path = checkpoint.open_checkpoint(url)
     if sha256_file(path) != job.checkpoint_sha256:
         raise UserError(f"checkpoint {url}: expected the file with sha256 {job.checkpoint_sha256}, got another")
-    arrays = checkpoint.read_checkpoint(path, url)
-    epsilon, ours = model_folder.norm_epsilon(url, arrays), job.detector.norm_epsilon
-    if job.detector.norm == "frozen" and epsilon not in (None, ours):
-        raise UserError(f"checkpoint {url}: expected detector.norm_epsilon={epsilon}, with which its norms were trained, got {ours}")
-    weights, audit = adopt.adopt(fresh, checkpoint.our_weights(architecture.parse(job.arch), arrays, url))
-    if audit.share < job.checkpoint_coverage:
-        least = f"expected at least {job.checkpoint_coverage:.0%} (checkpoint_coverage)"
-        raise UserError(f"checkpoint {url}: {least} of the net's parameters, got {audit.share:.1%}: {audit.copied_params:,}")
-    return weights, audit
+    start = checkpoint.start_from_file(url, architecture.parse(job.arch), job.detector, fresh, job.checkpoint_coverage)
+    return adopt.put_copies(fresh, start.weights, start.copied), start.audit
 
 
 def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from spnas_core.arch import parse
 from spnas_core.data import crops
 from spnas_core.data.demo import make_demo
 from spnas_core.data.fingerprints import fingerprint_splits, verify_images
@@ -12,11 +13,13 @@ from spnas_core.data.samples import Split
 from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import Data
+from spnas_core.jobs.progress import log_line
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import cache_folder, sha256_file
-from spnas_core.weights.checkpoint import open_checkpoint
+from spnas_core.weights.checkpoint import open_checkpoint, start_from_file
+from spnas_core.weights.net_shapes import empty_weights
 
 _T = TypeVar("_T")
 
@@ -65,6 +68,8 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     if store.find("stage", plan.keys["fine_tune"]) is None:
         for split in splits.values():
             tries.do(partial(verify_images, split, threads))
+        if settings.checkpoint:
+            tries.do(partial(_try_checkpoint, settings, settings.checkpoint, plan.classes))
     tries.end()
     return plan
 
@@ -91,6 +96,14 @@ def _open_store(url: str) -> Store:
     store = Store(url)
     store.writable()
     return store
+
+
+def _try_checkpoint(settings: Run, url: str, classes: int) -> None:
+    """Compare the checkpoint with the start net as its training will, and tell which part of the file it is."""
+    arch = parse(settings.arch)
+    fresh = empty_weights(arch, settings.detector, classes)
+    if peeled := start_from_file(url, arch, settings.detector, fresh, settings.checkpoint_coverage).audit.peeled:
+        log_line(f"checkpoint {url}: {peeled}")
 
 
 def _counts(train: Split, val: Split, test: Split | None, images: str | None) -> Counts:

@@ -4,7 +4,7 @@ Weights are ``dict[str, ndarray]`` with the names of the built net.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ _SHOWN = 12  # tensors named in an error
 class Audit:
     """Audit of a transfer: names of the child's copied and new tensors, and of the parent's dropped ones.
 
-    `zero` names the new gammas and betas that start at zero. Counts are of parameters, without the statistics of norms.
+    `zero` names the new gammas and betas that start at zero. Counts are of parameters, without the statistics of norms. `peeled` says which
+    part of a checkpoint file the weights are (see `peeling`), where they are not the whole file.
     """
 
     copied: tuple[str, ...]
@@ -30,6 +31,7 @@ class Audit:
     copied_params: int
     new_params: int
     dropped_params: int
+    peeled: str = ""
 
     @property
     def share(self) -> float:
@@ -39,7 +41,8 @@ class Audit:
     @property
     def model(self) -> dict[str, Any]:
         """JSON document of the audit."""
-        return {**asdict(self), "share": self.share}
+        document = {**asdict(self), "share": self.share}
+        return document if self.peeled else {name: value for name, value in document.items() if name != "peeled"}
 
 
 def audit_of(fresh: Arrays, weights: Arrays, copied: set[str], dropped: set[str], zero: Iterable[str] = ()) -> Audit:
@@ -117,6 +120,17 @@ def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     layer in a detector, the same layers of the box head, and levels that the pyramid does not merge. Any other difference in name, shape
     or dtype is a UserError with a +/- list.
     """
+    copied, audit = match_weights(fresh, weights)
+    return put_copies(fresh, weights, copied), audit
+
+
+def put_copies(fresh: Arrays, weights: Arrays, copied: Mapping[str, str]) -> Arrays:
+    """Copy the arrays of `fresh`, but of `weights` for the names in `copied`, which says their names there."""
+    return {name: (weights[copied[name]] if name in copied else fresh[name]).copy() for name in fresh}
+
+
+def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit]:
+    """Name in a checkpoint of each tensor that `adopt` copies, by its name in the net; UserError as there. It reads no elements."""
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     new_parts = tuple(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")})
     sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not name.startswith(new_parts)}
@@ -133,5 +147,4 @@ def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())
     check_fit("cannot start from the checkpoint", missing, {name: weights[name] for name in unused if not dropped(name)})
-    result = {name: (weights[copied[name]] if name in copied else fresh[name]).copy() for name in fresh}
-    return result, audit_of(fresh, weights, set(copied), unused)
+    return copied, audit_of(fresh, weights, set(copied), unused)

@@ -11,7 +11,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,12 +20,14 @@ import numpy.typing as npt
 
 from spnas_core.errors import UserError
 from spnas_core.weights import torch_pickle
+from spnas_core.weights.peeling import TensorShapes, find_net
 from spnas_core.weights.tensor_names import Arrays
 from spnas_core.weights.torch_values import StoredTensor, TensorStorage
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # the pickled magic number
-NESTED = ("model", "state_dict")
+DEEPEST, LONGEST = 4, 1000  # dictionaries in each other, and characters of a key, that tensors are taken from
+Choice = Callable[[TensorShapes], Mapping[str, str]]  # names in a file of the tensors to read, by the names that they get
 _DAMAGES = (EOFError, OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
 
 
@@ -35,15 +37,20 @@ def is_torch_file(path: Path) -> bool:
         return file.read(len(LEGACY_START)).startswith((ZIP_START, LEGACY_START))
 
 
-def read_torch(path: Path, name: str) -> Arrays:
-    """Tensors of a state dict by name, also of one nested under ``model`` or ``state_dict``; half and bfloat16 become float32.
+def whole_net(shapes: TensorShapes) -> dict[str, str]:
+    """Choose the net of a file (see `peeling`)."""
+    return find_net(shapes).names
+
+
+def read_torch(path: Path, name: str, choose: Choice = whole_net) -> Arrays:
+    """Tensors of a state dict, also of a nested one, by the names that `choose` gives them; half and bfloat16 become float32.
 
     Arrays are read-only and may share memory where the tensors did. UserError, with the file's `name`, for a truncated file or another
     format, for a tensor outside of its storage, and for a pickle that names anything but tensors and plain containers.
     """
     try:
         with path.open("rb") as file:
-            return _read_zip(file) if file.read(len(ZIP_START)) == ZIP_START else _read_legacy(file)
+            return _read_zip(file, choose) if file.read(len(ZIP_START)) == ZIP_START else _read_legacy(file, choose)
     except UserError as error:
         raise UserError(f"checkpoint {name}: {error}") from error
     except zipfile.BadZipFile as error:
@@ -53,7 +60,7 @@ def read_torch(path: Path, name: str) -> Arrays:
         raise UserError(f"checkpoint {name}: expected a whole file of torch.save, got: {reason[:200]}") from error
 
 
-def _read_zip(file: IO[bytes]) -> Arrays:
+def _read_zip(file: IO[bytes], choose: Choice) -> Arrays:
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -72,10 +79,10 @@ def _read_zip(file: IO[bytes]) -> Arrays:
         def fetch(storage: TensorStorage) -> bytes:
             return read(f"{top}data/{storage.key}")
 
-        return _arrays(_state(value), fetch, order, _length(file))
+        return _arrays(_state(value, choose), fetch, order, _length(file))
 
 
-def _read_legacy(file: IO[bytes]) -> Arrays:
+def _read_legacy(file: IO[bytes], choose: Choice) -> Arrays:
     file.seek(0)
     stream = io.BytesIO(file.read())
     if stream.read(len(LEGACY_START)) != LEGACY_START:
@@ -98,20 +105,37 @@ def _read_legacy(file: IO[bytes]) -> Arrays:
         stream.seek(places[storage.key])
         return stream.read(storage.elements * _size(storage.dtype))
 
-    return _arrays(_state(value), fetch, "<", _length(file))
+    return _arrays(_state(value, choose), fetch, "<", _length(file))
 
 
-def _state(value: Any) -> dict[str, StoredTensor]:
-    """Return the state dict that `value` is or contains."""
-    found = value
-    for key in NESTED:
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not found:
-        raise UserError(f"expected a dictionary of tensors, got {type(found).__name__}, empty or none")
-    for key, tensor in found.items():
-        if not isinstance(key, str) or not isinstance(tensor, StoredTensor):
-            raise UserError(f"expected tensors by name, got {key!r:.100}: {type(tensor).__name__}")
+def _state(value: Any, choose: Choice) -> dict[str, StoredTensor]:
+    """Return the chosen ones of the tensors that `value` contains, with the keys of nested dictionaries before their names."""
+    if not isinstance(value, dict) or not value:
+        raise UserError(f"expected a dictionary of tensors, got {type(value).__name__}, empty or none")
+    found = _tensors_below(value)
+    if not found:
+        key, other = next(iter(value.items()))
+        raise UserError(f"expected tensors by name, got {key!r:.100}: {type(other).__name__}")
+    names = choose({name: tensor.shape for name, tensor in found.items()})
+    return {own: found[name] for own, name in names.items()}
+
+
+def _tensors_below(value: dict[Any, Any]) -> dict[str, StoredTensor]:
+    """Tensors by their paths of text keys; each dictionary is looked at once, so that one that shares its parts costs no more."""
+    found: dict[str, StoredTensor] = {}
+    seen, level = {id(value)}, [("", value)]
+    for _ in range(DEEPEST):
+        inner: list[tuple[str, dict[Any, Any]]] = []
+        for path, state in level:
+            for key, one in state.items():
+                if not isinstance(key, str) or len(key) > LONGEST:
+                    continue
+                if isinstance(one, StoredTensor):
+                    found.setdefault(path + key, one)
+                elif isinstance(one, dict) and id(one) not in seen:
+                    seen.add(id(one))
+                    inner.append((f"{path}{key}.", one))
+        level = inner
     return found
 
 

@@ -132,6 +132,8 @@ def convert(
         typer.echo(json.dumps({**facts, "audit": audit.model}))
         return
     typer.echo(f"architecture  {made.arch}")
+    if audit.peeled:
+        typer.echo(f"of the file   {audit.peeled}")
     typer.echo(f"copied        {len(audit.copied)} tensors, {audit.copied_params:,} parameters, {audit.share:.1%} of the net's")
     typer.echo(f"new           {len(audit.new)} tensors, {audit.new_params:,} parameters{_named(audit.new)}")
     typer.echo(f"dropped       {len(audit.dropped)} tensors, {audit.dropped_params:,} parameters{_named(audit.dropped)}")
