@@ -1,5 +1,6 @@
 """Pipeline files of Vega's SP-NAS: what each line becomes, and that the settings are those of a run."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -272,6 +273,113 @@ def test_mistakes_are_one_line(text: str, words: str) -> None:
         import_vega(text, "x.yml")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+THREE = """\
+common:
+    trainer: {ref: base.trainer, grad_clip: 7}
+base:
+    trainer: {epochs: 9, optimizer: {params: {lr: 0.5, momentum: 0.7}}}
+serial:
+    search_algorithm: {type: SpNasS, max_sample: 4}
+    trainer: {ref: common.trainer, epochs: 3}
+fullytrain:
+    pipe_step: {type: TrainPipeStep}
+    trainer: {ref: serial.trainer, optimizer: {params: {lr: 0.25}}}
+benchmark:
+    pipe_step: {type: BenchmarkPipeStep}
+    trainer: {ref: serial.trainer}
+    model: {ref: nowhere}
+    dataset: {ref: benchmark.dataset}
+"""
+
+
+def test_references_in_turn() -> None:
+    """Through sections that are no stages, too; what stands beside a reference overrides it, at any depth."""
+    made = import_vega(THREE, "x")
+    assert made.settings["serial"]["recipe"] == {"epochs": 3, "clip_norm": 7, "lr": 0.5, "momentum": 0.7}
+    assert made.settings["full_train"] == {"epochs": 3, "clip_norm": 7, "lr": 0.25, "momentum": 0.7}
+    for key, account in {
+        "serial.trainer.ref": ("took", "as common.trainer, which refers to base.trainer"),
+        "fullytrain.trainer.ref": ("took", "as serial.trainer, which refers to common.trainer"),
+        "common.trainer.ref": ("took", "as base.trainer"),
+        "base.trainer.epochs": ("dropped", "the section is no stage of SP-NAS"),  # overridden
+        "base.trainer.optimizer.params.lr": ("took", "by a stage that refers to it"),
+        "benchmark.trainer.ref": ("dropped", "the section is no stage of SP-NAS"),
+        "benchmark.model.ref": ("dropped", "the section is no stage of SP-NAS"),
+        "benchmark.dataset.ref": ("dropped", "the section is no stage of SP-NAS"),
+    }.items():
+        assert account_of(THREE, key) == account, key
+
+
+def test_references_at_any_level() -> None:
+    text = """\
+a:
+    search_algorithm: {type: SpNasS, max_sample: 4}
+    trainer: {epochs: 3, optimizer: {params: {lr: 0.5, momentum: 0.7}}}
+    dataset: {common: {batch_size: 4}, train: {ref: a.dataset.common}}
+b:
+    ref: a
+    search_algorithm: {type: SpNasP}
+    trainer: {optimizer: {ref: c.trainer.optimizer}}
+c:
+    pipe_step: {type: TrainPipeStep}
+    trainer: {optimizer: {params: {lr: 0.25}}, lr_scheduler: {ref: d.empty}}
+    dataset: {ref: a.search_algorithm}
+d:
+    empty: {}
+"""
+    made = import_vega(text, "x")
+    assert made.settings["parallel"] == {"candidates": 4, "recipe": {"epochs": 3, "lr": 0.25, "momentum": 0.7, "batch": 4}}
+    assert account_of(text, "b.ref") == ("took", "as a, which refers to a.dataset.common")
+    assert account_of(text, "c.dataset.ref") == ("dropped", "as a.search_algorithm; no setting of this stage comes from there")
+    assert account_of(text, "c.trainer.lr_scheduler.ref")[0] == "dropped"
+
+
+def test_merge_keys_of_yaml() -> None:
+    text = (
+        "x: &x {epochs: 9, grad_clip: 7}\nserial:\n    search_algorithm: {type: SpNasS}\n    trainer:\n        <<: *x\n        epochs: 3\n"
+    )
+    assert import_vega(text, "x").settings["serial"]["recipe"] == {"epochs": 3, "clip_norm": 7}
+    assert account_of(text, "serial.trainer.epochs") == ("took", "serial.recipe.epochs: 3")
+
+
+SERIAL = "serial:\n    search_algorithm: {type: SpNasS}\n"
+DOUBLING = "".join(f"s{n}: {{a: {{ref: s{n + 1}}}, b: {{ref: s{n + 1}}}}}\n" for n in range(40)) + "s40: {a: 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("    trainer: {ref: serial.trainer}\n", "expected a reference that ends, got one that leads to itself: serial.trainer.ref ->"),
+        ("    trainer: {ref: serial}\n", "expected a reference that ends"),
+        (
+            "    trainer: {ref: a.b}\na: {b: {ref: c}}\nc: {d: {ref: serial.trainer}}\n",
+            "serial.trainer.ref -> a.b.ref -> c.d.ref -> serial",
+        ),
+        ("    trainer: {ref: a.b}\na: {b: {ref: a.c}}\n", "line 4: a.b.ref: expected a part of this file, got 'a.c'"),
+        ("    trainer: {ref: }\n", "line 3: serial.trainer.ref: expected a part of this file, got None"),
+        ("    trainer: {ref: [1]}\n", "expected a part of this file, got [1]"),
+        ("    trainer: {ref: serial.search_algorithm.type}\n", "expected a part of this file, got 'serial.search_algorithm.type'"),
+        ("    trainer: {ref: s0}\n" + DOUBLING, "expected references for at most 20,000 values"),
+        ("    trainer: {ref: s0}\n" + "".join(f"s{n}: {{ref: s{n + 1}}}\n" for n in range(3000)), "expected at most 50 references in turn"),
+    ],
+)
+def test_references_that_lead_nowhere(text: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        import_vega(SERIAL + text, "x.yml")
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("x.yml")
+    assert "\n" not in str(caught.value)
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.dictionaries(st.sampled_from("abcd"), st.sampled_from("abcd"), max_size=3), max_size=4))
+def test_any_references_end(parts: dict[str, dict[str, str]]) -> None:
+    """Each section refers to others in several places; it is read, or is one line."""
+    sections = {name: {key: {"ref": other} for key, other in refs.items()} for name, refs in parts.items()}
+    document = {**sections, "serial": {"search_algorithm": {"type": "SpNasS"}, "trainer": {"ref": "a"}}}
+    with contextlib.suppress(UserError):
+        assert import_vega(yaml.safe_dump(document), "x").accounts
 
 
 VALUES = st.recursive(

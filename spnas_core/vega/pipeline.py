@@ -2,22 +2,22 @@
 
 The published variants are read: Vega's own (`examples/nas/sp_nas` of its repository, for PyTorch; also its first one, with
 `serial_settings` and a configuration of mmdetection) and that of the MindSpore models (`research/cv/Spnas/src`). Which stage a section
-is follows from what it does, whatever its name. `vega_rules.py` has the keys.
+is follows from what it does, whatever its name. `rules.py` has the keys.
 """
 
+import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
-
-import yaml
 
 from spnas_core.errors import UserError
 from spnas_core.settings.run import Run
 from spnas_core.settings.training import Reignite
+from spnas_core.vega.references import References
 from spnas_core.vega.rules import SectionRole, find_rule
+from spnas_core.vega.tree import Leaf, Tree, parse_tree
 
-_MOST = 10_000  # values of a file
 Action = Literal["took", "changed", "dropped", "added"]
 RECIPES: Mapping[SectionRole, str] = {
     "fine_tune": "fine_tune",
@@ -26,14 +26,6 @@ RECIPES: Mapping[SectionRole, str] = {
     "parallel": "parallel.recipe",
     "full_train": "full_train",
 }
-
-
-class Leaf(NamedTuple):
-    """One value of the file: its line, its dotted key and itself."""
-
-    line: int
-    key: str
-    value: Any
 
 
 class Account(NamedTuple):
@@ -63,25 +55,54 @@ class Imported:
 
 def import_vega(text: str, name: str) -> Imported:
     """Read a pipeline file, `name` for messages; UserError where it is none of SP-NAS, or has a value of the wrong kind."""
-    leaves, document = _leaves(text, name)
-    roles = _roles(document)
+    try:
+        return _imported(*parse_tree(text, name), name)
+    except RecursionError as error:
+        raise UserError(f"{name}: expected mappings and references of a few levels, got too many") from error
+
+
+def _imported(leaves: list[Leaf], tree: Tree, name: str) -> Imported:
+    roles = _roles(tree, name)
     if not {"serial", "parallel"} & set(roles.values()):
         raise UserError(f"{name}: expected a Vega pipeline with a stage whose search_algorithm.type is SpNasS, SpNasP or SpNas, got none")
-    made = Imported()
-    for leaf in sorted(leaves, key=lambda leaf: not leaf.key.endswith(".ref")):  # what stands beside a reference overrides it
+    made, references = Imported(), References(tree, name)
+    used = {section: _take_referred(made, references, tree[section], role, name, section) for section, role in roles.items()}
+    all_used = set().union(*used.values())
+    for leaf in leaves:
         section, _, key = leaf.key.partition(".")
         if section == "pipeline":
             made.accounts.append(Account(leaf.line, section, "changed", "the five stages run always, in the order of the paper"))
-        elif key.endswith(".ref"):
-            made.accounts.append(Account(leaf.line, leaf.key, "took", _refer(made, leaf, roles, leaves, name)))
+        elif (leaf.line, leaf.key) in references.followed:
+            further = [one.value for one in leaves if one.key.startswith(f"{leaf.value}.") and (one.line, one.key) in references.followed]
+            made.accounts.append(_account_of_reference(references, leaf, further, used.get(section, all_used)))
         elif section == "general" or section in roles:
             made.accounts.append(_take(made, leaf, key, roles.get(section, "general"), name))
+        elif (leaf.line, leaf.key) in all_used:
+            made.accounts.append(Account(leaf.line, leaf.key, "took", "by a stage that refers to it"))
         else:
             made.accounts.append(Account(leaf.line, leaf.key, "dropped", "the section is no stage of SP-NAS"))
     made.accounts.sort()
     _complete(made, set(roles.values()))
     made.settings = {key: made.settings[key] for key in Run.model_fields if key in made.settings}
     return made
+
+
+def _take_referred(made: Imported, references: References, part: Tree, role: SectionRole, name: str, section: str) -> set[tuple[int, str]]:
+    """Take what a section has by its references alone, and say of which values, by line and key, settings were made."""
+    used = set()
+    for key, leaf in references.leaves(references.merged(part)):
+        if leaf.key != f"{section}.{key}" and _take(made, leaf, key, role, name).action != "dropped":
+            used.add((leaf.line, leaf.key))
+    return used
+
+
+def _account_of_reference(references: References, ref: Leaf, further: list[str], used: set[tuple[int, str]]) -> Account:
+    """Give the account of a reference to a part that has the references `further` in turn; settings were made of the values `used`."""
+    there = [leaf for _, leaf in references.leaves(references.referred(ref))]
+    text = f"as {ref.value}" + (f", which refers to {', '.join(further)}" if further else "")
+    if any((leaf.line, leaf.key) in used for leaf in there):
+        return Account(ref.line, ref.key, "took", text)
+    return Account(ref.line, ref.key, "dropped", f"{text}; no setting of this stage comes from there")
 
 
 def _take(made: Imported, leaf: Leaf, key: str, role: SectionRole | Literal["general"], name: str) -> Account:
@@ -101,18 +122,6 @@ def _take(made: Imported, leaf: Leaf, key: str, role: SectionRole | Literal["gen
     return Account(
         leaf.line, leaf.key, action, "; ".join(filter(None, (given, rule.text or ("" if settings else "a reignition has none"))))
     )
-
-
-def _refer(made: Imported, leaf: Leaf, roles: Mapping[str, SectionRole], leaves: list[Leaf], name: str) -> str:
-    """Take all values of another section's part for this one."""
-    section, part = leaf.key.split(".")[:2]
-    below = f"{leaf.value}."
-    there = [other for other in leaves if other.key.startswith(below)]
-    if not there or section not in roles:
-        raise UserError(f"{name}, line {leaf.line}: {leaf.key}: expected a part of this file, got {leaf.value!r}")
-    for other in there:
-        _take(made, other, f"{part}.{other.key.removeprefix(below)}", roles[section], name)
-    return f"as {leaf.value}"
 
 
 def _complete(made: Imported, roles: set[SectionRole]) -> None:
@@ -141,22 +150,29 @@ def _complete(made: Imported, roles: set[SectionRole]) -> None:
             add(role, "the file has no such stage: the defaults of spnas_core/settings/")
 
 
-def _roles(document: Mapping[str, Any]) -> dict[str, SectionRole]:
-    """Which stage each section of the file is; of two sections of one stage the first."""
+def _roles(tree: Tree, name: str) -> dict[str, SectionRole]:
+    """Which stage each section of the file is, by what it has itself or else by its references; of two sections of one stage the first."""
     found: dict[str, SectionRole] = {}
-    for section, body in document.items():
-        role = _role(str(section), body) if isinstance(body, dict) else None
+    for section, part in tree.items():
+        if not isinstance(part, dict) or section == "general":
+            continue
+        role = _role(section, part)
+        if role is None:
+            with contextlib.suppress(UserError):  # of a section that is no stage
+                role = _role(section, References(tree, name).merged(part))
         if role and role not in found.values():
-            found[str(section)] = role
+            found[section] = role
     return found
 
 
-def _role(section: str, body: Mapping[str, Any]) -> SectionRole | None:
+def _role(section: str, body: Tree) -> SectionRole | None:
     def at(*path: str) -> Any:
         place: Any = body
         for part in path:
             place = place.get(part) if isinstance(place, dict) else None
-        return place
+        if isinstance(place, dict):  # of which only its own values count
+            return {key: one.value for key, one in place.items() if isinstance(one, Leaf)}
+        return place.value if isinstance(place, Leaf) else None
 
     algorithm = str(at("search_algorithm", "type") or "")
     if algorithm.startswith("SpNas"):
@@ -167,33 +183,3 @@ def _role(section: str, body: Mapping[str, Any]) -> SectionRole | None:
     if section == "fine_tune" or at("model", "model_desc", "convert_pretrained") or at("trainer", "with_train") is False:
         return "fine_tune"
     return "full_train" if str(at("pipe_step", "type")) in ("TrainPipeStep", "FullyTrainPipeStep") else None
-
-
-def _leaves(text: str, name: str) -> tuple[list[Leaf], dict[str, Any]]:
-    """Values of the file with their lines, and the whole document."""
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            raise UserError(f"{name}: expected a YAML mapping of a pipeline and its stages, got something else")
-        leaves = []
-        for leaf in _walk(loader, node, ""):
-            leaves.append(leaf)
-            if len(leaves) > _MOST:
-                raise UserError(f"{name}: expected at most {_MOST:,} values, got more")
-        return leaves, loader.construct_document(node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{name}: expected YAML, got: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
-
-
-def _walk(loader: yaml.SafeLoader, node: yaml.MappingNode, above: str) -> Iterator[Leaf]:
-    for key_node, value_node in node.value:
-        key = f"{above}{key_node.value}"
-        if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            yield from _walk(loader, value_node, f"{key}.")
-        else:
-            yield Leaf(key_node.start_mark.line + 1, key, loader.construct_object(value_node, deep=True))

@@ -71,7 +71,7 @@ def _milestones(value: Any) -> _Settings:
 
 ELSEWHERE = "results are found in the store"
 FROM_DATA = "read from the data set"
-_SPLITS = "splits are called train and val: link annotations/instances_train2017.json as instances_train.json"
+_SPLITS = "splits are found by their usual names (train2017 is train); --set data.splits.train=NAME says another"
 DEVICE = "the devices are a setting of the whole run"
 _DIGITS = (
     "`-` ends a stage and halves the resolution, `2` doubles the channels; there, a digit was the stride of its block. That is the same "
@@ -137,7 +137,7 @@ RULES = (
     Rule("*:trainer.lr_scheduler*warmup_*", _nothing, "the warm-up is linear, from near 0, always"),
     Rule("*:trainer.lr_scheduler*", _nothing, "warm-up goes by steps and the schedule by parts of the training always"),
     Rule("*:trainer.grad_clip", _as("{recipe}.clip_norm")),
-    Rule("*:trainer.metric*anno_path", _nothing, "DATA/annotations/instances_val.json is scored"),
+    Rule("*:trainer.metric*anno_path", _nothing, "the split val of DATA is scored"),
     Rule("*:trainer.metric*", _nothing, "COCO's AP always"),
     Rule("*:trainer.gpus", lambda v: {"devices": list(range(int(v)))}, "one candidate on each; there, all trained one net together"),
     Rule("*:trainer.*", _nothing, "nothing here depends on it"),
@@ -150,7 +150,11 @@ RULES = (
     Rule("*:dataset.*flip_ratio", lambda v: {"{recipe}.flip": float(v) > 0}, "flip: of every second image, or of none"),
     Rule("*:dataset.*num_parallel_workers", _as("threads")),
     Rule("*:dataset.*root", _nothing, "data is an argument: spnas run ... --data with this folder"),
-    Rule("*:dataset.*instance_set", _nothing, "annotations are annotations/instances_train.json and instances_val.json"),
+    Rule(
+        "*:dataset.*instance_set",
+        _nothing,
+        "annotations are found below DATA: annotations/instances_train*.json and instances_val*.json, or other layouts",
+    ),
     Rule("*:dataset.*prefix", _nothing, _SPLITS),
     Rule(
         "*:dataset.*data_type",
