@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from flows import presets
 from flows.parameters import DataUrl, Preset, StoreUrl
+from flows.presets.places import check_places
 from spnas_core.data import files
 from spnas_core.data.fingerprints import fingerprint_splits
 from spnas_core.data.splits import DataSet
@@ -96,7 +97,7 @@ def data_sets(prefix: str) -> list[str]:
 def _look(store: Store, one: WatchedData, settings: Run | str, warm: bool) -> str:
     """Start a search on a data set if its fingerprint differs from that of the last search; returns the finding as text."""
     given = one.settings or settings
-    run = presets.load_preset(given) if isinstance(given, str) else given
+    run = presets.load_preset(given) if isinstance(given, str) else check_places(given)
     opened = DataSet(one.url, run.data)
     splits = [opened.split(name) for name in ("train", "val", *(("test",) if "test" in opened.names else ()))]
     fingerprint = fingerprint_splits(splits, run.fingerprint == "full", run.threads)

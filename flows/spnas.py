@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 
 from flows import presets
 from flows.parameters import DataUrl, Preset, RunName, StoreUrl
+from flows.presets.places import check_places
 from spnas_core.report import publish_run
 from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan
@@ -42,7 +43,7 @@ def spnas(
         name: Name of the run and of its folder below `runs/` of the store; by default the name in the settings.
         refresh: Finished stages to recompute; a retry of the same run keeps what it has recomputed.
     """
-    run = presets.load_preset(settings) if isinstance(settings, str) else settings
+    run = presets.load_preset(settings) if isinstance(settings, str) else check_places(settings)
     refresh = refresh or run.refresh
     run = run.model_copy(update={"name": name or run.name, "refresh": ()})  # `refresh` applies to this start only
     plan = open_plan(run, data, store)

@@ -154,13 +154,14 @@ def arch(
 
 def _continue(name: str, store: str, data: str | None, rounds: int, as_json: bool) -> None:
     """Continue the run `name` of a store, with `rounds` additional serial rounds."""
+    from flows.presets.places import settle_run
     from spnas_core.run.register import read_run
     from spnas_core.store.artifacts import Store
 
     record = read_run(Store(store), name)
     serial = record.settings.serial
     serial = serial.model_copy(update={"rounds": serial.rounds + rounds})
-    _search(record.settings.model_copy(update={"serial": serial}), data or record.data.url, store, as_json)
+    _search(settle_run(record.settings.model_copy(update={"serial": serial})), data or record.data.url, store, as_json)
 
 
 def _search(settings: Any, data: str, store: str, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from flows.presets import places
 from spnas_core.errors import UserError
 from spnas_core.settings.detector import HEAD_KINDS, current_form
 from spnas_core.settings.run import Run
@@ -35,7 +36,7 @@ def names() -> list[str]:
 def load_preset(preset: str, overrides: Sequence[str] = ()) -> Run:
     """Read settings by a preset's name or a YAML file's path; each override is ``dotted.key=value`` with a value in YAML.
 
-    UserError with one line per mistake.
+    Relative paths become absolute (see `places`). UserError with one line per mistake.
     """
     settings, mistakes = read_preset(preset, overrides)
     if mistakes:
@@ -45,15 +46,20 @@ def load_preset(preset: str, overrides: Sequence[str] = ()) -> Run:
 
 def read_preset(preset: str, overrides: Sequence[str] = ()) -> tuple[Run, list[str]]:
     """Read settings as `load_preset` does, but return them with all mistakes; a wrong setting gets its default."""
+    folder = None if preset in names() else Path(preset).parent
     try:
         document, mistakes = _in_current_form(_read(preset)), []
     except UserError as error:
         document, mistakes = {}, [str(error)]
+    document = places.found_places(document, (folder, Path.cwd()) if folder else ())
+    of_file = places.relative_places(document)
     for override in overrides:
         try:
             document = _override(document, override)
         except UserError as error:
             mistakes.append(str(error))
+    document, lost = places.settle_places(document, of_file, folder, preset)
+    mistakes += lost
     try:
         return _validated(document), mistakes
     except ValidationError as error:
