@@ -8,27 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from spnas_core.errors import UserError
-from spnas_core.names import check_url
 from spnas_core.store import listing
 from spnas_core.store.retries import insist
 from spnas_core.store.storage import cache_folder
+from spnas_core.store.urls import open_place
 
 _Answer = TypeVar("_Answer")
 
 
 def open_url(url: str) -> tuple[Any, str]:
     """File system of `url` and the path inside it; UserError for a protocol that is unknown or whose package is missing."""
-    try:
-        system, path = fsspec.url_to_fs(check_url(str(url)))
-    except UserError:
-        raise
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{url}: expected a path or an fsspec URL that this installation can open, got: {error}") from error
-    return system, str(path)
+    return open_place(str(url))
 
 
 def url_of(system: Any, path: str) -> str:

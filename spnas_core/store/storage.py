@@ -11,13 +11,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from spnas_core.errors import UserError
 from spnas_core.names import MANIFEST_FILE, check_name, check_path, check_url
 from spnas_core.store import listing
 from spnas_core.store.retries import DELAYS, retried
+from spnas_core.store.urls import is_local, open_place, protocol_of
 
 READS = 3  # attempts at a file that does not match its manifest: a read may be incomplete
 
@@ -35,7 +35,7 @@ def cache_folder(part: str) -> Path:
 
 def full_url(url: str) -> str:
     """URL for a URL or a local path."""
-    return url if "://" in url else "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - these resolve no symlink
+    return url if protocol_of(url) or not is_local(url) else "file://" + os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111 - these resolve no symlink
 
 
 class Storage:
@@ -43,12 +43,12 @@ class Storage:
 
     def __init__(self, url: str, delays: tuple[float, ...] = DELAYS) -> None:
         self.delays = delays
-        self.url = full_url(check_url(url)).rstrip("/")
+        self.url = full_url(url if is_local(url) else check_url(url)).rstrip("/")
+        self._fs: Any
         try:
-            self._fs: Any
-            self._fs, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
-        except (ValueError, ImportError) as error:
-            raise UserError(f"store {url!r}: expected a URL of a kind that fsspec knows, got: {error}") from error
+            self._fs, root = open_place(self.url, use_listings_cache=False, skip_instance_cache=True)
+        except UserError as error:
+            raise UserError(f"store {error}") from error
         self._root = str(root).rstrip("/")
         self.local = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
 
