@@ -12,10 +12,10 @@ from spnas_core.data.labelme_page import LabelMePage, read_labelme_page
 from spnas_core.data.pages import Sheet, as_raw_split, numbered
 from spnas_core.data.pairing import pair_files, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout
-from spnas_core.data.tree import IO_THREADS, Tree, printable
+from spnas_core.data.tree import IO_THREADS, FileTree, printable
 
 
-def open_labelme(tree: Tree, sizes: ImageSizes) -> Layout | None:
+def open_labelme(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no JSON files of it."""
     names = tree.ending(".json")
     with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
@@ -49,7 +49,7 @@ def open_labelme(tree: Tree, sizes: ImageSizes) -> Layout | None:
     return Layout("LabelMe", tree.url, tuple(sources), tuple(findings))
 
 
-def _named_inside(tree: Tree, name: str, path: str, taken: set[str]) -> tuple[str | None, bool]:
+def _named_inside(tree: FileTree, name: str, path: str, taken: set[str]) -> tuple[str | None, bool]:
     """Picture that a JSON file names: by its path from there, else the only one of its name; and whether it is spelled otherwise."""
     relative = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
     found = tree.names.find(relative) if path else None
@@ -60,7 +60,7 @@ def _named_inside(tree: Tree, name: str, path: str, taken: set[str]) -> tuple[st
     return (alike[0] if len(alike) == 1 else None), False
 
 
-def _sheet(tree: Tree, place: str, picture: str | None, name: str, page: LabelMePage, unclear: tuple[str, ...]) -> Sheet:
+def _sheet(tree: FileTree, place: str, picture: str | None, name: str, page: LabelMePage, unclear: tuple[str, ...]) -> Sheet:
     malformed = list(page.malformed)
     where = printable(name)
     if unclear:

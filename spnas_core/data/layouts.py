@@ -23,7 +23,7 @@ from spnas_core.data.listings import Listings
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
 from spnas_core.data.split_file import SplitFile, find_split_file
 from spnas_core.data.split_names import name_splits
-from spnas_core.data.tree import Tree, list_tree, printable
+from spnas_core.data.tree import FileTree, list_tree, printable
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
@@ -63,14 +63,14 @@ def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
     raise UserError(f"{files.url_of(system, root).rstrip('/')}: expected {known}; there is {names}")
 
 
-_READERS: dict[str, Callable[[Tree, ImageSizes], Layout | None]] = {
+_READERS: dict[str, Callable[[FileTree, ImageSizes], Layout | None]] = {
     ".xml": voc.open_voc,
     ".txt": yolo.open_yolo,
     ".json": labelme.open_labelme,
 }
 
 
-def _beside_pictures(tree: Tree, suffix: str) -> list[str]:
+def _beside_pictures(tree: FileTree, suffix: str) -> list[str]:
     """Files with a suffix that have the name of a picture."""
     stems = {posixpath.splitext(posixpath.basename(name))[0].lower() for name in tree.pictures}
     return [name for name in tree.ending(suffix) if posixpath.splitext(posixpath.basename(name))[0].lower() in stems]

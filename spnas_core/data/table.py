@@ -16,13 +16,13 @@ from spnas_core.data.pairing import distance, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.data.table_rows import TableFile, TableRow, read_table, to_px
-from spnas_core.data.tree import Tree, printable
+from spnas_core.data.tree import FileTree, printable
 from spnas_core.errors import UserError
 
 _Row = tuple[TableFile, TableRow]
 
 
-def open_table(tree: Tree, sizes: ImageSizes) -> Layout | None:
+def open_table(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there is no table with pictures. UserError where a table cannot be told."""
     names = tree.ending(".csv", ".tsv")
     if not names or not tree.pictures:
@@ -75,7 +75,7 @@ def _named_tables(tables: Sequence[TableFile], where: str) -> dict[str, TableFil
 class _Pictures:
     """Pictures of a data set, to find by the names in a table."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         self._tree, self._pictures = tree, set(tree.pictures)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for name, some in tree.pictures_by_name.items():
@@ -109,7 +109,7 @@ class _Pictures:
         return near[0] if len(near) == 1 else None
 
 
-def _source(tree: Tree, split: str, rows: Sequence[_Row], kinds: Mapping[str, int], finder: _Pictures, sizes: ImageSizes) -> RawSplit:
+def _source(tree: FileTree, split: str, rows: Sequence[_Row], kinds: Mapping[str, int], finder: _Pictures, sizes: ImageSizes) -> RawSplit:
     by_image: dict[str, list[_Row]] = defaultdict(list)
     respelled: list[str] = []
     names = {}

@@ -28,7 +28,7 @@ _AT_ONCE = 64  # folders that are listed before they are counted
 
 
 @dataclass(frozen=True, eq=False)
-class Tree:
+class FileTree:
     """Fsspec info of each file by its path below `root`, sorted by path."""
 
     system: Any
@@ -102,7 +102,7 @@ class Tree:
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def list_tree(system: Any, root: str) -> Tree:
+def list_tree(system: Any, root: str) -> FileTree:
     """List a place, level by level; UserError where it has too many folders to be a data set and nothing of one in them."""
     found: dict[str, dict[str, Any]] = {}
     level, barren = [""], 0
@@ -121,7 +121,7 @@ def list_tree(system: Any, root: str) -> Tree:
                     text = f"more than {BARREN} folders that hold neither pictures nor annotations"
                     raise UserError(f"{files.url_of(system, root)}: expected a data set, got a place with {text}")
             level = below
-    return Tree(system, root, dict(sorted(found.items())))
+    return FileTree(system, root, dict(sorted(found.items())))
 
 
 def _listed(system: Any, root: str, folder: str) -> dict[str, dict[str, Any]]:

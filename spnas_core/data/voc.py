@@ -22,14 +22,14 @@ from spnas_core.data.matching import Names
 from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
 from spnas_core.data.pairing import distance, pair_files, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
-from spnas_core.data.tree import IO_THREADS, Tree, printable
+from spnas_core.data.tree import IO_THREADS, FileTree, printable
 from spnas_core.data.voc_lists import Unit, Units, split_lists
 from spnas_core.data.voc_page import Page, read_page
 
 _NO_PAGE = Page(None, "", ())
 
 
-def open_voc(tree: Tree, sizes: ImageSizes) -> Layout | None:
+def open_voc(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no XML files of it."""
     names = tree.ending(".xml")
     with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
@@ -60,7 +60,7 @@ def open_voc(tree: Tree, sizes: ImageSizes) -> Layout | None:
 
 
 def _by_names_inside(
-    pages: Mapping[str, Page], picture_of: Mapping[str, str], unclear: Mapping[str, tuple[str, ...]], tree: Tree
+    pages: Mapping[str, Page], picture_of: Mapping[str, str], unclear: Mapping[str, tuple[str, ...]], tree: FileTree
 ) -> tuple[dict[str, str], list[str]]:
     """Pictures of the XML files, also of those that have none of their own name, and names that differ in spelling."""
     every, respelled = dict(picture_of), []
@@ -85,7 +85,7 @@ def _by_names_inside(
 class _Reader:
     """Splits of a data set of which all XML files are read."""
 
-    def __init__(self, tree: Tree, pages: Mapping[str, Page], unclear: Mapping[str, tuple[str, ...]], sizes: ImageSizes) -> None:
+    def __init__(self, tree: FileTree, pages: Mapping[str, Page], unclear: Mapping[str, tuple[str, ...]], sizes: ImageSizes) -> None:
         self._tree, self._pages, self._unclear, self._sizes = tree, pages, unclear, sizes
         self.first = 0 if any(min(one.corners[:2]) == 0 for page in pages.values() for one in page.objects) else 1
         self._kinds = numbered({one.name for page in pages.values() for one in page.objects})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from spnas_core.data.images import SUFFIXES
 from spnas_core.data.matching import Names
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
-from spnas_core.data.tree import Tree, lines_of
+from spnas_core.data.tree import FileTree, lines_of
 from spnas_core.errors import UserError
 
 _FLAGGED = re.compile(r"(.+?)\s+(-1|0|1)")
@@ -68,7 +68,7 @@ class Units:
         return [unit for left_out, unit in self._of[name] if left_out == least]
 
 
-def split_lists(tree: Tree, units: Units) -> dict[str, list[str]]:
+def split_lists(tree: FileTree, units: Units) -> dict[str, list[str]]:
     """Lines of each split, without the marks of classes; empty where there are no lists. UserError for two sets of lists."""
     texts = tree.ending(".txt")
     tops = {_top(name) for name in texts} - {None}

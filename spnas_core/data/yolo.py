@@ -15,13 +15,13 @@ from typing import Any
 
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit, marked
-from spnas_core.data.tree import IO_THREADS, Tree, printable, text_of
+from spnas_core.data.tree import IO_THREADS, FileTree, printable, text_of
 from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, keypoint_values, named_classes, read_described
 from spnas_core.data.yolo_folders import Listed, label_files, named_splits, other_splits
 from spnas_core.data.yolo_lines import LabelText, are_poses, label_boxes, read_label
 
 
-def open_yolo(tree: Tree, sizes: ImageSizes) -> Layout | None:
+def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no pictures with label files, nor with a folder of those."""
     described, broken = read_described(tree)
     splits, absent, lists = named_splits(tree, described)
@@ -53,7 +53,7 @@ def open_yolo(tree: Tree, sizes: ImageSizes) -> Layout | None:
 
 
 def class_names(
-    tree: Tree, described: Sequence[Described], splits: Mapping[str, Listed], label_of: Mapping[str, str]
+    tree: FileTree, described: Sequence[Described], splits: Mapping[str, Listed], label_of: Mapping[str, str]
 ) -> dict[str, dict[int, str]]:
     """Names of the classes by number for each split; empty where no file has them.
 
@@ -71,7 +71,7 @@ def class_names(
     return {split: names or common for split, names in lists.items()}
 
 
-def _class_file(tree: Tree, folders: Sequence[str]) -> dict[int, str]:
+def _class_file(tree: FileTree, folders: Sequence[str]) -> dict[int, str]:
     for folder in dict.fromkeys(folders):
         for name in CLASS_FILES:
             if lines := class_lines(tree, posixpath.join(folder, name)):
@@ -79,7 +79,7 @@ def _class_file(tree: Tree, folders: Sequence[str]) -> dict[int, str]:
     return {}
 
 
-def _read_labels(tree: Tree, splits: Mapping[str, Listed], label_of: Mapping[str, str], keypoints: int | None) -> dict[str, LabelText]:
+def _read_labels(tree: FileTree, splits: Mapping[str, Listed], label_of: Mapping[str, str], keypoints: int | None) -> dict[str, LabelText]:
     """Rows of the label files of all splits, by picture."""
     pictures = list(dict.fromkeys(picture for listed in splits.values() for picture in listed.pictures if picture in label_of))
     with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
@@ -88,7 +88,7 @@ def _read_labels(tree: Tree, splits: Mapping[str, Listed], label_of: Mapping[str
 
 
 def _source(
-    tree: Tree,
+    tree: FileTree,
     split: str,
     listed: Listed,
     label_of: Mapping[str, str],
@@ -116,7 +116,7 @@ def _source(
     return RawSplit(split, document, {**files, **dict.fromkeys(listed.missing)}, tuple(findings), frozenset(half_read))
 
 
-def _unlisted(tree: Tree, sources: Sequence[RawSplit]) -> list[Finding]:
+def _unlisted(tree: FileTree, sources: Sequence[RawSplit]) -> list[Finding]:
     """One finding about the pictures that no split has, in the folders of those that one has."""
     used = {name for raw in sources for name in raw.files}
     tops = {name.split("/")[0] if "/" in name else "" for name in used}

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from spnas_core.data.split_names import SPLITS, usual_name
-from spnas_core.data.tree import Tree, lines_of
+from spnas_core.data.tree import FileTree, lines_of
 
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
@@ -28,7 +28,7 @@ class Described:
         return [one.strip() for one in (entry if isinstance(entry, list) else [entry]) if isinstance(one, str) and one.strip()]
 
 
-def read_described(tree: Tree) -> tuple[list[Described], list[str]]:
+def read_described(tree: FileTree) -> tuple[list[Described], list[str]]:
     """Files that describe the data set, of those nearest to the root, and those that cannot be read."""
     names = tree.ending(".yaml", ".yml")
     depth = min((name.count("/") for name in names), default=0)
@@ -80,7 +80,7 @@ def candidate_paths(one: Described, entry: str, root: str) -> Iterator[str]:
                 yield posixpath.join(one.folder, *parts[start:])
 
 
-def named_classes(tree: Tree, described: Sequence[Described]) -> dict[int, str]:
+def named_classes(tree: FileTree, described: Sequence[Described]) -> dict[int, str]:
     """Names of the classes by number, as a list, an object or a file of names says; empty where none does."""
     for one in described:
         names = one.document.get("names")
@@ -94,7 +94,7 @@ def named_classes(tree: Tree, described: Sequence[Described]) -> dict[int, str]:
     return {}
 
 
-def class_lines(tree: Tree, name: str) -> list[str]:
+def class_lines(tree: FileTree, name: str) -> list[str]:
     """Lines of a file of names: line 1 is class 0."""
     return [line.strip() for line in tree.text(name).replace("\r\n", "\n").strip().split("\n")] if name in tree.entries else []
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from spnas_core.data.matching import Names
 from spnas_core.data.pairing import pair_files, splits_by_folders
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
-from spnas_core.data.tree import Tree, lines_of, printable
+from spnas_core.data.tree import FileTree, lines_of, printable
 from spnas_core.data.yolo_described import CLASS_FILES, Described, candidate_paths
 
 _Find = Callable[[str], str | None]
@@ -32,7 +32,7 @@ def label_place(path: str) -> str:
     return f"{before}/labels/{after}".strip("/") if images else path
 
 
-def label_files(tree: Tree, lists: set[str]) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
+def label_files(tree: FileTree, lists: set[str]) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """Label file of each picture that has one, label files that belong to no picture, and names that differ in spelling."""
     texts = {name for name in tree.ending(".txt") if name not in lists and not _is_no_label(name)}
     label_of = {picture: label for picture in tree.pictures if (label := f"{posixpath.splitext(label_place(picture))[0]}.txt") in texts}
@@ -50,7 +50,7 @@ def label_files(tree: Tree, lists: set[str]) -> tuple[dict[str, str], list[str],
     return label_of, alone, pairs.respelled
 
 
-def named_splits(tree: Tree, described: Sequence[Described]) -> tuple[dict[str, Listed], list[str], set[str]]:
+def named_splits(tree: FileTree, described: Sequence[Described]) -> tuple[dict[str, Listed], list[str], set[str]]:
     """Read the splits of the first file that names some: these, places of it that are not there, and the lists that are read."""
     absent: list[str] = []
     for one in described:
@@ -67,7 +67,7 @@ def named_splits(tree: Tree, described: Sequence[Described]) -> tuple[dict[str, 
     return {}, absent, set()
 
 
-def _add_place(tree: Tree, one: Described, entry: str, listed: Listed, lists: set[str]) -> bool:
+def _add_place(tree: FileTree, one: Described, entry: str, listed: Listed, lists: set[str]) -> bool:
     """Add the pictures of a place that a file names; False where there is none."""
     for find in (_exactly(tree), _spelled(tree)):
         for path in candidate_paths(one, entry, tree.root):
@@ -83,16 +83,16 @@ def _add_place(tree: Tree, one: Described, entry: str, listed: Listed, lists: se
     return False
 
 
-def _exactly(tree: Tree) -> _Find:
+def _exactly(tree: FileTree) -> _Find:
     return lambda path: path if path in tree.folders or path in tree.entries else None
 
 
-def _spelled(tree: Tree) -> _Find:
+def _spelled(tree: FileTree) -> _Find:
     folders = Names(tree.folders)
     return lambda path: folders.find(path) or tree.names.find(path)
 
 
-def _add_lines(tree: Tree, name: str, one: Described, listed: Listed) -> None:
+def _add_lines(tree: FileTree, name: str, one: Described, listed: Listed) -> None:
     """Add the pictures that a list names: from its folder, from the root, or as the end of a path of another place."""
     tops = list(dict.fromkeys((posixpath.dirname(name), one.folder, "")))
     pictures = set(tree.pictures)
@@ -110,7 +110,7 @@ def _add_lines(tree: Tree, name: str, one: Described, listed: Listed) -> None:
             listed.respelled += [line] if not exact or "\\" in line else []
 
 
-def other_splits(tree: Tree, splits: Mapping[str, Listed], labelled: Mapping[str, str]) -> dict[str, Listed]:
+def other_splits(tree: FileTree, splits: Mapping[str, Listed], labelled: Mapping[str, str]) -> dict[str, Listed]:
     """Name splits by the folders that have labels, beside those that are named already."""
     tops = {picture.split("/")[0] if "/" in picture else "" for picture in labelled}
     if splits:  # others that are called so
