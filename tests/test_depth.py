@@ -198,13 +198,13 @@ def test_check_tells_of_dark_pictures_and_of_values_that_are_cut(tmp_path: Path)
     of = {bits: png16(top * (2**bits - 1)) for bits in (8, 10, 12, 13, 14, 15, 16)}
     coloured = png16(np.repeat(top[..., None] * 3000, 3, axis=2))
     assert judged(tmp_path, [of[16], of[15], of[13]]) == {}
-    assert judged(tmp_path, [of[12], of[10]]) == {"few-bits": (2, "0.png: values up to 4095; 12 bits hold all: --set data.bits=12")}
-    assert judged(tmp_path, [of[13], of[10]])["few-bits"] == (2, "0.png: values up to 8191; 14 bits hold all: --set data.bits=14")
+    assert judged(tmp_path, [of[12], of[10]]) == {"few-bits": (2, "0.png: values up to 4095; --set data.bits=12 fits all")}
+    assert judged(tmp_path, [of[13], of[10]])["few-bits"] == (2, "0.png: values up to 8191; --set data.bits=14 fits all")
     assert judged(tmp_path, [of[16], coloured, of[14]]) == {
-        "few-bits": (1, "1.png: values up to 3000; 12 bits hold all: --set data.bits=12")
+        "few-bits": (1, "1.png: values up to 3000; --set data.bits=12 fits all but 2 that use more")
     }
     assert judged(tmp_path, [of[12], of[10]], 12) == {}
-    assert judged(tmp_path, [of[10], of[8]], 12)["few-bits"][1].endswith("data.bits=10")
+    assert judged(tmp_path, [of[10], of[8]], 12)["few-bits"][1].endswith("data.bits=10 fits all")
     assert judged(tmp_path, [of[12], of[13]], 12) == {"cut-values": (1, "1.png: values of 8191 to 8191, data.bits=12 holds 0 to 4095")}
     assert judged(tmp_path, [tiff(np.array([[-1, 40000]], np.int32))]).keys() == {"cut-values"}
-    assert judged(tmp_path, [of[8]], 8) == {}
+    assert judged(tmp_path, [of[8]], 8) == judged(tmp_path, [png16(top * 0), of[16]]) == {}

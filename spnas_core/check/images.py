@@ -56,9 +56,11 @@ def _judge_bits(split: str, extents: Mapping[str, tuple[int, int]], bits: int) -
     used = {name: highest.bit_length() for name, (_, highest) in extents.items()}
     fitting = [step for step in STEPS if step < bits]
     most = fitting[-1] if fitting and max(used.values(), default=0) <= fitting[-1] else bits - 4
-    dark = {name: need for name, need in used.items() if need <= most and fitting}
+    dark = {name: need for name, need in used.items() if 0 < need <= most and fitting}
     fit = next((step for step in STEPS if step >= max(dark.values(), default=0)), bits)
-    texts = [f"{name}: values up to {extents[name][1]}; {fit} bits hold all: --set data.bits={fit}" for name in dark]
+    more = sum(need > fit for need in used.values())
+    fits = f"--set data.bits={fit} fits all" + (f" but {more} that use more" if more else "")
+    texts = [f"{name}: values up to {extents[name][1]}; {fits}" for name in dark]
     cut = [
         f"{name}: values of {lowest} to {highest}, data.bits={bits} holds 0 to {2**bits - 1}"
         for name, (lowest, highest) in extents.items()

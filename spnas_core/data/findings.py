@@ -67,9 +67,7 @@ FINDING_KINDS = {
     "too-many-pixels": Kind(
         "error", "image of too many pixels", "images of too many pixels", "shrink them with their boxes, or let them in: data.max_pixels"
     ),
-    "pixel-format": Kind(
-        "error", "image of another pixel format", "images of another pixel format", "convert them: scale to 0 to 255 and save 8 bits as PNG"
-    ),
+    "pixel-format": Kind("error", "image of another pixel format", "images of another pixel format", "convert them, or remove the entries"),
     "wrong-size": Kind(
         "error", "image of another size", "images of another size", "boxes belong to another version; mend width, height and boxes"
     ),

@@ -73,7 +73,7 @@ def open_header(source: Path | io.BytesIO) -> ImageFile.ImageFile:
         image = Image.open(source)
     except UnidentifiedImageError as error:
         if form := _tiff_format(source):
-            raise PictureError("pixel-format", f"{FORMATS} of 1, 3 or 4 channels, got a TIFF file with {form}") from error
+            raise PictureError("pixel-format", f"{FORMATS} of 1, 3 or 4 channels, got a TIFF file with {form}; save it as PNG") from error
         raise
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _widen_planes(image)
