@@ -5,6 +5,7 @@ that the list stands there. The list is parsed in pieces that end between two ob
 make the piece before it invalid, so that what is parsed to its end is what the file says.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -18,6 +19,7 @@ from spnas_core.data.columns import MARK_DTYPE, Columns, Marks
 from spnas_core.data.mending import root_categories
 
 PIECE = 1 << 22  # bytes
+LONGEST = 1 << 16  # bytes of an annotation with objects in it, in which a cut may fall
 TRIES = 16  # ends of lists, from the end of the file, that may be that of the annotations
 _CUT = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 _LIST = re.compile(rb'"annotations"[ \t\r\n]*:[ \t\r\n]*\[')
@@ -58,12 +60,10 @@ _PIECE = msgspec.json.Decoder(list[_Annotation])
 
 def parse_coco(content: Any) -> Columns | None:
     """Columns of the bytes of a COCO file; None of a file with anything in it that is not as COCO has it: it wants a closer look."""
-    try:
-        for rest, first, last in _rests(content):
+    for rest, first, last in _rests(content):
+        with contextlib.suppress(msgspec.DecodeError, OverflowError, ValueError, TypeError, RecursionError):  # not the end of the list
             columns = _columns(rest, _marks(content, first, last))
             return columns if _is_sound(columns) else None
-    except (msgspec.DecodeError, OverflowError, ValueError, TypeError, RecursionError):
-        return None
     return None
 
 
@@ -83,11 +83,10 @@ def _rests(content: Any) -> Iterator[tuple[_Rest, int, int]]:
         try:
             text = b"".join((content[: found.end()], b'"', _MARK.encode(), b'"', content[end:]))
             rest = _REST.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError, RecursionError):
             continue
         if rest.annotations == (_MARK,):
             yield rest, found.end(), end
-            return
 
 
 def _marks(content: Any, first: int, last: int) -> Marks:
@@ -95,9 +94,18 @@ def _marks(content: Any, first: int, last: int) -> Marks:
     parts = [np.zeros(0, MARK_DTYPE)]
     view = memoryview(content)
     while first < last:
-        cut = _CUT.search(content, first + PIECE, last) if first + PIECE < last else None
-        stop, after = (cut.start() + 1, cut.end() - 1) if cut else (last, last)
-        rows = _PIECE.decode(b"".join((b"[", view[first:stop], b"]")))
+        search, rows = first + PIECE, None
+        while rows is None:
+            cut = _CUT.search(content, search, last) if search < last else None
+            stop, after = (cut.start() + 1, cut.end() - 1) if cut else (last, last)
+            try:
+                rows = _PIECE.decode(b"".join((b"[", view[first:stop], b"]")))
+            except msgspec.ValidationError:
+                raise
+            except msgspec.DecodeError:  # cut inside of an object
+                if cut is None or stop > first + PIECE + LONGEST:
+                    raise
+                search = cut.end()
         parts.append(_array(rows))
         first = after
     return np.concatenate(parts)

@@ -43,7 +43,12 @@ def verify_images(split: Split, threads: int = 4) -> None:
             return str(error)
         return None
 
-    new = [sample for sample in split.samples if "://" in sample.file or _local_identity(sample) not in known]
+    new, seen = [], set()
+    for sample in split.samples:
+        key = None if "://" in sample.file else _identity(Path(sample.file), (sample.width, sample.height))
+        if key is None or (key not in known and key not in seen):
+            new.append(sample)
+            seen.add(key)
     with ThreadPoolExecutor(threads, thread_name_prefix="spnas-verify") as pool:
         problems = [text for text in pool.map(problem, new) if text]
     if new:
@@ -85,10 +90,6 @@ class _Verified:
             np.save(partial, np.array(sorted(known), np.uint64))
             partial.rename(self._place)
         partial.unlink(missing_ok=True)
-
-
-def _local_identity(sample: Sample) -> int | None:
-    return _identity(Path(sample.file), (sample.width, sample.height))
 
 
 def _identity(path: Path, size: tuple[int, int]) -> int | None:

@@ -31,10 +31,12 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 def name_splits(found: Sequence[str], chosen: Mapping[Any, str], where: str) -> dict[str, str]:
     """Name here of each split that a data set has under the names `found`, in the order train, val, test, others.
 
-    `chosen` has names of the data set by names here, as a user has set them. Of several splits with one usual name the one that is called
-    so has it, and the others keep their own. UserError for a chosen name that is not found, and for several of train or val of which none
-    is called so.
+    The only split is the whole, if it is called neither. `chosen` has names of the data set by names here, as a user has set them. Of
+    several splits with one usual name the one that is called so has it, and the others keep their own. UserError for a chosen name that is
+    not found, and for several of train or val of which none is called so.
     """
+    if len(found) == 1 and not chosen and usual_name(found[0]) not in SPLITS:
+        return {found[0]: UNSPLIT}
     for split, name in chosen.items():
         if name not in found:
             raise UserError(f"{where}: expected a split {name!r}, which is to be {split}, got {', '.join(found) or 'none'}")

@@ -114,9 +114,11 @@ class DataSet:
         """Annotations of a split of the data set, and their digest."""
         own = self._source.own_names
         if name not in own:
-            divisible = name in ("train", "val") and {UNSPLIT, "train"} & own.keys()
-            way_out = f"; spnas split {self.url} makes one of the images" if divisible else ""
-            raise UserError(f"{self.url}: expected a split {name!r}, got {', '.join(own)} ({self._source.layout}){way_out}")
+            layout = self._source.layout
+            if UNSPLIT in own:
+                raise UserError(f"{self.url}: expected train and val, got images that are not split ({layout}); spnas split {self.url}")
+            way_out = f"; spnas split {self.url} takes it from train" if name == "val" and "train" in own else ""
+            raise UserError(f"{self.url}: expected a split {name!r}, got {', '.join(own)} ({layout}){way_out}")
         return self._source.annotations(name)
 
     def _part(self, name: str) -> tuple[Clean, list[ImageFile], str]:

@@ -21,7 +21,7 @@ def flat_names(names: Iterable[str]) -> dict[str, str]:
     """Name of each of `names` (paths) in one folder: its last part, with the folders above it (sub_1.jpg) where another has that one."""
     flat: dict[str, str] = {}  # path by name
     for name in names:
-        above, short = posixpath.split(name)
+        above, short = posixpath.split(name.replace("\\", "/"))
         while flat.get(short, name) != name:
             above, last = posixpath.split(above)
             short = f"{last}_{short}"
