@@ -7,6 +7,7 @@ the port is ``$PREFECT_PORT``, by default 4200. For several machines see docs/pr
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from flows.network import prepare_network
 from spnas_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder of prefect.yaml
@@ -62,7 +64,7 @@ def start_server(folder: Path, port: int) -> str:
             other = "make prefect-down stops it; SPNAS_PREFECT=FOLDER is for a second one"
             raise UserError(f"port {port}: expected {there}, where the server of {folder} runs; {other}")
     else:
-        if _answers(url):
+        if _is_taken(port):
             raise UserError(f"port {port}: expected a free one, but something answers there; another: make prefect-up PREFECT_PORT=4201")
         _start(folder, SERVER, ("server", "start", "--host", "127.0.0.1", "--port", str(port)), url)
     end = time.monotonic() + _PATIENCE
@@ -82,6 +84,7 @@ def deploy(folder: Path, url: str) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.workers.process import ProcessWorker
 
+    prepare_network(os.environ, url)
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         for pool in (FLOWS, JOBS):
             template = ProcessWorker.get_default_base_job_template()
@@ -130,8 +133,10 @@ def running(folder: Path, name: str) -> psutil.Process | None:
 
 def prefect_variables(folder: Path, url: str) -> dict[str, str]:
     """Environment variables for processes that use the server at `url`."""
+    environment = dict(os.environ)
+    prepare_network(environment, url)
     return {
-        **os.environ,
+        **environment,
         "PREFECT_HOME": str(folder / "home"),
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -171,6 +176,15 @@ def _stop(processes: Sequence[psutil.Process]) -> None:
 def _with_tail(message: str, log: str) -> str:
     """Text of `message` with the last lines of a log, shortened."""
     return "\n".join([message, *(line[:400] for line in log.strip().splitlines()[-15:])])
+
+
+def _is_taken(port: int) -> bool:
+    """Whether something listens at a port of the loopback, be it a server that never answers."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _answers(url: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from flows.cli.display import shown
+from spnas_core.errors import StoreError
 from spnas_core.report import publish_run
 from spnas_core.run.opening import open_plan
 from spnas_core.run.record import read_stage
@@ -69,16 +70,29 @@ def _study_flow(*words: Any) -> dict[str, Any]:
 
 
 def with_server(work: Callable[[], _T]) -> _T:
-    """Call `work`, which runs a flow, with a Prefect server: that of PREFECT_API_URL, else an ephemeral one."""
+    """Call `work`, which runs a flow, with a Prefect server: that of PREFECT_API_URL, else an ephemeral one.
+
+    UserError, one line, if the server does not answer at the start, StoreError if it does no more later.
+    """
+    import httpx
     from prefect.context import refresh_global_settings_context
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    served = PREFECT_API_URL.value() is not None  # from the environment or a profile of Prefect
+    from flows.network import check_server, prepare_network
+
+    api = PREFECT_API_URL.value() or None  # from the environment or a profile of Prefect
+    served = api is not None
+    prepare_network(os.environ, api)
+    if api is not None:
+        check_server(api)
     for name, value in (PREFECT_DEFAULTS | (SERVED if served else EPHEMERAL)).items():
         os.environ.setdefault(name, value)
     refresh_global_settings_context()  # before Prefect sets up its logging
     if served:
-        return work()
+        try:
+            return work()
+        except httpx.TransportError as error:  # after retries by Prefect's client
+            raise StoreError(f"Prefect server: expected an answer, got: {error or type(error).__name__}") from error
     from flows.cli.server import watch_ephemeral_server
 
     watch_ephemeral_server()
