@@ -307,17 +307,24 @@ def test_a_run_from_a_checkpoint_is_keyed_by_its_content(tiny_data: Path, tmp_pa
 @pytest.mark.training
 @pytest.mark.parametrize("kind", ["detector", "classifier"])
 def test_a_training_from_their_weights(request: pytest.FixtureRequest, kind: str, tiny_data: Path, tmp_path: Path) -> None:
-    """The tiny data has other classes, so the last layers are new; of a classifier only the backbone is used."""
+    """The tiny data has other classes, so the last layers are new; of a classifier only the backbone is used.
+
+    The classifier lies below prefixes, beside something else, of which the audit tells.
+    """
     arrays: Arrays = request.getfixturevalue(kind)
+    if kind == "classifier":
+        arrays = {f"model.module.{name}": array for name, array in arrays.items()} | {"optimizer.step": np.array(3)}
     record, audit = train_from(write(tmp_path, arrays), tiny_data, tmp_path)
     assert np.isfinite(record["losses"]).all()
     new = {name.split(".")[0] for name in audit["new"]}
     if kind == "detector":
+        assert "peeled" not in audit
         assert new == {"head"}
         assert {name.rsplit(".", 1)[0] for name in audit["new"]} == {"head.score", "head.delta"}
     else:
         assert new == {"neck", "rpn", "head"}
         assert audit["dropped"] == ["score.bias", "score.weight"]
+        assert audit["peeled"] == "'model.module.' taken off the names; tensors beside the net left out: 1"
         with pytest.raises(UserError, match=r"expected at least 90% \(checkpoint_coverage\) of the net's parameters, got"):
             train_from(write(tmp_path, arrays), tiny_data, tmp_path / "again", 0.9)
 

@@ -98,7 +98,7 @@ def test_nested_dictionaries(nest: tuple[str, ...], detector: bool, tmp_path: Pa
     found = read_checkpoint(torch_file(tmp_path / "net.pth", whole), "it")
     assert equal(found.arrays, net)
     prefix = "".join(f"{key}." for key in (*nest, "module"))
-    assert found.peeled == f"{prefix!r} taken off the names; {2 * len(net)} tensors beside the net left out"
+    assert found.peeled == f"{prefix!r} taken off the names; tensors beside the net left out: {2 * len(net)}"
 
 
 def test_a_file_that_is_the_net_is_told_of_nothing(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_parts_of_other_detectors_stay_out(tmp_path: Path) -> None:
     )
     found = read_checkpoint(path, "it")
     assert equal(found.arrays, net)
-    assert found.peeled.endswith("; 2 tensors beside the net left out")
+    assert found.peeled.endswith("; tensors beside the net left out: 2")
 
 
 @pytest.mark.training

@@ -104,7 +104,7 @@ def _common(names: Iterable[str]) -> str:
 def _told(prefix: str, others: list[str], left: int) -> str:
     said = [f"{prefix!r} taken off the names"] if prefix else []
     said += [f"other nets in the file left out: {_listed(others)}"] if others else []
-    said += [f"{left} tensors beside the net left out"] if left else []
+    said += [f"tensors beside the net left out: {left}"] if left else []
     return "; ".join(said)
 
 
