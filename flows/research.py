@@ -35,7 +35,7 @@ SEARCH, TROUBLE = "spnas/full", "not looked at"
 class WatchedData(Settings):
     """Watched data set."""
 
-    url: DataUrl = Field(description="data set in the layout of COCO, Pascal VOC or YOLO: an absolute path or any fsspec URL")
+    url: DataUrl = Field(description="data set in any layout that spnas check knows: an absolute path or any fsspec URL")
     settings: Preset | Run | None = Field(None, description="preset or settings of its searches; those of the watch where there are none")
 
 
@@ -60,7 +60,7 @@ def watch(
 
     Args:
         store: Store of the searches and of the records of data sets: any fsspec URL.
-        prefix: Path or fsspec URL of a folder whose direct subfolders in COCO layout are watched; may be empty.
+        prefix: Path or fsspec URL of a folder whose direct subfolders with train and val, in any layout, are watched; may be empty.
         data: Additional data sets to watch, each with its own settings if needed.
         settings: Name of a preset, or all settings of the searches.
         warm: Whether a search on changed data starts from the best serial net of the last search, with its weights, not from the start net.
@@ -87,11 +87,17 @@ def watch(
 
 
 def data_sets(prefix: str) -> list[str]:
-    """URLs of the direct subfolders of `prefix` in COCO layout, sorted."""
+    """URLs of the direct subfolders of `prefix` that are data sets with train and val, in any layout, sorted."""
     system, root = files.open_url(prefix)
-    folders = sorted(files.list_folder(system, root))
-    layout = [name for name in folders if "instances_train.json" in files.list_folder(system, files.join_path(root, name, "annotations"))]
-    return [files.url_of(system, files.join_path(root, name)) for name in layout]
+    urls = [files.url_of(system, files.join_path(root, name)) for name in sorted(files.list_folder(system, root)) if name[0] != "."]
+    return [url for url in urls if _is_split(url)]
+
+
+def _is_split(url: str) -> bool:
+    try:
+        return {"train", "val"} <= set(DataSet(url).names)
+    except UserError:  # no data set
+        return False
 
 
 def _look(store: Store, one: WatchedData, settings: Run | str, warm: bool) -> str:

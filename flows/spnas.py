@@ -38,7 +38,7 @@ def spnas(
 
     Args:
         settings: Name of a preset, or all settings of a run; `spnas settings PRESET --set KEY=VALUE` prints them.
-        data: Data set in the layout of COCO, Pascal VOC or YOLO: an absolute path or any fsspec URL; `demo` creates its own.
+        data: Data set in any layout that spnas check knows: an absolute path or any fsspec URL; `demo` creates its own.
         store: Store of all results: any fsspec URL, `file:///...` or `s3://...`. Existing artifacts are reused.
         name: Name of the run and of its folder below `runs/` of the store; by default the name in the settings.
         refresh: Finished stages to recompute; a retry of the same run keeps what it has recomputed.

@@ -178,8 +178,7 @@ def test_a_preset_that_is_not_there() -> None:
 
 def test_data_and_stores_that_are_not_there(tmp_path: Path, tiny_data: Path) -> None:
     nothing = mistake("run", "smoke", "--data", str(tmp_path / "none"), "--store", str(tmp_path / "s"))
-    assert "expected annotations/instances_*.json, or NAME.xml" in nothing
-    assert nothing.endswith("; there is nothing")
+    assert nothing.endswith("or a table *.csv of boxes; there is nothing")
     assert "\n" not in nothing
     assert "store" in mistake("run", "smoke", "--data", str(tiny_data), "--store", "/dev/null/store")
     assert "store" in mistake("run", "smoke", "--data", str(tiny_data), "--store", "nonsense://x")

@@ -1,5 +1,7 @@
 """Decoding of every kind of image, resizing and normalising."""
 
+import struct
+
 import numpy as np
 import pytest
 from data_sets import encoded, picture
@@ -140,3 +142,16 @@ def test_normalise():
     np.testing.assert_allclose(result[:, :40, :50], (((image / 255) - mean) / std).transpose(2, 0, 1)[:, :40, :50], atol=2e-6)
     assert not result[:, 40:].any()
     assert not result[:, :, 50:].any()
+
+
+@pytest.mark.parametrize(("text", "turned"), [("6", True), ("8\0", True), ("1", False), ("9", False), ("top", False)])
+def test_an_orientation_that_is_a_text_is_heeded(tmp_path, text, turned):
+    """A type that EXIF does not allow and tools write all the same; Pillow heeds numbers alone."""
+    value = text.encode().ljust(4, b"\0")
+    entry = struct.pack("<HHHI4s", 1, 0x0112, 2, 2, value) if len(text) < 4 else struct.pack("<HHHI4s", 1, 0x0112, 2, 4, value)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + struct.pack("<I", 0)
+    path = tmp_path / "x.jpg"
+    path.write_bytes(encoded(picture(64, 48), exif=exif))
+    size = (48, 64) if turned else (64, 48)
+    assert images.header_size(path) == images.probe(path) == size
+    assert images.decode_image(path).shape[:2] == size[::-1]

@@ -50,7 +50,7 @@ def test_one_unsplit_set_is_not_called_train(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ending", "mark"), [("\n", b""), ("\r\n", b"\xef\xbb\xbf"), ("\r", b"\xff\xfe")])
 @pytest.mark.parametrize(
-    "line", ["{}", "{}.jpg", "{}.xml", " {} ", "JPEGImages/{}.jpg", "/home/me/voc/JPEGImages/{}.jpg", "{}  1", "{} -1"]
+    "line", ["{}", "{}.jpg", "{}.xml", " {} ", "JPEGImages/{}.jpg", "/home/me/voc/JPEGImages/{}.jpg", "{}  1", "{} -1", '"{}"', '"{}" 1']
 )
 @pytest.mark.parametrize("place", ["ImageSets/Main", "ImageSets", "imagesets/main", "."])
 def test_lists_name_the_images_of_a_split(ending: str, mark: bytes, line: str, place: str, tmp_path: Path) -> None:
@@ -60,6 +60,11 @@ def test_lists_name_the_images_of_a_split(ending: str, mark: bytes, line: str, p
         put(tmp_path, {f"{place}/{split}.txt": mark + text.encode("utf-16-le" if mark == b"\xff\xfe" else "utf-8")})
     assert seen(tmp_path) == true(train="abc", val="de")
     assert told(tmp_path) == {("unlisted-image", "data", 1)}
+
+
+def test_lists_in_a_set_in_a_folder_below(tmp_path: Path) -> None:
+    put(tmp_path / "set", {**two_folders(), "train.txt": "a\nb\n", "val.txt": "JPEGImages/c.jpg Annotations/c.xml\n"})
+    assert seen(tmp_path) == true(train="ab", val="c")
 
 
 def test_lists_of_classes_are_no_splits(tmp_path: Path) -> None:
@@ -157,6 +162,13 @@ def test_letter_case_of_names_is_told(tmp_path: Path) -> None:
     assert told(tmp_path) == {("other-spelling", "data", 2)}
 
 
+def test_a_folder_called_test_among_days_is_no_split(tmp_path: Path) -> None:
+    folders = {"a": "day1/test", "b": "day2", "c": "day2", "d": "day3"}
+    for name, folder in folders.items():
+        put(tmp_path, {f"xml/{folder}/{name}.xml": voc_xml(name), f"images/{folder}/{name}.jpg": JPEG[name]})
+    assert seen(tmp_path) == true(all="abcd")
+
+
 def test_a_picture_of_another_split_is_not_taken(tmp_path: Path) -> None:
     put(tmp_path, {"train/x.xml": voc_xml("a"), "train/y.xml": voc_xml("b"), "train/y.jpg": JPEG["b"], "valid/x.jpg": JPEG["c"]})
     (raw,) = open_layout(str(tmp_path), header_sizes).sources
@@ -226,6 +238,17 @@ def test_namespaces_and_parts_do_not_hide_an_object() -> None:
     assert [(one.name, one.corners) for one in page.objects] == [("red", (10, 12, 30, 20))]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "GBK", "gb2312", "Shift_JIS", "iso-8859-1"])
+def test_encodings(encoding: str) -> None:
+    name = "été" if encoding == "iso-8859-1" else "山"
+    text = f"<?xml version='1.0' encoding='{encoding}'?>\n<annotation>{ONE.format('', 10, 12, 30, 20)}</annotation>".replace("red", name)
+    page = read_page(text.encode(encoding), "x.xml")
+    assert [one.name for one in page.objects] == [name]
+    if encoding == "GBK":
+        assert read_page(text.encode(encoding) + b"\xff", "x.xml").malformed
+        assert read_page(text.replace("GBK", "gb0").encode(encoding), "x.xml").malformed
+
+
 @pytest.mark.parametrize("shape", ["polygon", "robndbox"])
 def test_a_shape_that_is_no_box_is_told(shape: str, tmp_path: Path) -> None:
     put(tmp_path, {"a.xml": f"<annotation><object><name>red</name><{shape}><x1>1</x1></{shape}></object></annotation>", "a.jpg": JPEG["a"]})
@@ -259,6 +282,14 @@ def test_yolo_labels_beside_are_told_and_the_more_complete_layout_is_read(tmp_pa
     assert open_layout(str(tmp_path), header_sizes).name == "Pascal VOC", "it has names, and the others are often made of it"
     (tmp_path / "xml/a.xml").unlink()
     assert open_layout(str(tmp_path), header_sizes).name == "YOLO"
+
+
+def test_captions_beside_the_pictures_are_no_labels(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {f"{n}.jpg": JPEG[n] for n in TRUTH} | {f"{n}.txt": "a red thing beside a blue one" for n in TRUTH} | {"a.xml": voc_xml("a")},
+    )  # type: ignore[operator]
+    assert seen(tmp_path) == true(all="a")
 
 
 RACCOONS = Path(__file__).parents[2] / "shared" / "data" / "raccoon"

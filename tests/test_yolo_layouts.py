@@ -127,6 +127,31 @@ def test_places_that_a_yaml_file_names(places: Mapping[str, object], tmp_path: P
     assert {"val" if name == "valid" else name: some for name, some in found.items()} == true(train="abc", val="de")
 
 
+@pytest.mark.parametrize("key", ["valid", "validation", "Val"])
+def test_a_set_in_a_folder_below(key: str, tmp_path: Path) -> None:
+    """As archives are unpacked: the YAML file is there too, and calls val what it likes."""
+    put(tmp_path / "set", {**two_folders(), "data.yaml": f"train: train.txt\n{key}: val.txt\n", "classes.txt": "red\nblue"})
+    put(tmp_path / "set", {"train.txt": "images/a.jpg\nimages/b.jpg", "val.txt": "images/c.jpg"})
+    assert seen(tmp_path) == true(train="ab", val="c")
+    assert told(tmp_path) == {("unlisted-image", "data", 3)}
+
+
+def test_a_file_is_no_folder_and_labels_are_no_pictures(tmp_path: Path) -> None:
+    put(tmp_path, {"data.yaml": NAMES, "labels/a.txt": yolo_text("a")})
+    with pytest.raises(UserError, match=rf"data.yaml: expected the folder of a data set, got a file; give {tmp_path}$"):
+        open_layout(str(tmp_path / "data.yaml"), header_sizes)
+    with pytest.raises(UserError, match=r"there is data.yaml, labels, and no picture$"):
+        open_layout(str(tmp_path), header_sizes)
+
+
+def test_two_pictures_that_one_label_fits_are_told(tmp_path: Path) -> None:
+    put(tmp_path, {**two_folders("pictures", "txt", "ab"), "data.yaml": NAMES, "pictures/a.png": JPEG["a"]})
+    with pytest.raises(
+        UserError, match=r"txt/a.txt: expected one picture of this name, got pictures/a.jpg, pictures/a.png; rename the others"
+    ):
+        open_split(str(tmp_path), "all")
+
+
 def test_a_part_of_a_list_of_places_that_is_not_there_is_told(tmp_path: Path) -> None:
     put(tmp_path, {**two_folders("images/a", "labels/a", "ab"), **two_folders("images/v", "labels/v", "c")})
     put(tmp_path, {"data.yaml": f"train: [images/a, images/b]\nval: images/v\n{NAMES}"})

@@ -1,1 +1,1 @@
-"""Data sets in the layout of COCO, Pascal VOC, YOLO or a folder per class, at any fsspec URL, and their batches: numpy and Pillow only."""
+"""Data sets in any layout, or a folder per class, at any fsspec URL, and their batches: numpy and Pillow only."""

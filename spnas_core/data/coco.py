@@ -23,7 +23,7 @@ from spnas_core.data.split_names import UNSPLIT
 from spnas_core.errors import UserError
 
 FOLDER, BEFORE, AFTER = "annotations", "instances_", ".json"
-MOST = 20  # JSON files of a folder; where there are more, each is of one picture
+MOST_FILES = 20  # JSON files of a folder; where there are more, each is of one picture
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_", "predictions", "detections", "results_")
 _SILENT = {
     *("instance", "instances", "annotation", "annotations", "coco", "label", "labels", "result", "results", "default", "bbox", "bboxes"),
@@ -108,7 +108,7 @@ def _candidates(listings: Listings, root: str, annotations: str) -> Iterator[Coc
 
 def _json_files(listings: Listings, place: str) -> list[str]:
     names = sorted(name for name in listings.files(place) if name.lower().endswith(AFTER) and name[0] != ".")
-    return [name for name in names if not name.lower().startswith(_OTHER_TASKS)] if len(names) <= MOST else []
+    return [name for name in names if not name.lower().startswith(_OTHER_TASKS)] if len(names) <= MOST_FILES else []
 
 
 def _own_name(file: str) -> str:

@@ -61,9 +61,9 @@ def decode_reduced(path: Path, ratio: Ratio, name: str = "", rules: PictureRules
 
     def decoded() -> tuple[Image.Image, int]:
         with open_picture(path, rules) as image:
-            depth, step = stored_depth(image), 1
+            depth, step, orientation = stored_depth(image), 1, _orientation(image)
             if image.format in ("JPEG", "MPO"):
-                step = shrink(image, ratio(*_rotated(image.size, image.getexif().get(_ORIENTATION, 1))))
+                step = shrink(image, ratio(*_rotated(image.size, orientation)))
             ImageOps.exif_transpose(image, in_place=True)
             values = None
             if image.mode.startswith("I") or rules.bits < 16:  # else the upper bytes of colours are all that is needed
@@ -93,7 +93,7 @@ def look(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) -> Image
             image.load()
             if image.format in ("JPEG", "MPO") and not has_end(content):
                 raise ValueError("no end-of-image marker: the end of the file is lost")
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = _orientation(image)
             values = deep_values(image, depth, rules, lambda: lower_bytes(io.BytesIO(content), rules))
             rgb = eight_bit_rgb(image) if values is None else in_eight_bits(values, depth, rules)
             grey = rgb.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
@@ -120,9 +120,19 @@ def header_size(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES) -
                     return image.size
             if image.format == "TIFF":
                 image.load()
-            return _rotated(image.size, image.getexif().get(_ORIENTATION, 1))
+            return _rotated(image.size, _orientation(image))
 
     return read_whole(size, str(name or path))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Orientation of EXIF, 1 where there is none; one that is written as a text is made a number, which Pillow heeds alone."""
+    exif = image.getexif()
+    value = exif.get(_ORIENTATION, 1)
+    if isinstance(value, str):
+        digits = value.strip(" \0")
+        exif[_ORIENTATION] = value = int(digits) if digits in tuple("12345678") else 1
+    return value if isinstance(value, int) else 1
 
 
 def _rotated(size: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -12,13 +12,13 @@ from spnas_core.data.labelme_page import LabelMePage, read_labelme_page
 from spnas_core.data.pages import Sheet, as_raw_split, numbered
 from spnas_core.data.pairing import pair_files, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout
-from spnas_core.data.tree import IO_THREADS, FileTree, printable
+from spnas_core.data.tree import READ_THREADS, FileTree, printable
 
 
 def open_labelme(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no JSON files of it."""
     names = tree.ending(".json")
-    with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
+    with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spnas-read") as pool:
         read = dict(zip(names, pool.map(lambda name: read_labelme_page(tree.read(name), name), names), strict=True))
     hints = {name: page.file_name.replace("\\", "/") for name, page in read.items() if page}
     pairs = pair_files(read, tree.pictures, hints)

@@ -50,17 +50,27 @@ def open_layout(url: str, sizes: ImageSizes, reading: Reading | None = None) -> 
 def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
     """Read all splits of a data set in another layout than COCO's, by their names here, without its split file; UserError."""
     system, root = files.open_url(url)
+    place = files.url_of(system, root).rstrip("/")
+    top = files.list_folder(system, root)
+    if not top and files.kind(system, root) == "file":
+        raise UserError(f"{place}: expected the folder of a data set, got a file; give {posixpath.dirname(place)}")
     tree = list_tree(system, root)
     beside = {suffix: _beside_pictures(tree, suffix) for suffix in _READERS}
+    unread: list[Layout] = []  # those of which no box can be read: files of another meaning, or all broken
     for suffix in sorted(_READERS, key=lambda suffix: -len(beside[suffix])):
         if layout := _READERS[suffix](tree, sizes):
             others = [printable(name) for other in _READERS if other != suffix for name in beside[other]]
-            return _named(replace(layout, findings=(*layout.findings, *found("other-layout", "data", others))), reading)
+            layout = replace(layout, findings=(*layout.findings, *found("other-layout", "data", others)))
+            if any(raw.document["annotations"] for raw in layout.sources) or not any(raw.half_read for raw in layout.sources):
+                return _named(layout, reading)
+            unread.append(layout)
+    if unread:
+        return _named(unread[0], reading)
     if layout := table.open_table(tree, sizes):
         return _named(layout, reading)
-    names = ", ".join(map(printable, sorted(files.list_folder(system, root))[:8])) or "nothing"
+    names = ", ".join(map(printable, sorted(top)[:8])) or "nothing"
     known = "annotations/instances_*.json, or NAME.xml, NAME.txt or NAME.json for pictures NAME.jpg, or a table *.csv of boxes"
-    raise UserError(f"{files.url_of(system, root).rstrip('/')}: expected {known}; there is {names}")
+    raise UserError(f"{place}: expected {known}; there is {names}{', and no picture' if tree.entries and not tree.pictures else ''}")
 
 
 _READERS: dict[str, Callable[[FileTree, ImageSizes], Layout | None]] = {

@@ -101,16 +101,22 @@ def distance(page: str, picture: str) -> int | None:
 def splits_by_folders(pictures: Sequence[str]) -> dict[str, list[str]]:
     """Pictures of each split: of the folders beside one that is named for a split, by the folder's own name; else all are one split.
 
-    Pictures that lie in none of these folders are left out.
+    Pictures that lie in none of these folders are left out; where that were most of them, the folders are no splits.
     """
-    paths = {picture: posixpath.dirname(picture).split("/") for picture in pictures}
-    levels = [next((n for n, part in enumerate(parts) if usual_name(part) in SPLITS), None) for parts in paths.values()]
-    level = min((n for n in levels if n is not None), default=None)
+    folder_of = {picture: posixpath.dirname(picture) for picture in pictures}
+    parts_of = {folder: folder.split("/") for folder in set(folder_of.values())}
+    levels = {folder: next((n for n, part in enumerate(parts) if usual_name(part) in SPLITS), None) for folder, parts in parts_of.items()}
+    level = min((n for n in levels.values() if n is not None), default=None)
     if level is None:
         return {UNSPLIT: list(pictures)} if pictures else {}
-    above = {tuple(parts[:level]) for parts in paths.values() if len(parts) > level and usual_name(parts[level]) in SPLITS}
+    above = {tuple(parts_of[folder][:level]) for folder, n in levels.items() if n == level}
+    split_of = {
+        folder: printable(parts[level]) for folder, parts in parts_of.items() if len(parts) > level and tuple(parts[:level]) in above
+    }
     splits: dict[str, list[str]] = defaultdict(list)
-    for picture, parts in paths.items():
-        if len(parts) > level and tuple(parts[:level]) in above:
-            splits[printable(parts[level])].append(picture)
+    for picture, folder in folder_of.items():
+        if folder in split_of:
+            splits[split_of[folder]].append(picture)
+    if 2 * sum(map(len, splits.values())) < len(pictures):
+        return {UNSPLIT: list(pictures)}
     return dict(splits)

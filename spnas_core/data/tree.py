@@ -21,9 +21,10 @@ from spnas_core.data.raw_split import ImageFile
 from spnas_core.errors import UserError
 
 DEPTH = 9  # levels of folders that are looked through
-BARREN = 200  # folders without a picture or an annotation file after which a place is taken for no data set, such as a home folder
+BARREN = 2_000  # folders without a picture or an annotation file, most of all, that show a place that is no data set: a home folder
+MOST = 20_000  # folders of a data set
 _FRUITFUL = (*SUFFIXES, ".xml", ".txt", ".csv", ".tsv", ".json")
-IO_THREADS = 16  # for files that may be remote
+READ_THREADS = 16  # for files that may be remote
 _AT_ONCE = 64  # folders that are listed before they are counted
 
 
@@ -92,7 +93,7 @@ class FileTree:
     def contents(self, names: Iterable[str]) -> dict[str, bytes]:
         """Content of each file of `names`, read in threads."""
         wanted = list(dict.fromkeys(names))
-        with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
+        with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spnas-read") as pool:
             return dict(zip(wanted, pool.map(self.read, wanted), strict=True))
 
     @property
@@ -105,8 +106,8 @@ class FileTree:
 def list_tree(system: Any, root: str) -> FileTree:
     """List a place, level by level; UserError where it has too many folders to be a data set and nothing of one in them."""
     found: dict[str, dict[str, Any]] = {}
-    level, barren = [""], 0
-    with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-list") as pool:
+    level, barren, seen = [""], 0, 0
+    with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spnas-list") as pool:
         for _ in range(DEPTH):
             below: list[str] = []
             for start in range(0, len(level), _AT_ONCE):
@@ -117,8 +118,9 @@ def list_tree(system: Any, root: str) -> FileTree:
                     here = {name: entry for name, entry in inside.items() if entry["type"] == "file"}
                     found |= here
                     barren += not any(name.lower().endswith(_FRUITFUL) for name in here)
-                if barren > BARREN:
-                    text = f"more than {BARREN} folders that hold neither pictures nor annotations"
+                seen += len(some)
+                if seen > MOST or (barren > BARREN and 2 * barren > seen):
+                    text = f"{seen:,} folders and more, {barren:,} of them without pictures or annotations; give the folder of the data"
                     raise UserError(f"{files.url_of(system, root)}: expected a data set, got a place with {text}")
             level = below
     return FileTree(system, root, dict(sorted(found.items())))

@@ -22,7 +22,7 @@ from spnas_core.data.matching import Names
 from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
 from spnas_core.data.pairing import distance, pair_files, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
-from spnas_core.data.tree import IO_THREADS, FileTree, printable
+from spnas_core.data.tree import READ_THREADS, FileTree, printable
 from spnas_core.data.voc_lists import Unit, Units, split_lists
 from spnas_core.data.voc_page import Page, read_page
 
@@ -32,7 +32,7 @@ _NO_PAGE = Page(None, "", ())
 def open_voc(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no XML files of it."""
     names = tree.ending(".xml")
-    with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
+    with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spnas-read") as pool:
         pages = dict(zip(names, pool.map(lambda name: read_page(tree.read(name), name), names), strict=True))
     pairs = pair_files(pages, tree.pictures, {name: _base(page.file_name) for name, page in pages.items()})
     pages = {name: page for name, page in pages.items() if page.is_annotation or name in pairs.picture_of}

@@ -45,6 +45,7 @@ class Units:
 
     def find(self, line: str) -> tuple[list[Unit], bool]:
         """Units that a line may mean, the one in the fewest folders alone; and whether it spells the name otherwise."""
+        line = line[1:-1] if len(line) > 2 and line[0] == line[-1] == '"' else line  # as Datumaro writes names with blanks
         stem, suffix = posixpath.splitext(line)
         bare = stem if suffix.lower() in (*SUFFIXES, ".xml") else line
         path = posixpath.normpath(bare.replace("\\", "/")).lstrip("/").removeprefix("../")
@@ -77,7 +78,8 @@ def split_lists(tree: FileTree, units: Units) -> dict[str, list[str]]:
     inside = [name for name in texts if _top(name) is not None]
     main = [name for name in inside if posixpath.basename(posixpath.dirname(name)).lower() == "main"]
     direct = [name for name in inside if posixpath.basename(posixpath.dirname(name)).lower() == "imagesets"]
-    loose = [name for name in texts if "/" not in name and _named(name)]
+    top = posixpath.commonpath([posixpath.dirname(name) for name in tree.entries]) if tree.entries else ""
+    loose = [name for name in texts if posixpath.dirname(name) == top and _named(name)]
     lists = {name: _flags_off(lines_of(tree.text(name)), units) for name in main or direct or loose if _named(name)}
     if not inside:
         lists = {name: (lines, flagged) for name, (lines, flagged) in lists.items() if any(units.find(line)[0] for line in lines)}

@@ -5,6 +5,7 @@ Files with entities of their own are refused unread: none is needed here, and so
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -43,7 +44,7 @@ def read_page(content: bytes, name: str) -> Page:
     if b"<!ENTITY" in content or "<!ENTITY".encode("utf-16-le") in content or "<!ENTITY".encode("utf-16-be") in content:
         return Page(None, "", (), (f"{where}: expected XML without entities of its own, got <!ENTITY",))
     try:
-        top = ElementTree.fromstring(content)
+        top = ElementTree.fromstring(_as_utf8(content))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         return Page(None, "", (), (f"{where}: expected XML, got: {printable(str(error))}",))
     for element in top.iter():
@@ -65,6 +66,15 @@ def read_page(content: bytes, name: str) -> Page:
     width, height = (whole(_number(_text(top, f"size/{side}"))) for side in ("width", "height"))
     size = (width, height) if width and height else None
     return Page(size, _text(top, "filename"), tuple(objects), tuple(malformed), tuple(swapped), top.tag == "annotation" or bool(elements))
+
+
+def _as_utf8(content: bytes) -> bytes | str:
+    """Text of a file that declares an encoding of several bytes, such as GBK, which the parser cannot read; others as they are."""
+    declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([A-Za-z0-9_.-]+)[\"'][^>]*\?>", content)
+    encoding = declared[1].decode().lower() if declared else ""
+    if not declared or not encoding.startswith(("gb", "big5", "euc", "shift", "sjis", "cp9", "iso-2022", "iso2022")):
+        return content
+    return content[declared.end() :].decode(encoding)
 
 
 def _object(element: ElementTree.Element, label: str) -> Marked | str:

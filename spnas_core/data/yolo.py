@@ -15,7 +15,7 @@ from typing import Any
 
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit, marked
-from spnas_core.data.tree import IO_THREADS, FileTree, printable, text_of
+from spnas_core.data.tree import READ_THREADS, FileTree, printable, text_of
 from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, keypoint_values, named_classes, read_described
 from spnas_core.data.yolo_folders import Listed, label_files, named_splits, other_splits
 from spnas_core.data.yolo_lines import LabelText, are_poses, label_boxes, read_label
@@ -25,7 +25,7 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no pictures with label files, nor with a folder of those."""
     described, broken = read_described(tree)
     splits, absent, lists = named_splits(tree, described)
-    label_of, alone, respelled = label_files(tree, lists)
+    label_of, alone, pairs = label_files(tree, lists)
     if not tree.pictures or not (label_of or alone or (splits and any("names" in one.document for one in described))):
         return None
     splits |= other_splits(tree, splits, label_of or dict.fromkeys(tree.pictures, ""))
@@ -40,7 +40,8 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
         raw.document["categories"] = [{"id": number, "name": name} for number, name in (unnamed or names[raw.split]).items()]
     findings = found("unnamed-category", "data", list(unnamed.values())) + found("list-of-images", "data", absent)
     findings += found("unreadable", "data", list(map(printable, broken))) if unnamed else []
-    findings += found("other-spelling", "data", list(map(printable, respelled)))
+    findings += found("other-spelling", "data", list(map(printable, pairs.respelled)))
+    findings += found("malformed", "data", [_unclear(label, some) for label, some in pairs.unclear.items()])
     split_of = {posixpath.dirname(label_of[one]): split for split, listed in splits.items() for one in listed.pictures if one in label_of}
     for place in dict.fromkeys(split_of.get(posixpath.dirname(name), "data") for name in alone):
         some = [printable(name) for name in alone if split_of.get(posixpath.dirname(name), "data") == place]
@@ -66,9 +67,14 @@ def class_names(
     lists = {}
     for split, listed in splits.items():
         places = dict.fromkeys(posixpath.dirname(label_of.get(picture, picture)) for picture in listed.pictures)
-        lists[split] = _class_file(tree, [place for folder in places for place in (folder, posixpath.dirname(folder))])
+        lists[split] = _class_file(tree, [place for folder in places for place in _upwards(folder)])
     common = next(filter(None, lists.values()), {})
     return {split: names or common for split, names in lists.items()}
+
+
+def _upwards(folder: str) -> list[str]:
+    parts = folder.split("/")
+    return ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
 def _class_file(tree: FileTree, folders: Sequence[str]) -> dict[int, str]:
@@ -82,7 +88,7 @@ def _class_file(tree: FileTree, folders: Sequence[str]) -> dict[int, str]:
 def _read_labels(tree: FileTree, splits: Mapping[str, Listed], label_of: Mapping[str, str], keypoints: int | None) -> dict[str, LabelText]:
     """Rows of the label files of all splits, by picture."""
     pictures = list(dict.fromkeys(picture for listed in splits.values() for picture in listed.pictures if picture in label_of))
-    with ThreadPoolExecutor(IO_THREADS, thread_name_prefix="spnas-read") as pool:
+    with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spnas-read") as pool:
         read = pool.map(lambda one: read_label(text_of(tree.read(label_of[one])), label_of[one], keypoints), pictures)
         return dict(zip(pictures, read, strict=True))
 
@@ -114,6 +120,11 @@ def _source(
     findings = found("malformed", split, malformed) + found("other-spelling", split, list(map(printable, listed.respelled)))
     document = {"images": entries, "annotations": marks, "categories": []}
     return RawSplit(split, document, {**files, **dict.fromkeys(listed.missing)}, tuple(findings), frozenset(half_read))
+
+
+def _unclear(label: str, pictures: Sequence[str]) -> str:
+    names = ", ".join(map(printable, pictures[:3]))
+    return f"{printable(label)}: expected one picture of this name, got {names}; rename the others"
 
 
 def _unlisted(tree: FileTree, sources: Sequence[RawSplit]) -> list[Finding]:

@@ -24,7 +24,8 @@ class Described:
 
     def places(self, key: str) -> list[str]:
         """Places that it names for a split."""
-        entry = self.document.get(key)
+        others = (name for name in self.document if name.isalpha() and usual_name(name) == key)
+        entry = self.document.get(key, self.document.get(next(others, key)))
         return [one.strip() for one in (entry if isinstance(entry, list) else [entry]) if isinstance(one, str) and one.strip()]
 
 
@@ -40,11 +41,10 @@ def read_described(tree: FileTree) -> tuple[list[Described], list[str]]:
             except (yaml.YAMLError, ValueError, RecursionError) as error:
                 broken.append(f"{name}: expected YAML, got: {' '.join(str(error).split())}")
                 continue
-            if isinstance(document, dict):
+            if isinstance(document, dict) and all(isinstance(key, str) for key in document):
                 described.append(Described(posixpath.dirname(name), document))
     for name in tree.ending(".data"):
         pairs = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in lines_of(tree.text(name)) if "=" in line)
-        pairs |= {"val": pairs["valid"]} if "valid" in pairs else {}
         described.append(Described(posixpath.dirname(name), pairs))
     return described, broken
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from spnas_core.data.matching import Names
-from spnas_core.data.pairing import pair_files, splits_by_folders
+from spnas_core.data.pairing import Pairs, pair_files, splits_by_folders
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.data.tree import FileTree, lines_of, printable
 from spnas_core.data.yolo_described import CLASS_FILES, Described, candidate_paths
@@ -32,8 +32,8 @@ def label_place(path: str) -> str:
     return f"{before}/labels/{after}".strip("/") if images else path
 
 
-def label_files(tree: FileTree, lists: set[str]) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
-    """Label file of each picture that has one, label files that belong to no picture, and names that differ in spelling."""
+def label_files(tree: FileTree, lists: set[str]) -> tuple[dict[str, str], list[str], Pairs]:
+    """Label file of each picture that has one, label files that belong to no picture, and what is unclear or spelled otherwise."""
     texts = {name for name in tree.ending(".txt") if name not in lists and not _is_no_label(name)}
     label_of = {picture: label for picture in tree.pictures if (label := f"{posixpath.splitext(label_place(picture))[0]}.txt") in texts}
     used = set(label_of.values())
@@ -46,8 +46,8 @@ def label_files(tree: FileTree, lists: set[str]) -> tuple[dict[str, str], list[s
     folders = {posixpath.dirname(label) for label in label_of.values()} | {
         name for name in map(posixpath.dirname, texts) if _is_labels(name)
     }
-    alone = sorted(name for name in texts - set(label_of.values()) if posixpath.dirname(name) in folders)
-    return label_of, alone, pairs.respelled
+    alone = sorted(name for name in texts - set(label_of.values()) - set(pairs.unclear) if posixpath.dirname(name) in folders)
+    return label_of, alone, pairs
 
 
 def named_splits(tree: FileTree, described: Sequence[Described]) -> tuple[dict[str, Listed], list[str], set[str]]:

@@ -56,7 +56,7 @@ def read_label(text: str, name: str, keypoints: int | None = None) -> LabelText:
         where = f"{printable(name)}, line {number}"
         values = [_number(word) for word in words]
         label = values[0]
-        if any(map(math.isnan, values)) or label < 0 or label != int(label):
+        if any(map(math.isnan, values)) or not 0 <= label < 1e9 or label != int(label):
             malformed.append(f"{where}: expected a class and parts of the image from 0 to 1, got {printable(line.strip()[:60])!r}")
         elif not _fits(len(words) - 1, keypoints):
             pose = f"a class, a box and {keypoints} numbers of keypoints (kpt_shape)"

@@ -34,7 +34,7 @@ def export_model(model: str, form: Format) -> dict[str, bytes]:
     net, found = evaluate.open_model(model)
     files = {"onnx": _onnx, "mindir": _mindir, "torchvision": _torchvision}[form](net, found, model)
     categories = tuple((one.id, one.name) for one in found.classes)
-    document = found.model_dump(mode="json") | detection.model_document(found.arch, found.detector, categories)
+    document = found.model_dump(mode="json") | detection.model_document(found.arch, found.detector, categories, found.bits)
     document["scores"] = document.get("scores") or read_scores(model)
     document["source_sha256"] = document.pop("weights_sha256")
     cost = candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))

@@ -48,7 +48,7 @@ class TaskWork:
     batches: Callable[[DetectorNet, Split, Detector, Recipe, int, int, int, ImageCache], Iterator[StepInputs]]
     outputs: Callable[[DetectorNet, Split, Detector, ImageCache | None], list[dict[str, Any]]]
     score: Callable[[dict[str, Any], list[dict[str, Any]], metrics.Engine], metrics.Scores]
-    document: Callable[[str, Detector, Categories], dict[str, Any]]
+    document: Callable[[str, Detector, Categories, int], dict[str, Any]]
 
 
 def open_data(data: Data) -> DataSet:
@@ -89,9 +89,13 @@ def infer(net: DetectorNet, settings: Detector, images: Floats, image_hw: Floats
     return detections
 
 
-def model_document(arch: str, settings: Detector, categories: Categories) -> dict[str, Any]:
-    """Content of model.json, all that a program needs to use the weights: architecture, settings, labels and preprocessing."""
+def model_document(arch: str, settings: Detector, categories: Categories, bits: int = 16) -> dict[str, Any]:
+    """Content of model.json, all that a program needs to use the weights: architecture, settings, labels and preprocessing.
+
+    `bits` are those that 16-bit pictures use, where they were stretched.
+    """
     return {
+        **({"bits": bits} if bits < 16 else {}),
         "arch": arch,
         "detector": settings.model_dump(mode="json"),
         "classes": [{"label": label, "id": number, "name": name} for label, (number, name) in enumerate(categories, start=1)],

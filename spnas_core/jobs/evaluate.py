@@ -58,5 +58,6 @@ def open_model(model: str) -> tuple[DetectorNet, Model]:
 def score_model(model: str, data_url: str, name: str, reading: Reading | None = None) -> dict[str, Any]:
     """Metrics of a model folder on a split, by pycocotools; categories are those of the model, matched by name."""
     net, card = open_model(model)
+    reading = (reading or Reading()).model_copy(update={"bits": card.bits})
     split = DataSet(data_url, reading).split(name, tuple((label.id, label.name) for label in card.classes))
     return metrics.score_detections(split.annotations, detect(net, split, card.detector), "pycocotools").document()

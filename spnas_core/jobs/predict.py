@@ -18,7 +18,7 @@ from spnas_core.cost import Size
 from spnas_core.data import files, images, loader
 from spnas_core.data.drawing import draw_box
 from spnas_core.data.inputs import find_images
-from spnas_core.data.opening import PLAIN_RULES, PictureRules
+from spnas_core.data.opening import PictureRules
 from spnas_core.data.pipeline import fill_batches
 from spnas_core.errors import UserError
 from spnas_core.jobs import detection, evaluate
@@ -38,7 +38,7 @@ class Picture:
     error: str | None = None
 
 
-def predict(model: str, words: list[str], out: str, threshold: float, rules: PictureRules = PLAIN_RULES) -> list[dict[str, Any]]:
+def predict(model: str, words: list[str], out: str, threshold: float) -> list[dict[str, Any]]:
     """Detect objects with a model folder in the images that `words` name (see `find_images`).
 
     Files written to the folder `out`, a path or URL:
@@ -57,7 +57,7 @@ def predict(model: str, words: list[str], out: str, threshold: float, rules: Pic
     categories = {label.id: label.name for label in card.classes}
     records: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    for batch, pictures in _batches(names, card.detector.image_size, rules):
+    for batch, pictures in _batches(names, card.detector.image_size, PictureRules(bits=card.bits)):
         detections = detection.infer(net, card.detector, batch.images, batch.image_hw)
         batch_results = loader.to_results(batch.ids, *detections, batch.scale, tuple(categories.items()))
         kept = [result for result in batch_results if result["score"] >= threshold]

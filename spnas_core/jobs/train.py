@@ -94,7 +94,7 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     context.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **stats, "timing": watch.seconds})
     save_file(get_weights(net), out / WEIGHTS_FILE)
     documents = {
-        MODEL_FILE: WORK.document(job.arch, settings, train_split.categories),
+        MODEL_FILE: WORK.document(job.arch, settings, train_split.categories, job.data.reading.bits),
         AUDIT_FILE: audit.model,
         HISTORY_FILE: history,
         WORK.outputs_file: outputs,

@@ -35,6 +35,7 @@ class Model(Settings):
     arch: ArchText
     detector: Detector
     classes: tuple[ClassLabel, ...] = Field(min_length=1)
+    bits: int = Field(16, ge=8, le=16, description="that 16-bit pictures use")
     weights_sha256: str | None = None
 
     @field_validator("classes")
