@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from command_line import spnas
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from flows import presets
 from spnas_core.check.dataset import inspect
-from spnas_core.data import annotations, coco_parser, coco_source, index
+from spnas_core.data import annotations, coco_parser, coco_source, files, index
 from spnas_core.data.columns import columns_of
 from spnas_core.data.fingerprints import fingerprint_splits, verify_images
 from spnas_core.data.mending import mend_document
@@ -27,6 +28,7 @@ from spnas_core.data.samples import Split
 from spnas_core.data.splits import DataSet, open_split
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
+from spnas_core.store.artifacts import Store
 
 
 def boxes(split: Split) -> dict[str, list[Any]]:
@@ -434,3 +436,25 @@ def test_images_are_verified_once_per_content(plain: Path, tmp_path: Path, monke
     monkeypatch.setattr(fingerprints._Verified, "_of_process", set())
     with pytest.raises(UserError, match="expected a whole image file"):
         verify_images(open_split(str(plain), "train"))
+
+
+def test_a_store_hands_the_index_of_remote_data_to_other_hosts(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second host, with an empty cache, neither parses the annotation file nor copies it."""
+    url, store = "memory://index-test/set", Store(str(indexed / "store"))
+    memory = fsspec.filesystem("memory")
+    make(url, document(6))
+    try:
+        first = DataSet(url, store=store).split("train")
+        (digest,) = [path.name for path in (indexed / "store/index").iterdir()]
+        assert store.find("index", digest)
+        monkeypatch.setenv("SPNAS_CACHE", str(indexed / "other host"))
+        monkeypatch.setattr(coco_source, "_cleaned", type(coco_source._cleaned)(1))
+        monkeypatch.setattr(coco_source, "parse_coco", lambda _: pytest.fail("the file is parsed again"))
+        monkeypatch.setattr(files, "local_file", lambda _: pytest.fail("a file is copied"))
+        second = DataSet(url, store=store).split("train")
+        assert second.annotations == first.annotations
+        assert fingerprint_splits([second]) == fingerprint_splits([first])
+        monkeypatch.undo()
+        assert spnas("store", "verify", indexed / "store")[0] == 0
+    finally:
+        memory.rm("/index-test", recursive=True)

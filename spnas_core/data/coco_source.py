@@ -11,7 +11,7 @@ from spnas_core.data.annotations import Categories, Clean, clean_columns, clean_
 from spnas_core.data.coco import CocoFile, load_json, open_content
 from spnas_core.data.coco_parser import parse_coco
 from spnas_core.data.image_facts import header_sizes
-from spnas_core.data.index import LARGE, file_digest, indexed
+from spnas_core.data.index import LARGE, file_digest, indexed, remote_digest
 from spnas_core.data.listings import Listings
 from spnas_core.data.locate import locate_around
 from spnas_core.data.mending import mend_document
@@ -21,6 +21,7 @@ from spnas_core.data.recent import Recent
 from spnas_core.data.split_names import name_splits
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
+from spnas_core.store.artifacts import Store
 
 _log = logging.getLogger("spnas_core")
 _cleaned: Recent[Clean] = Recent(4)  # splits by the digest of their annotations
@@ -31,8 +32,10 @@ class CocoSource:
 
     layout = "COCO"
 
-    def __init__(self, url: str, listings: Listings, root: str, found: Mapping[str, CocoFile], reading: Reading) -> None:
-        self._listings, self._root, self._found, self._reading = listings, root, found, reading
+    def __init__(
+        self, url: str, listings: Listings, root: str, found: Mapping[str, CocoFile], reading: Reading, store: Store | None
+    ) -> None:
+        self._listings, self._root, self._found, self._reading, self._store = listings, root, found, reading, store
         self.own_names = {split: own for own, split in name_splits(list(found), reading.splits, url).items()}
 
     def where(self, name: str) -> str:
@@ -46,13 +49,17 @@ class CocoSource:
             content = files.read_file(file.system, file.path)
             digest = hashlib.sha256(content).hexdigest()
             return _cleaned.get((digest, crowds, self._root), lambda: self._clean(content, file)), digest
-        digest = file_digest(files.local_file(file.url))
+        remote = "://" in file.url
+        digest = self._remote_digest(file) if remote else file_digest(files.local_file(file.url))
 
         def parse() -> Clean:
             with open_content(file) as content:
                 return self._clean(content, file)
 
-        return _cleaned.get((digest, crowds), lambda: indexed(digest, crowds, parse)), digest
+        return _cleaned.get((digest, crowds), lambda: indexed(digest, crowds, parse, self._store if remote else None)), digest
+
+    def _remote_digest(self, file: CocoFile) -> str:
+        return remote_digest(file.url, str(file.system.ukey(file.path)), lambda: file_digest(files.local_file(file.url)), self._store)
 
     def categories(self, name: str) -> Categories:
         """Categories of a split."""

@@ -1,10 +1,13 @@
 """Index of a large split: what is taken of its annotation file, as arrays that a job maps into memory instead of parsing the file.
 
     CACHE/index/KEY/images.npy boxes.npy labels.npy marks.npy facts.json      KEY: digest of the file, way of reading, version
+    STORE/index/KEY/                                                          the same as an artifact, of remote data
+    STORE/data/KEY.txt                                                        digest of a remote file, by its place, size and time
 
 An index appears as a whole or not at all; one that is incomplete or of another form is made again.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +22,8 @@ import numpy as np
 
 from spnas_core.data.annotations import IMAGE_DTYPE, Clean
 from spnas_core.data.columns import MARK_DTYPE
+from spnas_core.errors import MissingArtifactError
+from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import cache_folder, sha256_file
 
 LARGE = 1 << 22  # bytes of an annotation file from which on it has an index
@@ -39,15 +44,41 @@ class _Facts:
     told: list[str]
 
 
-def indexed(digest: str, way: str, make: Callable[[], Clean]) -> Clean:
-    """Return what is taken of the annotation file of `digest`, read in this `way`: from its index, made where there is none."""
+def indexed(digest: str, way: str, make: Callable[[], Clean], store: Store | None = None) -> Clean:
+    """Return what is taken of the annotation file of `digest`, read in this `way`: from its index, made where there is none.
+
+    A `store` hands the index of one host to the others.
+    """
     key = hashlib.sha256(f"{INDEX_VERSION} {digest} {way}".encode()).hexdigest()
     folder = cache_folder("index") / key
-    clean = load_index(folder)
+    clean = load_index(folder) or (_fetch(store, key, folder) if store else None)
     if clean is None:
-        save_index(make(), folder)
+        started = time.perf_counter()
+        made = make()
+        save_index(made, folder)
         clean = load_index(folder)
-    return clean or make()
+        if clean is None:
+            return made
+        if store:
+            store.publish_record("index", key, {"annotations": digest, "way": way}, folder, {}, time.perf_counter() - started)
+    return clean
+
+
+def _fetch(store: Store, key: str, folder: Path) -> Clean | None:
+    """Copy an index from a store into the cache; None where the store has none."""
+    partial = folder.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        names = [*(f"{name}.npy" for name in _ARRAYS), "facts.json"]
+        places = {name: store.fetch("index", key, name) for name in names}
+        partial.mkdir(parents=True)
+        for name, path in places.items():
+            shutil.copyfile(path, partial / name)
+        partial.rename(folder)
+    except (MissingArtifactError, OSError):
+        return load_index(folder)  # of another process, perhaps
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load_index(folder)
 
 
 def load_index(folder: Path) -> Clean | None:
@@ -89,6 +120,19 @@ def _forget(top: Path) -> None:
     folders = sorted((path for path in top.iterdir() if path.is_dir() and path.name[0] != "."), key=lambda path: path.stat().st_mtime)
     for folder in folders[:-KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remote_digest(url: str, version: str, digest: Callable[[], str], store: Store | None) -> str:
+    """Sha256 (hex) of a remote file whose `version` the place of the file says; a `store` remembers it, so that hosts need no copy."""
+    path = f"data/{hashlib.sha256(f'{url} {version}'.encode()).hexdigest()}.txt"
+    if store:
+        with contextlib.suppress(FileNotFoundError):
+            if len(known := store.read(path).decode(errors="replace")) == 64:
+                return known
+    found = digest()
+    if store:
+        store.write(path, found.encode())
+    return found
 
 
 def file_digest(path: Path) -> str:

@@ -22,6 +22,7 @@ from spnas_core.data.split_file import SplitFile, find_split_file
 from spnas_core.data.split_names import UNSPLIT, in_order
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
+from spnas_core.store.artifacts import Store
 
 _log = logging.getLogger("spnas_core")
 
@@ -46,12 +47,17 @@ class _Source(Protocol):
 
 
 class DataSet:
-    """A data set as it is now: its layout, its splits by their names here, and listings of its folders, each read once."""
+    """A data set as it is now: its layout, its splits by their names here, and listings of its folders, each read once.
 
-    def __init__(self, url: str, reading: Reading | None = None, strict: bool = False, divided: bool = True) -> None:
+    `divided`: by its split file, if it has one. A `store` has indexes of large annotation files for all hosts.
+    """
+
+    def __init__(
+        self, url: str, reading: Reading | None = None, strict: bool = False, divided: bool = True, store: Store | None = None
+    ) -> None:
         self.reading = reading or Reading()
         self.strict = strict
-        self._divided = divided  # by its split file, if it has one
+        self._divided, self._store = divided, store
         self._url = url
         self._system, self._root = files.open_url(url)
         self._root = self._root.rstrip("/") or "/"
@@ -98,7 +104,7 @@ class DataSet:
     def _source(self) -> _Source:
         found = find_coco(self._listings, self._root, self.reading.annotations)
         if found:
-            return CocoSource(self.url, self._listings, self._root, found, self.reading)
+            return CocoSource(self.url, self._listings, self._root, found, self.reading, self._store)
         return LayoutSource(self._url, self._system, self._root, self.reading)
 
     @cached_property

@@ -29,6 +29,7 @@ from spnas_core.names import DETECTIONS_FILE
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.task import DETECTION, Task
 from spnas_core.settings.training import Recipe
+from spnas_core.store.artifacts import Store
 
 PIXELS = 1 << 19  # of one batch
 
@@ -43,7 +44,7 @@ class TaskWork:
 
     task: Task
     outputs_file: str
-    open_data: Callable[[Data], DataSet]
+    open_data: Callable[[Data, Store | None], DataSet]
     build: Callable[[Arch, Detector, int, bool], DetectorNet]
     batches: Callable[[DetectorNet, Split, Detector, Recipe, int, int, int, ImageCache], Iterator[StepInputs]]
     outputs: Callable[[DetectorNet, Split, Detector, ImageCache | None], list[dict[str, Any]]]
@@ -51,9 +52,9 @@ class TaskWork:
     document: Callable[[str, Detector, Categories, int], dict[str, Any]]
 
 
-def open_data(data: Data) -> DataSet:
+def open_data(data: Data, store: Store | None) -> DataSet:
     """Open the data set of a job."""
-    return DataSet(data.url, data.reading, data.strict)
+    return DataSet(data.url, data.reading, data.strict, store=store)
 
 
 def batch_size(image_size: tuple[int, int]) -> int:

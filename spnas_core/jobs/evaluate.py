@@ -28,7 +28,7 @@ def run(job: EvaluateJob, store: Store, out: Path, context: JobContext) -> dict[
     """Score weights on a split with pycocotools; writes the detections to `out` and returns the metrics. Has no checkpoints."""
     ms.set_context(mode=ms.GRAPH_MODE)
     named = [job.data.train, job.data.val] if job.split in (job.data.train, job.data.val) else [job.split]  # those of the fingerprint
-    data = WORK.open_data(job.data)
+    data = WORK.open_data(job.data, store)
     splits = {name: data.split(name) for name in named}
     split = splits[job.split]
     if rank().first:

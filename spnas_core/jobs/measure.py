@@ -39,7 +39,7 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(0)
     settings, recipe = job.detector, job.recipe
-    data = detection.open_data(job.data)
+    data = detection.open_data(job.data, None)
     split, val = data.split(job.data.train), data.split(job.data.val)
     arch = architecture.parse(job.arch)
     net = build(arch, settings, len(split.categories), recipe.mixed_precision)

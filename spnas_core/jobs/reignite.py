@@ -31,7 +31,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.weights.tensor_names import BACKBONE
 
 
-def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
+def open_sets(job: ReigniteJob, store: Store | None = None) -> tuple[crops.Crops, crops.Crops]:
     """Training and validation images: a class folder if the settings name one, else crops of the detection data set."""
     size, url = job.recipe.image_size, job.recipe.data
     if url:
@@ -43,7 +43,7 @@ def open_sets(job: ReigniteJob) -> tuple[crops.Crops, crops.Crops]:
             raise UserError(f"{url}: expected the images that the job was planned with, got others ({found[:12]}); start the run again")
         train = crops.open_class_folder(url, "train", size)
         return train, crops.open_class_folder(url, "val", size, train.class_names)
-    data = DataSet(job.data.url, job.data.reading, job.data.strict)
+    data = DataSet(job.data.url, job.data.reading, job.data.strict, store=store)
     splits = [data.split(name) for name in (job.data.train, job.data.val)]
     if rank().first:
         check_fingerprint(splits, job.data)
@@ -56,7 +56,7 @@ def run(job: ReigniteJob, store: Store, out: Path, context: JobContext) -> dict[
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
     recipe = job.recipe
-    train, val = open_sets(job)
+    train, val = open_sets(job, store)
     classes = len(train.class_names)
     net = Classifier(architecture.parse(job.arch), job.detector, classes)
     set_weights(net, initial_weights.start_backbone(job, store, get_weights(net)))

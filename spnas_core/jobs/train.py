@@ -47,7 +47,7 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
     recipe, settings = job.recipe, job.detector
-    data = WORK.open_data(job.data)
+    data = WORK.open_data(job.data, store)
     train_split, val_split = data.split(job.data.train), data.split(job.data.val)
     if rank().first:
         check_fingerprint([train_split, val_split], job.data)

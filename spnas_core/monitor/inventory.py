@@ -15,7 +15,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.storage import full_url
 
-ARTIFACT_KINDS = ("train", "reignite", "evaluate", "benchmark", "stage", "study")
+ARTIFACT_KINDS = ("train", "reignite", "evaluate", "benchmark", "stage", "study", "index")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
         data_url = str(make_demo(cache_folder("demo")))
     elif "://" not in data_url:
         data_url = str(Path(data_url).expanduser().absolute())
-    opened = tries.do(partial(_open_splits, data_url, settings, tries)) or {}
+    opened = tries.do(partial(_open_splits, data_url, settings, store, tries)) or {}
     splits, test = {name: opened[name] for name in ("train", "val") if name in opened}, opened.get("test")
     checkpoint = tries.do(partial(open_checkpoint, settings.checkpoint)) if settings.checkpoint else None
     full, threads, own = settings.fingerprint == "full", settings.threads, settings.reignite.data
@@ -74,9 +74,9 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     return plan
 
 
-def _open_splits(url: str, settings: Run, tries: _Tries) -> dict[str, Split]:
+def _open_splits(url: str, settings: Run, store: Store | None, tries: _Tries) -> dict[str, Split]:
     """Open train, val and, if the data set has one, test; a split that teaches or scores nothing is a mistake."""
-    data = DataSet(url, settings.data, settings.strict)
+    data = DataSet(url, settings.data, settings.strict, store=store)
     names = ("train", "val", *(("test",) if "test" in data.names else ()))
     splits = {name: split for name in names if (split := tries.do(partial(data.split, name)))}
     if "train" in splits and not splits["train"].box_counts.sum():
