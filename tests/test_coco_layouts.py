@@ -75,6 +75,8 @@ LAYOUTS: dict[str, Callable[[str], tuple[str, str]]] = {
         {"train": "training/result.json", "val": "validation/result.json", "test": "testing/result.json"}[s],
         {"train": "training/images", "val": "validation/images", "test": "testing/images"}[s],
     ),
+    "mixed": lambda s: (f"annotations/{'instances_train' if s == 'train' else s}.json", "images"),
+    "keypoints": lambda s: (f"annotations/person_keypoints_{s}2017.json", f"{s}2017"),
     "other case": lambda s: (f"Annotations/{s.upper()}.json", f"JPEGImages/{s}"),
 }
 
@@ -201,6 +203,9 @@ SAME: dict[str, Callable[[dict[str, Any]], Any]] = {
     "entries twice": lambda d: (d["images"].append(dict(d["images"][0])), d["categories"].append(dict(d["categories"][0]))),
     "back slashes": lambda d: [image.update(file_name=f"images\\{image['file_name']}") for image in d["images"]],
     "letter case": lambda d: [image.update(file_name=image["file_name"].upper()) for image in d["images"]],
+    "names in URLs alone": lambda d: [
+        image.update(coco_url=f"http://example.org/images/{image.pop('file_name')}") for image in d["images"]
+    ],
     "folders of another machine": lambda d: [image.update(file_name=f"/home/someone/set/{image['file_name']}") for image in d["images"]],
 }
 
@@ -227,6 +232,42 @@ def test_what_is_meant_in_one_way_only_is_read_so(way: str, plain: Path, tmp_pat
     mended = spnas("check", str(tmp_path / "mended"), "--preset", "smoke", "--json")
     kinds = {one["kind"] for one in json.loads(mended[1])["findings"]} - {"unreached", "better-anchors"}
     assert kinds == set(), "nothing is left to mend"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_files_in_other_encodings_are_read_under_any_name(encoding: str, plain: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        folder = tmp_path / "other" / split
+        images(plain, split, folder)
+        content = {**read(plain, split), "info": {"mean": float("nan")}}
+        (folder / "labels.json").write_bytes(json.dumps(content, ensure_ascii=False).encode(encoding))
+        assert boxes(open_split(str(tmp_path / "other"), split)) == boxes(open_split(str(plain), split))
+
+
+def test_blanks_around_a_name_make_no_other_category(plain: Path) -> None:
+    expected = boxes(open_split(str(plain), "val"))
+    content = read(plain, "val")
+    for kind in content["categories"]:
+        kind["name"] = f" {kind['name']} "
+    put(plain / "annotations/instances_val.json", content)
+    assert boxes(open_split(str(plain), "val")) == expected
+
+
+def test_one_picture_under_two_ids_keeps_its_boxes_in_a_division(plain: Path) -> None:
+    content = read(plain, "train")
+    twin = {**content["images"][0], "id": 999}
+    mark = {**content["annotations"][0], "id": 999, "image_id": 999, "bbox": [1, 2, 3, 4]}
+    put(
+        plain / "annotations/instances_all.json",
+        {**content, "images": [*content["images"], twin], "annotations": [*content["annotations"], mark]},
+    )
+    for split in SPLITS:
+        (plain / f"annotations/instances_{split}.json").unlink()
+    assert spnas("split", plain, "--val", 0.4, "--test", 0)[0] == 0
+    data = DataSet(str(plain))
+    parts = [data.split(name) for name in data.names]
+    assert sum(len(part.samples) for part in parts) == len(content["images"]) + 1
+    assert sum(int(part.box_counts.sum()) for part in parts) == len(content["annotations"]) + 1
 
 
 def test_categories_are_those_of_train_by_name(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -278,6 +319,29 @@ def test_crowds_that_are_learnt_are_objects_as_all_others(plain: Path) -> None:
     learnt = open_split(str(plain), "train", reading=Reading(crowds="learn"))
     assert learnt.annotations == before.annotations
     assert boxes(learnt) == boxes(before)
+
+
+@pytest.mark.parametrize("value", [2, 255, 256, 257, -1, 2**40])
+def test_a_flag_is_0_or_1(value: int, plain: Path) -> None:
+    content = read(plain, "train")
+    content["annotations"][0]["iscrowd"] = value
+    put(plain / "annotations/instances_train.json", content)
+    with pytest.raises(UserError, match=f"expected 0 or 1 as 'iscrowd', got {value}"):
+        open_split(str(plain), "train")
+
+
+def test_files_of_other_tasks_are_no_splits(plain: Path) -> None:
+    """As in COCO 2017's own folder of annotations."""
+    expected = {split: boxes(open_split(str(plain), split)) for split in SPLITS}
+    for split in SPLITS:
+        content = read(plain, split)
+        captions = {**content, "annotations": [{"id": 1, "image_id": content["images"][0]["id"], "caption": "squares"}]}
+        put(plain / f"annotations/captions_{split}.json", {key: value for key, value in captions.items() if key != "categories"})
+        put(plain / f"annotations/person_keypoints_{split}.json", {**content, "annotations": []})
+        put(plain / f"annotations/panoptic_{split}.json", content)
+    put(plain / "annotations/image_info_test-dev.json", read(plain, "test"))
+    data = DataSet(str(plain))
+    assert {split: boxes(data.split(split)) for split in data.names} == expected
 
 
 def parsed(content: bytes) -> annotations.Clean | str:

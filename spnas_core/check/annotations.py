@@ -12,6 +12,7 @@ from spnas_core.data import annotations
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.images import Doubles
 from spnas_core.data.raw_split import RawSplit
+from spnas_core.data.samples import meant_name
 from spnas_core.data.split_names import UNSPLIT
 
 RARE = 0.01  # of the boxes of the commonest category
@@ -107,7 +108,7 @@ def _compare(first: Judged, other: Judged) -> list[Finding]:
     """Compare the categories of two splits, which are matched by name."""
     if other.categories == first.categories:
         return []
-    theirs, ours = set(other.categories.values()), set(first.categories.values())
+    theirs, ours = ({meant_name(name) for name in one.categories.values()} for one in (other, first))
     if theirs == ours:
         return found(
             "other-category-ids", other.split, [f"unlike {first.split}: {min(other.categories.items() - first.categories.items())}"]

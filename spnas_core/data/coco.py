@@ -19,15 +19,16 @@ import msgspec
 
 from spnas_core.data import files
 from spnas_core.data.listings import Listings
-from spnas_core.data.split_names import UNSPLIT
+from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.errors import UserError
 
 FOLDER, BEFORE, AFTER = "annotations", "instances_", ".json"
 MOST_FILES = 20  # JSON files of a folder; where there are more, each is of one picture
-_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_", "predictions", "detections", "results_")
+_KEYPOINTS = "person_keypoints_"
+_OTHER_TASKS = ("captions_", "panoptic_", "stuff_", "image_info_", "predictions", "detections", "results_")
 _SILENT = {
     *("instance", "instances", "annotation", "annotations", "coco", "label", "labels", "result", "results", "default", "bbox", "bboxes"),
-    *("detection", "gt", "json", "data", "dataset"),
+    *("detection", "gt", "json", "data", "dataset", "person", "keypoints"),
 }  # words of file names
 MAPPED = 1 << 26  # bytes from which on a file is mapped into memory
 
@@ -77,12 +78,19 @@ def find_coco(listings: Listings, root: str, chosen: Mapping[Any, str]) -> dict[
     found = [CocoFile(name.removeprefix(BEFORE).removesuffix(AFTER), system, f"{top}/{name}", sizes[name]) for name in named]
     found = [file._replace(split=UNSPLIT) if file.split in _SILENT else file for file in found]
     splits: dict[str, CocoFile] = {}
-    for file in found or filter(_is_coco, _candidates(listings, root, top)):
+    for file in found + _further(listings, root, top, {usual_name(file.split) for file in found}):
         if file.split in splits:
             text = f"expected one annotation file of split {file.split!r}, got {splits[file.split].url} too; --annotations says which"
             raise UserError(f"{file.url}: {text}")
         splits[file.split] = file
     return splits
+
+
+def _further(listings: Listings, root: str, annotations: str, taken: set[str]) -> list[CocoFile]:
+    """Annotation files of other names: all where nothing is `taken`, else those of train, val and test that are not."""
+    files_of = [file for file in _candidates(listings, root, annotations) if not taken or usual_name(file.split) in set(SPLITS) - taken]
+    plain = [file for file in files_of if not posixpath.basename(file.path).startswith(_KEYPOINTS)]
+    return [file for file in plain or files_of if _is_coco(file)]
 
 
 def _chosen(system: Any, root: str, split: str, url: str) -> CocoFile:
@@ -125,8 +133,17 @@ def _is_coco(file: CocoFile) -> bool:
         except msgspec.ValidationError:
             return False
         except (msgspec.DecodeError, ValueError, RecursionError):
-            return posixpath.basename(file.path).startswith((BEFORE, "_annotations.coco"))
+            return _is_coco_slowly(content, file)
     return True
+
+
+def _is_coco_slowly(content: Any, file: CocoFile) -> bool:
+    """Of a file that is not plain JSON: with a mark of byte order, in UTF-16, with NaN, or broken."""
+    try:
+        document = json.loads(bytes(content))
+    except (ValueError, RecursionError):
+        return posixpath.basename(file.path).startswith((BEFORE, "_annotations.coco"))
+    return isinstance(document, dict) and {"images", "categories"} <= document.keys()
 
 
 @contextlib.contextmanager

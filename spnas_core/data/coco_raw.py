@@ -24,18 +24,18 @@ def read_raw(listings: Listings, root: str, file: CocoFile, reading: Reading, si
     except (ValueError, RecursionError) as error:
         wrong = str(error)
     findings = found("unreadable", split, [f"{file.path.removeprefix(root).strip('/')}: expected JSON, got: {wrong}"] if wrong else [])
+
+    def measure(wanted: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        there, _ = locate_around(listings, root, file, reading.images, wanted)
+        measured = sizes(one.url for one in there.values())
+        return {name: measured[one.url] for name, one in there.items()}
+
+    document, mended = mend_document(document, split, measure)
     listed = document.get("images") if isinstance(document, dict) else None
     names = [entry["file_name"] for entry in listed if _is_named(entry)] if isinstance(listed, list) else []
     located, told = locate_around(listings, root, file, reading.images, names)
-    findings += found("other-spelling", split, told)
-
-    def measure(wanted: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
-        there = [name for name in wanted if name in located]
-        measured = sizes(located[name].url for name in there)
-        return {name: measured[located[name].url] for name in there}
-
-    document, mended = mend_document(document, split, measure)
-    return RawSplit(split, document, {name: located.get(name) for name in names}, (*findings, *mended))
+    findings += [*found("other-spelling", split, told), *mended]
+    return RawSplit(split, document, {name: located.get(name) for name in names}, tuple(findings))
 
 
 def unlisted_images(listings: Listings, sources: Sequence[RawSplit]) -> list[Finding]:

@@ -14,7 +14,7 @@ LARGEST_ID = 2**63 - 1
 Longs = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.void]
 MARK_DTYPE = np.dtype(
-    [("id", "i8"), ("image_id", "i8"), ("category_id", "i8"), ("iscrowd", "u1"), ("area", "f8"), ("bbox", "f8", (4,))], align=True
+    [("id", "i8"), ("image_id", "i8"), ("category_id", "i8"), ("iscrowd", "i8"), ("area", "f8"), ("bbox", "f8", (4,))], align=True
 )  # id -1 and area NaN: there is none; bbox xywh, px
 
 

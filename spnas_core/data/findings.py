@@ -30,6 +30,7 @@ FINDING_KINDS = {
     "repeated-entry": Kind("warning", "entry that is there twice", "entries that are there twice", "read once; --mend writes it once"),
     "missing-size": Kind("warning", "image without a size", "images without a size", "taken from the picture; --mend writes it"),
     "box-of-polygon": Kind("warning", "polygon without a box", "polygons without boxes", "the box around it is taken; --mend writes it"),
+    "name-of-url": Kind("note", "image that only a URL names", "images that only URLs name", "the URL's last folder and name are taken"),
     "text-flag": Kind("warning", "flag that is no number", "flags that are no numbers", "read as 0 or 1; --mend writes them so"),
     "root-category": Kind("note", "category above others, without boxes", "categories above others, without boxes", "left out: no class"),
     "split-file": Kind("note", "split file in use", "split files in use", "spnas split wrote it"),

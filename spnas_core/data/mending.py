@@ -31,6 +31,7 @@ def mend_document(document: Any, split: str, measure: Measure) -> tuple[Any, lis
     marks = [dict(entry) if isinstance(entry, dict) else entry for entry in document["annotations"]]
     mender.ids(images, marks, "image_id")
     mender.ids(kinds, marks, "category_id")
+    mender.names(images)
     images = mender.without_repeats(images, "file_name")
     kinds = mender.without_repeats(kinds, "name")
     mender.sizes(images, measure)
@@ -66,6 +67,13 @@ class _Mender:
                     if new is not None and (type(old) is not int or new != old):
                         entry[name] = new
                         self.tell("other-id", f"{name} {old!r}, read as {new}")
+
+    def names(self, images: Iterable[Any]) -> None:
+        """File names that are in a URL alone, as in LVIS: its last folder and name."""
+        for image in images:
+            if isinstance(image, dict) and "file_name" not in image and isinstance(image.get("coco_url"), str):
+                image["file_name"] = "/".join(image["coco_url"].rsplit("/", 2)[-2:])
+                self.tell("name-of-url", f"{image['coco_url']}, read as {image['file_name']}")
 
     def without_repeats(self, entries: Sequence[Any], name: str) -> list[Any]:
         """Entries of which those that only repeat an earlier one's id and name are left out."""

@@ -135,6 +135,11 @@ def take_images(clean: Clean, rows: Longs) -> Clean:
     )
 
 
+def meant_name(name: str) -> str:
+    """Name of a category without blanks around it, and with single ones in it, by which splits are matched."""
+    return " ".join(name.split())
+
+
 def rename_categories(clean: Clean, categories: Categories) -> tuple[Clean, list[str]]:
     """Give the boxes the ids and labels that `categories` give to their names; and say what is told of other names.
 
@@ -142,14 +147,15 @@ def rename_categories(clean: Clean, categories: Categories) -> tuple[Clean, list
     """
     if clean.categories == categories:
         return clean, []
-    if not {name for _, name in clean.categories} & {name for _, name in categories}:
+    own_names = [meant_name(name) for _, name in clean.categories]
+    if not set(own_names) & {meant_name(name) for _, name in categories}:
         names = [", ".join(name for _, name in some) for some in (categories, clean.categories)]
         raise UserError(f"expected some of the categories {names[0]}, got {names[1]}")
-    number_of = {name: number for number, name in categories}
-    label_of = {name: label for label, (_, name) in enumerate(categories, start=1)}
-    labels = np.array([0, *(label_of.get(name, 0) for _, name in clean.categories)], np.int32)[clean.labels]
+    number_of = {meant_name(name): number for number, name in categories}
+    label_of = {meant_name(name): label for label, (_, name) in enumerate(categories, start=1)}
+    labels = np.array([0, *(label_of.get(name, 0) for name in own_names)], np.int32)[clean.labels]
     ids = np.array([number for number, _ in clean.categories], np.int64)
-    numbers = np.array([number_of.get(name, -1) for _, name in clean.categories], np.int64)
+    numbers = np.array([number_of.get(name, -1) for name in own_names], np.int64)
     marks = clean.marks.copy()
     marks["category_id"] = numbers[np.searchsorted(ids, marks["category_id"])]
     strange = marks["category_id"] < 0
@@ -159,10 +165,9 @@ def rename_categories(clean: Clean, categories: Categories) -> tuple[Clean, list
     images = clean.images.copy()
     images["end"] = np.concatenate([[0], np.cumsum(known)])[clean.images["end"]]
     told = []
-    own = {name for _, name in clean.categories}
-    if others := [name for _, name in clean.categories if name not in number_of]:
+    if others := [name for name in own_names if name not in number_of]:
         told.append(f"{int(strange.sum())} boxes of categories that train lacks are left out: {', '.join(others)}")
-    if missing := [name for _, name in categories if name not in own]:
+    if missing := [name for name in number_of if name not in own_names]:
         told.append(f"categories of train that it does not list: {', '.join(missing)}")
     if not told:
         told.append("category ids are not those of train: matched by name")

@@ -53,13 +53,13 @@ class SplitFile:
     def rows(self, split: str, names: Sequence[str]) -> Longs:
         """Places, ascending, of the images of `split` among the `names` of the split that they are of; UserError where one is gone."""
         part = self.splits[split]
-        place_of = {name: place for place, name in enumerate(names)}
-        if gone := [name for name in part.images if name not in place_of]:
+        known, wanted = set(names), set(part.images)
+        if gone := [name for name in part.images if name not in known]:
             raise UserError(f"{self.url}: {split}: expected images of {part.of}, got {gone[0]!r}, which is none ({len(gone)} such)")
         taken = {name for one in self.splits.values() if one.of == part.of for name in one.images}
         if left := [name for name in names if name not in taken]:
             _log.warning("%s: %d images of %s are in no split (%s)", self.url, len(left), part.of, left[0])
-        return np.array(sorted({place_of[name] for name in part.images}), np.int64)
+        return np.array([place for place, name in enumerate(names) if name in wanted], np.int64)
 
 
 def find_split_file(listings: Listings, root: str, chosen: str | None) -> SplitFile | None:
