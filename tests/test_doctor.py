@@ -7,19 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from checked import as_yolo
 from conftest import write_data
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from flows import presets
 from flows.cli.app import app
+from spnas_core.arch import parse
 from spnas_core.errors import JobError
 from spnas_core.jobs import progress_file, runner
 from spnas_core.metrics import STATS
 from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce_run
+from spnas_core.weights.net_shapes import empty_weights
 
 Documents = dict[str, Any]  # what a training leaves: history, audit, detections, model
 FALLING = [2.0, 1.5, 1.0, 0.8]
@@ -223,7 +227,9 @@ def test_a_fault_of_a_run_is_named(names: list[str], losses: list[float], how: C
 
 @pytest.mark.parametrize("copied", [False, True])
 def test_frozen_norms_with_new_statistics_are_named(copied: bool, data: Path) -> None:
-    (data.parent / "some.safetensors").write_bytes(b"some weights")
+    smoke = presets.load_preset("smoke")
+    arrays = {name: np.array(one) for name, one in empty_weights(parse(smoke.arch), smoke.detector, 2).items()}
+    save_file(arrays, data.parent / "some.safetensors")
 
     def begin(documents: Documents) -> None:
         if copied:

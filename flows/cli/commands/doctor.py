@@ -1,5 +1,6 @@
 """The command `spnas doctor`: causes of an AP of 0, in a run or in its data."""
 
+import contextlib
 import json
 from typing import Annotated, Any
 
@@ -78,6 +79,7 @@ def _of_data(url: str, store: str, preset: str, overrides: list[str]) -> tuple[l
 def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[str]]:
     """Causes in a run and in its data, which may no longer exist."""
     from spnas_core.check.dataset import inspect
+    from spnas_core.data.splits import DataSet
     from spnas_core.errors import UserError
     from spnas_core.monitor.doctor import WELL, causes_in_data, causes_in_run, first_error
     from spnas_core.monitor.status import Watcher
@@ -91,7 +93,9 @@ def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[st
         report = inspect(url, plan.settings)
     except UserError as error:
         return causes_in_run(plan.store, watcher.steps(), None), [*notes, f"the data was not looked at: {error}"]
-    val = next((source.document for source in report.layout.sources if source.split == plan.data.val), None)
+    val = None
+    with contextlib.suppress(UserError):  # the check names what keeps it from being read
+        val = DataSet(url, plan.data.reading).split(plan.data.val).annotations
     causes = [*causes_in_data(report), *causes_in_run(plan.store, watcher.steps(), val)]
     well = now.best is not None and now.best["AP50"] >= WELL
     return causes or ([] if well else first_error(report)), notes
