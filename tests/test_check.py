@@ -266,7 +266,7 @@ WAYS: dict[str, tuple[Break, Found]] = {
     ),
     "an image is named by its URL alone": (
         lambda f, d: d["images"][0].update(coco_url=f"http://example.org/train/{d['images'][0].pop('file_name')}"),
-        {("name-of-url", "train", 1)},
+        {("name-of-url", "train", 1), ("other-spelling", "train", 1)},
     ),
     "an image id is in quotes": (lambda f, d: d["images"][0].update(id="1"), {("other-id", "train", 1)}),
     "a category id is a broken number": (lambda f, d: d["categories"][0].update(id=1.0), {("other-id", "train", 1)}),

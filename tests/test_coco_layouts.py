@@ -174,6 +174,24 @@ def test_a_missing_image_is_not_taken_from_another_split(plain: Path, tmp_path: 
         open_split(str(tmp_path / "other"), "train")
 
 
+@pytest.mark.parametrize("stray", ["images", "."])
+def test_a_stray_picture_does_not_stand_before_the_one_of_the_split(stray: str, plain: Path, tmp_path: Path) -> None:
+    """Neither where both are there, nor silently where the split's own is missing."""
+    for split in ("train", "val"):
+        content = read(plain, split)
+        for number, entry in enumerate(content["images"]):
+            (tmp_path / f"other/images/{split}").mkdir(parents=True, exist_ok=True)
+            shutil.copy(plain / "images" / entry["file_name"], tmp_path / f"other/images/{split}/{number}.png")
+            entry["file_name"] = f"{number}.png"
+        put(tmp_path / f"other/annotations/instances_{split}.json", content)
+    shutil.copy(plain / "images/test_0.png", tmp_path / "other" / stray / "0.png")
+    for split in ("train", "val"):
+        assert open_split(str(tmp_path / "other"), split).samples[0].file == str(tmp_path / f"other/images/{split}/0.png")
+    (tmp_path / "other/images/train/0.png").unlink()
+    report = inspect(str(tmp_path / "other"), presets.load_preset("smoke"))
+    assert ("other-spelling", "train") in {(one.kind, one.where) for one in report.findings}
+
+
 # ways to write one document otherwise, with the same meaning
 SAME: dict[str, Callable[[dict[str, Any]], Any]] = {
     "quoted boxes": lambda d: [mark.update(bbox=[str(value) for value in mark["bbox"]]) for mark in d["annotations"]],
@@ -244,11 +262,12 @@ def test_files_in_other_encodings_are_read_under_any_name(encoding: str, plain: 
         assert boxes(open_split(str(tmp_path / "other"), split)) == boxes(open_split(str(plain), split))
 
 
-def test_blanks_around_a_name_make_no_other_category(plain: Path) -> None:
+@pytest.mark.parametrize("other", [" {} ", "{}\t", "RED"])
+def test_a_spelling_makes_no_other_category(other: str, plain: Path) -> None:
     expected = boxes(open_split(str(plain), "val"))
     content = read(plain, "val")
     for kind in content["categories"]:
-        kind["name"] = f" {kind['name']} "
+        kind["name"] = other.format(kind["name"]) if "{" in other else kind["name"].upper()
     put(plain / "annotations/instances_val.json", content)
     assert boxes(open_split(str(plain), "val")) == expected
 
@@ -289,6 +308,20 @@ def test_categories_are_those_of_train_by_name(plain: Path, caplog: pytest.LogCa
     put(plain / "annotations/instances_test.json", content)
     with pytest.raises(UserError, match=r"instances_test.json: expected some of the categories red, blue, got other"):
         open_split(str(plain), "test")
+
+
+def test_a_mended_copy_has_the_same_categories_in_all_splits(plain: Path, tmp_path: Path) -> None:
+    before = {split: boxes(open_split(str(plain), split)) for split in SPLITS}
+    content = read(plain, "val")
+    for entries, key in ((content["categories"], "id"), (content["annotations"], "category_id")):
+        for entry in entries:
+            entry[key] = 70 - entry[key]
+    content["categories"].append({"id": 200, "name": "green"})
+    put(plain / "annotations/instances_val.json", content)
+    assert spnas("check", plain, "--preset", "smoke", "--mend", tmp_path / "made")[0] in (0, 1)
+    kinds = {json.dumps(read(tmp_path / "made", split)["categories"]) for split in SPLITS}
+    assert len(kinds) == 1
+    assert {split: boxes(open_split(str(tmp_path / "made"), split)) for split in SPLITS} == before
 
 
 def test_nothing_to_learn_or_to_score_is_refused_before_a_training(plain: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from spnas_core.data import annotations
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.images import Doubles
 from spnas_core.data.raw_split import RawSplit
-from spnas_core.data.samples import meant_name
+from spnas_core.data.samples import match_categories
 from spnas_core.data.split_names import UNSPLIT
 
 RARE = 0.01  # of the boxes of the commonest category
@@ -108,12 +108,13 @@ def _compare(first: Judged, other: Judged) -> list[Finding]:
     """Compare the categories of two splits, which are matched by name."""
     if other.categories == first.categories:
         return []
-    theirs, ours = ({meant_name(name) for name in one.categories.values()} for one in (other, first))
-    if theirs == ours:
+    theirs, ours = set(other.categories.values()), set(first.categories.values())
+    matches = match_categories(sorted(theirs), sorted(ours))
+    if None not in matches and len(set(matches)) == len(ours):
         return found(
             "other-category-ids", other.split, [f"unlike {first.split}: {min(other.categories.items() - first.categories.items())}"]
         )
-    kind = "different-categories" if theirs & ours else "foreign-categories"
+    kind = "foreign-categories" if all(match is None for match in matches) else "different-categories"
     return found(kind, other.split, [f"unlike {first.split}: {', '.join(sorted(theirs ^ ours)[:3])}"])
 
 

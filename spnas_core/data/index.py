@@ -87,13 +87,13 @@ def load_index(folder: Path) -> Clean | None:
         facts = json.loads((folder / "facts.json").read_bytes())
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         os.utime(folder)
-    except (OSError, ValueError, EOFError):
+        if any(arrays[name].dtype != dtype for name, dtype in _ARRAYS.items()) or len(facts["names"]) != len(arrays["images"]):
+            return None
+        categories = tuple((int(number), str(name)) for number, name in facts["categories"])
+        rest = {key: facts[key] for key in ("names", "faults", "first_fault")}
+        return Clean(**arrays, **rest, categories=categories, told=tuple(facts["told"]))
+    except (OSError, ValueError, EOFError, LookupError, TypeError):  # none, cut off, or of another form
         return None
-    if any(arrays[name].dtype != dtype for name, dtype in _ARRAYS.items()):
-        return None
-    categories = tuple((int(number), str(name)) for number, name in facts["categories"])
-    told = tuple(facts["told"])
-    return Clean(**arrays, names=facts["names"], categories=categories, faults=facts["faults"], first_fault=facts["first_fault"], told=told)
 
 
 def save_index(clean: Clean, folder: Path) -> None:

@@ -39,7 +39,8 @@ def image_folders(root: str, split: str, folder: str) -> list[str]:
     """
     around = () if folder in (root, files.join_path(root, "annotations")) else (folder, *_below(folder, _CONTAINERS))
     names = ("default",) if split == UNSPLIT else tuple(dict.fromkeys((split, usual_name(split))))
-    first = [files.join_path(root, "images"), *_below(root, names), *_below(files.join_path(root, "images"), names), root, folder]
+    inside = [*_below(files.join_path(root, "images"), names), *_below(root, names)]
+    first = [*inside, files.join_path(root, "images"), root, folder]
     others = [posixpath.dirname(folder), *_below(posixpath.dirname(folder), _CONTAINERS)] if folder.startswith(f"{root}/") else []
     deeper = [place for top in (*_below(root, _CONTAINERS[1:]), *_below(root, names)) for place in (top, *_below(top, (*names, "images")))]
     return list(dict.fromkeys((*around, *first, *deeper, *others)))
@@ -54,15 +55,19 @@ def locate_images(
 ) -> tuple[dict[str, ImageFile], list[str]]:
     """Files of those image names that exist, by one listing of each folder; and what was found by another spelling or in another place.
 
-    A name is taken as it is below one of `tops`; else in another spelling (`matching.py`); else, without its folders, in one of `tops` or
-    anywhere below `root`, where one file alone is called so and one image alone is meant.
+    A name is taken as it is below the one of `tops` that has most of them, then below another; else in another spelling (`matching.py`);
+    else, without its folders, in one of `tops` or anywhere below `root`, where one file alone is called so and one image alone is meant.
     """
     located: dict[str, ImageFile] = {}
+    told: list[str] = []
     missing = list(dict.fromkeys(names))
-    for top in tops:
-        missing = _look(listings, top, missing, located)
+    for top in _by_count(listings, tops, missing):
+        first, left = not located, missing
+        missing = _look(listings, top, left, located)
+        if not first:
+            told += [f"{name}, found as {_shown(located[name].url, listings, root)}" for name in left if name in located]
         if not missing:
-            return located, []
+            return located, told
     found: dict[str, str] = {}
     for name in missing:
         path = next(filter(None, (_spelled(listings, top, name) for top in tops)), None)
@@ -72,13 +77,30 @@ def locate_images(
         found |= _anywhere(listings, root, tops, split, [name for name in missing if name not in found])
     meant = Counter(found.values())
     taken = {file.url for file in located.values()}
-    told = []
     for name, path in found.items():
         url = files.url_of(listings.system, path)
         if meant[path] == 1 and url not in taken:
             located[name] = ImageFile(url, listings.files(posixpath.dirname(path))[posixpath.basename(path)])
-            told.append(f"{name}, found as {path.removeprefix(root).strip('/')}")
+            told.append(f"{name}, found as {_shown(url, listings, root)}")
     return located, told
+
+
+def _shown(url: str, listings: Listings, root: str) -> str:
+    return url.removeprefix(files.url_of(listings.system, root)).strip("/")
+
+
+def _by_count(listings: Listings, tops: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Folders by how many of the names, as they are, lie below them, the most first; equal ones in their order."""
+    sample = names[:: max(1, len(names) // 1000)]
+    counts = {top: sum(_has(listings, top, name) for name in sample) for top in tops}
+    return sorted(tops, key=lambda top: -counts[top])
+
+
+def _has(listings: Listings, top: str, name: str) -> bool:
+    if "/" not in name:
+        return name in listings.files(top)
+    folder, base = posixpath.split(_inside(top, name) or "")
+    return bool(folder) and base in listings.files(folder)
 
 
 def _look(listings: Listings, top: str, names: list[str], located: dict[str, ImageFile]) -> list[str]:

@@ -3,6 +3,8 @@
 Boxes are float32 xyxy in px of the original image (after its EXIF rotation); labels count from 1 in the order of the category ids.
 """
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -135,9 +137,22 @@ def take_images(clean: Clean, rows: Longs) -> Clean:
     )
 
 
-def meant_name(name: str) -> str:
-    """Name of a category without blanks around it, and with single ones in it, by which splits are matched."""
-    return " ".join(name.split())
+def match_categories(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Place of each name among the `known`: of the equal one, else of the only one that differs in blanks, letter case or accents' form."""
+    places = {name: place for place, name in enumerate(known)}
+    alike: dict[str, list[int]] = {}
+    for place, name in enumerate(known):
+        alike.setdefault(_folded(name), []).append(place)
+    own = Counter(_folded(name) for name in names)
+    matches: list[int | None] = []
+    for name in names:
+        some = alike.get(_folded(name), [])
+        matches.append(places.get(name, some[0] if len(some) == 1 == own[_folded(name)] else None))
+    return matches
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(name.split())).casefold()
 
 
 def rename_categories(clean: Clean, categories: Categories) -> tuple[Clean, list[str]]:
@@ -147,29 +162,31 @@ def rename_categories(clean: Clean, categories: Categories) -> tuple[Clean, list
     """
     if clean.categories == categories:
         return clean, []
-    own_names = [meant_name(name) for _, name in clean.categories]
-    if not set(own_names) & {meant_name(name) for _, name in categories}:
+    known = [name for _, name in categories]
+    matches = match_categories([name for _, name in clean.categories], known)
+    if all(match is None for match in matches):
         names = [", ".join(name for _, name in some) for some in (categories, clean.categories)]
         raise UserError(f"expected some of the categories {names[0]}, got {names[1]}")
-    number_of = {meant_name(name): number for number, name in categories}
-    label_of = {meant_name(name): label for label, (_, name) in enumerate(categories, start=1)}
-    labels = np.array([0, *(label_of.get(name, 0) for name in own_names)], np.int32)[clean.labels]
+    labels = np.array([0, *(0 if match is None else match + 1 for match in matches)], np.int32)[clean.labels]
     ids = np.array([number for number, _ in clean.categories], np.int64)
-    numbers = np.array([number_of.get(name, -1) for name in own_names], np.int64)
+    numbers = np.array([-1 if match is None else categories[match][0] for match in matches], np.int64)
     marks = clean.marks.copy()
     marks["category_id"] = numbers[np.searchsorted(ids, marks["category_id"])]
     strange = marks["category_id"] < 0
     marks = marks[~strange]
     marks["id"] = np.arange(1, len(marks) + 1)
-    known = labels > 0
+    learnt = labels > 0
     images = clean.images.copy()
-    images["end"] = np.concatenate([[0], np.cumsum(known)])[clean.images["end"]]
+    images["end"] = np.concatenate([[0], np.cumsum(learnt)])[clean.images["end"]]
     told = []
-    if others := [name for name in own_names if name not in number_of]:
+    pairs = [(name, match) for (_, name), match in zip(clean.categories, matches, strict=True)]
+    if others := [name for name, match in pairs if match is None]:
         told.append(f"{int(strange.sum())} boxes of categories that train lacks are left out: {', '.join(others)}")
-    if missing := [name for name in number_of if name not in own_names]:
+    if spelled := [f"{name} is {known[match]}" for name, match in pairs if match is not None and known[match] != name]:
+        told.append(f"categories that train spells otherwise: {', '.join(spelled)}")
+    if missing := [name for place, name in enumerate(known) if place not in matches]:
         told.append(f"categories of train that it does not list: {', '.join(missing)}")
     if not told:
         told.append("category ids are not those of train: matched by name")
-    boxes = clean.boxes[known]
-    return Clean(images, clean.names, categories, boxes, labels[known], marks, clean.faults, clean.first_fault, clean.told), told
+    boxes = clean.boxes[learnt]
+    return Clean(images, clean.names, categories, boxes, labels[learnt], marks, clean.faults, clean.first_fault, clean.told), told

@@ -49,8 +49,8 @@ def check(
         typer.echo(f"picture of samples: {picture}", err=as_json)
     for out in filter(None, (to_coco, mend)):
         made = write_as_coco(report, out)
-        parts = [f"{split} {images:,} images, {boxes:,} boxes" for split, (images, boxes) in made.items()]
-        left = sum(len(source.files) for source in report.layout.sources) - sum(images for images, _ in made.values())
+        parts = [f"{split} {one.images:,} images, {one.boxes:,} boxes" for split, one in made.items()]
+        left = sum(one.left for one in made.values())
         typer.echo(f"written to {out}: {'; '.join(parts)}; images left out: {left:,}", err=as_json)
     if not report.clean:
         raise typer.Exit(1)
