@@ -14,13 +14,15 @@ from pydantic import BaseModel, ValidationError
 from spnas_core import job as jobs
 from spnas_core.job import BenchmarkJob, Data, EvaluateJob, MeasureJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.reading import Reading
 from spnas_core.settings.training import Recipe, Reignite
 
 ARCH = "b_1111-1111_0-0"
+READING = Reading(splits={"train": "a"}, split_file="s", annotations={"train": "t"}, images="i", crowds="learn", max_pixels=9, bits=12)
 COMMON: dict[str, Any] = {
     "arch": ARCH,
     "detector": Detector(taps=(0, 1), soft_nms="linear"),
-    "data": Data(url="here", fingerprint="f"),
+    "data": Data(url="here", fingerprint="f", reading=READING),
     "weights": (Weights(kind="train", digest="a" * 64, arch=ARCH),),
 }
 FROM_FILE = {"checkpoint": "net.pth", "checkpoint_sha256": "b" * 64, "checkpoint_coverage": 0.5}
@@ -31,7 +33,8 @@ EXAMPLES = (
     BenchmarkJob(arch=ARCH, detector=COMMON["detector"], classes=3, device_target="CPU", threads=2),
     MeasureJob(recipe=Recipe(clip_norm=1.0), **{name: COMMON[name] for name in ("arch", "detector", "data")}),
 )  # with a value in every optional field
-WITHOUT_EFFECT = {"data.url", "data.strict", "checkpoint", "checkpoint_coverage", "resume_from", "recipe.data"}
+PLACES = {f"data.reading.{name}" for name in ("splits", "split_file", "annotations", "images", "max_pixels")}  # the fingerprint tells
+WITHOUT_EFFECT = PLACES | {"data.url", "data.strict", "checkpoint", "checkpoint_coverage", "resume_from", "recipe.data"}
 
 
 def changes(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel]]:
@@ -50,6 +53,8 @@ def changes(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel
 
 def another(value: Any, annotation: Any) -> list[Any]:
     """Another value of the same type, if there is one."""
+    if isinstance(value, dict):
+        return [{**value, "val": "another"}]
     allowed = [choice for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal for choice in get_args(kind)]
     if allowed:
         return [choice for choice in allowed if choice != value][:1]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spnas_core.data import files
-from spnas_core.data.splits import open_split, verify_images
+from spnas_core.data.fingerprints import verify_images
+from spnas_core.data.splits import open_split
 from spnas_core.errors import UserError
 from spnas_core.store.storage import Storage
 from spnas_core.store.urls import open_place

@@ -21,7 +21,10 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")  # of image files
+SUFFIXES = (  # of image files
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".jpx", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif"),
+    *(".pgm", ".ppm", ".pbm", ".pnm", ".tga"),
+)
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB in [0, 1]; torchvision's
 STD = np.array([0.229, 0.224, 0.225], np.float32)

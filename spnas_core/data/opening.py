@@ -74,7 +74,8 @@ def open_header(source: Path | io.BytesIO) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         if form := _tiff_format(source):
             raise PictureError("pixel-format", f"{FORMATS} of 1, 3 or 4 channels, got a TIFF file with {form}; save it as PNG") from error
-        raise
+        empty = not (source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes)
+        raise UnidentifiedImageError("an empty file" if empty else "a file of no format that Pillow knows") from error
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _widen_planes(image)
     return image
