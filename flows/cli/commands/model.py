@@ -37,9 +37,14 @@ def evaluate(
         return
     for name, value in scores.items():
         if name.startswith(("AP", "AR")):
-            typer.echo(f"{name:10s} {100 * value:6.1f}" if value >= 0 else f"{name:10s}      -")
+            typer.echo(f"{name:10s} {_per_cent(value):>6s}")
     for name, one in scores.get("per_class", {}).items():
-        typer.echo(f"{name}: AP {100 * one['AP']:.1f}, AP50 {100 * one['AP50']:.1f}")
+        typer.echo(f"{name}: AP {_per_cent(one['AP'])}, AP50 {_per_cent(one['AP50'])}")
+
+
+def _per_cent(value: float) -> str:
+    """Write a score in per cent, a dash where the split has nothing of that size or class."""
+    return f"{100 * value:.1f}" if value >= 0 else "-"
 
 
 @app.command(
