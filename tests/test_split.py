@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checked import as_voc
+from checked import as_voc, as_yolo
 from command_line import spnas
 from conftest import write_data
 from hypothesis import given, settings
@@ -205,3 +205,20 @@ def test_one_image_in_two_splits_is_refused(unsplit: Path) -> None:
     write_split_file(str(unsplit / SPLIT_FILE), {"train": part, "val": part}, "by hand")
     with pytest.raises(UserError, match=r"expected splits without common images, got 'video0_frame0.png' in train and val"):
         open_split(str(unsplit), "train")
+
+
+def test_a_watch_finds_data_sets_in_every_layout(unsplit: Path, small: Path, tmp_path: Path) -> None:
+    from flows.research import data_sets
+
+    top = tmp_path / "top"
+    as_voc(small, top / "voc")
+    as_yolo(small, top / "yolo")
+    write_data(top / "coco", {"train": 2, "val": 1})
+    write_data(top / "train alone", {"train": 2})
+    shutil.copytree(unsplit, top / "unsplit")
+    (top / "empty").mkdir()
+    (top / ".hidden").mkdir()
+    (top / "file").write_text("no folder")
+    assert [Path(url).name for url in data_sets(str(top))] == ["coco", "voc", "yolo"]
+    assert spnas("split", top / "unsplit")[0] == 0
+    assert "unsplit" in {Path(url).name for url in data_sets(str(top))}
