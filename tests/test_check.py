@@ -15,7 +15,7 @@ from raw_pictures import chunk, png_header, tiff
 
 from flows import presets
 from spnas_core.check import dataset as check
-from spnas_core.data.findings import FINDING_KINDS
+from spnas_core.data.finding_kinds import FINDING_KINDS
 
 BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
 ANCHORS = {"unreached", "better-anchors"}  # measures of the clean data too

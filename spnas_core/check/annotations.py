@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from spnas_core.check.boxes import Entries, judge_boxes, name_of, repeats
-from spnas_core.data import annotations
+from spnas_core.data import annotations, entries
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.images import Doubles
 from spnas_core.data.raw_split import RawSplit
@@ -39,7 +39,7 @@ def judge_annotations(raw: RawSplit, max_boxes: int) -> Judged:
     split, findings = raw.split, list(raw.findings)
     if raw.document is None:  # it could not be read
         nothing = np.zeros((0, 4))
-        empty_document = {key: list[Any]() for key in annotations.FIELDS}
+        empty_document = {key: list[Any]() for key in entries.FIELDS}
         return Judged(split, [], {}, nothing, nothing[:, :2], empty_document, Counter(), 0, 0, tuple(findings))
     images, kinds, marks = _sound_lists(split, raw.document, findings)
     findings += found("repeated-image", split, _again([image["file_name"] for image in images]))
@@ -122,14 +122,14 @@ def _sound_lists(split: str, document: Any, findings: list[Finding]) -> tuple[En
     """Well-formed images, categories and annotations; of two images or categories of one id the first."""
     sound: dict[str, Entries] = {}
     if not isinstance(document, dict):
-        findings += found("malformed", split, [f"expected an object with {', '.join(annotations.FIELDS)}, got a {type(document).__name__}"])
+        findings += found("malformed", split, [f"expected an object with {', '.join(entries.FIELDS)}, got a {type(document).__name__}"])
         return [], [], []
-    for key in annotations.FIELDS:
+    for key in entries.FIELDS:
         listed = document.get(key)
         if not isinstance(listed, list):
             findings += found("malformed", split, [f"expected a list under {key!r}"])
             listed = []
-        faults = [annotations.fault(entry, key) for entry in listed]
+        faults = [entries.fault(entry, key) for entry in listed]
         findings += found("malformed", split, [f"{key}[{number}]{text}" for number, text in enumerate(faults) if text])
         sound[key] = [entry for entry, text in zip(listed, faults, strict=True) if not text]
     images, kinds, marks = sound["images"], sound["categories"], sound["annotations"]

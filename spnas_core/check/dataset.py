@@ -8,7 +8,8 @@ from spnas_core import arch as architecture
 from spnas_core.check.anchors import judge_anchors
 from spnas_core.check.annotations import Judged, judge_annotations, judge_together
 from spnas_core.check.images import judge_images, judge_twins
-from spnas_core.data.findings import SEVERITIES, Finding
+from spnas_core.data.finding_kinds import SEVERITIES
+from spnas_core.data.findings import Finding
 from spnas_core.data.image_facts import ImageFacts, Unread
 from spnas_core.data.images import ImageFact
 from spnas_core.data.layouts import open_layout

@@ -32,7 +32,7 @@ class Columns:
 
 
 def columns_of(document: Mapping[str, Any]) -> Columns:
-    """Arrays of a document whose entries are sound (`annotations.fault`)."""
+    """Arrays of a document whose entries are sound (`entries.py`)."""
     images, kinds = document["images"], document["categories"]
     rows = [
         (_number(mark), mark["image_id"], mark["category_id"], mark.get("iscrowd", 0), _area(mark), tuple(mark["bbox"]))

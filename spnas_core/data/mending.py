@@ -6,15 +6,14 @@
 What could be meant in several ways stays as it is, and is an error of `annotations.py`.
 """
 
-import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from spnas_core.data.annotations import fault
 from spnas_core.data.columns import LARGEST_ID
+from spnas_core.data.entries import fault
 from spnas_core.data.findings import Finding, found
+from spnas_core.data.meanings import box_of_polygons, choose_numbers, number_of_text, whole_number
 
 Measure = Callable[[Sequence[str]], Mapping[str, tuple[int, int] | None]]  # width and height of images by file name, px
 Entry = dict[str, Any]
@@ -59,7 +58,7 @@ class _Mender:
         named = [mark[key] for mark in marks if isinstance(mark, dict) and key in mark]
         if all(type(one) is int for one in own) and all(type(one) is int for one in named):
             return
-        number = _numbering(own)
+        number = choose_numbers(own)
         for holder, name in ((entries, "id"), (marks, key)):
             for entry in holder:
                 if isinstance(entry, dict) and name in entry:
@@ -96,7 +95,7 @@ class _Mender:
             if not isinstance(image, dict):
                 continue
             for side in ("width", "height"):
-                if side in image and type(image[side]) is not int and (value := _whole(image[side])) is not None:
+                if side in image and type(image[side]) is not int and (value := whole_number(image[side])) is not None:
                     self.tell("quoted-number", f"{side} {image[side]!r} of {image.get('file_name')!r}")
                     image[side] = value
             if any(image.get(side) in (None, 0) for side in ("width", "height")) and not fault(
@@ -112,18 +111,18 @@ class _Mender:
     def mark(self, mark: Entry, name: str) -> None:
         """Flag, area and box of one annotation."""
         if type(flag := mark.get("iscrowd", 0)) is not int:
-            value = 0 if flag is None else _FLAGS.get(str(flag).strip().lower()) if isinstance(flag, str | bool) else _whole(flag)
+            value = 0 if flag is None else _FLAGS.get(str(flag).strip().lower()) if isinstance(flag, str | bool) else whole_number(flag)
             if value is not None:
                 mark["iscrowd"] = value
                 self.tell("text-flag", f"iscrowd {flag!r} of {name}, read as {value}")
         if isinstance(mark.get("area"), str):
-            mark["area"] = _number(mark["area"])
+            mark["area"] = number_of_text(mark["area"])
         box = mark.get("bbox")
-        if not box and (extent := _extent(mark.get("segmentation"))):
+        if not box and (extent := box_of_polygons(mark.get("segmentation"))):
             mark["bbox"] = extent
             self.tell("box-of-polygon", f"{name}, bbox {extent}")
         elif isinstance(box, list) and any(isinstance(value, str) for value in box):
-            values = [_number(value) if isinstance(value, str) else value for value in box]
+            values = [number_of_text(value) if isinstance(value, str) else value for value in box]
             if None not in values:
                 mark["bbox"] = values
                 self.tell("quoted-number", f"bbox {box} of {name}")
@@ -164,47 +163,3 @@ def root_categories(kinds: Sequence[tuple[int, str, str]], used: set[Any]) -> li
         for number, name, parent in kinds
         if number not in used and parent != name and any(above == name and other != number for other, _, above in kinds)
     ]
-
-
-def _numbering(ids: Sequence[Any]) -> Callable[[Any], int | None]:
-    """Choose a number for each id: what it says, where all say whole numbers, each its own; else its place among them, from 1."""
-    numbers = {_key(one): _whole(one) for one in ids if isinstance(one, int | float | str) and not isinstance(one, bool)}
-    if None not in numbers.values() and len(set(numbers.values())) == len(numbers):
-        return _whole
-    places = {key: place for place, key in enumerate(numbers, start=1)}
-    return lambda one: places.get(_key(one))
-
-
-def _key(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in text else None
-
-
-def _whole(value: Any) -> int | None:
-    """Whole number that a number or a text says, at least 0; None of anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.0+)?\s*", value, re.ASCII):
-        return int(value.strip().partition(".")[0])
-    return int(value) if isinstance(value, float) and math.isfinite(value) and value >= 0 and value.is_integer() else None
-
-
-def _extent(segmentation: Any) -> list[float] | None:
-    """Box xywh of polygons; None of anything else."""
-    polygons = segmentation if isinstance(segmentation, list) else []
-    values = [
-        value for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for value in polygon
-    ]
-    if not values or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        return None
-    across, down = values[::2], values[1::2]
-    return [min(across), min(down), max(across) - min(across), max(down) - min(down)]

@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask
 
 from spnas_core.check.dataset import CheckReport
-from spnas_core.data.findings import FINDING_KINDS as FINDINGS
+from spnas_core.data.finding_kinds import FINDING_KINDS as FINDINGS
 from spnas_core.data.findings import Finding
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, digest
