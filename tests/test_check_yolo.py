@@ -109,7 +109,8 @@ def test_names_of_classes_lie_with_the_labels(places: list[str], folder: Path) -
     assert found(folder) == set()
     assert [kind["name"] for kind in read(convert(folder))["categories"]] == names
     (folder / "classes.txt").write_text("\n".join(reversed(names)))
-    assert list(check.inspect(str(folder), SETTINGS).splits[0].categories.values()) == names[::-1], "the root's count first"
+    assert list(check.inspect(str(folder), SETTINGS).splits[0].categories.values()) == names, "those nearest to the labels count first"
+    assert ("other-classes", "data", 1) in found(folder)
 
 
 def test_splits_with_other_lists_of_classes_are_found(folder: Path) -> None:

@@ -123,6 +123,15 @@ FINDING_KINDS = {
     "missing-image-of-label": Kind(
         "warning", "label file without an image", "label files without an image", "add the image or remove the file"
     ),
+    "other-classes": Kind(
+        "warning",
+        "list of classes that names another otherwise",
+        "lists of classes that name others otherwise",
+        "the YAML file counts, else the list nearest to the labels; mend or remove the other",
+    ),
+    "class-order": Kind(
+        "note", "folder with classes in another order", "folders with classes in another order", "read by its own list, matched by name"
+    ),
     "swapped-corners": Kind(
         "warning", "box with its corners swapped", "boxes with their corners swapped", "read with the smaller corner first; look at them"
     ),

@@ -1,6 +1,7 @@
 """Splits of a data set in another layout than COCO's, read as COCO documents."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from spnas_core.job import canonical_json
 from spnas_core.settings.reading import Reading
 
 _MISREAD = ("missing-label", "unnamed-category", "list-of-images")  # findings: a training would learn what is not meant
+_TOLD = ("other-classes",)  # findings: what is read may not be what is meant
+_log = logging.getLogger("spnas_core")
 _layouts: Recent[Layout] = Recent(1)  # data sets by place and listing
 _cleaned: Recent[Clean] = Recent(4)  # splits by the digest of their documents
 
@@ -39,6 +42,9 @@ class LayoutSource:
         """Annotations of a split, and the sha256 of their COCO document; UserError where a training would learn other boxes than meant."""
         raw, where = self._raw[name], self.where(name)
         _check_reading(raw, self._layout, where)
+        for finding in (*raw.findings, *self._layout.findings):
+            if finding.kind in _TOLD:
+                _log.warning("%s", finding.line)
         digest = hashlib.sha256(canonical_json(raw.document).encode()).hexdigest()
         if missing := [one for one, file in raw.files.items() if file is None]:
             raise UserError(f"{where}: image {missing[0]!r} is not there ({len(missing)} missing)")

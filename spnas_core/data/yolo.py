@@ -4,7 +4,7 @@
     DATA/SPLIT/*.jpg with DATA/SPLIT/*.txt (labelImg: side by side), or Darknet's obj.data, obj.names and train.txt
 
 Which pictures are a split `yolo_folders.py` finds, and what a line of a label file is `yolo_lines.py`. Names of the classes are under
-`names` in a YAML file, or the lines of classes.txt or obj.names, in DATA or with the labels. An image without a label file has no boxes.
+`names` in a YAML file, or the lines of classes.txt or obj.names nearest to the labels (`yolo_classes.py`). An image without a label file has no boxes.
 https://docs.ultralytics.com/datasets/detect/
 """
 
@@ -16,9 +16,10 @@ from typing import Any
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit, marked
 from spnas_core.data.tree import READ_THREADS, FileTree, printable, text_of
-from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, keypoint_values, named_classes, read_described
+from spnas_core.data.yolo_classes import class_names
+from spnas_core.data.yolo_described import keypoint_values, read_described
 from spnas_core.data.yolo_folders import Listed, label_files, named_splits, other_splits
-from spnas_core.data.yolo_lines import LabelText, are_poses, label_boxes, read_label
+from spnas_core.data.yolo_lines import LabelText, are_poses, label_boxes, read_label, renumbered
 
 
 def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
@@ -30,15 +31,18 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
         return None
     splits |= other_splits(tree, splits, label_of or dict.fromkeys(tree.pictures, ""))
     labels = _read_labels(tree, splits, label_of, keypoint_values(described))
+    classes = class_names(tree, described, splits, label_of)
+    if classes.numbers is not None:
+        labels = {picture: renumbered(label, classes.numbers[posixpath.dirname(label.name)]) for picture, label in labels.items()}
     keypoints = keypoint_values(described)
     poses = are_poses(labels.values()) if keypoints is None else keypoints > 0
     sources = [_source(tree, split, listed, label_of, labels, poses, sizes) for split, listed in splits.items()]
-    names = class_names(tree, described, splits, label_of)
+    names = classes.names
     used = {mark["category_id"] for raw in sources for mark in raw.document["annotations"]}
     unnamed = {number: f"class_{number}" for number in sorted(used)} if not any(names.values()) else {}
     for raw in sources:
         raw.document["categories"] = [{"id": number, "name": name} for number, name in (unnamed or names[raw.split]).items()]
-    findings = found("unnamed-category", "data", list(unnamed.values())) + found("list-of-images", "data", absent)
+    findings = [*classes.findings, *found("unnamed-category", "data", list(unnamed.values()))] + found("list-of-images", "data", absent)
     findings += found("unreadable", "data", list(map(printable, broken))) if unnamed else []
     findings += found("other-spelling", "data", list(map(printable, pairs.respelled)))
     findings += found("malformed", "data", [_unclear(label, some) for label, some in pairs.unclear.items()])
@@ -51,38 +55,6 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
             "keypoints", "data", [printable(label.name) for label in labels.values() for row in label.rows if len(row.values) > 4]
         )
     return Layout("YOLO", tree.url, tuple(sources), (*findings, *_unlisted(tree, sources)))
-
-
-def class_names(
-    tree: FileTree, described: Sequence[Described], splits: Mapping[str, Listed], label_of: Mapping[str, str]
-) -> dict[str, dict[int, str]]:
-    """Names of the classes by number for each split; empty where no file has them.
-
-    A YAML file has them, or a list in the root, or one with the labels, where labelImg writes it; a split without one takes another's.
-    """
-    if names := named_classes(tree, described):
-        return dict.fromkeys(splits, names)
-    if names := _class_file(tree, [""]):
-        return dict.fromkeys(splits, names)
-    lists = {}
-    for split, listed in splits.items():
-        places = dict.fromkeys(posixpath.dirname(label_of.get(picture, picture)) for picture in listed.pictures)
-        lists[split] = _class_file(tree, [place for folder in places for place in _upwards(folder)])
-    common = next(filter(None, lists.values()), {})
-    return {split: names or common for split, names in lists.items()}
-
-
-def _upwards(folder: str) -> list[str]:
-    parts = folder.split("/")
-    return ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
-
-
-def _class_file(tree: FileTree, folders: Sequence[str]) -> dict[int, str]:
-    for folder in dict.fromkeys(folders):
-        for name in CLASS_FILES:
-            if lines := class_lines(tree, posixpath.join(folder, name)):
-                return {number: line for number, line in enumerate(lines) if line}
-    return {}
 
 
 def _read_labels(tree: FileTree, splits: Mapping[str, Listed], label_of: Mapping[str, str], keypoints: int | None) -> dict[str, LabelText]:

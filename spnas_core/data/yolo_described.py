@@ -96,7 +96,11 @@ def named_classes(tree: FileTree, described: Sequence[Described]) -> dict[int, s
 
 def class_lines(tree: FileTree, name: str) -> list[str]:
     """Lines of a file of names: line 1 is class 0."""
-    return [line.strip() for line in tree.text(name).replace("\r\n", "\n").strip().split("\n")] if name in tree.entries else []
+    return (
+        [line.strip() for line in tree.text(name).replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")]
+        if name in tree.entries
+        else []
+    )
 
 
 def _is_class(key: str) -> bool:

@@ -8,7 +8,7 @@ https://docs.ultralytics.com/datasets/detect/, segment/, obb/ and pose/
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,6 +66,20 @@ def read_label(text: str, name: str, keypoints: int | None = None) -> LabelText:
         else:
             rows.append(_Row(number, int(label), tuple(values[1:]), line.strip()))
     return LabelText(name, tuple(rows), tuple(malformed))
+
+
+def renumbered(label: LabelText, numbers: Mapping[int, int]) -> LabelText:
+    """Rows of a label file under other class numbers; a class that has none is malformed."""
+    rows = tuple(row._replace(label=numbers[row.label]) for row in label.rows if row.label in numbers)
+    expected = (
+        f"one of the {len(numbers)} classes that the list of its folder names" if numbers else "a list of classes (classes.txt) beside it"
+    )
+    lost = [
+        f"{printable(label.name)}, line {row.number}: expected {expected}, got class {row.label}"
+        for row in label.rows
+        if row.label not in numbers
+    ]
+    return LabelText(label.name, rows, (*label.malformed, *lost))
 
 
 def label_boxes(label: LabelText, poses: bool | None) -> tuple[list[YoloBox], list[str]]:
