@@ -4,7 +4,8 @@
     DATA/SPLIT/*.jpg with DATA/SPLIT/*.txt (labelImg: side by side), or Darknet's obj.data, obj.names and train.txt
 
 Which pictures are a split `yolo_folders.py` finds, and what a line of a label file is `yolo_lines.py`. Names of the classes are under
-`names` in a YAML file, or the lines of classes.txt or obj.names nearest to the labels (`yolo_classes.py`). An image without a label file has no boxes.
+`names` in a YAML file, or the lines of classes.txt or obj.names nearest to the labels (`yolo_classes.py`).
+An image without a label file has no boxes.
 https://docs.ultralytics.com/datasets/detect/
 """
 
@@ -42,7 +43,7 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     unnamed = {number: f"class_{number}" for number in sorted(used)} if not any(names.values()) else {}
     for raw in sources:
         raw.document["categories"] = [{"id": number, "name": name} for number, name in (unnamed or names[raw.split]).items()]
-    findings = [*classes.findings, *found("unnamed-category", "data", list(unnamed.values()))] + found("list-of-images", "data", absent)
+    findings = [*classes.findings, *found("unnamed-category", "data", list(unnamed.values())), *found("list-of-images", "data", absent)]
     findings += found("unreadable", "data", list(map(printable, broken))) if unnamed else []
     findings += found("other-spelling", "data", list(map(printable, pairs.respelled)))
     findings += found("malformed", "data", [_unclear(label, some) for label, some in pairs.unclear.items()])

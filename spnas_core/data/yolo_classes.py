@@ -1,7 +1,8 @@
 """Names of the classes of a YOLO data set: of its YAML file, else of the list (classes.txt) that is nearest to each label file.
 
 labelImg writes a list beside the labels, in the order in which each folder met its classes: numbers of one split may mean different classes
-in two folders. Such numbers are read by the list of their own folder and matched by name. Lists of folders above say what a nearer one leaves out.
+in two folders. Such numbers are read by the list of their own folder and matched by name. Lists of
+folders above say what a nearer one leaves out.
 """
 
 import posixpath
