@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from spnas_core.data.findings import found
 from spnas_core.data.labelme_page import LabelMePage, read_labelme_page
 from spnas_core.data.pages import Sheet, as_raw_split, numbered
-from spnas_core.data.pairing import pair_files, splits_by_folders
+from spnas_core.data.pairing import pair_files, splits_by_folders, without_strays
 from spnas_core.data.raw_split import ImageSizes, Layout
 from spnas_core.data.tree import READ_THREADS, FileTree, printable
 
@@ -35,6 +35,7 @@ def open_labelme(tree: FileTree, sizes: ImageSizes) -> Layout | None:
             picture_of[name] = picture
             taken.add(picture)
             respelled += [f"{name}: {hints[name]}"] if spelled else []
+    picture_of = without_strays(picture_of, read, hints)
     kinds = numbered({one.category for page in pages.values() for one in page.objects})
     places = {picture_of.get(name, f"{name[:-5]}.jpg"): name for name in pages}
     sources = []

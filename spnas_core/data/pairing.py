@@ -1,10 +1,12 @@
 """Which annotation file belongs to which picture, by their names and folders, and which split the folders of a picture name.
 
 NAME.xml belongs to NAME.jpg: beside it, or in a folder that differs in as few parts as possible, such as Annotations/day1 and
-JPEGImages/day1. Folders of two different splits are never paired.
+JPEGImages/day1. Folders of two different splits are never paired, and a file whose own picture is gone is not put on one of another
+folder (`without_strays`).
 """
 
 import posixpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +20,12 @@ _FAR = 3  # parts in which two folders of one data set may differ: Annotations a
 
 @dataclass(frozen=True)
 class Pairs:
-    """Picture of each annotation file that has one, those that two pictures fit alike, and the names that differ in spelling."""
+    """Picture of each annotation file that has one, those that two pictures fit alike, names that differ in spelling, and strays."""
 
     picture_of: dict[str, str]
     unclear: dict[str, tuple[str, ...]]
     respelled: tuple[str, ...]
+    strays: tuple[str, ...] = ()
 
 
 def pair_files(
@@ -32,7 +35,7 @@ def pair_files(
 
     Pairs of folders that differ much count where most files of the one have their pictures in the other, by `settled` pairs too.
     """
-    hints = hints or {}
+    hints, pages = hints or {}, list(pages)
     by_stem: dict[str, list[str]] = defaultdict(list)
     for picture in pictures:
         base = posixpath.basename(picture)
@@ -49,14 +52,72 @@ def pair_files(
     unclear: dict[str, tuple[str, ...]] = {}
     for stem, some in groups.items():
         _pair_group(some, by_stem[stem], hints, picture_of, unclear)
-    folders: dict[str, Counter[str]] = defaultdict(Counter)
+    sure = without_strays(picture_of, pages, hints, settled)
+    return Pairs(sure, unclear, tuple(respelled), tuple(page for page in picture_of if page not in sure))
+
+
+def without_strays(
+    picture_of: Mapping[str, str], pages: Iterable[str], hints: Mapping[str, str], settled: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Pairs without those of two folders that are likelier paired with others: the picture of such a file is gone.
+
+    So are a few files of a folder that has more pictures beside its files, and those of a folder whose others lie with other pictures,
+    on pictures whose folder has its own files. A path inside the file that names the picture with its folder makes a pair sure.
+    """
+    pictures_by: dict[str, Counter[str]] = defaultdict(Counter)  # folder of pictures by folder of files
+    pages_by: dict[str, Counter[str]] = defaultdict(Counter)
     for page, picture in {**(settled or {}), **picture_of}.items():
-        folders[posixpath.dirname(page)][posixpath.dirname(picture)] += 1
-    for page, picture in list(picture_of.items()):
-        others = folders[posixpath.dirname(page)]
-        if (distance(page, picture) or 0) > _FAR and others[posixpath.dirname(picture)] * 2 < others.total():
-            del picture_of[page]
-    return Pairs(picture_of, unclear, tuple(respelled))
+        pictures_by[posixpath.dirname(page)][posixpath.dirname(picture)] += 1
+        pages_by[posixpath.dirname(picture)][posixpath.dirname(page)] += 1
+    sizes = Counter(map(posixpath.dirname, {*pages, *(settled or {})}))
+    doubtful = {
+        (here, there)
+        for here, others in pictures_by.items()
+        for there, count in others.items()
+        if _is_doubtful(here, there, others, pages_by[there], few=2 * count <= sizes[here])
+    }
+    return {
+        page: picture
+        for page, picture in picture_of.items()
+        if (posixpath.dirname(page), posixpath.dirname(picture)) not in doubtful or _names(hints.get(page, ""), picture)
+    }
+
+
+def _is_doubtful(here: str, there: str, pictures: Counter[str], pages: Counter[str], few: bool) -> bool:
+    """Whether files of the folder `here` are not those of the pictures in `there`; `few` of its files have pictures there."""
+    count, far = pictures[there], _apart(here, there)
+    if far > _FAR and 2 * count < pictures.total():
+        return True
+    if here == there or not few:
+        return False
+    if pictures[here] >= count and not _is_inside(there, here):
+        return True
+    nearness = _nearness(here, there)
+    own = any(some >= count and _nearness(folder, there) < nearness for folder, some in pages.items())
+    others = {folder: some for folder, some in pictures.items() if folder != there and not _is_inside(there, folder)}
+    better = any(some >= count and _nearness(here, folder) < nearness for folder, some in others.items())
+    return own and (better or len(pictures) == 1)
+
+
+def _nearness(one: str, two: str) -> tuple[int, int]:
+    """Parts in which two folders differ, then less for each word that both have: xml_day2 and images_day2."""
+    words = [set(re.findall(r"[^\W_]+", folder.lower())) for folder in (one, two)]
+    return _apart(one, two), -len(words[0] & words[1])
+
+
+def _apart(one: str, two: str) -> int:
+    """Parts in which two folders differ."""
+    return distance(posixpath.join(one, "x"), posixpath.join(two, "x")) or 0
+
+
+def _is_inside(folder: str, above: str) -> bool:
+    return not above or folder.startswith(f"{above}/")
+
+
+def _names(path: str, picture: str) -> bool:
+    """Whether a path inside an annotation file ends in the picture and its folder."""
+    tail = path.replace("\\", "/").split("/")[-2:]
+    return len(tail) == 2 and tail[0] not in ("", ".", "..") and f"/{picture}".endswith(f"/{'/'.join(tail)}")
 
 
 def _pair_group(

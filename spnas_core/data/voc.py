@@ -13,14 +13,14 @@ Objects marked `difficult` become crowds. http://host.robots.ox.ac.uk/pascal/VOC
 """
 
 import posixpath
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.matching import Names
 from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
-from spnas_core.data.pairing import distance, pair_files, splits_by_folders
+from spnas_core.data.pairing import distance, pair_files, splits_by_folders, without_strays
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
 from spnas_core.data.tree import READ_THREADS, FileTree, printable
 from spnas_core.data.voc_lists import Unit, Units, split_lists
@@ -34,7 +34,8 @@ def open_voc(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     names = tree.ending(".xml")
     with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spnas-read") as pool:
         pages = dict(zip(names, pool.map(lambda name: read_page(tree.read(name), name), names), strict=True))
-    pairs = pair_files(pages, tree.pictures, {name: _base(page.file_name) for name, page in pages.items()})
+    hints = {name: page.file_name.replace("\\", "/") for name, page in pages.items()}
+    pairs = pair_files(pages, tree.pictures, hints)
     pages = {name: page for name, page in pages.items() if page.is_annotation or name in pairs.picture_of}
     if not any(page.is_annotation for page in pages.values()) and not any(not page.size and page.malformed for page in pages.values()):
         return None
@@ -44,7 +45,7 @@ def open_voc(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     alone = [Unit(None, picture) for picture in tree.pictures if picture not in paired]
     findable = Units([*units, *alone])
     lists = split_lists(tree, findable)
-    reader = _Reader(tree, pages, pairs.unclear, sizes)
+    reader = _Reader(tree, pages, pairs.unclear, picture_of, sizes)
     if lists:
         sources = tuple(reader.listed(split, lines, findable) for split, lines in lists.items())
     else:
@@ -79,18 +80,28 @@ def _by_names_inside(
             every[name] = near[0][1]
             taken.add(near[0][1])
             respelled += [f"{name}: {page.file_name}"] if base != wanted else []
-    return every, respelled
+    sure = without_strays(every, pages, {name: page.file_name for name, page in pages.items()})
+    return sure, respelled
 
 
 class _Reader:
     """Splits of a data set of which all XML files are read."""
 
-    def __init__(self, tree: FileTree, pages: Mapping[str, Page], unclear: Mapping[str, tuple[str, ...]], sizes: ImageSizes) -> None:
+    def __init__(
+        self,
+        tree: FileTree,
+        pages: Mapping[str, Page],
+        unclear: Mapping[str, tuple[str, ...]],
+        picture_of: Mapping[str, str],
+        sizes: ImageSizes,
+    ) -> None:
         self._tree, self._pages, self._unclear, self._sizes = tree, pages, unclear, sizes
         self.first = 0 if any(min(one.corners[:2]) == 0 for page in pages.values() for one in page.objects) else 1
         self._kinds = numbered({one.name for page in pages.values() for one in page.objects})
-        folders = Counter(posixpath.dirname(picture) for picture in tree.pictures)
-        self._folder = folders.most_common(1)[0][0] if folders else ""
+        self._pictures: dict[str, Counter[str]] = defaultdict(Counter)  # folders of pictures by folder of XML files
+        for one, picture in picture_of.items():
+            self._pictures[posixpath.dirname(one)][posixpath.dirname(picture)] += 1
+        self._all = Counter(map(posixpath.dirname, tree.pictures))
 
     def listed(self, split: str, lines: list[str], units: Units) -> RawSplit:
         """Split of the images that a list names."""
@@ -120,12 +131,19 @@ class _Reader:
         page = self._pages.get(unit.page or "", _NO_PAGE)
         objects = [Drawn(one.name, self._box(one.corners), one.difficult) for one in page.objects]
         file = self._tree.image(unit.picture) if unit.picture else None
-        guess = _base(page.file_name) or f"{posixpath.splitext(_base(unit.page or line))[0]}.jpg"
         malformed = list(page.malformed)
         if some := self._unclear.get(unit.page or ""):
             text = f"expected one picture of this name, got {', '.join(map(printable, some[:3]))}"
             malformed.append(f"{printable(unit.page or '')}: {text}; name one of them as filename in it, or rename the others")
-        return Sheet(unit.picture or posixpath.join(self._folder, guess), file, page.size, objects, malformed)
+        return Sheet(unit.picture or self._expected(unit.page or "", line, _base(page.file_name)), file, page.size, objects, malformed)
+
+    def _expected(self, page: str, line: str, name: str) -> str:
+        """Place of a picture that is not there: where those of the XML files beside its own are."""
+        near = self._pictures.get(posixpath.dirname(page)) if page else None
+        folder = next((folder for folder, _ in (near or self._all).most_common(1)), "")
+        own = f"{posixpath.splitext(_base(page or line))[0]}.jpg"
+        places = [posixpath.join(top, one) for top in (folder, posixpath.dirname(page or line)) for one in (name or own, own)]
+        return next((place for place in places if place not in self._tree.entries), places[-1])
 
     def _box(self, corners: tuple[float, ...]) -> tuple[float, float, float, float]:
         x1, y1, x2, y2 = corners

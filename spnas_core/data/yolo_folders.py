@@ -43,7 +43,7 @@ def label_files(tree: FileTree, lists: set[str]) -> tuple[dict[str, str], list[s
         settled={label: picture for picture, label in label_of.items()},
     )
     label_of |= {picture: label for label, picture in pairs.picture_of.items()}
-    folders = {posixpath.dirname(label) for label in label_of.values()} | {
+    folders = {posixpath.dirname(label) for label in (*label_of.values(), *pairs.strays)} | {
         name for name in map(posixpath.dirname, texts) if _is_labels(name)
     }
     alone = sorted(name for name in texts - set(label_of.values()) - set(pairs.unclear) if posixpath.dirname(name) in folders)
