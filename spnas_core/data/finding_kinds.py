@@ -123,6 +123,12 @@ FINDING_KINDS = {
     "missing-image-of-label": Kind(
         "warning", "label file without an image", "label files without an image", "add the image or remove the file"
     ),
+    "same-split": Kind(
+        "note", "split that is the same as another", "splits that are the same as others", "each picture is learnt or scored, not both"
+    ),
+    "repeated-line": Kind(
+        "warning", "line of a list that is there twice", "lines of lists that are there twice", "its picture is read once; remove the line"
+    ),
     "other-classes": Kind(
         "warning",
         "list of classes that names another otherwise",

@@ -21,6 +21,7 @@ from spnas_core.data.coco import find_coco
 from spnas_core.data.findings import found
 from spnas_core.data.listings import Listings
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
+from spnas_core.data.same_splits import without_same_splits
 from spnas_core.data.split_file import SplitFile, find_split_file
 from spnas_core.data.split_names import name_splits
 from spnas_core.data.tree import FileTree, list_tree, printable
@@ -62,12 +63,12 @@ def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
             others = [printable(name) for other in _READERS if other != suffix for name in beside[other]]
             layout = replace(layout, findings=(*layout.findings, *found("other-layout", "data", others)))
             if any(raw.document["annotations"] for raw in layout.sources) or not any(raw.half_read for raw in layout.sources):
-                return _named(layout, reading)
+                return _named(_told_apart(layout, reading), reading)
             unread.append(layout)
     if unread:
-        return _named(unread[0], reading)
+        return _named(_told_apart(unread[0], reading), reading)
     if layout := table.open_table(tree, sizes):
-        return _named(layout, reading)
+        return _named(_told_apart(layout, reading), reading)
     names = ", ".join(map(printable, sorted(top)[:8])) or "nothing"
     known = "annotations/instances_*.json, or NAME.xml, NAME.txt or NAME.json for pictures NAME.jpg, or a table *.csv of boxes"
     raise UserError(f"{place}: expected {known}; there is {names}{', and no picture' if tree.entries and not tree.pictures else ''}")
@@ -84,6 +85,11 @@ def _beside_pictures(tree: FileTree, suffix: str) -> list[str]:
     """Files with a suffix that have the name of a picture."""
     stems = {posixpath.splitext(posixpath.basename(name))[0].lower() for name in tree.pictures}
     return [name for name in tree.ending(suffix) if posixpath.splitext(posixpath.basename(name))[0].lower() in stems]
+
+
+def _told_apart(layout: Layout, reading: Reading) -> Layout:
+    """Layout without splits that are one, unless the user has said which is which."""
+    return layout if reading.splits else without_same_splits(layout)
 
 
 def _named(layout: Layout, reading: Reading) -> Layout:

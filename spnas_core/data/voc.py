@@ -105,17 +105,22 @@ class _Reader:
 
     def listed(self, split: str, lines: list[str], units: Units) -> RawSplit:
         """Split of the images that a list names."""
-        chosen, malformed, respelled = [], [], []
+        chosen: dict[Unit | str, tuple[Unit, str]] = {}
+        malformed, respelled, repeated = [], [], []
         for line in lines:
             some, spelled = units.find(line)
+            unit = some[0] if some else Unit(None, None)
             if len(some) > 1:
                 places = ", ".join(printable(unit.picture or unit.page or "") for unit in some[:2])
                 malformed.append(f"list of {printable(split)}: expected a name of one image, got {printable(line)!r} of {places}")
+            elif (unit if some else line) in chosen:
+                repeated.append(printable(line))
             else:
-                chosen.append(some[0] if some else Unit(None, None))
+                chosen[unit if some else line] = (unit, line)
                 respelled += [printable(line)] if spelled else []
-        wanted = [line for line in lines if len(units.find(line)[0]) < 2]
-        return self.split(split, chosen, wanted, [*found("malformed", split, malformed), *found("other-spelling", split, respelled)])
+        findings = [*found("malformed", split, malformed), *found("other-spelling", split, respelled)]
+        findings += found("repeated-line", split, repeated)
+        return self.split(split, [unit for unit, _ in chosen.values()], [line for _, line in chosen.values()], findings)
 
     def split(self, split: str, units: list[Unit], lines: list[str] | None = None, findings: list[Finding] | None = None) -> RawSplit:
         """Split of some images; `lines` are their names in a list."""

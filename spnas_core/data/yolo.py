@@ -91,6 +91,7 @@ def _source(
             for label, x, y, w, h in boxes:
                 marks.append(marked(len(marks) + 1, image_id, label, (x * width, y * height, w * width, h * height)))
     findings = found("malformed", split, malformed) + found("other-spelling", split, list(map(printable, listed.respelled)))
+    findings += found("repeated-line", split, list(map(printable, listed.repeated)))
     document = {"images": entries, "annotations": marks, "categories": []}
     return RawSplit(split, document, {**files, **dict.fromkeys(listed.missing)}, tuple(findings), frozenset(half_read))
 

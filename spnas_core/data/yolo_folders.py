@@ -19,11 +19,12 @@ _Find = Callable[[str], str | None]
 
 @dataclass
 class Listed:
-    """Pictures of a split; lines of lists that name none, and those that spell one otherwise."""
+    """Pictures of a split; lines of lists that name none, those that spell one otherwise, and those that name one again."""
 
     pictures: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     respelled: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
 
 def label_place(path: str) -> str:
@@ -95,7 +96,7 @@ def _spelled(tree: FileTree) -> _Find:
 def _add_lines(tree: FileTree, name: str, one: Described, listed: Listed) -> None:
     """Add the pictures that a list names: from its folder, from the root, or as the end of a path of another place."""
     tops = list(dict.fromkeys((posixpath.dirname(name), one.folder, "")))
-    pictures = set(tree.pictures)
+    pictures, known = set(tree.pictures), set(listed.pictures)
     for line in lines_of(tree.text(name)):
         path = line.replace("\\", "/")
         parts = [part for part in posixpath.normpath(path).split("/") if part not in ("", "..", ".")]
@@ -105,7 +106,10 @@ def _add_lines(tree: FileTree, name: str, one: Described, listed: Listed) -> Non
         found = exact or next((place for place in map(tree.names.find, candidates) if place in pictures), None)
         if found is None:
             listed.missing.append("/".join(parts) or "nothing")
+        elif found in known:
+            listed.repeated.append(line)
         else:
+            known.add(found)
             listed.pictures.append(found)
             listed.respelled += [line] if not exact or "\\" in line else []
 
