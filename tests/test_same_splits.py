@@ -76,7 +76,7 @@ def test_a_picture_that_a_list_names_twice_is_read_once(kind: str, tmp_path: Pat
 def test_a_missing_picture_that_a_list_names_twice_is_told_once(tmp_path: Path) -> None:
     put(tmp_path, {**VOC, "ImageSets/Main/train.txt": "a\nz\nz", "ImageSets/Main/val.txt": "f\ne"})
     assert ("repeated-line", "train", 1) in told(tmp_path)
-    with pytest.raises(UserError, match="1 image without an annotation file .images/z.jpg"):
+    with pytest.raises(UserError, match=r"1 image without an annotation file .images/z.jpg"):
         open_split(str(tmp_path), "train")
 
 
