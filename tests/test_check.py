@@ -305,6 +305,10 @@ WAYS: dict[str, tuple[Break, Found]] = {
 }
 OF_LAYOUTS = {
     "split-file",
+    "class-order",
+    "same-split",
+    "repeated-line",
+    "other-classes",
     "keypoints",
     "left-out-shape",
     "other-layout",
