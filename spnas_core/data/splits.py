@@ -105,6 +105,8 @@ class DataSet:
         found = find_coco(self._listings, self._root, self.reading.annotations)
         if found:
             return CocoSource(self.url, self._listings, self._root, found, self.reading, self._store)
+        if self.reading.images:
+            raise UserError(f"{self.url}: expected COCO files, whose images {self.reading.images} has, found none; --annotations names them")
         return LayoutSource(self._url, self._system, self._root, self.reading)
 
     @cached_property
