@@ -162,34 +162,129 @@ def test_splits_of_other_names_can_be_set(plain: Path) -> None:
 
 def test_a_missing_image_is_not_taken_from_another_split(plain: Path, tmp_path: Path) -> None:
     """Splits often use the same names; a picture of val under boxes of train would be learnt without a word."""
-    for split in ("train", "val"):
-        content = read(plain, split)
-        for number, entry in enumerate(content["images"]):
-            (tmp_path / f"other/images/{split}").mkdir(parents=True, exist_ok=True)
-            shutil.copy(plain / "images" / entry["file_name"], tmp_path / f"other/images/{split}/{number}.png")
-            entry["file_name"] = f"{number}.png"
-        put(tmp_path / f"other/annotations/instances_{split}.json", content)
+    numbered(plain, tmp_path / "other")
     (tmp_path / "other/images/train/1.png").unlink()
     with pytest.raises(UserError, match=r"image '1.png' is not in .*\(1 missing\)"):
         open_split(str(tmp_path / "other"), "train")
 
 
-@pytest.mark.parametrize("stray", ["images", "."])
-def test_a_stray_picture_does_not_stand_before_the_one_of_the_split(stray: str, plain: Path, tmp_path: Path) -> None:
-    """Neither where both are there, nor silently where the split's own is missing."""
+def numbered(plain: Path, root: Path) -> Path:
+    """The plain data set with pictures 0.png, 1.png, ... in images/SPLIT."""
     for split in ("train", "val"):
         content = read(plain, split)
         for number, entry in enumerate(content["images"]):
-            (tmp_path / f"other/images/{split}").mkdir(parents=True, exist_ok=True)
-            shutil.copy(plain / "images" / entry["file_name"], tmp_path / f"other/images/{split}/{number}.png")
+            (root / f"images/{split}").mkdir(parents=True, exist_ok=True)
+            shutil.copy(plain / "images" / entry["file_name"], root / f"images/{split}/{number}.png")
             entry["file_name"] = f"{number}.png"
-        put(tmp_path / f"other/annotations/instances_{split}.json", content)
-    shutil.copy(plain / "images/test_0.png", tmp_path / "other" / stray / "0.png")
+        put(root / f"annotations/instances_{split}.json", content)
+    return root
+
+
+@pytest.mark.parametrize("stray", ["images", ".", "old", "images/thumbs", "train"])
+def test_a_picture_elsewhere_is_not_the_one_that_is_missing(stray: str, plain: Path, tmp_path: Path) -> None:
+    root = numbered(plain, tmp_path / "other")
+    (root / stray).mkdir(exist_ok=True)
+    shutil.copy(plain / "images/test_0.png", root / stray / "0.png")
     for split in ("train", "val"):
-        assert open_split(str(tmp_path / "other"), split).samples[0].file == str(tmp_path / f"other/images/{split}/0.png")
-    (tmp_path / "other/images/train/0.png").unlink()
-    report = inspect(str(tmp_path / "other"), presets.load_preset("smoke"))
-    assert ("other-spelling", "train") in {(one.kind, one.where) for one in report.findings}
+        assert open_split(str(root), split).samples[0].file == str(root / f"images/{split}/0.png")
+    (root / "images/train/0.png").unlink()
+    with pytest.raises(UserError, match=r"image '0.png' is not in .*\(1 missing\)"):
+        open_split(str(root), "train")
+    report = inspect(str(root), presets.load_preset("smoke"))
+    assert ("missing-image", "train", 1) in {(one.kind, one.where, one.count) for one in report.findings}
+
+
+def test_of_a_name_with_folders_the_last_one_has_to_fit(plain: Path, tmp_path: Path) -> None:
+    root = tmp_path / "other"
+    content = read(plain, "train")
+    for number, entry in enumerate(content["images"]):
+        cam = f"cam{number % 2}"
+        (root / "photos/raw" / cam).mkdir(parents=True, exist_ok=True)
+        shutil.copy(plain / "images" / entry["file_name"], root / f"photos/raw/{cam}/{number // 2}.png")
+        entry["file_name"] = f"project/{cam}/{number // 2}.png"
+    put(root / "result.json", content)
+    opened = DataSet(str(root)).split("all")
+    assert [one.file.removeprefix(f"{root}/photos/raw/") for one in opened.samples] == [
+        one.name.removeprefix("project/") for one in opened.samples
+    ]
+    (root / "photos/raw/cam1/0.png").unlink()
+    with pytest.raises(UserError, match=r"image 'project/cam1/0.png' is not in"):
+        DataSet(str(root)).split("all")
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [
+        ("{0}/annotations/instances.json", "{0}/images"),
+        ("annotations/{0}/instances.json", "images/{0}"),
+        ("project/{0}/_annotations.coco.json", "project/{0}"),
+        ("project/annotations/instances_{0}.json", "project/images/{0}"),
+    ],
+)
+def test_files_one_folder_deeper(file: str, folder: str, plain: Path, tmp_path: Path) -> None:
+    for split in SPLITS:
+        put(tmp_path / "other" / file.format(split), read(plain, split))
+        images(plain, split, tmp_path / "other" / folder.format(split))
+    data = DataSet(str(tmp_path / "other"))
+    assert {split: boxes(data.split(split)) for split in data.names} == {split: boxes(open_split(str(plain), split)) for split in SPLITS}
+    assert [one.split for one in inspect(str(tmp_path / "other"), presets.load_preset("smoke")).splits] == list(SPLITS)
+
+
+@pytest.mark.parametrize("other", ["{}", "./{}"])
+def test_entries_of_one_picture_are_one(other: str, plain: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As scripts write them that make an entry for each box."""
+    expected = open_split(str(plain), "train")
+    content = read(plain, "train")
+    entries = {entry["id"]: entry for entry in content["images"]}
+    content["images"] = []
+    for number, mark in enumerate(content["annotations"]):
+        entry = entries[mark["image_id"]]
+        content["images"].append({**entry, "id": number + 1000, "file_name": other.format(entry["file_name"])})
+        mark["image_id"] = number + 1000
+    put(plain / "annotations/instances_train.json", content)
+    with caplog.at_level(logging.WARNING, "spnas_core"):
+        assert boxes(open_split(str(plain), "train")) == boxes(expected)
+    assert "image files listed again" in caplog.text
+    content["images"][1]["width"] += 1
+    put(plain / "annotations/instances_train.json", content)
+    with pytest.raises(UserError, match="the annotation says 65x"):
+        verify_images(open_split(str(plain), "train"))
+
+
+def test_boxes_in_parts_of_the_image_are_refused(plain: Path) -> None:
+    content = read(plain, "train")
+    for mark in content["annotations"]:
+        mark["bbox"] = [value / 64 for value in mark["bbox"]]
+    put(plain / "annotations/instances_train.json", content)
+    with pytest.raises(UserError, match=r"expected boxes in px, got \d+ of \d+ in parts of the image, as \[0\."):
+        open_split(str(plain), "train")
+
+
+def test_a_test_split_that_scores_nothing_is_left_out(plain: Path, tmp_path: Path) -> None:
+    for changed_test in ({"annotations": []}, None):
+        content = read(plain, "test")
+        content.pop("annotations") if changed_test is None else content.update(changed_test)
+        put(plain / "annotations/instances_test.json", content)
+        status, out, err = spnas("plan", "smoke", "--no-measure", "--data", plain, "--store", tmp_path / "store")
+        assert status == 0, err
+        assert "images 5 train, 3 val, 0 test" in out
+        assert "the final net is scored on val alone" in err
+
+
+def test_a_cut_off_file_of_a_split_is_told(plain: Path) -> None:
+    for split in SPLITS:
+        (plain / f"annotations/instances_{split}.json").rename(plain / f"annotations/{split}.json")
+    path = plain / "annotations/val.json"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"val.json: expected JSON"):
+        open_split(str(plain), "val")
+
+
+def test_a_file_in_code_page_1252_is_read(plain: Path) -> None:
+    content = read(plain, "val")
+    content["info"] = {"contributor": "René"}
+    (plain / "annotations/instances_val.json").write_bytes(json.dumps(content, ensure_ascii=False).encode("cp1252"))
+    assert len(open_split(str(plain), "val").samples) == 3
 
 
 # ways to write one document otherwise, with the same meaning
@@ -274,7 +369,7 @@ def test_a_spelling_makes_no_other_category(other: str, plain: Path) -> None:
 
 def test_one_picture_under_two_ids_keeps_its_boxes_in_a_division(plain: Path) -> None:
     content = read(plain, "train")
-    twin = {**content["images"][0], "id": 999}
+    twin = {**content["images"][0], "id": 999, "height": 99}
     mark = {**content["annotations"][0], "id": 999, "image_id": 999, "bbox": [1, 2, 3, 4]}
     put(
         plain / "annotations/instances_all.json",

@@ -185,7 +185,8 @@ FILES = [
     (b"[]", "expected one of spnas split, got at the file"),
     (b'{"spnas_split": 2, "splits": {}}', "expected one of spnas split, got at spnas_split"),
     (b'{"spnas_split": 1, "splits": {"train": {"of": "all", "images": [3]}}}', "got at splits.train.images.0"),
-    (b'{"spnas_split": 1, "splits": {"train": {"of": "gone", "images": ["a"]}}}', "expected"),
+    (b'{"spnas_split": 1, "splits": {"train": {"of": "gone", "images": ["a"]}}}', "all, got 'gone'"),
+    (b'{"spnas_split": 1, "splits": {"train": {"of": "train", "images": []}, "val": {"of": "all", "images": []}}}', "all, got 'train'"),
     (b'{"spnas_split": 1, "splits": {"train": {"of": "all", "images": ["../../x"]}}}', "expected images of all, got '../../x'"),
 ]
 

@@ -42,7 +42,7 @@ def judge_boxes(split: str, marks: Entries, by_id: Mapping[int, dict[str, Any]])
         return [f"{name_of(marks[i])} of {homes[i]['file_name']}, bbox {marks[i]['bbox']}" for i in np.flatnonzero(mask)]
 
     inside, faults = annotations.clip_box(xywh, sizes)
-    normalised = (xywh[:, 2:] > 0).all(1) & (xywh >= 0).all(1) & (xywh[:, :2] + xywh[:, 2:] <= 1.001).all(1)
+    normalised = (xywh[:, 2:] > 0).all(1) & (xywh >= 0).all(1) & (xywh[:, :2] + xywh[:, 2:] <= annotations.PARTS_END).all(1)
     normalised &= (sizes > 2).all(1)
     out = ~normalised & ((faults == annotations.OUTSIDE) | (faults == annotations.CLIPPED))
     findings = found("normalised", split, name(normalised))

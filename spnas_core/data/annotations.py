@@ -17,6 +17,7 @@ from spnas_core.data.entries import fault
 from spnas_core.data.images import Doubles, Floats, Ints
 from spnas_core.errors import UserError
 
+PARTS_END = 1.001  # end of a box in parts of its image, rounded
 TOLERANCE = 1.0  # px that a box may reach out of its image without a fault: tools round, and some count pixels from 1
 _SMALL_IDS = 1 << 24  # ids below are looked up in a table
 MANY_CROWDS = 0.1  # of the boxes; more are probably objects that a tool has written so
@@ -61,6 +62,7 @@ def clean_columns(columns: Columns, where: str, learn_crowds: bool = False) -> C
     marks, order = columns.marks, np.argsort(columns.image_ids)
     index, label = _places(marks["image_id"], columns.image_ids), _places(marks["category_id"], columns.category_ids)
     _check_references(columns, index, label, where)
+    _check_unit(marks, columns.image_sizes, where)
     boxes, faults = clip_box(marks["bbox"], columns.image_sizes[order][index].astype(np.float64))
     learnt = (faults == 0) | (faults == CLIPPED)
     kept = np.flatnonzero(learnt)
@@ -124,6 +126,15 @@ def _check_references(columns: Columns, index: Longs, label: Longs, where: str) 
         raise UserError(f"{where}: annotation {number} names image id {marks['image_id'][first]}, which no image has")
     have = ", ".join(map(str, sorted(columns.category_ids.tolist())))
     raise UserError(f"{where}: annotation {number} has category id {marks['category_id'][first]}, defined are {have}")
+
+
+def _check_unit(marks: Marks, sizes: Longs, where: str) -> None:
+    """UserError where most of the boxes are in parts of their images."""
+    box = marks["bbox"]
+    parts = (box[:, 2:] > 0).all(1) & (box >= 0).all(1) & (box[:, :2] + box[:, 2:] <= PARTS_END).all(1)
+    if len(box) and 2 * np.count_nonzero(parts) > len(box) and sizes.min() > PARTS_END:
+        first = ", ".join(f"{value:.9g}" for value in box[parts.argmax()])
+        raise UserError(f"{where}: expected boxes in px, got {np.count_nonzero(parts)} of {len(box)} in parts of the image, as [{first}]")
 
 
 def _described(marks: Marks, place: int, fault: str) -> str:

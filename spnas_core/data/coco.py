@@ -20,6 +20,7 @@ import msgspec
 from spnas_core.data import files
 from spnas_core.data.listings import Listings
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
+from spnas_core.data.tree import text_of
 from spnas_core.errors import UserError
 
 FOLDER, BEFORE, AFTER = "annotations", "instances_", ".json"
@@ -60,6 +61,12 @@ class _Head(msgspec.Struct, gc=False):
 def annotation_file(split: str) -> str:
     """Path of a split's annotation file below a data set that is written here."""
     return f"{FOLDER}/{BEFORE}{split}{AFTER}"
+
+
+def descend(listings: Listings, root: str) -> str:
+    """Only folder of a folder that has nothing else, as of one that was unpacked into another; else the folder itself."""
+    folders = listings.folders(root)
+    return f"{root.rstrip('/')}/{folders[0]}" if len(folders) == 1 and not any(name[0] != "." for name in listings.files(root)) else root
 
 
 def find_coco(listings: Listings, root: str, chosen: Mapping[Any, str]) -> dict[str, CocoFile]:
@@ -106,11 +113,13 @@ def _chosen(system: Any, root: str, split: str, url: str) -> CocoFile:
 def _candidates(listings: Listings, root: str, annotations: str) -> Iterator[CocoFile]:
     """Files that may be annotation files, with the names that their splits would have."""
     folders = [files.join_path(root, name) for name in listings.folders(root)]
-    for place in dict.fromkeys((annotations, root, *folders)):
+    inner = [f"{annotations}/{name}" for name in listings.folders(annotations)]
+    deeper = [f"{place}/{name}" for place in folders for name in listings.folders(place) if name.lower() == FOLDER and place != annotations]
+    for place in dict.fromkeys((annotations, root, *folders, *inner, *deeper)):
         for name in _json_files(listings, place):
             split = _own_name(name)
             if split == UNSPLIT and place not in (annotations, root):
-                split = posixpath.basename(place)
+                split = posixpath.basename(posixpath.dirname(place) if place in deeper else place)
             yield CocoFile(split, listings.system, f"{place.rstrip('/')}/{name}", listings.files(place)[name])
 
 
@@ -140,9 +149,9 @@ def _is_coco(file: CocoFile) -> bool:
 def _is_coco_slowly(content: Any, file: CocoFile) -> bool:
     """Of a file that is not plain JSON: with a mark of byte order, in UTF-16, with NaN, or broken."""
     try:
-        document = json.loads(bytes(content))
+        document = load_json(content)
     except (ValueError, RecursionError):
-        return posixpath.basename(file.path).startswith((BEFORE, "_annotations.coco"))
+        return posixpath.basename(file.path).startswith((BEFORE, "_annotations.coco")) or usual_name(file.split) in SPLITS
     return isinstance(document, dict) and {"images", "categories"} <= document.keys()
 
 
@@ -166,4 +175,8 @@ def load_json(content: Any) -> Any:
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return json.loads(bytes(content))  # takes NaN, and says where the error is
+        text = bytes(content)
+        try:
+            return json.loads(text)  # takes NaN, and says where the error is
+        except UnicodeDecodeError:
+            return json.loads(text_of(text))

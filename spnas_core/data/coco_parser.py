@@ -6,6 +6,7 @@ make the piece before it invalid, so that what is parsed to its end is what the 
 """
 
 import contextlib
+import posixpath
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -151,7 +152,8 @@ def _is_sound(columns: Columns) -> bool:
 
 
 def _has_repeats(columns: Columns) -> bool:
-    return any(len(set(values)) < len(values) for values in (columns.image_ids.tolist(), columns.category_ids.tolist()))
+    names = [name if name[0] not in "./" and "//" not in name and "/." not in name else posixpath.normpath(name) for name in columns.names]
+    return any(len(set(values)) < len(values) for values in (columns.image_ids.tolist(), columns.category_ids.tolist(), names))
 
 
 def _has_roots(columns: Columns) -> bool:

@@ -43,7 +43,7 @@ def unlisted_images(listings: Listings, sources: Sequence[RawSplit]) -> list[Fin
     used = {file.url for raw in sources for file in raw.files.values() if file}
     beside: list[str] = []
     for folder in sorted({url.rpartition("/")[0] for url in used}):
-        names = sorted(name for name in listings.files(files.open_url(folder)[1]) if name.lower().endswith(SUFFIXES))
+        names = sorted(name for name in listings.files(files.open_url(folder)[1]) if name.lower().endswith(SUFFIXES) and name[0] != ".")
         beside += [name for name in names if f"{folder}/{name}" not in used]
     return found("unlisted-image", "data", beside)
 

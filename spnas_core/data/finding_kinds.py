@@ -100,7 +100,7 @@ FINDING_KINDS = {
     ),
     "unlearnt-category": Kind("warning", "category that train lacks", "categories that train lacks", "move some of its images to train"),
     "repeated-image": Kind(
-        "warning", "image file listed again", "image files listed again", "merge the entries: it is learnt and scored twice"
+        "warning", "image file listed again", "image files listed again", "entries of one size are read as one, with the boxes of all"
     ),
     "duplicate-image": Kind(
         "warning", "image with a twin in its split", "images with a twin in their split", "remove one of each pair, if it is one"

@@ -1,6 +1,7 @@
 """Image files of a COCO file: where its names may mean them, and where they are found."""
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -13,6 +14,7 @@ from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.errors import UserError
 
 MOST_FOLDERS = 200  # that are searched for images that are in none of the usual ones
+_DRIVE = re.compile("[A-Za-z]:/")
 _CONTAINERS = ("images", "data", "JPEGImages", "img", "imgs")
 
 
@@ -55,25 +57,25 @@ def locate_images(
 ) -> tuple[dict[str, ImageFile], list[str]]:
     """Files of those image names that exist, by one listing of each folder; and what was found by another spelling or in another place.
 
-    A name is taken as it is below the one of `tops` that has most of them, then below another; else in another spelling (`matching.py`);
-    else, without its folders, in one of `tops` or anywhere below `root`, where one file alone is called so and one image alone is meant.
+    A name is taken as it is below the one of `tops` that has most of them, or in another spelling (`matching.py`); where that has at
+    least half of them, the others are missing: a picture of that name elsewhere is another one. Else other `tops` count as well, and
+    files anywhere below `root`, where one alone has the last folder and name, and one image alone is meant.
     """
     located: dict[str, ImageFile] = {}
     told: list[str] = []
     missing = list(dict.fromkeys(names))
-    for top in _by_count(listings, tops, missing):
-        first, left = not located, missing
-        missing = _look(listings, top, left, located)
-        if not first:
-            told += [f"{name}, found as {_shown(located[name].url, listings, root)}" for name in left if name in located]
+    enough = (len(missing) + 1) // 2
+    ordered = _by_count(listings, tops, missing)
+    for number, top in enumerate(ordered):
+        left, missing = missing, _look(listings, top, missing, located)
+        told += [f"{name}, found as {_shown(located[name].url, listings, root)}" for name in left if name in located] if number else []
         if not missing:
             return located, told
-    found: dict[str, str] = {}
-    for name in missing:
-        path = next(filter(None, (_spelled(listings, top, name) for top in tops)), None)
-        if path:
-            found[name] = path
-    if len(found) < len(missing):
+        if len(located) >= enough:
+            ordered = ordered[: number + 1]
+            break
+    found = {name: path for name in missing if (path := next(filter(None, (_spelled(listings, top, name) for top in ordered)), None))}
+    if len(located) + len(found) < enough:
         found |= _anywhere(listings, root, tops, split, [name for name in missing if name not in found])
     meant = Counter(found.values())
     taken = {file.url for file in located.values()}
@@ -146,24 +148,30 @@ def _spelled(listings: Listings, top: str, name: str) -> str | None:
 
 
 def _anywhere(listings: Listings, root: str, tops: Sequence[str], split: str, names: Sequence[str]) -> dict[str, str]:
-    """Paths of the only files that have the last parts of `names`, in `tops` or below `root`, but not in a folder of another split."""
+    """Paths of the only files with the last folder and name of `names`, in `tops` or below `root`, but in no folder of another split.
+
+    Of a name with the folders of another machine the last part counts alone, in `tops`.
+    """
     others = set(SPLITS) - {usual_name(split)}
-    bases = Counter(posixpath.basename(name.replace("\\", "/")) for name in names)
     places = [*tops, root]
     for place in places:  # grows
         if len(places) > MOST_FOLDERS + len(tops):
             break
         inner = [folder for folder in listings.folders(place) if usual_name(folder) not in others]
         places += [f"{place.rstrip('/')}/{folder}" for folder in inner] if place.startswith(root) else []
-    holders: dict[str, list[str]] = {base: [] for base in bases}
+    paths = {name: name.replace("\\", "/") for name in names}
+    away = {name for name, path in paths.items() if path.startswith(("../", "/")) or _DRIVE.match(path)}
+    folder_of = {name: "" if name in away else posixpath.dirname(path).rpartition("/")[2] for name, path in paths.items()}
+    keys = {name: (folder_of[name], posixpath.basename(path)) for name, path in paths.items()}
+    holders: dict[str, list[str]] = {base: [] for _, base in keys.values()}
     for place in dict.fromkeys(place.rstrip("/") for place in places):
         for base in holders.keys() & listings.files(place).keys():
             holders[base].append(place)
+    meant = Counter(keys.values())
     found = {}
-    for name in names:
-        path = name.replace("\\", "/")
-        base = posixpath.basename(path)
-        held = [place for place in holders[base] if place in tops] if path.startswith(("../", "/")) else holders[base]
-        if bases[base] == 1 and len(held) == 1:
+    for name, (folder, base) in keys.items():
+        held = [place for place in holders[base] if place in tops or name not in away]
+        held = [place for place in held if not folder or posixpath.basename(place).casefold() == folder.casefold()]
+        if meant[folder, base] == 1 and len(held) == 1:
             found[name] = f"{held[0]}/{base}"
     return found

@@ -90,7 +90,10 @@ def find_split_file(listings: Listings, root: str, chosen: str | None) -> SplitF
 def write_split_file(url: str, splits: Mapping[str, Part], made: str) -> None:
     """Write a split file at a path or URL, `made` by a command."""
     content = _Content(spnas_split=1, made=made, splits=dict(splits))
-    files.write(url, (json.dumps(content.model_dump(), indent=1) + "\n").encode(), "spnas split --out")
+    try:
+        files.write(url, (json.dumps(content.model_dump(), indent=1) + "\n").encode(), "spnas split")
+    except UserError as error:
+        raise UserError(f"{error}; --out FILE names another place") from error
 
 
 def split_file_beside(url: str) -> str:

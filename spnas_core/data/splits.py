@@ -12,7 +12,7 @@ import numpy as np
 
 from spnas_core.data import annotations, files
 from spnas_core.data.annotations import Categories, Clean
-from spnas_core.data.coco import find_coco
+from spnas_core.data.coco import descend, find_coco
 from spnas_core.data.coco_source import CocoSource
 from spnas_core.data.layout_source import LayoutSource
 from spnas_core.data.listings import Listings
@@ -102,16 +102,22 @@ class DataSet:
 
     @cached_property
     def _source(self) -> _Source:
-        found = find_coco(self._listings, self._root, self.reading.annotations)
-        if found:
-            return CocoSource(self.url, self._listings, self._root, found, self.reading, self._store)
+        for root in dict.fromkeys((self._root, descend(self._listings, self._root))):
+            if found := find_coco(self._listings, root, self.reading.annotations):
+                return CocoSource(self.url, self._listings, root, found, self.reading, self._store)
         if self.reading.images:
-            raise UserError(f"{self.url}: expected COCO files, whose images {self.reading.images} has, found none; --annotations names them")
+            raise UserError(
+                f"{self.url}: expected COCO files, whose images {self.reading.images} has, found none; --annotations names them"
+            )
         return LayoutSource(self._url, self._system, self._root, self.reading)
 
     @cached_property
     def _split_file(self) -> SplitFile | None:
-        return find_split_file(self._listings, self._root, self.reading.split_file) if self._divided else None
+        given = find_split_file(self._listings, self._root, self.reading.split_file) if self._divided else None
+        own = self._source.own_names
+        if given and (gone := sorted(given.sources - own.keys())):
+            raise UserError(f"{given.url}: expected splits of {self.url}, {', '.join(own)}, got {gone[0]!r}")
+        return given
 
     def _source_of(self, name: str) -> str:
         """Split of the data set that a split is taken of."""

@@ -1,5 +1,6 @@
 """Opening of a plan: the checks of settings, store, data and checkpoint, with all mistakes of the user at once."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from spnas_core.weights.checkpoint import open_checkpoint, start_from_file
 from spnas_core.weights.net_shapes import empty_weights
 
 _T = TypeVar("_T")
+_log = logging.getLogger("spnas_core")
 
 
 class _Tries:
@@ -81,9 +83,11 @@ def _open_splits(url: str, settings: Run, store: Store | None, tries: _Tries) ->
     splits = {name: split for name in names if (split := tries.do(partial(data.split, name)))}
     if "train" in splits and not splits["train"].box_counts.sum():
         tries.mistakes.append(f"{url} train: expected boxes to learn, got none{_crowds(splits['train'])}")
-    for name in ("val", "test"):
-        if name in splits and splits[name].marks["iscrowd"].all():
-            tries.mistakes.append(f"{url} {name}: expected boxes to score with, got none{_crowds(splits[name])}")
+    if "val" in splits and splits["val"].marks["iscrowd"].all():
+        tries.mistakes.append(f"{url} val: expected boxes to score with, got none{_crowds(splits['val'])}")
+    if "test" in splits and splits["test"].marks["iscrowd"].all():
+        _log.warning("%s test: no boxes to score with: the final net is scored on val alone%s", url, _crowds(splits["test"]))
+        del splits["test"]
     return splits
 
 
