@@ -20,6 +20,7 @@ from spnas_core.data import coco_raw, files, labelme, table, voc, yolo
 from spnas_core.data.coco import descend, find_coco
 from spnas_core.data.findings import found
 from spnas_core.data.listings import Listings
+from spnas_core.data.other_tools import tool_of
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
 from spnas_core.data.same_splits import without_same_splits
 from spnas_core.data.split_file import SplitFile, find_split_file
@@ -55,7 +56,7 @@ def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
     place = files.url_of(system, root).rstrip("/")
     top = files.list_folder(system, root)
     if not top and files.kind(system, root) == "file":
-        raise UserError(f"{place}: expected the folder of a data set, got a file; give {posixpath.dirname(place)}")
+        raise UserError(f"{place}: expected the folder of a data set, got a file; give {_folder_of(place)}")
     tree = list_tree(system, root)
     beside = {suffix: _beside_pictures(tree, suffix) for suffix in _READERS}
     unread: list[Layout] = []  # those of which no box can be read: files of another meaning, or all broken
@@ -68,11 +69,19 @@ def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
             unread.append(layout)
     if unread:
         return _named(_told_apart(unread[0], reading), reading)
+    if tool := tool_of(tree):
+        raise UserError(f"{place}: expected a layout that is read here, got an export of {tool}; export it as COCO")
     if layout := table.open_table(tree, sizes):
         return _named(_told_apart(layout, reading), reading)
     names = ", ".join(map(printable, sorted(top)[:8])) or "nothing"
     known = "annotations/instances_*.json, or NAME.xml, NAME.txt or NAME.json for pictures NAME.jpg, or a table *.csv of boxes"
     raise UserError(f"{place}: expected {known}; there is {names}{', and no picture' if tree.entries and not tree.pictures else ''}")
+
+
+def _folder_of(place: str) -> str:
+    """Folder of the data set that an annotation file belongs to."""
+    folder, name = posixpath.split(posixpath.dirname(place))
+    return folder if name.lower() == "annotations" else posixpath.join(folder, name)
 
 
 _READERS: dict[str, Callable[[FileTree, ImageSizes], Layout | None]] = {
