@@ -303,6 +303,8 @@ WAYS: dict[str, tuple[Break, Found]] = {
 OF_LAYOUTS = {
     "split-file",
     "class-order",
+    "other-column",
+    "shared-label",
     "same-split",
     "repeated-line",
     "other-classes",

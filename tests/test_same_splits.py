@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 from laid_out import JPEG, labelme_json, lines, put, seen, table, told, true, voc_xml, yolo_text
 
+from flows import presets
+from spnas_core.check.dataset import inspect
 from spnas_core.check.divide import divide
 from spnas_core.data.image_facts import header_sizes
 from spnas_core.data.layouts import open_layout
+from spnas_core.data.split_file import SPLIT_FILE, write_split_file
 from spnas_core.data.splits import DataSet, open_split
 from spnas_core.errors import UserError
+from spnas_core.settings.reading import Reading
 
 NAMES = "names: [red, blue]\n"
 PICTURES: dict[str, str | bytes] = {f"images/{name}.jpg": JPEG[name] for name in "abcdef"}
@@ -84,3 +88,58 @@ def test_labelme_folders_are_not_the_same(tmp_path: Path) -> None:
     for split in ("train", "val"):
         put(tmp_path, {f"{split}/a.jpg": JPEG["a"], f"{split}/a.json": labelme_json("a")})
     assert seen(tmp_path) == true(train="a", val="a")
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_the_only_split_can_be_divided_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    put(tmp_path, {f"{name}/{one}.jpg": JPEG[one] for one in "abcdef"})
+    put(tmp_path, {f"{name}/{one}.xml": voc_xml(one) for one in "abcdef"})
+    assert any("spnas split DATA makes them" in one.line for one in inspect(str(tmp_path), presets.load_preset("smoke")).findings)
+    division = divide(str(tmp_path), {"val": 0.3, "test": 0.2}, 0, None)
+    write_split_file(str(tmp_path / SPLIT_FILE), division.parts(), "by a test")
+    assert {split: len(DataSet(str(tmp_path)).split(split).samples) for split in DataSet(str(tmp_path)).names} == {
+        split: len(images) for split, images in division.images.items()
+    }
+
+
+def test_a_set_without_train_says_the_way_on(tmp_path: Path) -> None:
+    for split, names in {"val": "abc", "more": "def"}.items():
+        put(tmp_path, {f"{split}/{one}.jpg": JPEG[one] for one in names})
+        put(tmp_path, {f"{split}/{one}.xml": voc_xml(one) for one in names})
+    with pytest.raises(UserError, match=r"got val, more; --set data.splits.train=NAME takes one of them as train$"):
+        divide(str(tmp_path), {"val": 0.3, "test": 0}, 0, None)
+    assert DataSet(str(tmp_path), Reading(splits={"train": "more"})).names == ("train", "val")
+
+
+COLUMN = "filename,class,xmin,ymin,xmax,ymax,fold"
+
+
+def folds(values: str) -> str:
+    rows = table("abcdef").splitlines()[1:]
+    return "\n".join([COLUMN, *(f"{row},{values['abcdef'.index(row[0])]}" for row in rows)]) + "\n"
+
+
+@pytest.mark.parametrize("file", ["boxes.csv", "train.csv"])
+@pytest.mark.parametrize("values", ["012012", "aabbcc", "0 1 0 "])
+def test_a_column_of_folds_is_no_split(file: str, values: str, tmp_path: Path) -> None:
+    put(tmp_path, {**PICTURES, file: folds(values)})
+    name = "train" if file == "train.csv" else "all"
+    assert seen(tmp_path) == true(**{name: "abcdef"})
+    assert ("other-column", "data", 1) in told(tmp_path)
+    assert sum(map(len, divide(str(tmp_path), {"val": 0.3, "test": 0}, 0, None).images.values())) == 6
+
+
+def test_a_user_may_choose_two_values_of_a_column(tmp_path: Path) -> None:
+    put(tmp_path, {**PICTURES, "boxes.csv": folds("aaabbb")})
+    data = DataSet(str(tmp_path), Reading(splits={"train": "a", "val": "b"}))
+    assert {split: sorted(one.name for one in data.split(split).samples) for split in data.names} == {
+        "train": ["images/a.jpg", "images/b.jpg", "images/c.jpg"],
+        "val": ["images/d.jpg", "images/e.jpg", "images/f.jpg"],
+    }
+
+
+@pytest.mark.parametrize("values", [("train", "val"), ("training", "extra"), ("dev", "test")])
+def test_a_column_that_names_a_split_counts(values: tuple[str, str], tmp_path: Path) -> None:
+    text = folds("aaabbb").replace(",a\n", f",{values[0]}\n").replace(",b\n", f",{values[1]}\n")
+    put(tmp_path, {**PICTURES, "boxes.csv": text})
+    assert seen(tmp_path) == true(**{values[0]: "abc", values[1]: "def"})

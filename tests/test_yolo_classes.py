@@ -110,3 +110,41 @@ def test_splits_of_one_list_each_keep_their_numbers(tmp_path: Path) -> None:
     assert numbers == [["red", "blue"], ["blue", "red"]]
     data = DataSet(str(tmp_path))
     assert data.split("val").class_names == ("red", "blue")
+
+
+@pytest.mark.parametrize("place", ["", "cfg", "cfg/deep"])
+@pytest.mark.parametrize("top", ["/home/me/darknet/", "C:\\\\sets\\\\", "data/../", "../"])
+def test_darknet_files_of_another_machine(place: str, top: str, tmp_path: Path) -> None:
+    files = {f"data/img/{name}.jpg": JPEG[name] for name in "abcd"} | {f"data/img/{name}.txt": labels(name, CLASSES) for name in "abcd"}
+    text = f"classes=2\ntrain={top}data/train.txt\nvalid = {top}data/test.txt\nnames = {top}data/obj.names\nbackup=/tmp"
+    put(tmp_path, {**files, f"{place}/obj.data".lstrip("/"): text, "data/obj.names": "red\nblue\n"})
+    put(
+        tmp_path,
+        {f"data/{split}.txt": "".join(f"{top}data/img/{n}.jpg\n" for n in names) for split, names in (("train", "ab"), ("test", "cd"))},
+    )
+    assert seen(tmp_path) == true(train="ab", val="cd")
+
+
+@pytest.mark.parametrize("suffix", ["png", "JPG", "webp"])
+@pytest.mark.parametrize(("images", "boxes"), [("images", "labels"), ("day1", "day1"), ("train/images", "train/labels")])
+def test_a_label_file_of_two_pictures_is_told(
+    images: str, boxes: str, suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(
+        tmp_path,
+        {f"{images}/a.jpg": JPEG["a"], f"{images}/a.{suffix}": JPEG["b"], f"{images}/b.jpg": JPEG["b"], "classes.txt": "red\nblue"},
+    )
+    put(tmp_path, {f"{boxes}/{name}.txt": labels(name, CLASSES) for name in "ab"})
+    split = "train" if "train" in images else "all"
+    assert told(tmp_path) == {("shared-label", split, 1)}
+    open_split(str(tmp_path), split)
+    assert f"{boxes}/a.txt of {images}/a." in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["avif", "heic", "npy"])
+def test_a_labelled_file_of_an_unknown_suffix_is_told_by_a_run(suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path, {"images/a.jpg": JPEG["a"], f"images/b.{suffix}": b"x", "classes.txt": "red\nblue"})
+    put(tmp_path, {f"labels/{name}.txt": labels(name, CLASSES) for name in "ab"})
+    assert told(tmp_path) == {("missing-image-of-label", "all", 1)}
+    open_split(str(tmp_path), "all")
+    assert f"labels/b.txt; images/b.{suffix} is of no known suffix: save it as PNG or JPEG" in caplog.text

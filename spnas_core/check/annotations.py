@@ -86,7 +86,7 @@ def judge_together(splits: Sequence[Judged]) -> list[Finding]:
     """All findings about all splits together: their names, their categories and the balance of these."""
     present = [judged.split for judged in splits]
     missing = [name for name in ("train", "val") if name not in present]
-    way_out = "; spnas split DATA makes them" if {"train", UNSPLIT} & set(present) else ""
+    way_out = "; spnas split DATA makes them" if {"train", UNSPLIT} & set(present) or len(present) == 1 else ""
     findings = found("missing-split", "data", [f"{name}; there are {', '.join(present)}{way_out}" for name in missing])
     first, *others = [judged for judged in splits if judged.categories] or splits[:1]
     for other in others:

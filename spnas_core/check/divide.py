@@ -89,10 +89,12 @@ def assign(groups: Places, classes: Places, shares: Sequence[float], seed: int) 
 def _open(url: str, group: str | None, reading: Reading | None, shares: Mapping[str, float]) -> tuple[Split, Places, int]:
     """Images to divide, and the group of each; UserError for a data set that is divided already."""
     data = DataSet(url, (reading or Reading()).model_copy(update={"split_file": None}), divided=False)
-    source = next((name for name in (UNSPLIT, "train") if name in data.names), None)
-    if source is None or "val" in data.names:
-        raise UserError(f"{url}: expected a data set without val, got {', '.join(data.names)}")
-    if "test" in data.names and shares.get("test"):
+    only = data.names if len(data.names) == 1 else ()
+    source = next((name for name in (*only, UNSPLIT, "train") if name in data.names), None)
+    if source is None or ("val" in data.names and not only):
+        way_out = "" if "train" in data.names else "; --set data.splits.train=NAME takes one of them as train"
+        raise UserError(f"{url}: expected a data set without val, got {', '.join(data.names)}{way_out}")
+    if "test" in data.names and not only and shares.get("test"):
         raise UserError(f"{url}: expected --test 0, since the data set has a test split, got {shares['test']:g}")
     split = data.split(source)
     groups = _Groups(len(split.samples))

@@ -123,6 +123,18 @@ FINDING_KINDS = {
     "missing-image-of-label": Kind(
         "warning", "label file without an image", "label files without an image", "add the image or remove the file"
     ),
+    "shared-label": Kind(
+        "warning",
+        "label file that is taken for several pictures",
+        "label files that are taken for several pictures",
+        "rename or remove the pictures that it does not belong to",
+    ),
+    "other-column": Kind(
+        "note",
+        "column of splits that names none",
+        "columns of splits that name none",
+        "not read; --set data.splits.train=NAME data.splits.val=NAME takes two of its values",
+    ),
     "same-split": Kind(
         "note", "split that is the same as another", "splits that are the same as others", "each picture is learnt or scored, not both"
     ),

@@ -17,7 +17,7 @@ from spnas_core.job import canonical_json
 from spnas_core.settings.reading import Reading
 
 _MISREAD = ("missing-label", "unnamed-category", "list-of-images")  # findings: a training would learn what is not meant
-_TOLD = ("other-classes",)  # findings: what is read may not be what is meant
+_TOLD = ("other-classes", "shared-label", "missing-image-of-label", "repeated-line")  # findings: what is read may not be what is meant
 _log = logging.getLogger("spnas_core")
 _layouts: Recent[Layout] = Recent(1)  # data sets by place and listing
 _cleaned: Recent[Clean] = Recent(4)  # splits by the digest of their documents

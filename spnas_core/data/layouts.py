@@ -71,7 +71,7 @@ def open_other_layout(url: str, sizes: ImageSizes, reading: Reading) -> Layout:
         return _named(_told_apart(unread[0], reading), reading)
     if tool := tool_of(tree):
         raise UserError(f"{place}: expected a layout that is read here, got an export of {tool}; export it as COCO")
-    if layout := table.open_table(tree, sizes):
+    if layout := table.open_table(tree, sizes, bool(reading.splits)):
         return _named(_told_apart(layout, reading), reading)
     names = ", ".join(map(printable, sorted(top)[:8])) or "nothing"
     known = "annotations/instances_*.json, or NAME.xml, NAME.txt or NAME.json for pictures NAME.jpg, or a table *.csv of boxes"

@@ -22,8 +22,11 @@ from spnas_core.errors import UserError
 _Row = tuple[TableFile, TableRow]
 
 
-def open_table(tree: FileTree, sizes: ImageSizes) -> Layout | None:
-    """Read a data set in this layout; None where there is no table with pictures. UserError where a table cannot be told."""
+def open_table(tree: FileTree, sizes: ImageSizes, chosen: bool = False) -> Layout | None:
+    """Read a data set in this layout; None where there is no table with pictures. UserError where a table cannot be told.
+
+    A column of splits that names neither train nor val nor test, such as one of folds, counts only where the user has `chosen` of it.
+    """
     names = tree.ending(".csv", ".tsv")
     if not names or not tree.pictures:
         return None
@@ -31,6 +34,9 @@ def open_table(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     tables = [table for table in read if isinstance(table, TableFile)]
     if not tables:
         raise UserError(f"{tree.url}: {next(text for text in read if isinstance(text, str))}")
+    values = list(dict.fromkeys(row.split for table in tables for row in table.rows if row.split))
+    ignored = len(values) > 1 and not chosen and not any(usual_name(value) in SPLITS for value in values)
+    tables = [table.unsplit() for table in tables] if ignored else tables
     finder = _Pictures(tree)
     by_split: dict[str, list[_Row]] = defaultdict(list)
     for split, table in _named_tables(tables, tree.url).items():
@@ -49,6 +55,7 @@ def open_table(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     sources = tuple(_source(tree, split, rows, kinds, finder, sizes) for split, rows in by_split.items())
     used = {file.url for raw in sources for file in raw.files.values() if file}
     findings = found("unlisted-image", "data", [printable(name) for name in tree.pictures if tree.image(name).url not in used])
+    findings += found("other-column", "data", [", ".join(map(printable, values[:4]))] if ignored else [])
     return Layout("table", tree.url, sources, tuple(findings))
 
 

@@ -4,7 +4,7 @@ import csv
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from spnas_core.data.pages import Xywh, whole
@@ -37,6 +37,10 @@ class TableFile:
     rows: tuple[TableRow, ...]
     malformed: tuple[tuple[str, str], ...]  # picture, fault
     has_splits: bool
+
+    def unsplit(self) -> "TableFile":
+        """Table without its column of splits."""
+        return replace(self, rows=tuple(row._replace(split="") for row in self.rows), has_splits=False)
 
 
 def read_table(content: bytes, name: str) -> TableFile | str:

@@ -60,6 +60,14 @@ class FileTree:
         return by_name
 
     @cached_property
+    def others_by_stem(self) -> dict[str, list[str]]:
+        """Paths of the files that are no pictures by their last part without its suffix."""
+        by_stem: dict[str, list[str]] = {}
+        for name in self.entries.keys() - set(self.pictures):
+            by_stem.setdefault(posixpath.splitext(posixpath.basename(name))[0], []).append(name)
+        return {stem: sorted(names) for stem, names in by_stem.items()}
+
+    @cached_property
     def folders(self) -> dict[str, list[str]]:
         """Paths of the pictures in each folder that has some, also in folders below it; of the root under an empty name."""
         below: dict[str, list[str]] = {}

@@ -49,7 +49,7 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     findings += found("malformed", "data", [_unclear(label, some) for label, some in pairs.unclear.items()])
     split_of = {posixpath.dirname(label_of[one]): split for split, listed in splits.items() for one in listed.pictures if one in label_of}
     for place in dict.fromkeys(split_of.get(posixpath.dirname(name), "data") for name in alone):
-        some = [printable(name) for name in alone if split_of.get(posixpath.dirname(name), "data") == place]
+        some = [_alone(tree, name) for name in alone if split_of.get(posixpath.dirname(name), "data") == place]
         findings += found("missing-image-of-label", place, some)
     if poses and keypoints is None:
         findings += found(
@@ -91,6 +91,12 @@ def _source(
             for label, x, y, w, h in boxes:
                 marks.append(marked(len(marks) + 1, image_id, label, (x * width, y * height, w * width, h * height)))
     findings = found("malformed", split, malformed) + found("other-spelling", split, list(map(printable, listed.respelled)))
+    pictures: dict[str, list[str]] = {}
+    for name in listed.pictures:
+        if name in labels and labels[name].rows:
+            pictures.setdefault(labels[name].name, []).append(name)
+    shared = [f"{label} of {', '.join(some[:3])}" for label, some in pictures.items() if len(some) > 1]
+    findings += found("shared-label", split, list(map(printable, shared)))
     findings += found("repeated-line", split, list(map(printable, listed.repeated)))
     document = {"images": entries, "annotations": marks, "categories": []}
     return RawSplit(split, document, {**files, **dict.fromkeys(listed.missing)}, tuple(findings), frozenset(half_read))
@@ -99,6 +105,13 @@ def _source(
 def _unclear(label: str, pictures: Sequence[str]) -> str:
     names = ", ".join(map(printable, pictures[:3]))
     return f"{printable(label)}: expected one picture of this name, got {names}; rename the others"
+
+
+def _alone(tree: FileTree, label: str) -> str:
+    """Label file without a picture, and the file of its name that is none."""
+    stem = posixpath.splitext(posixpath.basename(label))[0]
+    other = next((name for name in tree.others_by_stem.get(stem, ()) if not name.lower().endswith((".txt", ".xml", ".json"))), None)
+    return printable(label) + (f"; {printable(other)} is of no known suffix: save it as PNG or JPEG" if other else "")
 
 
 def _unlisted(tree: FileTree, sources: Sequence[RawSplit]) -> list[Finding]:

@@ -71,13 +71,15 @@ def candidate_paths(one: Described, entry: str, root: str) -> Iterator[str]:
         for folder in (one.folder, ""):
             joined = posixpath.normpath(posixpath.join(folder, top, entry))
             yield joined.strip("/").removeprefix(own) if joined.startswith("/") else joined
-    yield posixpath.normpath(posixpath.join(one.folder, re.sub(r"^(\.{1,2}/)+", "", entry)))
+    for folder in dict.fromkeys((one.folder, "")):
+        yield posixpath.normpath(posixpath.join(folder, re.sub(r"^(\.{1,2}/)+", "", entry)))
     whole = posixpath.join(base, entry)
     if whole.startswith(("/", "..")) or re.match(r"[A-Za-z]:/", whole) or posixpath.splitext(whole)[1]:
         parts = [part for part in posixpath.normpath(whole).split("/") if part not in ("", "..")]
         for start in range(1, len(parts)):
             if len(parts) - start > 1 or usual_name(parts[start]) in SPLITS or posixpath.splitext(parts[start])[1]:
-                yield posixpath.join(one.folder, *parts[start:])
+                for folder in dict.fromkeys((one.folder, "")):
+                    yield posixpath.join(folder, *parts[start:])
 
 
 def named_classes(tree: FileTree, described: Sequence[Described]) -> dict[int, str]:
