@@ -141,7 +141,7 @@ def test_a_label_file_of_two_pictures_is_told(
     assert f"{boxes}/a.txt of {images}/a." in caplog.text
 
 
-@pytest.mark.parametrize("suffix", ["avif", "heic", "npy"])
+@pytest.mark.parametrize("suffix", ["heic", "npy", "raw"])
 def test_a_labelled_file_of_an_unknown_suffix_is_told_by_a_run(suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     put(tmp_path, {"images/a.jpg": JPEG["a"], f"images/b.{suffix}": b"x", "classes.txt": "red\nblue"})
     put(tmp_path, {f"labels/{name}.txt": labels(name, CLASSES) for name in "ab"})
