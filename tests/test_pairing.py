@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from laid_out import JPEG, TRUTH, labelme_json, put, seen, told, voc_xml, yolo_text
+from laid_out import JPEG, TRUTH, labelme_json, put, seen, told, true, voc_xml, yolo_text
 
 from spnas_core.data.image_facts import header_sizes
 from spnas_core.data.layouts import open_layout
@@ -99,6 +99,43 @@ def test_files_of_other_folders_that_are_meant_are_taken(places: dict[str, str],
         put(tmp_path, {f"{pictures}/{name}.jpg".lstrip("/"): JPEG[name], f"{boxes}/{name}.{suffix}".lstrip("/"): text})
     assert {name: boxes for some in seen(tmp_path).values() for name, boxes in some.items()} == {name: TRUTH[name] for name in "abcef"}
     assert not {kind for kind, _, _ in told(tmp_path)} - {"other-spelling"}
+
+
+@pytest.mark.parametrize("extra", [{"masks": "acb"}, {"masks": "abce", "thumbs": "abce"}, {"raw": "b"}, {"images_aug": "b"}])
+@pytest.mark.parametrize("boxes", ["labels", "boxes", "images"])
+@pytest.mark.parametrize("suffix", KINDS)
+def test_masks_and_copies_are_no_pictures_of_files_whose_own_are_gone(
+    suffix: str, boxes: str, extra: dict[str, str], tmp_path: Path
+) -> None:
+    """The picture of b is gone."""
+    write = {"xml": voc_xml, "txt": yolo_text, "json": labelme_json}[suffix]
+    put(tmp_path, {f"{boxes}/{name}.{suffix}": write(name) for name in "abc"} | ({"classes.txt": "red\nblue"} if suffix == "txt" else {}))
+    put(tmp_path, {f"images/{name}.jpg": JPEG[name] for name in "ac"})
+    put(tmp_path, {f"{folder}/{name}.png": JPEG["d"] for folder, names in extra.items() for name in names})
+    (raw,) = open_layout(str(tmp_path), header_sizes).sources
+    if any(kind == "malformed" for kind, _, _ in told(tmp_path)):  # two that fit alike
+        return
+    assert {name for name, file in raw.files.items() if file} == {"images/a.jpg", "images/c.jpg"}
+    assert ("missing-image-of-label", "all", 1) in told(tmp_path) or None in raw.files.values()
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("folders", [("seq1", "seq2"), ("bus", "car", "van"), ("images/1", "images/2")])
+def test_one_picture_of_a_folder_is_taken(folders: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
+    """Files of all folders in one, of which the last has one picture alone."""
+    write = {"xml": voc_xml, "txt": yolo_text, "json": labelme_json}[suffix]
+    put(tmp_path, {f"boxes/{name}.{suffix}": write(name) for name in "abcef"} | ({"classes.txt": "red\nblue"} if suffix == "txt" else {}))
+    put(
+        tmp_path,
+        {
+            f"{folders[min('abcef'.index(name) // 2, len(folders) - 1) if len(folders) > 2 else name == 'f']}/{name}.jpg": JPEG[name]
+            for name in "abcef"
+        },
+    )
+    assert (
+        seen(tmp_path) == true(all="abcef")
+        or {k: v for some in seen(tmp_path).values() for k, v in some.items()} == true(all="abcef")["all"]
+    )
 
 
 @pytest.mark.parametrize("suffix", ["xml", "json"])

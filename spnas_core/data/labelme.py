@@ -35,7 +35,7 @@ def open_labelme(tree: FileTree, sizes: ImageSizes) -> Layout | None:
             picture_of[name] = picture
             taken.add(picture)
             respelled += [f"{name}: {hints[name]}"] if spelled else []
-    picture_of = without_strays(picture_of, read, hints)
+    picture_of = without_strays(picture_of, read, tree.pictures, hints)
     kinds = numbered({one.category for page in pages.values() for one in page.objects})
     places = {picture_of.get(name, f"{name[:-5]}.jpg"): name for name in pages}
     sources = []

@@ -35,7 +35,7 @@ def pair_files(
 
     Pairs of folders that differ much count where most files of the one have their pictures in the other, by `settled` pairs too.
     """
-    hints, pages = hints or {}, list(pages)
+    hints, pages, pictures = hints or {}, list(pages), list(pictures)
     by_stem: dict[str, list[str]] = defaultdict(list)
     for picture in pictures:
         base = posixpath.basename(picture)
@@ -52,17 +52,22 @@ def pair_files(
     unclear: dict[str, tuple[str, ...]] = {}
     for stem, some in groups.items():
         _pair_group(some, by_stem[stem], hints, picture_of, unclear)
-    sure = without_strays(picture_of, pages, hints, settled)
+    sure = without_strays(picture_of, pages, pictures, hints, settled)
     return Pairs(sure, unclear, tuple(respelled), tuple(page for page in picture_of if page not in sure))
 
 
 def without_strays(
-    picture_of: Mapping[str, str], pages: Iterable[str], hints: Mapping[str, str], settled: Mapping[str, str] | None = None
+    picture_of: Mapping[str, str],
+    pages: Iterable[str],
+    pictures: Iterable[str],
+    hints: Mapping[str, str],
+    settled: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Pairs without those of two folders that are likelier paired with others: the picture of such a file is gone.
 
     So are a few files of a folder that has more pictures beside its files, and those of a folder whose others lie with other pictures,
-    on pictures whose folder has its own files. A path inside the file that names the picture with its folder makes a pair sure.
+    on pictures whose folder has its own files, or is no such folder: of masks or copies of those pictures, or of one of them alone, or
+    beside the folder that the rule of the layout (`settled`) is of. A path inside that names the picture with its folder makes a pair sure.
     """
     pictures_by: dict[str, Counter[str]] = defaultdict(Counter)  # folder of pictures by folder of files
     pages_by: dict[str, Counter[str]] = defaultdict(Counter)
@@ -70,11 +75,19 @@ def without_strays(
         pictures_by[posixpath.dirname(page)][posixpath.dirname(picture)] += 1
         pages_by[posixpath.dirname(picture)][posixpath.dirname(page)] += 1
     sizes = Counter(map(posixpath.dirname, {*pages, *(settled or {})}))
+    stems_in: dict[str, set[str]] = defaultdict(set)  # names of pictures by their folder
+    for picture in pictures:
+        stems_in[posixpath.dirname(picture)].add(_stem(picture))
+    stems_by: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # as `pictures_by`
+    for page, picture in {**(settled or {}), **picture_of}.items():
+        stems_by[posixpath.dirname(page)][posixpath.dirname(picture)].add(_stem(picture))
+    ruled = {(posixpath.dirname(page), posixpath.dirname(picture)) for page, picture in (settled or {}).items()}
     doubtful = {
         (here, there)
         for here, others in pictures_by.items()
         for there, count in others.items()
         if _is_doubtful(here, there, others, pages_by[there], few=2 * count <= sizes[here])
+        or (2 * count <= sizes[here] and _is_other_kind(there, stems_by[here], stems_in[there], [two for one, two in ruled if one == here]))
     }
     return {
         page: picture
@@ -97,6 +110,25 @@ def _is_doubtful(here: str, there: str, pictures: Counter[str], pages: Counter[s
     others = {folder: some for folder, some in pictures.items() if folder != there and not _is_inside(there, folder)}
     better = any(some >= count and _nearness(here, folder) < nearness for folder, some in others.items())
     return own and (better or len(pictures) == 1)
+
+
+def _is_other_kind(there: str, stems: Mapping[str, set[str]], all_there: set[str], ruled: Sequence[str]) -> bool:
+    """Whether the folder `there` has no pictures of this kind; `stems`: names that files of one folder pair, by folder of pictures."""
+    count = len(stems[there])
+    others = {folder: some for folder, some in stems.items() if folder != there and not _is_inside(there, folder)}
+    if not any(len(some) >= count for some in others.values()):
+        return False
+    if len(all_there & set().union(*others.values())) >= count:  # masks, thumbnails
+        return True
+    alone = count == 1 or 2 * count <= len(all_there)
+    if alone and any(folder in others for folder in ruled):
+        return True
+    (first, some), *more = others.items()
+    return count == 1 and len(some) > 1 and not more and re.sub(r"\d+", "0", first) != re.sub(r"\d+", "0", there)
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
 
 
 def _nearness(one: str, two: str) -> tuple[int, int]:

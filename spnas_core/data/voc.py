@@ -80,7 +80,7 @@ def _by_names_inside(
             every[name] = near[0][1]
             taken.add(near[0][1])
             respelled += [f"{name}: {page.file_name}"] if base != wanted else []
-    sure = without_strays(every, pages, {name: page.file_name for name, page in pages.items()})
+    sure = without_strays(every, pages, tree.pictures, {name: page.file_name for name, page in pages.items()})
     return sure, respelled
 
 

@@ -12,6 +12,7 @@ https://docs.ultralytics.com/datasets/detect/
 import posixpath
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from spnas_core.data.findings import Finding, found
@@ -28,7 +29,7 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     described, broken = read_described(tree)
     splits, absent, lists = named_splits(tree, described)
     label_of, alone, pairs = label_files(tree, lists)
-    if not tree.pictures or not (label_of or alone or (splits and any("names" in one.document for one in described))):
+    if not tree.pictures or not (label_of or alone or pairs.unclear or (splits and any("names" in one.document for one in described))):
         return None
     splits |= other_splits(tree, splits, label_of or dict.fromkeys(tree.pictures, ""))
     labels = _read_labels(tree, splits, label_of, keypoint_values(described))
@@ -38,6 +39,8 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     keypoints = keypoint_values(described)
     poses = are_poses(labels.values()) if keypoints is None else keypoints > 0
     sources = [_source(tree, split, listed, label_of, labels, poses, sizes) for split, listed in splits.items()]
+    unclear = frozenset(picture for some in pairs.unclear.values() for picture in some)
+    sources = [replace(raw, half_read=raw.half_read | (unclear & raw.files.keys())) for raw in sources]
     names = classes.names
     used = {mark["category_id"] for raw in sources for mark in raw.document["annotations"]}
     unnamed = {number: f"class_{number}" for number in sorted(used)} if not any(names.values()) else {}
