@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from spnas_core.data.findings import found
-from spnas_core.data.matching import Names
+from spnas_core.data.matching import Cuts, Names
 from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
 from spnas_core.data.pairing import distance, splits_by_folders
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
@@ -37,7 +37,7 @@ def open_table(tree: FileTree, sizes: ImageSizes, chosen: bool = False) -> Layou
     values = list(dict.fromkeys(row.split for table in tables for row in table.rows if row.split))
     ignored = len(values) > 1 and not chosen and not any(usual_name(value) in SPLITS for value in values)
     tables = [table.unsplit() for table in tables] if ignored else tables
-    finder = _Pictures(tree)
+    finder = _Pictures(tree, [row.image for table in tables for row in table.rows])
     by_split: dict[str, list[_Row]] = defaultdict(list)
     for split, table in _named_tables(tables, tree.url).items():
         for row in table.rows:
@@ -82,8 +82,8 @@ def _named_tables(tables: Sequence[TableFile], where: str) -> dict[str, TableFil
 class _Pictures:
     """Pictures of a data set, to find by the names in a table."""
 
-    def __init__(self, tree: FileTree) -> None:
-        self._tree, self._pictures = tree, set(tree.pictures)
+    def __init__(self, tree: FileTree, names: Sequence[str]) -> None:
+        self._tree, self._pictures, self._cuts = tree, set(tree.pictures), Cuts(dict.fromkeys(names))
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for name, some in tree.pictures_by_name.items():
             self._by_stem[posixpath.splitext(name)[0]] += some
@@ -99,9 +99,9 @@ class _Pictures:
 
     def _find(self, table: str, name: str, split: str) -> str | None:
         parts = [part for part in posixpath.normpath(name).split("/") if part not in ("", ".", "..")]
-        for start in range(len(parts)):
+        for tail in self._cuts.tails(name):
             for top in dict.fromkeys((posixpath.dirname(table), "")):
-                path = posixpath.join(top, *parts[start:])
+                path = posixpath.join(top, *tail)
                 if path in self._pictures:
                     return path
         if (found := self._tree.names.find(name)) in self._pictures:

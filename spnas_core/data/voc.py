@@ -16,6 +16,7 @@ import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.matching import Names
@@ -37,6 +38,7 @@ def open_voc(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     hints = {name: page.file_name.replace("\\", "/") for name, page in pages.items()}
     pairs = pair_files(pages, tree.pictures, hints)
     pages = {name: page for name, page in pages.items() if page.is_annotation or name in pairs.picture_of}
+    pages = _in_px(pages)
     if not any(page.is_annotation for page in pages.values()) and not any(not page.size and page.malformed for page in pages.values()):
         return None
     picture_of, respelled = _by_names_inside(pages, pairs.picture_of, pairs.unclear, tree)
@@ -58,6 +60,18 @@ def open_voc(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     if not reader.first:
         findings.append(Finding("from-zero", "data", len(pages), "some corner is at 0"))
     return Layout("Pascal VOC", tree.url, sources, tuple(findings))
+
+
+def _in_px(pages: dict[str, Page]) -> dict[str, Page]:
+    """XML files, malformed where all corners of the data set are parts of the image."""
+    values = [value for page in pages.values() for one in page.objects for value in one.corners]
+    if not values or max(values) > 1 or all(value == int(value) for value in values):
+        return pages
+    text = f"expected corners in px, got none over {max(values):g} in all files: parts of the image? multiply them by its width and height"
+    return {
+        name: replace(page, objects=(), malformed=(*page.malformed, f"{printable(name)}: {text}")) if page.objects else page
+        for name, page in pages.items()
+    }
 
 
 def _by_names_inside(

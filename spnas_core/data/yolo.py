@@ -58,7 +58,7 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
         findings += found(
             "keypoints", "data", [printable(label.name) for label in labels.values() for row in label.rows if len(row.values) > 4]
         )
-    return Layout("YOLO", tree.url, tuple(sources), (*findings, *_unlisted(tree, sources)))
+    return Layout("YOLO", tree.url, tuple(sources), (*findings, *_unlisted(tree, sources, label_of)))
 
 
 def _read_labels(tree: FileTree, splits: Mapping[str, Listed], label_of: Mapping[str, str], keypoints: int | None) -> dict[str, LabelText]:
@@ -117,10 +117,9 @@ def _alone(tree: FileTree, label: str) -> str:
     return printable(label) + (f"; {printable(other)} is of no known suffix: save it as PNG or JPEG" if other else "")
 
 
-def _unlisted(tree: FileTree, sources: Sequence[RawSplit]) -> list[Finding]:
-    """One finding about the pictures that no split has, in the folders of those that one has."""
+def _unlisted(tree: FileTree, sources: Sequence[RawSplit], label_of: Mapping[str, str]) -> list[Finding]:
+    """One finding about the pictures that no split has, in the folders of those that one has, or with a label file."""
     used = {name for raw in sources for name in raw.files}
     tops = {name.split("/")[0] if "/" in name else "" for name in used}
-    return found(
-        "unlisted-image", "data", [printable(n) for n in tree.pictures if n not in used and (n.split("/")[0] if "/" in n else "") in tops]
-    )
+    free = [name for name in tree.pictures if name not in used]
+    return found("unlisted-image", "data", [printable(n) for n in free if n in label_of or (n.split("/")[0] if "/" in n else "") in tops])

@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from spnas_core.data.matching import Names
+from spnas_core.data.matching import Cuts, Names
 from spnas_core.data.pairing import Pairs, pair_files, splits_by_folders
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.data.tree import FileTree, lines_of, printable
@@ -56,19 +56,21 @@ def named_splits(tree: FileTree, described: Sequence[Described]) -> tuple[dict[s
     absent: list[str] = []
     for one in described:
         splits: dict[str, Listed] = {}
-        lists: set[str] = set()
+        lists: dict[str, Listed] = {}
         for split in SPLITS:
             listed = Listed()
             lost = [printable(entry) for entry in one.places(split) if not _add_place(tree, one, entry, listed, lists)]
-            if listed.pictures or listed.missing:
+            if listed.pictures or listed in lists.values():
                 splits[split] = listed
             absent += [name for name in lost if split in splits or name.endswith(".txt")]
+        _add_lines(tree, lists, one)
+        splits = {split: listed for split, listed in splits.items() if listed.pictures or listed.missing}
         if splits or absent:
-            return splits, absent, lists
+            return splits, absent, set(lists)
     return {}, absent, set()
 
 
-def _add_place(tree: FileTree, one: Described, entry: str, listed: Listed, lists: set[str]) -> bool:
+def _add_place(tree: FileTree, one: Described, entry: str, listed: Listed, lists: dict[str, Listed]) -> bool:
     """Add the pictures of a place that a file names; False where there is none."""
     for find in (_exactly(tree), _spelled(tree)):
         for path in candidate_paths(one, entry, tree.root):
@@ -78,8 +80,7 @@ def _add_place(tree: FileTree, one: Described, entry: str, listed: Listed, lists
                 listed.pictures += [picture for picture in tree.folders[place] if picture not in known]
                 return True
             if place is not None and place.lower().endswith(".txt") and place in tree.entries:
-                lists.add(place)
-                _add_lines(tree, place, one, listed)
+                lists[place] = listed
                 return True
     return False
 
@@ -93,25 +94,27 @@ def _spelled(tree: FileTree) -> _Find:
     return lambda path: folders.find(path) or tree.names.find(path)
 
 
-def _add_lines(tree: FileTree, name: str, one: Described, listed: Listed) -> None:
-    """Add the pictures that a list names: from its folder, from the root, or as the end of a path of another place."""
-    tops = list(dict.fromkeys((posixpath.dirname(name), one.folder, "")))
-    pictures, known = set(tree.pictures), set(listed.pictures)
-    for line in lines_of(tree.text(name)):
-        path = line.replace("\\", "/")
-        parts = [part for part in posixpath.normpath(path).split("/") if part not in ("", "..", ".")]
-        tails = ["/".join(parts[start:]) for start in range(len(parts))]
-        candidates = [posixpath.normpath(posixpath.join(top, tail)) for tail in tails for top in tops]
-        exact = next((place for place in candidates if place in pictures), None)
-        found = exact or next((place for place in map(tree.names.find, candidates) if place in pictures), None)
-        if found is None:
-            listed.missing.append("/".join(parts) or "nothing")
-        elif found in known:
-            listed.repeated.append(line)
-        else:
-            known.add(found)
-            listed.pictures.append(found)
-            listed.respelled += [line] if not exact or "\\" in line else []
+def _add_lines(tree: FileTree, lists: Mapping[str, Listed], one: Described) -> None:
+    """Add the pictures that lists name: from their folder, from the root, or as the end of a path of another place."""
+    lines = {name: lines_of(tree.text(name)) for name in lists}
+    cuts = Cuts(line for some in lines.values() for line in some)
+    pictures = set(tree.pictures)
+    for name, listed in lists.items():
+        tops = list(dict.fromkeys((posixpath.dirname(name), one.folder, "")))
+        known = set(listed.pictures)
+        for line in lines[name]:
+            tails = ["/".join(parts) for parts in cuts.tails(line)]
+            candidates = [posixpath.normpath(posixpath.join(top, tail)) for tail in tails for top in tops]
+            exact = next((place for place in candidates if place in pictures), None)
+            found = exact or next((place for place in map(tree.names.find, candidates) if place in pictures), None)
+            if found is None:
+                listed.missing.append(tails[0] or "nothing")
+            elif found in known:
+                listed.repeated.append(line)
+            else:
+                known.add(found)
+                listed.pictures.append(found)
+                listed.respelled += [line] if not exact or "\\" in line else []
 
 
 def other_splits(tree: FileTree, splits: Mapping[str, Listed], labelled: Mapping[str, str]) -> dict[str, Listed]:
@@ -125,8 +128,7 @@ def other_splits(tree: FileTree, splits: Mapping[str, Listed], labelled: Mapping
     found = splits_by_folders([picture for picture in tree.pictures if _top(picture) in tops])
     if list(found) == [UNSPLIT]:
         lists = {name: Listed() for name in tree.ending(".txt") if usual_name(_stem(name)) in SPLITS and name not in labelled.values()}
-        for name, listed in lists.items():
-            _add_lines(tree, name, Described("", {}), listed)
+        _add_lines(tree, lists, Described("", {}))
         if some := {_stem(name): listed for name, listed in lists.items() if listed.pictures}:
             return some
     return {name: Listed(pictures) for name, pictures in found.items()}
