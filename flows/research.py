@@ -105,7 +105,7 @@ def _look(store: Store, one: WatchedData, settings: Run | str, warm: bool) -> st
     given = one.settings or settings
     run = presets.load_preset(given) if isinstance(given, str) else check_places(given)
     opened = DataSet(one.url, run.data)
-    splits = [opened.split(name) for name in ("train", "val", *(("test",) if "test" in opened.names else ()))]
+    splits = [split for split in (opened.split("train"), opened.split("val"), opened.test()) if split]
     fingerprint = fingerprint_splits(splits, run.fingerprint == "full", run.threads)
     slug = re.sub(r"[^a-z0-9]+", "-", one.url.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"
     path = f"watch/{slug}-{hashlib.sha256(one.url.encode()).hexdigest()[:8]}.json"

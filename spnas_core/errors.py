@@ -9,6 +9,10 @@ class UserError(ValueError):
     """A mistake of the user; the message is one line: what was expected, what came, where."""
 
 
+class EmptySplitError(UserError):
+    """A split has no images; a run does without such a test split."""
+
+
 class JobError(RuntimeError):
     """One job failed: a candidate with a typed reason, never ranked; the search goes on."""
 

@@ -261,9 +261,9 @@ def test_boxes_in_parts_of_the_image_are_refused(plain: Path) -> None:
 
 
 def test_a_test_split_that_scores_nothing_is_left_out(plain: Path, tmp_path: Path) -> None:
-    for changed_test in ({"annotations": []}, None):
+    for edit in ({"annotations": []}, {"annotations": [], "images": []}, None):
         content = read(plain, "test")
-        content.pop("annotations") if changed_test is None else content.update(changed_test)
+        content.pop("annotations") if edit is None else content.update(edit)
         put(plain / "annotations/instances_test.json", content)
         status, out, err = spnas("plan", "smoke", "--no-measure", "--data", plain, "--store", tmp_path / "store")
         assert status == 0, err

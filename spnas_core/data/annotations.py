@@ -15,7 +15,7 @@ import numpy.typing as npt
 from spnas_core.data.columns import Columns, Longs, Marks, columns_of
 from spnas_core.data.entries import fault
 from spnas_core.data.images import Doubles, Floats, Ints
-from spnas_core.errors import UserError
+from spnas_core.errors import EmptySplitError, UserError
 
 PARTS_END = 1.001  # end of a box in parts of its image, rounded
 TOLERANCE = 1.0  # px that a box may reach out of its image without a fault: tools round, and some count pixels from 1
@@ -53,9 +53,10 @@ def clean_document(document: Any, where: str, learn_crowds: bool = False) -> Cle
 
 def clean_columns(columns: Columns, where: str, learn_crowds: bool = False) -> Clean:
     """Check the columns of an annotation file of the place `where`, and take what is learnt of it; UserError in one line."""
-    for key, count in (("image", len(columns.image_ids)), ("category", len(columns.category_ids))):
-        if not count:
-            raise UserError(f"{where}: expected at least one {key}, got none")
+    if not len(columns.image_ids):
+        raise EmptySplitError(f"{where}: expected at least one image, got none")
+    if not len(columns.category_ids):
+        raise UserError(f"{where}: expected at least one category, got none")
     _check_unique(columns.image_ids.tolist(), "id", f"{where}: images")
     _check_unique(columns.category_ids.tolist(), "id", f"{where}: categories")
     _check_unique(columns.category_names, "name", f"{where}: categories")

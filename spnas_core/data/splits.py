@@ -20,7 +20,7 @@ from spnas_core.data.raw_split import ImageFile
 from spnas_core.data.samples import Samples, Split, rename_categories, take_images
 from spnas_core.data.split_file import SplitFile, find_split_file
 from spnas_core.data.split_names import UNSPLIT, in_order
-from spnas_core.errors import UserError
+from spnas_core.errors import EmptySplitError, UserError
 from spnas_core.settings.reading import Reading
 from spnas_core.store.artifacts import Store
 
@@ -99,6 +99,20 @@ class DataSet:
                 _log.warning("%s: %s", where, text)
         self._tell_of_crowds(clean, where)
         return Split(name, Samples(clean, located), clean.categories, clean.faults, digest, clean.marks, self.reading)
+
+    def test(self) -> Split | None:
+        """Open the test split; None where there is none, or it has no image or no box to score with, which is logged."""
+        if "test" not in self.names:
+            return None
+        try:
+            split = self.split("test")
+        except EmptySplitError as error:
+            _log.warning("%s; the final net is scored on val alone", error)
+            return None
+        if split.marks["iscrowd"].all():
+            _log.warning("%s test: no boxes to score with; the final net is scored on val alone", self.url)
+            return None
+        return split
 
     @cached_property
     def _source(self) -> _Source:

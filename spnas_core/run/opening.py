@@ -1,6 +1,5 @@
 """Opening of a plan: the checks of settings, store, data and checkpoint, with all mistakes of the user at once."""
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,6 @@ from spnas_core.weights.checkpoint import open_checkpoint, start_from_file
 from spnas_core.weights.net_shapes import empty_weights
 
 _T = TypeVar("_T")
-_log = logging.getLogger("spnas_core")
 
 
 class _Tries:
@@ -79,15 +77,12 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
 def _open_splits(url: str, settings: Run, store: Store | None, tries: _Tries) -> dict[str, Split]:
     """Open train, val and, if the data set has one, test; a split that teaches or scores nothing is a mistake."""
     data = DataSet(url, settings.data, settings.strict, store=store)
-    names = ("train", "val", *(("test",) if "test" in data.names else ()))
-    splits = {name: split for name in names if (split := tries.do(partial(data.split, name)))}
+    opened = {name: tries.do(partial(data.split, name)) for name in ("train", "val")} | {"test": tries.do(data.test)}
+    splits = {name: split for name, split in opened.items() if split}
     if "train" in splits and not splits["train"].box_counts.sum():
         tries.mistakes.append(f"{url} train: expected boxes to learn, got none{_crowds(splits['train'])}")
     if "val" in splits and splits["val"].marks["iscrowd"].all():
         tries.mistakes.append(f"{url} val: expected boxes to score with, got none{_crowds(splits['val'])}")
-    if "test" in splits and splits["test"].marks["iscrowd"].all():
-        _log.warning("%s test: no boxes to score with: the final net is scored on val alone%s", url, _crowds(splits["test"]))
-        del splits["test"]
     return splits
 
 
