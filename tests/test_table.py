@@ -194,3 +194,48 @@ def test_columns_may_be_in_any_order_among_others(order: list[str], others: list
     assert not isinstance(columns, str)
     assert [header[n] for n in (columns.image, columns.category, *columns.box)] == COLUMNS
     assert columns.form == "corners"
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "", "null", "None", "NA"])
+def test_cells_without_a_value_are_a_picture_without_boxes(nothing: str, tmp_path: Path) -> None:
+    text = table("abcef") + f"d.jpg,No finding,{','.join([nothing] * 4)}\n"
+    put(tmp_path, {**IMAGES, "boxes.csv": text})
+    assert seen(tmp_path) == true(all="abcefd")
+    assert told(tmp_path) == set()
+
+
+@pytest.mark.parametrize("header", ["image,name,xmin,ymin,xmax,ymax,confidence,class", "filename,label,xmin,ymin,xmax,ymax,class_id,class",
+                                    "path,tag,x1,y1,x2,y2,score,category"])  # fmt: skip
+def test_a_column_of_names_counts_before_one_of_their_numbers(header: str, tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            **IMAGES,
+            "boxes.csv": rows(header, "{name}.jpg,{kind},{x},{y},{x2},{y2},1,{kind}").replace(",red\n", ",0\n").replace(",blue\n", ",1\n"),
+        },
+    )
+    assert seen(tmp_path) == true(all="abcef")
+
+
+@pytest.mark.parametrize("name", ["{name}.jpg", "{name}", "7"])
+def test_numbers_stay_the_classes_where_no_column_names_them(name: str, tmp_path: Path) -> None:
+    text = rows("filename,name,xmin,ymin,xmax,ymax,class", "{name}.jpg," + name + ",{x},{y},{x2},{y2},{kind}").replace(",red\n", ",0\n")
+    put(tmp_path, {**IMAGES, "boxes.csv": text.replace(",blue\n", ",1\n")})
+    kinds = {kind for boxes in seen(tmp_path)["all"].values() for kind, _ in boxes}
+    assert kinds == {"0", "1"}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_size_of_the_box_is_not_that_of_the_image(more: int, tmp_path: Path) -> None:
+    header, row = "filename,class,xmin,ymin,xmax,ymax,width,height", "{name}.jpg,{kind},{x},{y},{x2},{y2},"
+    lines = [header] + [
+        row.format(name=n, kind=k, x=x, y=y, x2=x + w, y2=y + h) + f"{w + more},{h + more}" for n in "abcef" for k, (x, y, w, h) in TRUTH[n]
+    ]
+    put(tmp_path, {**IMAGES, "boxes.csv": "\n".join(lines)})
+    assert seen(tmp_path) == true(all="abcef")
+
+
+def test_lines_of_a_table_name_the_data_set(tmp_path: Path) -> None:
+    put(tmp_path, {**IMAGES, "boxes.csv": "filename,class,xmin,ymin,xmax,ymax\na.jpg,red,0.1,0.1,0.5,0.5\n"})
+    with pytest.raises(UserError, match=rf"^{tmp_path}: boxes.csv: expected boxes in px, got none over 0.5"):
+        open_layout(str(tmp_path), header_sizes)

@@ -71,8 +71,8 @@ def test_a_folder_without_a_list_is_refused_where_the_others_disagree(tmp_path: 
     [
         ({"classes.txt": "blue\nred"}, "classes.txt", "labels/classes.txt"),
         ({"obj.names": "red\ngreen"}, "obj.names", "labels/classes.txt"),
-        ({"data.yaml": "names: [red, blue]", "labels/classes.txt": "blue\nred"}, "labels/classes.txt", "the YAML file"),
-        ({"data.yaml": "names: {0: red, 1: blue}", "classes.txt": "green\nblue"}, "classes.txt", "the YAML file"),
+        ({"data.yaml": "names: [red, blue]", "labels/classes.txt": "blue\nred"}, "labels/classes.txt", "data.yaml"),
+        ({"data.yaml": "names: {0: red, 1: blue}", "classes.txt": "green\nblue"}, "classes.txt", "data.yaml"),
     ],
 )
 def test_files_that_disagree_are_told_and_the_nearest_counts(
@@ -148,3 +148,17 @@ def test_a_labelled_file_of_an_unknown_suffix_is_told_by_a_run(suffix: str, tmp_
     assert told(tmp_path) == {("missing-image-of-label", "all", 1)}
     open_split(str(tmp_path), "all")
     assert f"labels/b.txt; images/b.{suffix} is of no known suffix: save it as PNG or JPEG" in caplog.text
+
+
+@pytest.mark.parametrize("other", ["args.yaml", "coco.yaml", "zoo.yaml"])
+@pytest.mark.parametrize(
+    "places", ["", "path: ../datasets/coco\ntrain: train2017.txt\nval: val2017.txt\n", "train: there/images\nval: there\n"]
+)
+def test_a_yaml_file_of_another_set_beside_is_told(other: str, places: str, tmp_path: Path) -> None:
+    for split, names in {"train": "ab", "val": "ce"}.items():
+        put(tmp_path, {f"images/{split}/{name}.jpg": JPEG[name] for name in names})
+        put(tmp_path, {f"labels/{split}/{name}.txt": labels(name, CLASSES) for name in names})
+    put(tmp_path, {"data.yaml": "train: images/train\nval: images/val\nnames: [red, blue]", other: f"{places}names: [x, y]"})
+    assert seen(tmp_path) == true(train="ab", val="ce")
+    assert told(tmp_path) == {("other-classes", "data", 1)}
+    assert f"{other}: class 0 is x, but red in data.yaml" in lines(tmp_path)

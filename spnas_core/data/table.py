@@ -30,7 +30,7 @@ def open_table(tree: FileTree, sizes: ImageSizes, chosen: bool = False) -> Layou
     names = tree.ending(".csv", ".tsv")
     if not names or not tree.pictures:
         return None
-    read = [read_table(content, name) for name, content in tree.contents(names).items()]
+    read = [_read(content, name, tree.url) for name, content in tree.contents(names).items()]
     tables = [table for table in read if isinstance(table, TableFile)]
     if not tables:
         raise UserError(f"{tree.url}: {next(text for text in read if isinstance(text, str))}")
@@ -57,6 +57,13 @@ def open_table(tree: FileTree, sizes: ImageSizes, chosen: bool = False) -> Layou
     findings = found("unlisted-image", "data", [printable(name) for name in tree.pictures if tree.image(name).url not in used])
     findings += found("other-column", "data", [", ".join(map(printable, values[:4]))] if ignored else [])
     return Layout("table", tree.url, sources, tuple(findings))
+
+
+def _read(content: bytes, name: str, where: str) -> TableFile | str:
+    try:
+        return read_table(content, name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _named_tables(tables: Sequence[TableFile], where: str) -> dict[str, TableFile]:

@@ -51,8 +51,8 @@ class TableColumns:
     header: bool = True
 
 
-def read_columns(header: Sequence[str]) -> TableColumns | str:
-    """TableColumns that a header names, or what is missing in it."""
+def read_columns(header: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> TableColumns | str:
+    """TableColumns that a header names, or what is missing in it; of two columns of classes the one of names, not of their numbers."""
     names = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header]
     image = _first(names, (*_IMAGES, *_IMAGES_ID))
     if image is None:
@@ -60,6 +60,7 @@ def read_columns(header: Sequence[str]) -> TableColumns | str:
     category = next((n for n in (_first(names, _CLASSES), _first(names, _CLASS_NUMBERS)) if n is not None and n != image), None)
     if category is None:
         return "a column for the class"
+    category = _column_of_names(names, image, category, rows)
     parts = any(_PARTS.search(name) for name in names)
     printable = [_PARTS.sub("", _BEFORE.sub("", name)) for name in names]
     box = _box([name if name != old else "" for name, old in zip(printable, names, strict=True)]) or _box(printable)
@@ -81,6 +82,20 @@ def without_header(rows: Sequence[Sequence[str]]) -> TableColumns | None:
         if any(row[1:5]) and not (all(map(_is_number, row[1:5])) and float(row[3]) > float(row[1]) and float(row[4]) > float(row[2])):
             return None
     return TableColumns(0, 5, (1, 2, 3, 4), "corners", header=False) if any(any(row[1:5]) for row in rows) else None
+
+
+def _column_of_names(names: Sequence[str], image: int, category: int, rows: Sequence[Sequence[str]]) -> int:
+    """Column that has one name for each number in the column `category`; that one itself where there is none, or it has names."""
+    cells = [row for row in rows if len(row) >= len(names)]
+    if not cells or not all(re.fullmatch(r"\d+(\.0)?|", row[category]) for row in cells):
+        return category
+    for other in (place for name in _CLASSES for place, one in enumerate(names) if one == name and place not in (image, category)):
+        pairs = {(row[category], row[other]) for row in cells if row[category]}
+        numbers, texts = ({pair[side] for pair in pairs} for side in (0, 1))
+        named = all(text and not _is_number(text) and not text.lower().endswith(SUFFIXES) for text in texts)
+        if named and len(pairs) == len(numbers) == len(texts) > 0:
+            return other
+    return category
 
 
 def _box(printable: Sequence[str]) -> tuple[tuple[int, int, int, int], Form] | None:

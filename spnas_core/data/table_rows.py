@@ -13,6 +13,7 @@ from spnas_core.data.tree import printable, text_of
 from spnas_core.errors import UserError
 
 _DELIMITERS = (",", ";", "\t")
+_NOTHING = ("", "nan", "na", "n/a", "null", "none")  # as pandas and others write an empty cell
 _SWAPPED = 0.2  # share of boxes with swapped corners over which they are no corners
 
 
@@ -56,7 +57,7 @@ def read_table(content: bytes, name: str) -> TableFile | str:
     if len(rows) < 2 and not rows:
         return f"{where}: expected a header and rows, got nothing"
     header = rows[0][1]
-    columns: TableColumns | str | None = without_header([row for _, row in rows]) or read_columns(header)
+    columns: TableColumns | str | None = without_header([row for _, row in rows]) or read_columns(header, [row for _, row in rows[1:]])
     if isinstance(columns, str) or columns is None:
         return f"{where}: expected {columns}, got {printable(delimiter.join(header))!r}: {WAY_OUT}"
     return _table(name, rows[1:] if columns.header else rows, columns, delimiter)
@@ -90,7 +91,7 @@ def _table(name: str, rows: list[tuple[int, list[str]]], columns: TableColumns, 
         size = (sides[0], sides[1]) if all(sides) and sides else None
         if not image:
             malformed.append(("", f"{where}: expected the name of a picture, got none"))
-        elif not any(texts):
+        elif all(text.lower() in _NOTHING for text in texts):
             read.append(TableRow(line, image, "", None, size, split))
         elif None in values or not category or not category.isprintable():
             got = printable(", ".join([category, *texts]))
@@ -102,8 +103,18 @@ def _table(name: str, rows: list[tuple[int, list[str]]], columns: TableColumns, 
             if swapped:
                 x1, y1, x2, y2 = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
             read.append(TableRow(line, image, category, (x1, y1, x2, y2), size, split, swapped))
+    if _are_sizes_of_boxes(read, columns):
+        read = [row._replace(size=None) for row in read]
     _check_unit(name, read, columns.parts)
     return TableFile(name, columns.parts, tuple(read), tuple(malformed), columns.split is not None)
+
+
+def _are_sizes_of_boxes(rows: list[TableRow], columns: TableColumns) -> bool:
+    """Whether the columns of the image's size have those of the boxes in all lines."""
+    boxes = [(row.box, row.size) for row in rows if row.box and row.size]
+    if columns.form != "corners" or columns.parts:
+        return False
+    return bool(boxes) and all(abs(x2 - x1 - width) <= 1 and abs(y2 - y1 - height) <= 1 for (x1, y1, x2, y2), (width, height) in boxes)
 
 
 def _check_unit(name: str, rows: list[TableRow], parts: bool) -> None:

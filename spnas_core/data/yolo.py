@@ -27,7 +27,7 @@ from spnas_core.data.yolo_lines import LabelText, are_poses, label_boxes, read_l
 def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     """Read a data set in this layout; None where there are no pictures with label files, nor with a folder of those."""
     described, broken = read_described(tree)
-    splits, absent, lists = named_splits(tree, described)
+    splits, absent, lists, described = named_splits(tree, described)
     label_of, alone, pairs = label_files(tree, lists)
     if not tree.pictures or not (label_of or alone or pairs.unclear or (splits and any("names" in one.document for one in described))):
         return None

@@ -58,8 +58,9 @@ def class_names(tree: FileTree, described: Sequence[Described], splits: Mapping[
     places = {split: _folders(listed, label_of) for split, listed in splits.items()}
     lists = _Lists(tree)
     chains = {folder: lists.near(folder) for some in places.values() for folder in some}
-    yaml = named_classes(tree, described)
-    other = _differences([[*([("the YAML file", yaml)] if yaml else []), *chain] for chain in chains.values()])
+    files = [(one.name, names) for one in described if (names := named_classes(tree, [one]))]
+    yaml = files[0][1] if files else {}
+    other = _differences([[*files, *chain] for chain in chains.values()])
     findings = [*found("other-classes", "data", other), *found("other-spelling", "data", list(map(printable, lists.respelled)))]
     if yaml:
         return ClassNames(dict.fromkeys(splits, yaml), findings=findings)

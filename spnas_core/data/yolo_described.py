@@ -21,6 +21,7 @@ class Described:
 
     folder: str
     document: Mapping[str, Any]
+    name: str = ""
 
     def places(self, key: str) -> list[str]:
         """Places that it names for a split."""
@@ -42,10 +43,10 @@ def read_described(tree: FileTree) -> tuple[list[Described], list[str]]:
                 broken.append(f"{name}: expected YAML, got: {' '.join(str(error).split())}")
                 continue
             if isinstance(document, dict) and all(isinstance(key, str) for key in document):
-                described.append(Described(posixpath.dirname(name), document))
+                described.append(Described(posixpath.dirname(name), document, name))
     for name in tree.ending(".data"):
         pairs = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in lines_of(tree.text(name)) if "=" in line)
-        described.append(Described(posixpath.dirname(name), pairs))
+        described.append(Described(posixpath.dirname(name), pairs, name))
     return described, broken
 
 

@@ -51,10 +51,14 @@ def label_files(tree: FileTree, lists: set[str]) -> tuple[dict[str, str], list[s
     return label_of, alone, pairs
 
 
-def named_splits(tree: FileTree, described: Sequence[Described]) -> tuple[dict[str, Listed], list[str], set[str]]:
-    """Read the splits of the first file that names some: these, places of it that are not there, and the lists that are read."""
-    absent: list[str] = []
+def named_splits(tree: FileTree, described: Sequence[Described]) -> tuple[dict[str, Listed], list[str], set[str], list[Described]]:
+    """Read the splits of the first file that names some that are there, else of the first that names some.
+
+    These, places of it that are not there, the lists that are read, and the files, that one first.
+    """
+    first: tuple[dict[str, Listed], list[str], set[str], list[Described]] = ({}, [], set(), list(described))
     for one in described:
+        absent: list[str] = []
         splits: dict[str, Listed] = {}
         lists: dict[str, Listed] = {}
         for split in SPLITS:
@@ -65,9 +69,12 @@ def named_splits(tree: FileTree, described: Sequence[Described]) -> tuple[dict[s
             absent += [name for name in lost if split in splits or name.endswith(".txt")]
         _add_lines(tree, lists, one)
         splits = {split: listed for split, listed in splits.items() if listed.pictures or listed.missing}
-        if splits or absent:
-            return splits, absent, set(lists)
-    return {}, absent, set()
+        order = [one, *(other for other in described if other is not one)]
+        if splits:
+            return splits, absent, set(lists), order
+        if absent and not first[1]:
+            first = ({}, absent, set(), order)
+    return first
 
 
 def _add_place(tree: FileTree, one: Described, entry: str, listed: Listed, lists: dict[str, Listed]) -> bool:
