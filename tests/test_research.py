@@ -17,7 +17,7 @@ from prefect_client import prefect, read_run, runs_named, wait_for
 from pydantic import ValidationError
 
 from flows import services
-from flows.research import DataSet, watch
+from flows.research import WatchedData, watch
 from spnas_core.errors import StoreError, UserError
 from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan
@@ -84,7 +84,7 @@ def test_new_unchanged_and_changed_data(parked: None, tiny_data: Path, tmp_path:
     assert len(searches()) == 3
     (record,) = [path for path in (tmp_path / "store" / "watch").iterdir() if json.loads(path.read_text())["url"] == cells]
     assert json.loads(record.read_text())["before"] == [first[cells].split()[2]]
-    only, documents = (DataSet(url=cells, settings="smoke"),), [annotations(path).read_bytes() for path in (tiny_data, sets / "cells")]
+    only, documents = (WatchedData(url=cells, settings="smoke"),), [annotations(path).read_bytes() for path in (tiny_data, sets / "cells")]
     started = {one[cells].split()[-1] for one in (first, changed)}
     for number, document in enumerate(documents, start=1):  # as it was at first, and as it was after that: each time it has changed
         annotations(sets / "cells").write_bytes(document)
@@ -118,12 +118,12 @@ def test_trouble_of_any_kind_with_one_data_set_is_told_in_the_end(
     """One lies in a store that does not answer, of one the record is broken; the last is searched on."""
     sets, store = tmp_path / "sets", tmp_path / "store"
     broken, whole = (str(shutil.copytree(tiny_data, sets / name)) for name in ("broken", "whole"))
-    watch(store.as_uri(), data=(DataSet(url=broken),), settings="smoke")
+    watch(store.as_uri(), data=(WatchedData(url=broken),), settings="smoke")
     (record,) = (store / "watch").iterdir()
     record.write_text("{")
     FaultyFileSystem.begin(0, 1.0)
     monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=lambda _: None))
-    data = tuple(DataSet(url=url) for url in ("faulty://bucket/set", broken, whole))
+    data = tuple(WatchedData(url=url) for url in ("faulty://bucket/set", broken, whole))
     with pytest.raises(ExceptionGroup, match=r"faulty://bucket/set: not looked at: .*faulty(?s:.*)broken: not looked at: .*JSON") as caught:
         watch(store.as_uri(), data=data, settings="smoke")
     assert [type(error) for error in caught.value.exceptions] == [StoreError, ValidationError]
@@ -144,11 +144,11 @@ def test_a_warm_search_whose_settings_the_last_best_net_does_not_fit_is_a_cold_o
     parked: None, finished_copy: Plan, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     data, plan = Path(shutil.copytree(finished_copy.data.url, tmp_path / "cells")), finished_copy
-    name = watch(plan.store.url, data=(DataSet(url=str(data), settings=plan.settings),))[str(data)].split()[2]
+    name = watch(plan.store.url, data=(WatchedData(url=str(data), settings=plan.settings),))[str(data)].split()[2]
     announce_run(open_plan(plan.settings.model_copy(update={"name": name}), plan.data.url, plan.store.url))
     change(data)
     asked = Run.model_validate({**plan.settings.model_dump(), **changes})
-    after = watch(plan.store.url, data=(DataSet(url=str(data), settings=asked),), warm=True)[str(data)]
+    after = watch(plan.store.url, data=(WatchedData(url=str(data), settings=asked),), warm=True)[str(data)]
     assert re.search(words.format(name), after)
     (run,) = [run for run in searches() if run.parameters["name"] == after.split()[2]]
     assert Run.model_validate(run.parameters["settings"]) == asked
@@ -156,7 +156,7 @@ def test_a_warm_search_whose_settings_the_last_best_net_does_not_fit_is_a_cold_o
 
 def test_a_warm_search_starts_from_the_best_serial_net_of_the_last_one(parked: None, finished_copy: Plan, tmp_path: Path) -> None:
     data, plan = Path(shutil.copytree(finished_copy.data.url, tmp_path / "cells")), finished_copy
-    watched = (DataSet(url=str(data), settings=plan.settings),)
+    watched = (WatchedData(url=str(data), settings=plan.settings),)
     before = watch(plan.store.url, data=watched, warm=True)[str(data)]
     assert "from the best net" not in before
     name = before.split()[2]

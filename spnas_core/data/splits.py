@@ -100,15 +100,20 @@ class DataSet:
         self._tell_of_crowds(clean, where)
         return Split(name, Samples(clean, located), clean.categories, clean.faults, digest, clean.marks, self.reading)
 
+    def categories(self, name: str) -> Categories:
+        """Categories of a split as it lists them itself."""
+        return self._annotations(self._source_of(name))[0].categories
+
     def test(self) -> Split | None:
         """Open the test split; None where there is none, or it has no image or no box to score with, which is logged."""
         if "test" not in self.names:
             return None
         try:
-            split = self.split("test")
+            self._annotations(self._source_of("test"))
         except EmptySplitError as error:
             _log.warning("%s; the final net is scored on val alone", error)
             return None
+        split = self.split("test")
         if split.marks["iscrowd"].all():
             _log.warning("%s test: no boxes to score with; the final net is scored on val alone", self.url)
             return None

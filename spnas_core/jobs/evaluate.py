@@ -9,6 +9,7 @@ import mindspore as ms
 from spnas_core import arch as architecture
 from spnas_core import metrics
 from spnas_core.data.fingerprints import check_fingerprint
+from spnas_core.data.samples import match_categories
 from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
@@ -59,5 +60,11 @@ def score_model(model: str, data_url: str, name: str, reading: Reading | None = 
     """Metrics of a model folder on a split, by pycocotools; categories are those of the model, matched by name."""
     net, card = open_model(model)
     reading = (reading or Reading()).model_copy(update={"bits": card.bits})
-    split = DataSet(data_url, reading).split(name, tuple((label.id, label.name) for label in card.classes))
-    return metrics.score_detections(split.annotations, detect(net, split, card.detector), "pycocotools").document()
+    data = DataSet(data_url, reading)
+    names = dict(data.categories(name))  # a converted checkpoint knows but the ids, unless a file named them
+    classes = tuple((one.id, names.get(one.id, one.name) if one.name == str(one.id) else one.name) for one in card.classes)
+    split = data.split(name, classes)
+    scores = metrics.score_detections(split.annotations, detect(net, split, card.detector), "pycocotools").document()
+    known = [name for _, name in classes]
+    listed = {known[match] for match in match_categories(list(names.values()), known) if match is not None}
+    return {**scores, "per_class": {kind: one for kind, one in scores["per_class"].items() if kind in listed}}
