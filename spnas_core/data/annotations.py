@@ -52,7 +52,10 @@ def clean_document(document: Any, where: str, learn_crowds: bool = False) -> Cle
 
 
 def clean_columns(columns: Columns, where: str, learn_crowds: bool = False) -> Clean:
-    """Check the columns of an annotation file of the place `where`, and take what is learnt of it; UserError in one line."""
+    """Check the columns of an annotation file of the place `where`, and take what is learnt of it; UserError in one line.
+
+    The annotations of `columns` are changed: a copy of a million takes time and memory.
+    """
     if not len(columns.image_ids):
         raise EmptySplitError(f"{where}: expected at least one image, got none")
     if not len(columns.category_ids):
@@ -64,7 +67,7 @@ def clean_columns(columns: Columns, where: str, learn_crowds: bool = False) -> C
     index, label = _places(marks["image_id"], columns.image_ids), _places(marks["category_id"], columns.category_ids)
     _check_references(columns, index, label, where)
     _check_unit(marks, columns.image_sizes, where)
-    boxes, faults = clip_box(marks["bbox"], columns.image_sizes[order][index].astype(np.float64))
+    boxes, faults = clip_box(marks["bbox"], columns.image_sizes[order].astype(np.float64)[index])
     learnt = (faults == 0) | (faults == CLIPPED)
     kept = np.flatnonzero(learnt)
     if not learn_crowds:
@@ -83,7 +86,7 @@ def clean_columns(columns: Columns, where: str, learn_crowds: bool = False) -> C
         categories=tuple(pairs),
         boxes=boxes[learn],
         labels=(label[learn] + 1).astype(np.int32),
-        marks=_scored(marks[kept] if len(kept) < len(marks) else marks.copy(), learn_crowds),
+        marks=_scored(marks[kept] if len(kept) < len(marks) else marks, learn_crowds),
         faults={FAULTS[code]: count for code, count in sorted(Counter(faults[faulty].tolist()).items())},
         first_fault=_described(marks, faulty[0], FAULTS[faults[faulty[0]]]) if len(faulty) else "",
     )
@@ -94,14 +97,17 @@ def clip_box(xywh: Doubles, limits: Doubles) -> tuple[Floats, npt.NDArray[np.int
 
     `xywh` (n, 4) are the boxes as annotated, `limits` (n, 2) width and height of the images, px.
     """
-    raw = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    bounds = np.concatenate([limits, limits], axis=1)
-    inside = np.clip(raw, 0.0, bounds)
-    boxes = inside.astype(np.float32)
-    faults = np.zeros(len(raw), np.int8)
-    faults[(np.abs(raw - inside) > TOLERANCE).any(axis=1)] = CLIPPED
-    faults[(boxes[:, 2:] <= boxes[:, :2]).any(axis=1)] = OUTSIDE
-    faults[(xywh[:, 2:] <= 0).any(axis=1)] = ZERO_AREA
+    columns = np.ascontiguousarray(np.asarray(xywh, np.float64).reshape(-1, 4).T)  # of 800,000 boxes: three times as fast as rows
+    boxes = np.empty((columns.shape[1], 4), np.float32)
+    faults = np.zeros(columns.shape[1], np.int8)
+    for side in (0, 1):
+        first, extent, limit = columns[side], columns[side + 2], np.ascontiguousarray(limits[:, side], np.float64)
+        for place, value in ((side, first), (side + 2, first + extent)):
+            inside = np.minimum(np.maximum(value, 0.0), limit)
+            boxes[:, place] = inside
+            faults[np.abs(value - inside) > TOLERANCE] = CLIPPED
+    faults[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])] = OUTSIDE
+    faults[(columns[2] <= 0) | (columns[3] <= 0)] = ZERO_AREA
     return boxes, faults
 
 

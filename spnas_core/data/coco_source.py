@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from spnas_core.data.annotations import Categories, Clean, clean_columns, clean_
 from spnas_core.data.coco import CocoFile, load_json, open_content
 from spnas_core.data.coco_parser import parse_coco
 from spnas_core.data.image_facts import header_sizes
-from spnas_core.data.index import LARGE, file_digest, indexed, remote_digest
+from spnas_core.data.index import LARGE, file_digest, indexed, known_digest, remote_digest
 from spnas_core.data.listings import Listings
 from spnas_core.data.locate import locate_around
 from spnas_core.data.mending import mend_document
@@ -49,14 +50,21 @@ class CocoSource:
             content = files.read_file(file.system, file.path)
             digest = hashlib.sha256(content).hexdigest()
             return _cleaned.get((digest, crowds, self._root), lambda: self._clean(content, file)), digest
-        remote = "://" in file.url
-        digest = self._remote_digest(file) if remote else file_digest(files.local_file(file.url))
+        if "://" in file.url:
+            digest, store = self._remote_digest(file), self._store
+            return _cleaned.get((digest, crowds), lambda: indexed(digest, crowds, lambda: self._parse(file), store)), digest
+        path = files.local_file(file.url)
+        if known := known_digest(path):
+            return _cleaned.get((known, crowds), lambda: indexed(known, crowds, lambda: self._parse(file))), known
+        with ThreadPoolExecutor(1, thread_name_prefix="spnas-digest") as pool:  # of a new file, which probably has no index
+            hashing = pool.submit(file_digest, path)
+            clean = self._parse(file)
+            digest = hashing.result()
+        return _cleaned.get((digest, crowds), lambda: indexed(digest, crowds, lambda: clean)), digest
 
-        def parse() -> Clean:
-            with open_content(file) as content:
-                return self._clean(content, file)
-
-        return _cleaned.get((digest, crowds), lambda: indexed(digest, crowds, parse, self._store if remote else None)), digest
+    def _parse(self, file: CocoFile) -> Clean:
+        with open_content(file) as content:
+            return self._clean(content, file)
 
     def _remote_digest(self, file: CocoFile) -> str:
         return remote_digest(file.url, str(file.system.ukey(file.path)), lambda: file_digest(files.local_file(file.url)), self._store)

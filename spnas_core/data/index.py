@@ -135,24 +135,31 @@ def remote_digest(url: str, version: str, digest: Callable[[], str], store: Stor
     return found
 
 
-def file_digest(path: Path) -> str:
-    """Sha256 (hex) of a large local file, remembered in the cache as long as its place, size and time stay."""
-    facts = path.stat()
-    key = hashlib.sha256(f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()
-    note = cache_folder("digests") / key
-    try:
-        if len(known := note.read_text()) == 64:
+def known_digest(path: Path) -> str | None:
+    """Sha256 (hex) of a large local file, as the cache remembers it while its place, size and time stay; None where it does not."""
+    with contextlib.suppress(OSError):
+        if len(known := _note(path, path.stat()).read_text()) == 64:
             return known
-    except OSError:
-        pass
-    digest = sha256_file(path)
+    return None
+
+
+def file_digest(path: Path) -> str:
+    """Sha256 (hex) of a large local file, which the cache then remembers."""
+    if known := known_digest(path):
+        return known
+    facts, digest = path.stat(), sha256_file(path)
     after = path.stat()
     if time.time() - facts.st_mtime > _SETTLED and (after.st_size, after.st_mtime_ns) == (facts.st_size, facts.st_mtime_ns):
-        try:
+        with contextlib.suppress(OSError):
+            note = _note(path, facts)
             note.parent.mkdir(parents=True, exist_ok=True)
             partial = note.with_name(f".{uuid.uuid4().hex}")
             partial.write_text(digest)
             partial.rename(note)
-        except OSError:
-            pass
     return digest
+
+
+def _note(path: Path, facts: os.stat_result) -> Path:
+    """File of the cache that remembers the digest of another one."""
+    key = hashlib.sha256(f"{path} {facts.st_dev} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()
+    return cache_folder("digests") / key
