@@ -111,18 +111,18 @@ def test_a_folder_for_each_of_many_sequences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["voc", "yolo"])
-def test_ten_thousand_pictures_take_seconds(kind: str, tmp_path: Path) -> None:
+def test_thousands_of_pictures_take_seconds(kind: str, tmp_path: Path) -> None:
     suffix, text = {"voc": ("xml", voc_xml("a")), "yolo": ("txt", yolo_text("a"))}[kind]
     (tmp_path / "boxes/day1").mkdir(parents=True)
     (tmp_path / "images/day1").mkdir(parents=True)
     (tmp_path / "picture").write_bytes(JPEG["a"])
-    for number in range(10_000):
+    for number in range(3_000):
         (tmp_path / f"images/day1/{number}.jpg").hardlink_to(tmp_path / "picture")
         (tmp_path / f"boxes/day1/{number}.{suffix}").write_text(text)
     begun = time.monotonic()
     layout = open_layout(str(tmp_path), lambda urls: dict.fromkeys(urls, (64, 48)))
-    assert sum(len(raw.document["annotations"]) for raw in layout.sources) == 20_000
-    assert time.monotonic() - begun < 30
+    assert sum(len(raw.document["annotations"]) for raw in layout.sources) == 6_000
+    assert time.monotonic() - begun < 10
 
 
 def test_what_is_converted_is_the_same_data(layout: dict[str, str | bytes], tmp_path: Path) -> None:

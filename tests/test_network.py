@@ -76,6 +76,7 @@ def refusal(api: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.training  # 8 s of patience with a server that is silent
 def test_servers_that_are_none(closed: int, silent: int, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in environment():
         assert not name.lower().endswith("_proxy")

@@ -98,7 +98,7 @@ class _Mender:
         kept = []
         for image in images:
             if isinstance(image, dict) and type(image.get("id")) is int and isinstance(name := image.get("file_name"), str):
-                number = first.setdefault((posixpath.normpath(name), image.get("width"), image.get("height")), image["id"])
+                number = first.setdefault((posixpath.normpath(name), repr(image.get("width")), repr(image.get("height"))), image["id"])
                 if number != image["id"]:
                     numbers[image["id"]] = number
                     self.tell("repeated-image", f"{name}, ids {number} and {image['id']}")
