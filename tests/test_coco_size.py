@@ -75,6 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_coco_size(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.training  # it starts four programs
 def test_a_small_part_is_opened_planned_and_checked(tmp_path: Path) -> None:
     """The layout of COCO 2017, 1,971 images of five contents: right counts, by the file and by the index."""
     root, cache = make_coco_size(tmp_path / "set", PART), tmp_path / "cache"
