@@ -22,7 +22,7 @@ test: setup  ## all but the long proofs, three at once: a third of their time th
 	$(TESTS) -n 3 -m "not long"
 
 test-fast: setup  ## no training, no server
-	$(TESTS) -n 4 -m "not long and not training"
+	$(TESTS) -n 3 -m "not long and not training"
 
 test-long: setup
 	$(BIN)/pytest -m long

@@ -520,7 +520,7 @@ MARK = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(MARK, max_size=12), ORDER, st.sampled_from([None, 1, 4]), st.integers(1, 200))
 def test_the_fast_parser_and_the_general_reader_agree(
     marks: list[dict[str, Any]], order: list[str], indent: int | None, piece: int
@@ -539,7 +539,7 @@ def test_the_fast_parser_and_the_general_reader_agree(
         assert same(fast, slow)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(changed(document(3)))
 def test_a_changed_document_is_never_read_otherwise(content: Any) -> None:
     text = json.dumps(content).encode()

@@ -172,7 +172,7 @@ def _fuzz(examples: int) -> Callable[[Laid], None]:
 
 
 def test_changed_files(laid: Laid) -> None:
-    _fuzz(25)(laid)
+    _fuzz(15)(laid)
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ from spnas_core.settings.reading import Reading
 GROUPS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=80)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(GROUPS, st.lists(st.floats(0.1, 1), min_size=2, max_size=4), st.integers(0, 5))
 def test_groups_stay_together_and_a_seed_says_all(rows: list[tuple[int, int, int]], shares: list[float], seed: int) -> None:
     groups, classes = np.array([row[0] for row in rows]), np.array([row[1:] for row in rows])
