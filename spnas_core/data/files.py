@@ -82,11 +82,6 @@ def files_below(system: Any, path: str) -> dict[str, int]:
     return ask(lambda: listing.find_files(system, path), url_of(system, path), "list")
 
 
-def entries_below(system: Any, path: str) -> dict[str, dict[str, Any]]:
-    """Fsspec info of every file below a folder, by its full path; empty where there is no such folder."""
-    return ask(lambda: listing.list_entries(system, path), url_of(system, path), "list")
-
-
 def read_file(system: Any, path: str) -> bytes:
     """Content of one file, all of it; FileNotFoundError."""
 
