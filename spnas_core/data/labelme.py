@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from spnas_core.data.findings import found
 from spnas_core.data.labelme_page import LabelMePage, read_labelme_page
 from spnas_core.data.pages import Sheet, as_raw_split, numbered
-from spnas_core.data.pairing import pair_files, splits_by_folders, without_strays
+from spnas_core.data.pairing import pair_files, without_strays
 from spnas_core.data.raw_split import ImageSizes, Layout
+from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.tree import READ_THREADS, FileTree, printable
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from spnas_core.data.findings import found
 from spnas_core.data.matching import Cuts, Names
 from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
-from spnas_core.data.pairing import distance, splits_by_folders
+from spnas_core.data.pairing import distance
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
+from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.data.table_rows import TableFile, TableRow, read_table, to_px
 from spnas_core.data.tree import FileTree, printable

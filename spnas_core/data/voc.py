@@ -21,8 +21,9 @@ from dataclasses import replace
 from spnas_core.data.findings import Finding, found
 from spnas_core.data.matching import Names
 from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
-from spnas_core.data.pairing import distance, pair_files, splits_by_folders, without_strays
+from spnas_core.data.pairing import distance, pair_files, without_strays
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
+from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.tree import READ_THREADS, FileTree, printable
 from spnas_core.data.voc_lists import Unit, Units, split_lists
 from spnas_core.data.voc_page import Page, read_page

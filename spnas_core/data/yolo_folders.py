@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from spnas_core.data.matching import Cuts, Names
-from spnas_core.data.pairing import Pairs, pair_files, splits_by_folders
+from spnas_core.data.pairing import Pairs, pair_files
+from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.data.tree import FileTree, lines_of, printable
 from spnas_core.data.yolo_described import CLASS_FILES, Described, candidate_paths
