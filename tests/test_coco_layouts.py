@@ -18,6 +18,7 @@ from data_sets import document, make
 from fuzzed import changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from flows import presets
 from spnas_core.check.dataset import inspect
@@ -593,6 +594,24 @@ def test_a_changed_file_has_another_index(indexed: Path) -> None:
     put(indexed / "data/annotations/instances_train.json", content)
     assert open_split(str(indexed / "data"), "train").box_counts.sum() == 3
     assert len(list((indexed / "cache/index").iterdir())) == 2
+
+
+@pytest.mark.parametrize("large", [1, 1 << 22], ids=["large file", "small file"])
+def test_sizes_that_the_file_lacks_are_those_of_the_pictures_now(plain: Path, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    """Of one annotation file, after its pictures were cut; neither the index nor the process remembers the old sizes."""
+    monkeypatch.setenv("SPNAS_CACHE", str(plain / "cache"))
+    monkeypatch.setattr(coco_source, "LARGE", large)
+    content = read(plain, "train")
+    for entry in content["images"]:
+        del entry["width"], entry["height"]
+    put(plain / "annotations/instances_train.json", content)
+    before = open_split(str(plain), "train").samples
+    for one in before:
+        path = plain / "images" / one.name
+        with Image.open(path) as picture:
+            picture.crop((0, 0, one.width - 7, one.height - 3)).save(path)
+    after = open_split(str(plain), "train").samples
+    assert [(one.width, one.height) for one in after] == [(one.width - 7, one.height - 3) for one in before]
 
 
 def test_the_oldest_indexes_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

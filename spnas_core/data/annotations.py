@@ -40,6 +40,7 @@ class Clean:
     faults: dict[str, int]  # boxes by fault
     first_fault: str
     told: tuple[str, ...] = ()  # what was mended
+    measured: bool = False  # has sizes of pictures, which may change while the annotation file stays
 
 
 def clean_document(document: Any, where: str, learn_crowds: bool = False) -> Clean:

@@ -25,7 +25,7 @@ from spnas_core.settings.reading import Reading
 from spnas_core.store.artifacts import Store
 
 _log = logging.getLogger("spnas_core")
-_cleaned: Recent[Clean] = Recent(4)  # splits by the digest of their annotations
+_cleaned: Recent[Clean] = Recent(4, keep=lambda clean: not clean.measured)  # splits by the digest of their annotations
 
 
 class CocoSource:
@@ -37,6 +37,7 @@ class CocoSource:
         self, url: str, listings: Listings, root: str, found: Mapping[str, CocoFile], reading: Reading, store: Store | None
     ) -> None:
         self._listings, self._root, self._found, self._reading, self._store = listings, root, found, reading, store
+        self._read: dict[str, tuple[Clean, str]] = {}
         self.own_names = {split: own for own, split in name_splits(list(found), reading.splits, url).items()}
 
     def where(self, name: str) -> str:
@@ -45,7 +46,12 @@ class CocoSource:
 
     def annotations(self, name: str) -> tuple[Clean, str]:
         """Annotations of a split, and the sha256 of their file; UserError for a fault."""
-        file, crowds = self._found[self.own_names[name]], self._reading.crowds
+        if name not in self._read:
+            self._read[name] = self._annotations(self._found[self.own_names[name]])
+        return self._read[name]
+
+    def _annotations(self, file: CocoFile) -> tuple[Clean, str]:
+        crowds = self._reading.crowds
         if file.size < LARGE:
             content = files.read_file(file.system, file.path)
             digest = hashlib.sha256(content).hexdigest()
@@ -96,14 +102,18 @@ class CocoSource:
         if columns is not None:
             return clean_columns(columns, file.url, learn)
 
+        measured = False
+
         def measure(names: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+            nonlocal measured
+            measured = True
             located, _ = self._locate(file, names)
             sizes = header_sizes((one.url for one in located.values()), picture_rules(self._reading))
             return {name: sizes[one.url] for name, one in located.items()}
 
         document, findings = mend_document(parsed(content, file.url), file.split, measure)
         told = [f"{finding.what} ({finding.first}); mended" for finding in findings if finding.severity != "note"]
-        return replace(clean_document(document, file.url, learn), told=tuple(told))
+        return replace(clean_document(document, file.url, learn), told=tuple(told), measured=measured)
 
 
 def parsed(content: Any, where: str) -> Any:

@@ -27,7 +27,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import cache_folder, sha256_file
 
 LARGE = 1 << 22  # bytes of an annotation file from which on it has an index
-INDEX_VERSION = 1  # raise it when other things are taken of a file
+INDEX_VERSION = 2  # raise it when other things are taken of a file
 KEPT = 24  # indexes; those that were not asked for longest give way
 _ARRAYS = {"images": IMAGE_DTYPE, "boxes": np.dtype("f4"), "labels": np.dtype("i4"), "marks": MARK_DTYPE}
 _SETTLED = 2.0  # s after its last change from which on a file's time tells its next one
@@ -47,7 +47,7 @@ class _Facts:
 def indexed(digest: str, way: str, make: Callable[[], Clean], store: Store | None = None) -> Clean:
     """Return what is taken of the annotation file of `digest`, read in this `way`: from its index, made where there is none.
 
-    A `store` hands the index of one host to the others.
+    A `store` hands the index of one host to the others. What was measured in pictures has no index.
     """
     key = hashlib.sha256(f"{INDEX_VERSION} {digest} {way}".encode()).hexdigest()
     folder = cache_folder("index") / key
@@ -55,6 +55,8 @@ def indexed(digest: str, way: str, make: Callable[[], Clean], store: Store | Non
     if clean is None:
         started = time.perf_counter()
         made = make()
+        if made.measured:
+            return made
         save_index(made, folder)
         clean = load_index(folder)
         if clean is None:

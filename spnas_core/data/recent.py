@@ -9,10 +9,13 @@ _T = TypeVar("_T")
 
 
 class Recent(Generic[_T]):
-    """At most `most` values; the one that was asked for longest ago gives way. Thread-safe: a value is made by one thread."""
+    """At most `most` values; the one that was asked for longest ago gives way. Thread-safe: a value is made by one thread.
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    Values that are not to `keep` are made each time.
+    """
+
+    def __init__(self, most: int, keep: Callable[[_T], bool] = lambda _: True) -> None:
+        self.most, self.keep = most, keep
         self._values: OrderedDict[Hashable, _T] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -20,7 +23,10 @@ class Recent(Generic[_T]):
         """Value of `key`, made where there is none; an error of `make` passes and nothing is kept."""
         with self._lock:
             if key not in self._values:
-                self._values[key] = make()
+                value = make()
+                if not self.keep(value):
+                    return value
+                self._values[key] = value
                 while len(self._values) > self.most:
                     self._values.popitem(last=False)
             self._values.move_to_end(key)
