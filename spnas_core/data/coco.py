@@ -59,7 +59,15 @@ class _Head(msgspec.Struct, gc=False):
     categories: msgspec.Raw
 
 
-def descend(listings: Listings, root: str) -> str:
+def find_coco_root(listings: Listings, root: str, chosen: Mapping[Any, str]) -> tuple[str, dict[str, CocoFile]]:
+    """Find the folder that has the annotation files, `root` or the one that it was unpacked into, and the files: `find_coco`."""
+    for folder in dict.fromkeys((root, _descend(listings, root))):
+        if found := find_coco(listings, folder, chosen):
+            return folder, found
+    return root, {}
+
+
+def _descend(listings: Listings, root: str) -> str:
     """Only folder of a folder that has nothing else, as of one that was unpacked into another; else the folder itself."""
     folders = listings.folders(root)
     return f"{root.rstrip('/')}/{folders[0]}" if len(folders) == 1 and not any(name[0] != "." for name in listings.files(root)) else root

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from spnas_core.data import coco_raw, files, labelme, table, voc, yolo
-from spnas_core.data.coco import descend, find_coco
+from spnas_core.data.coco import find_coco_root
 from spnas_core.data.findings import found
 from spnas_core.data.listings import Listings
 from spnas_core.data.other_tools import tool_of
@@ -35,8 +35,8 @@ def open_layout(url: str, sizes: ImageSizes, reading: Reading | None = None) -> 
     reading = reading or Reading()
     system, root = files.open_url(url)
     listings = Listings(system)
-    inner = root if (annotation_files := find_coco(listings, root, reading.annotations)) else descend(listings, root)
-    if annotation_files := annotation_files or find_coco(listings, inner, reading.annotations):
+    inner, annotation_files = find_coco_root(listings, root, reading.annotations)
+    if annotation_files:
         sources = tuple(coco_raw.read_raw(listings, inner, file, reading, sizes) for file in annotation_files.values())
         layout = Layout("COCO", files.url_of(system, root).rstrip("/"), sources, tuple(coco_raw.unlisted_images(listings, sources)))
         layout = _named(layout, reading)

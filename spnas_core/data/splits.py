@@ -12,7 +12,7 @@ import numpy as np
 
 from spnas_core.data import annotations, files
 from spnas_core.data.annotations import Categories, Clean
-from spnas_core.data.coco import descend, find_coco
+from spnas_core.data.coco import find_coco_root
 from spnas_core.data.coco_source import CocoSource
 from spnas_core.data.layout_source import LayoutSource
 from spnas_core.data.listings import Listings
@@ -121,9 +121,9 @@ class DataSet:
 
     @cached_property
     def _source(self) -> _Source:
-        for root in dict.fromkeys((self._root, descend(self._listings, self._root))):
-            if found := find_coco(self._listings, root, self.reading.annotations):
-                return CocoSource(self.url, self._listings, root, found, self.reading, self._store)
+        root, found = find_coco_root(self._listings, self._root, self.reading.annotations)
+        if found:
+            return CocoSource(self.url, self._listings, root, found, self.reading, self._store)
         if self.reading.images:
             raise UserError(
                 f"{self.url}: expected COCO files, whose images {self.reading.images} has, found none; --annotations names them"

@@ -32,11 +32,11 @@ def open_yolo(tree: FileTree, sizes: ImageSizes) -> Layout | None:
     if not tree.pictures or not (label_of or alone or pairs.unclear or (splits and any("names" in one.document for one in described))):
         return None
     splits |= other_splits(tree, splits, label_of or dict.fromkeys(tree.pictures, ""))
-    labels = _read_labels(tree, splits, label_of, keypoint_values(described))
+    keypoints = keypoint_values(described)
+    labels = _read_labels(tree, splits, label_of, keypoints)
     classes = class_names(tree, described, splits, label_of)
     if classes.numbers is not None:
         labels = {picture: renumbered(label, classes.numbers[posixpath.dirname(label.name)]) for picture, label in labels.items()}
-    keypoints = keypoint_values(described)
     poses = are_poses(labels.values()) if keypoints is None else keypoints > 0
     sources = [_source(tree, split, listed, label_of, labels, poses, sizes) for split, listed in splits.items()]
     unclear = frozenset(picture for some in pairs.unclear.values() for picture in some)
