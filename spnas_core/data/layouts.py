@@ -20,6 +20,7 @@ from spnas_core.data import coco_raw, files, labelme, table, voc, yolo
 from spnas_core.data.coco import find_coco_root
 from spnas_core.data.findings import found
 from spnas_core.data.listings import Listings
+from spnas_core.data.matching import stem_of
 from spnas_core.data.other_tools import tool_of
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
 from spnas_core.data.same_splits import without_same_splits
@@ -93,8 +94,8 @@ _READERS: dict[str, Callable[[FileTree, ImageSizes], Layout | None]] = {
 
 def _beside_pictures(tree: FileTree, suffix: str) -> list[str]:
     """Files with a suffix that have the name of a picture."""
-    stems = {posixpath.splitext(posixpath.basename(name))[0].lower() for name in tree.pictures}
-    return [name for name in tree.ending(suffix) if posixpath.splitext(posixpath.basename(name))[0].lower() in stems]
+    stems = {stem_of(name).lower() for name in tree.pictures}
+    return [name for name in tree.ending(suffix) if stem_of(name).lower() in stems]
 
 
 def _told_apart(layout: Layout, reading: Reading) -> Layout:

@@ -5,6 +5,11 @@ import unicodedata
 from collections.abc import Iterable
 
 
+def stem_of(path: str) -> str:
+    """Last part of a path without its suffix: the name by which an annotation file and its picture belong together."""
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
 class Cuts:
     """Parts at the start of paths that may be cut off, since another machine has the data set there: those that all `paths` have.
 

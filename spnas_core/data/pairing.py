@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spnas_core.data.matching import Names
+from spnas_core.data.matching import Names, stem_of
 from spnas_core.data.split_names import SPLITS, usual_name
 
 _FAR = 3  # parts in which two folders of one data set may differ: Annotations and JPEGImages/day1
@@ -43,7 +43,7 @@ def pair_files(
     stems, respelled = Names(by_stem), []
     groups: dict[str, list[str]] = defaultdict(list)
     for page in pages:
-        stem = posixpath.splitext(posixpath.basename(page))[0]
+        stem = stem_of(page)
         if (found := stems.find(stem)) is not None:
             groups[found].append(page)
             respelled += [f"{page} and {posixpath.basename(by_stem[found][0])}"] if found != stem else []
@@ -76,10 +76,10 @@ def without_strays(
     sizes = Counter(map(posixpath.dirname, {*pages, *(settled or {})}))
     stems_in: dict[str, set[str]] = defaultdict(set)  # names of pictures by their folder
     for picture in pictures:
-        stems_in[posixpath.dirname(picture)].add(_stem(picture))
+        stems_in[posixpath.dirname(picture)].add(stem_of(picture))
     stems_by: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # as `pictures_by`
     for page, picture in {**(settled or {}), **picture_of}.items():
-        stems_by[posixpath.dirname(page)][posixpath.dirname(picture)].add(_stem(picture))
+        stems_by[posixpath.dirname(page)][posixpath.dirname(picture)].add(stem_of(picture))
     ruled = {(posixpath.dirname(page), posixpath.dirname(picture)) for page, picture in (settled or {}).items()}
     doubtful = {
         (here, there)
@@ -124,10 +124,6 @@ def _is_other_kind(there: str, stems: Mapping[str, set[str]], all_there: set[str
         return True
     (first, some), *more = others.items()
     return count == 1 and len(some) > 1 and not more and re.sub(r"\d+", "0", first) != re.sub(r"\d+", "0", there)
-
-
-def _stem(path: str) -> str:
-    return posixpath.splitext(posixpath.basename(path))[0]
 
 
 def _nearness(one: str, two: str) -> tuple[int, int]:

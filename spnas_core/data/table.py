@@ -1,6 +1,6 @@
 """One table with a line for each box (CSV and the like), read as COCO documents: DATA/NAME.csv, or one table for each split.
 
-TableColumns are found by the names in the header (`table_columns.py`). The splits are a column of that name; else tables that are named for
+Columns are found by the names in the header (`table_columns.py`). The splits are a column of that name; else tables that are named for
 splits (train.csv, test_labels.csv, SPLIT/_annotations.csv); else folders of the pictures that are; else all is one split. A line with no
 box is a picture without boxes. Corners are taken as they are, px from 0. Classes are numbered from 1 in the order of their names.
 """
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from spnas_core.data.findings import found
-from spnas_core.data.matching import Cuts, Names
+from spnas_core.data.matching import Cuts, Names, stem_of
 from spnas_core.data.pages import Drawn, Sheet, as_raw_split, numbered
 from spnas_core.data.pairing import distance
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit
@@ -71,7 +71,7 @@ def _named_tables(tables: Sequence[TableFile], where: str) -> dict[str, TableFil
     """Tables by split: those that are named for one, or lie in its folder; else the only one."""
     named: dict[str, TableFile] = {}
     for table in tables:
-        stem = posixpath.splitext(posixpath.basename(table.name))[0]
+        stem = stem_of(table.name)
         folders = [part for part in posixpath.dirname(table.name).split("/") if usual_name(part) in SPLITS]
         for name in [stem, *folders] if usual_name(stem) in SPLITS else folders:
             if name in named:
@@ -133,7 +133,7 @@ def _source(tree: FileTree, split: str, rows: Sequence[_Row], kinds: Mapping[str
         name = picture or posixpath.normpath(row.image.replace("\\", "/")).lstrip("/") or row.image
         by_image[name].append((table, row))
         names[name] = picture
-        if picture and posixpath.basename(row.image.replace("\\", "/")) not in (posixpath.basename(picture), _stem(picture)):
+        if picture and posixpath.basename(row.image.replace("\\", "/")) not in (posixpath.basename(picture), stem_of(picture)):
             respelled.append(row.image)
     files = {name: tree.image(picture) if picture else None for name, picture in names.items()}
     measured = sizes(file.url for name, file in files.items() if file and any(t.parts or not r.size for t, r in by_image[name]))
@@ -154,7 +154,3 @@ def _source(tree: FileTree, split: str, rows: Sequence[_Row], kinds: Mapping[str
     findings += found("malformed", split, faults[""])
     findings += found("other-spelling", split, [printable(text) for text in dict.fromkeys(respelled)])
     return as_raw_split(split, sheets, kinds, sizes, findings)
-
-
-def _stem(name: str) -> str:
-    return posixpath.splitext(posixpath.basename(name))[0]

@@ -1,4 +1,4 @@
-"""TableColumns of an annotation table, by the many spellings of their names: the picture, the class, the split, and how a box is written.
+"""Columns of an annotation table, by the many spellings of their names: the picture, the class, the split, and how a box is written.
 
 Boxes are two corners (xmin, ymin, xmax, ymax and others), or a corner and a size (x, y, w, h; the upper left corner, as in COCO), or a
 centre and a size (x_center, y_center, width, height), in px; in parts of the image only where the names end in norm, normalized, rel or
@@ -52,7 +52,7 @@ class TableColumns:
 
 
 def read_columns(header: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> TableColumns | str:
-    """TableColumns that a header names, or what is missing in it; of two columns of classes the one of names, not of their numbers."""
+    """Columns that a header names, or what is missing in it; of two columns of classes the one of names, not of their numbers."""
     names = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header]
     image = _first(names, (*_IMAGES, *_IMAGES_ID))
     if image is None:
@@ -62,8 +62,8 @@ def read_columns(header: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> T
         return "a column for the class"
     category = _column_of_names(names, image, category, rows)
     parts = any(_PARTS.search(name) for name in names)
-    printable = [_PARTS.sub("", _BEFORE.sub("", name)) for name in names]
-    box = _box([name if name != old else "" for name, old in zip(printable, names, strict=True)]) or _box(printable)
+    bare = [_PARTS.sub("", _BEFORE.sub("", name)) for name in names]
+    box = _box([name if name != old else "" for name, old in zip(bare, names, strict=True)]) or _box(bare)
     if box is None:
         return "four columns for the box, as corners or as a corner and a size"
     places, form = box
@@ -75,7 +75,7 @@ def read_columns(header: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> T
 
 
 def without_header(rows: Sequence[Sequence[str]]) -> TableColumns | None:
-    """TableColumns of a table without a header, if it is in the one form that can be told: six columns, of which all boxes are corners."""
+    """Columns of a table without a header, if it is in the one form that can be told: six columns, of which all boxes are corners."""
     for row in rows:
         if len(row) != 6 or not row[0].lower().endswith(SUFFIXES):
             return None
@@ -98,15 +98,15 @@ def _column_of_names(names: Sequence[str], image: int, category: int, rows: Sequ
     return category
 
 
-def _box(printable: Sequence[str]) -> tuple[tuple[int, int, int, int], Form] | None:
+def _box(bare: Sequence[str]) -> tuple[tuple[int, int, int, int], Form] | None:
     for corners in _CORNERS:
-        if found := _all(printable, corners):
+        if found := _all(bare, corners):
             return (found[0], found[1], found[2], found[3]), "corners"
     forms: tuple[tuple[tuple[tuple[str, str], ...], Form], ...] = ((_CENTRE, "centre and size"), (_CORNER, "corner and size"))
     for starts, form in forms:
         for start in starts:
             for size in _SIZES:
-                if found := _all(printable, (*start, *size)):
+                if found := _all(bare, (*start, *size)):
                     return (found[0], found[1], found[2], found[3]), form
     return None
 

@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from spnas_core.data import files
 from spnas_core.data.images import SUFFIXES
-from spnas_core.data.matching import Names
+from spnas_core.data.matching import Names, stem_of
 from spnas_core.data.raw_split import ImageFile
 from spnas_core.errors import UserError
 
@@ -64,7 +64,7 @@ class FileTree:
         """Paths of the files that are no pictures by their last part without its suffix."""
         by_stem: dict[str, list[str]] = {}
         for name in self.entries.keys() - set(self.pictures):
-            by_stem.setdefault(posixpath.splitext(posixpath.basename(name))[0], []).append(name)
+            by_stem.setdefault(stem_of(name), []).append(name)
         return {stem: sorted(names) for stem, names in by_stem.items()}
 
     @cached_property

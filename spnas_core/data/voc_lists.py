@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spnas_core.data.images import SUFFIXES
-from spnas_core.data.matching import Names
+from spnas_core.data.matching import Names, stem_of
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
 from spnas_core.data.tree import FileTree, lines_of
 from spnas_core.errors import UserError
@@ -83,9 +83,9 @@ def split_lists(tree: FileTree, units: Units) -> dict[str, list[str]]:
     lists = {name: _flags_off(lines_of(tree.text(name)), units) for name in main or direct or loose if _named(name)}
     if not inside:
         lists = {name: (lines, flagged) for name, (lines, flagged) in lists.items() if any(units.find(line)[0] for line in lines)}
-    printable = {_stem(name): lines for name, (lines, flagged) in lists.items() if not flagged or _is_exact(_stem(name))}
-    exact = {usual_name(stem) for stem in printable if _is_exact(stem)}
-    kept = {stem: lines for stem, lines in printable.items() if _is_exact(stem) or usual_name(stem) not in exact}
+    usable = {stem_of(name): lines for name, (lines, flagged) in lists.items() if not flagged or _is_exact(stem_of(name))}
+    exact = {usual_name(stem) for stem in usable if _is_exact(stem)}
+    kept = {stem: lines for stem, lines in usable.items() if _is_exact(stem) or usual_name(stem) not in exact}
     both = [stem for stem in kept if _BOTH.fullmatch(stem)]
     has_train = any(usual_name(stem) == "train" for stem in kept)
     splits = {"train" if stem in both else stem: lines for stem, lines in kept.items() if stem not in both or not has_train}
@@ -100,16 +100,12 @@ def _top(name: str) -> str | None:
 
 
 def _named(name: str) -> bool:
-    stem = _stem(name)
+    stem = stem_of(name)
     return usual_name(stem) in SPLITS or bool(_BOTH.fullmatch(stem)) or stem.lower() == "default"
 
 
 def _is_exact(stem: str) -> bool:
     return len(re.findall(r"[^\W\d_]+", stem)) == 1 or bool(_BOTH.fullmatch(stem))
-
-
-def _stem(name: str) -> str:
-    return posixpath.splitext(posixpath.basename(name))[0]
 
 
 def _flags_off(lines: list[str], units: Units) -> tuple[list[str], bool]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from spnas_core.data.findings import Finding, found
+from spnas_core.data.matching import stem_of
 from spnas_core.data.raw_split import ImageSizes, Layout, RawSplit, marked
 from spnas_core.data.tree import READ_THREADS, FileTree, printable, text_of
 from spnas_core.data.yolo_classes import class_names
@@ -112,7 +113,7 @@ def _unclear(label: str, pictures: Sequence[str]) -> str:
 
 def _alone(tree: FileTree, label: str) -> str:
     """Label file without a picture, and the file of its name that is none."""
-    stem = posixpath.splitext(posixpath.basename(label))[0]
+    stem = stem_of(label)
     other = next((name for name in tree.others_by_stem.get(stem, ()) if not name.lower().endswith((".txt", ".xml", ".json"))), None)
     return printable(label) + (f"; {printable(other)} is of no known suffix: save it as PNG or JPEG" if other else "")
 

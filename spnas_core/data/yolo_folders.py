@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from spnas_core.data.matching import Cuts, Names
+from spnas_core.data.matching import Cuts, Names, stem_of
 from spnas_core.data.pairing import Pairs, pair_files
 from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.split_names import SPLITS, UNSPLIT, usual_name
@@ -135,19 +135,15 @@ def other_splits(tree: FileTree, splits: Mapping[str, Listed], labelled: Mapping
         return {name: Listed(some) for name, some in free.items() if not used.intersection(some)}
     found = splits_by_folders([picture for picture in tree.pictures if _top(picture) in tops])
     if list(found) == [UNSPLIT]:
-        lists = {name: Listed() for name in tree.ending(".txt") if usual_name(_stem(name)) in SPLITS and name not in labelled.values()}
+        lists = {name: Listed() for name in tree.ending(".txt") if usual_name(stem_of(name)) in SPLITS and name not in labelled.values()}
         _add_lines(tree, lists, Described("", {}))
-        if some := {_stem(name): listed for name, listed in lists.items() if listed.pictures}:
+        if some := {stem_of(name): listed for name, listed in lists.items() if listed.pictures}:
             return some
     return {name: Listed(pictures) for name, pictures in found.items()}
 
 
 def _top(picture: str) -> str:
     return picture.split("/")[0] if "/" in picture else ""
-
-
-def _stem(name: str) -> str:
-    return posixpath.splitext(posixpath.basename(name))[0]
 
 
 def _is_no_label(name: str) -> bool:
