@@ -58,6 +58,8 @@ def prepare_device(request: WorkerRequest) -> None:
     mindspore.set_device(request.job.device_target, 0 if request.job.device_target == "CPU" else cluster.role()[1])
     if request.job.device_target == "CPU":
         mindspore.device_context.cpu.op_tuning.threads_num(request.threads)
+        if request.threads == 1:
+            mindspore.runtime.dispatch_threads_num(2)  # see `request.SINGLE_THREAD`
     if request.ranks > 1:
         ranks.join_cluster()
 
