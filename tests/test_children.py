@@ -36,7 +36,7 @@ def train_a_step(net: DetectorNet, number: int) -> np.ndarray:
     corner = rng.random((2, 4, 2)) * 30
     truth = np.concatenate((corner, corner + 15), -1).astype(np.float32)
     labels = np.tile(np.array([1, 2, 1, 2], np.int32), (2, 1))
-    batch = (pictures, np.full((2, 2), 64, np.float32), truth, labels, *net.draw_noise(2, 4, 0, number))
+    batch = (pictures, np.full((2, 2), 64, np.float32), truth, labels, *net.draws(truth, labels, 0, number))
     step = TrainStep(net, 0.9, initial_weights.decays(net, 1e-4, True), 10.0).set_train()
     return np.asarray(step(Tensor(np.float32(0.01)), *map(Tensor, batch)).asnumpy())
 

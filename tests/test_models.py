@@ -120,14 +120,14 @@ def test_inserted_blocks_learn_within_two_steps(kind: str, share: bool, norm: st
 # selection, against slow numpy
 
 
-def random_maps(net: DetectorNet) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+def random_maps(net: DetectorNet) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """Pyramid, scores and deltas as a net might give them, for two images."""
     rng = np.random.default_rng(0)
     sizes = [(16, 24), (8, 12), (4, 6), (2, 3)]
     maps = tuple(Tensor(rng.standard_normal((2, 8, *size)).astype(np.float32)) for size in sizes)
-    scores = tuple(Tensor(rng.standard_normal((2, count)).astype(np.float32)) for count in net.rpn.counts)
-    deltas = tuple(Tensor((0.3 * rng.standard_normal((2, count, 4))).astype(np.float32)) for count in net.rpn.counts)
-    return maps, scores, deltas
+    count = sum(net.rpn.counts)
+    scores, deltas = rng.standard_normal((2, count)), 0.3 * rng.standard_normal((2, count, 4))
+    return maps, Tensor(scores.astype(np.float32)), Tensor(deltas.astype(np.float32))
 
 
 def slow_nms(boxes: Floats, limit: float) -> list[int]:
@@ -160,10 +160,11 @@ def test_proposals_are_the_best_of_each_level(eager_net: DetectorNet) -> None:
     starts = np.cumsum((0, *eager_net.rpn.counts))
     for image in range(2):
         found = []
-        for level in range(len(scores)):
-            score, delta = scores[level].asnumpy()[image], deltas[level].asnumpy()[image]
+        for level in range(len(eager_net.rpn.counts)):
+            own = slice(starts[level], starts[level + 1])
+            score, delta = scores.asnumpy()[image, own], deltas.asnumpy()[image, own]
             order = np.argsort(-score, kind="stable")[: SETTINGS.head.proposals_test]
-            anchors = eager_net.rpn.propose.anchors.asnumpy()[starts[level] : starts[level + 1]]
+            anchors = eager_net.rpn.propose.anchors.asnumpy()[own]
             boxes = clip(box_ops.decode(Tensor(delta), Tensor(anchors), (1.0,) * 4).asnumpy()[order], HW[image])
             big = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-3).all(1)
             boxes, order = boxes[big], order[big]
@@ -228,7 +229,7 @@ def crowded(folder: Path, net: DetectorNet) -> Iterator[tuple[np.ndarray, ...]]:
     recipe = Recipe(batch=2)
     for number, batch in enumerate(loader.train_batches(split, SETTINGS.image_size, recipe, SETTINGS.max_boxes, 0, 0)):
         assert (batch.labels > 0).all()
-        yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *net.draw_noise(2, SETTINGS.max_boxes, 0, number))
+        yield (batch.images, batch.image_hw, batch.boxes, batch.labels, *net.draws(batch.boxes, batch.labels, 0, number))
 
 
 def test_two_runs_with_one_seed_are_one(step: TrainStep, tiny_data: Path, tmp_path: Path) -> None:

@@ -146,8 +146,8 @@ def trained(golden: Mapping[str, np.ndarray], weights: dict[str, np.ndarray]) ->
         count = len(golden[f"gt_labels_{image}"])
         boxes[image, :count], labels[image, :count] = golden[f"gt_boxes_{image}"], golden[f"gt_labels_{image}"]
     step = Gradients(net).set_train()
-    noise = net.draw_noise(2, SETTINGS.max_boxes, 0, 0)
-    losses, norms = numpy(step(*map(Tensor, (*inputs(golden), boxes, labels, *noise))))
+    draws = net.draws(boxes, labels, 0, 0)
+    losses, norms = numpy(step(*map(Tensor, (*inputs(golden), boxes, labels, *draws))))
     return losses, {parameter.name: float(norm) for parameter, norm in zip(step.weights, norms, strict=True)}
 
 

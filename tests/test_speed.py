@@ -48,7 +48,7 @@ def serve(path: str, work: str) -> None:
     valid = net.rpn.propose(*net.rpn(net.neck(net.backbone(single[0]))), single[1])[1].asnumpy()
     boxes, labels = np.zeros((BATCH, settings.max_boxes, 4), np.float32), np.zeros((BATCH, settings.max_boxes), np.int32)
     boxes[:, : len(TRUTH)], labels[:, : len(TRUTH)] = TRUTH, np.arange(1, len(TRUTH) + 1)
-    batch = [Tensor(a) for a in (np.float32(LR), images, sizes, boxes, labels, *net.draw_noise(BATCH, settings.max_boxes, 0, 0))]
+    batch = [Tensor(a) for a in (np.float32(LR), images, sizes, boxes, labels, *net.draws(boxes, labels, 0, 0))]
     step = TrainStep(net, 0.9, (0.0,) * len(net.trainable_params()), None).set_train() if work == "train" else None
     for _ in sys.stdin:
         begun = time.perf_counter()

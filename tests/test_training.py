@@ -48,7 +48,8 @@ def batch(net: DetectorNet, boxes: tuple[int, int], number: int = 0) -> Batch:
     truth = np.concatenate((corner, corner + 10 + rng.random((2, 4, 2)) * 20), -1).astype(np.float32)
     labels = np.stack([np.where(np.arange(4) < count, 1 + np.arange(4) % 2, 0) for count in boxes]).astype(np.int32)
     sizes = np.full((2, 2), 64, np.float32)
-    return (pictures, sizes, truth * (labels > 0)[..., None], labels, *net.draw_noise(2, 4, 0, number))
+    truth *= (labels > 0)[..., None]
+    return (pictures, sizes, truth, labels, *net.draws(truth, labels, 0, number))
 
 
 def test_an_inherited_net_learns_in_every_part() -> None:
@@ -239,12 +240,13 @@ def test_freezing_what_was_inherited_makes_a_step_faster() -> None:
         initial_weights.choose_trained(net, job, audit)
         step = TrainStep(net, 0.9, initial_weights.decays(net, 0.0, True), 10.0).set_train()
         count, boxes = recipe.batch, detector.max_boxes
+        truth, labels = np.tile(np.float32([10, 10, 60, 60]), (count, boxes, 1)), np.ones((count, boxes), np.int32)
         inputs = (
             rng.standard_normal((count, 3, height, width)).astype(np.float32),
             np.tile(np.float32([height, width]), (count, 1)),
-            np.tile(np.float32([10, 10, 60, 60]), (count, boxes, 1)),
-            np.ones((count, boxes), np.int32),
-            *net.draw_noise(count, boxes, 0, 0),
+            truth,
+            labels,
+            *net.draws(truth, labels, 0, 0),
         )
         tensors = [Tensor(one) for one in (np.float32(0.001), *inputs)]
         runs[frozen] = lambda step=step, tensors=tensors: step(*tensors).asnumpy()

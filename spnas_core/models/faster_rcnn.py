@@ -11,6 +11,7 @@ import numpy.typing as npt
 from mindspore import Tensor
 
 from spnas_core.arch import Arch
+from spnas_core.data.images import Floats, Ints
 from spnas_core.data.loader import Batch
 from spnas_core.models import primitives as p
 from spnas_core.models.anchors import anchor_grid
@@ -38,14 +39,25 @@ class FasterRCNN(DetectorNet):
         proposals, valid = self.rpn.propose(scores, deltas, image_hw)
         return self.head.detect(maps, proposals, valid, image_hw)
 
-    def losses(self, images: Tensor, image_hw: Tensor, truth: Tensor, labels: Tensor, anchor_noise: Tensor, region_noise: Tensor) -> Tensor:
-        """Class, box, objectness and proposal-box loss (4,) of one batch.
+    def losses(
+        self,
+        images: Tensor,
+        image_hw: Tensor,
+        truth: Tensor,
+        labels: Tensor,
+        region_noise: Tensor,
+        anchor_index: Tensor,
+        anchor_positive: Tensor,
+        anchor_weight: Tensor,
+        anchor_target: Tensor,
+    ) -> Tensor:
+        """Class, box, objectness and proposal-box loss (4,) of one batch, from what `inputs` gives.
 
-        Ground truth is (B, M, 4) with labels (B, M), 0 = padding; noise in (0, 1), (B, A) and (B, P + M), draws anchors and regions.
+        Ground truth is (B, M, 4) with labels (B, M), 0 = padding; noise (B, P + M) in (0, 1) draws regions; the rest is an `AnchorSample`.
         """
         maps = self.features(images)
         scores, deltas = self.rpn(maps)
-        objectness, rpn_box = self.rpn.losses(scores, deltas, truth, labels > 0, anchor_noise)
+        objectness, rpn_box = self.rpn.losses(scores, deltas, anchor_index, anchor_positive, anchor_weight, anchor_target)
         proposals, valid = self.rpn.propose(scores, deltas, image_hw)
         classifier, box = self.head.losses(maps, proposals, valid, truth, labels, region_noise, image_hw)
         return p.stack_last((classifier, box, objectness, rpn_box))
@@ -55,16 +67,17 @@ class FasterRCNN(DetectorNet):
         limit, counts = self.rpn.propose.limits[1], self.rpn.counts
         return sum(counts), min(limit, sum(min(limit, count) for count in counts))
 
-    def draw_noise(self, count: int, max_boxes: int, seed: int, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Noise of one step on `count` images, (count, A) and (count, P + max_boxes), a pure function of (seed, step)."""
-        rng = np.random.default_rng((seed, step))
+    def draws(self, truth: Floats, labels: Ints, seed: int, step: int) -> tuple[npt.NDArray[Any], ...]:
+        """Random inputs of one step on boxes (B, M, 4) with labels (B, M), a pure function of (seed, step): a rank has its share of them.
+
+        They are the noise (B, P + M) in (0, 1) that draws the regions, and the sampled anchors.
+        """
+        own, rng = rank(), np.random.default_rng((seed, step))
         anchors, proposals = self.noise_sizes()
-        shapes = ((count, anchors), (count, proposals + max_boxes))
-        first, second = (rng.random(shape, dtype=np.float32) * (1 - 2e-6) + 1e-6 for shape in shapes)
-        return first, second
+        shapes = ((own.of * len(labels), size) for size in (anchors, proposals + labels.shape[1]))
+        for_anchors, for_regions = (rng.random(shape, dtype=np.float32)[own.share] * (1 - 2e-6) + 1e-6 for shape in shapes)
+        return (for_regions, *self.rpn.sample(truth, labels, for_anchors))
 
     def inputs(self, batch: Batch, seed: int, step: int) -> tuple[npt.NDArray[Any], ...]:
-        """Images, sizes, boxes, labels, and the noise that draws anchors and regions, each rank's share of the whole batch's."""
-        own = rank()
-        noise = self.draw_noise(own.of * len(batch.images), batch.boxes.shape[1], seed, step)
-        return (batch.images, batch.image_hw, batch.boxes, batch.labels, *(one[own.share] for one in noise))
+        """Images, sizes, boxes, labels, and what `draws` gives."""
+        return (batch.images, batch.image_hw, batch.boxes, batch.labels, *self.draws(batch.boxes, batch.labels, seed, step))

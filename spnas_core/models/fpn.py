@@ -8,6 +8,7 @@ from mindspore import Tensor, nn
 from spnas_core.arch import Level
 from spnas_core.models import primitives as p
 from spnas_core.models.backbone import upsample
+from spnas_core.models.convolution import BiasedConv3x3
 
 
 class Pyramid(nn.Cell):
@@ -19,9 +20,7 @@ class Pyramid(nn.Cell):
         self.first = min(taps)  # levels below it are not merged
         inner = [nn.Conv2d(level.channels, channels, 1, has_bias=True, weight_init="xavier_uniform") for level in levels[self.first :]]
         self.inner = nn.CellList([*(nn.Identity() for _ in range(self.first)), *inner])
-        self.layer = nn.CellList(
-            [nn.Conv2d(channels, channels, 3, pad_mode="pad", padding=1, has_bias=True, weight_init="xavier_uniform") for _ in levels]
-        )
+        self.layer = nn.CellList([BiasedConv3x3(channels, channels, "xavier_uniform") for _ in levels])
 
     def construct(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Merge top-down; the extra pooled level comes last."""

@@ -11,14 +11,17 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
+from spnas_core.data.images import Floats, Ints
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
+from spnas_core.models.anchor_targets import AnchorSample, sample_batch
 from spnas_core.models.anchors import Grid, place_anchors
+from spnas_core.models.convolution import BiasedConv3x3
 from spnas_core.models.ranks import RankSum
 from spnas_core.settings.detector import Detector
 
 RPN_CODER = (1.0, 1.0, 1.0, 1.0)
-FOREGROUND, BACKGROUND, POSITIVE_SHARE, MIN_SIZE = 0.7, 0.3, 0.5, 1e-3
+MIN_SIZE = 1e-3  # px
 
 
 class RegionProposal(nn.Cell):
@@ -28,40 +31,52 @@ class RegionProposal(nn.Cell):
         super().__init__()
         channels, ratios = settings.neck.channels, settings.head.anchor_ratios
         init = Normal(0.01)
-        self.conv = nn.Conv2d(channels, channels, 3, pad_mode="pad", padding=1, has_bias=True, weight_init=init)
+        self.conv = BiasedConv3x3(channels, channels, init)
         self.score = nn.Conv2d(channels, len(ratios), 1, has_bias=True, weight_init=init)
         self.delta = nn.Conv2d(channels, 4 * len(ratios), 1, has_bias=True, weight_init=init)
         per_level = place_anchors(grid, ratios)
         self.counts = tuple(len(a) for a in per_level)
-        anchors = Tensor(np.concatenate(per_level))
-        self.propose = Proposals(settings, anchors, self.counts)
-        self.targets = AnchorTargets(settings, anchors)
+        self.places = np.concatenate(per_level)
+        self.batch = settings.head.rpn_batch
+        self.propose = Proposals(settings, Tensor(self.places), self.counts)
         self.over_ranks = RankSum()
+        self.ratios = len(ratios)
+        self.predict = ops.Conv2D(5 * len(ratios), 1)
+        self.bias_add = ops.BiasAdd()
 
-    def construct(self, maps: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Give the scores (B, A_l) and deltas (B, A_l, 4) of every level, in the anchors' order."""
-        scores: tuple[Tensor, ...] = ()
-        deltas: tuple[Tensor, ...] = ()
+    def construct(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Give the scores (B, A) and deltas (B, A, 4) of all levels, in the anchors' order.
+
+        `score` and `delta` are one convolution, so that a level has one kernel for both.
+        """
+        batch, last = maps[0].shape[0], 5 * self.ratios
+        weight = ops.Concat(0)((self.score.weight, self.delta.weight))
+        levels: tuple[Tensor, ...] = ()
         for x in maps:
-            batch = x.shape[0]
-            hidden = p.relu(self.conv(x))
-            scores = (*scores, p.reshape(p.transpose(self.score(hidden), (0, 2, 3, 1)), (batch, -1)))
-            deltas = (*deltas, p.reshape(p.transpose(self.delta(hidden), (0, 2, 3, 1)), (batch, -1, 4)))
-        return scores, deltas
+            levels = (*levels, p.reshape(self.predict(p.relu(self.conv(x)), weight), (batch, last, -1)))
+        joint = self.bias_add(ops.Concat(2)(levels), ops.Concat(0)((self.score.bias, self.delta.bias)))
+        joint = p.transpose(joint, (0, 2, 1))
+        cells = joint.shape[1]
+        scores = p.slice_strided(joint, (0, 0, 0), (batch, cells, self.ratios), (1, 1, 1))
+        deltas = p.slice_strided(joint, (0, 0, self.ratios), (batch, cells, last), (1, 1, 1))
+        return p.reshape(scores, (batch, -1)), p.reshape(deltas, (batch, -1, 4))
 
     def losses(
-        self, scores: tuple[Tensor, ...], deltas: tuple[Tensor, ...], truth: Tensor, present: Tensor, noise: Tensor
+        self, scores: Tensor, deltas: Tensor, index: Tensor, positive: Tensor, weight: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Objectness and box loss against truth (B, M, 4), present (B, M); noise (B, A) in (0, 1) draws the anchors.
+        """Objectness and box loss of scores (B, A) and deltas (B, A, 4) at the anchors of an `AnchorSample`.
 
         On several ranks each gives its share of the losses of the whole batch.
         """
-        score, delta = ops.Concat(1)(scores), ops.Concat(1)(deltas)
-        chosen, weight, target = self.targets(truth, present, noise)
-        cross_entropy = p.binary_cross_entropy(score, chosen, weight, p.ones_like(score))
+        score, delta = p.gather_elements(scores, 1, index), box_ops.take(deltas, index)
+        cross_entropy = p.binary_cross_entropy(score, positive, weight, p.ones_like(score))
         distance = p.total(p.smooth_l1(delta, target), 2)
         total = p.maximum(self.over_ranks(p.total(weight)), 1.0)
-        return p.total(cross_entropy) / total, p.total(distance * chosen) / total
+        return p.total(cross_entropy) / total, p.total(distance * positive) / total
+
+    def sample(self, truth: Floats, labels: Ints, noise: Floats) -> AnchorSample:
+        """Anchors for `losses`, drawn by noise (B, A) in (0, 1) for truth (B, M, 4) with labels (B, M), 0 = padding."""
+        return sample_batch(self.places, truth, labels, noise, self.batch)
 
 
 class Proposals(nn.Cell):
@@ -76,17 +91,19 @@ class Proposals(nn.Cell):
         self.extent = float(max(settings.image_size))
         self.nms = ops.NMSWithMask(settings.head.rpn_nms)
 
-    def construct(self, scores: tuple[Tensor, ...], deltas: tuple[Tensor, ...], image_hw: Tensor) -> tuple[Tensor, Tensor]:
-        """Select proposals (B, P, 4) and their validity (B, P) from the scores and deltas of every level."""
+    def construct(self, scores: Tensor, deltas: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor]:
+        """Select proposals (B, P, 4) and their validity (B, P) from the scores (B, A) and deltas (B, A, 4)."""
         limit = self.limits[1] if self.training else self.limits[0]
+        batch = scores.shape[0]
         values_of: tuple[Tensor, ...] = ()
         index_of: tuple[Tensor, ...] = ()
         kept: tuple[Tensor, ...] = ()
         for level in range(len(self.counts)):
-            values, order = p.topk(scores[level], min(limit, self.counts[level]))
-            values_of, index_of = (*values_of, values), (*index_of, order + self.starts[level])
+            start, count = self.starts[level], self.counts[level]
+            values, order = p.topk(p.slice_strided(scores, (0, start), (batch, start + count), (1, 1)), min(limit, count))
+            values_of, index_of = (*values_of, values), (*index_of, order + start)
         best, index = ops.Concat(1)(values_of), ops.Concat(1)(index_of)
-        found = box_ops.decode(box_ops.take(ops.Concat(1)(deltas), index), p.gather(self.anchors, index, 0), RPN_CODER)
+        found = box_ops.decode(box_ops.take(deltas, index), p.gather(self.anchors, index, 0), RPN_CODER)
         found = box_ops.clip(found, image_hw)
         apart, first = box_ops.set_apart(found, p.zeros_like(best), self.extent), 0
         for values in values_of:
@@ -98,39 +115,6 @@ class Proposals(nn.Cell):
         valid = keys >= 0
         return box_ops.take(found, order) * p.expand_dims(p.cast(valid, ms.float32), -1), valid
 
-    def bprop(self, scores: Any, deltas: Any, image_hw: Tensor, out: Any, dout: Any) -> Any:
+    def bprop(self, scores: Tensor, deltas: Tensor, image_hw: Tensor, out: Any, dout: Any) -> Any:
         """Count the outputs as constants."""
         return p.constant(scores, deltas, image_hw)
-
-
-class AnchorTargets(nn.Cell):
-    """Training targets of the anchors: which of them enter the losses, and their boxes."""
-
-    def __init__(self, settings: Detector, anchors: Tensor) -> None:
-        super().__init__()
-        self.anchors = anchors
-        self.batch = settings.head.rpn_batch
-        self.largest = ops.ArgMaxWithValue(2)
-        self.best_anchor = ops.ReduceMax(keep_dims=True)
-        self.any = ops.ReduceAny()
-
-    def construct(self, truth: Tensor, present: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose the positive anchors (B, A), weigh those that count (B, A), both 0 or 1, and encode their boxes (B, A, 4)."""
-        anchors = p.expand_dims(self.anchors, 0)
-        there = p.expand_dims(p.cast(present, ms.float32), 1)
-        overlap = box_ops.iou(anchors, truth) * there + (there - 1.0)  # -1 for padding
-        nearest, best = self.largest(overlap)
-        top = self.best_anchor(overlap, 1)
-        low_quality = self.any(p.both(overlap == top, top >= 0), 2)
-        positive = p.either(best >= FOREGROUND, low_quality)
-        negative = p.both(best < BACKGROUND, p.negate(positive))
-        positive = box_ops.draw(positive, noise, int(self.batch * POSITIVE_SHARE))
-        negative = box_ops.draw_rest(negative, noise, positive, self.batch)
-        chosen = p.cast(positive, ms.float32)
-        matched = box_ops.take(truth, nearest)
-        target = box_ops.encode(matched, ops.BroadcastTo(matched.shape)(anchors), RPN_CODER)
-        return chosen, chosen + p.cast(negative, ms.float32), target
-
-    def bprop(self, truth: Tensor, present: Tensor, noise: Tensor, out: Any, dout: Any) -> Any:
-        """Count the outputs as constants."""
-        return p.constant(truth, present, noise)
