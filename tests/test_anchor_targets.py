@@ -36,10 +36,10 @@ def test_samples_are_those_of_the_definition(drawn: list[tuple[int, int, int, in
     positive = (best >= 0.7 - 1e-6) | (table >= table.max(0, initial=0) - 1e-6).any(1)
     sure = (best >= 0.7 + 1e-6) | (table >= table.max(0, initial=0)).any(1)  # beyond rounding
     negative = (best < 0.3 + 1e-6) & ~sure
-    assert sample.index.shape == (rows, min(count, len(ANCHORS)))
+    assert sample.number.shape == (rows, min(count, len(ANCHORS)))
     for row in range(rows):
         taken, chosen = sample.weight[row] > 0, sample.positive[row] > 0
-        index = sample.index[row]
+        index = sample.number[row]
         assert len(set(index[taken])) == taken.sum()
         assert not (chosen & ~taken).any()
         assert positive[index[chosen]].all()

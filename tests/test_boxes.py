@@ -61,7 +61,7 @@ def test_anchors_of_torchvision() -> None:
     np.testing.assert_array_equal(found[-2], [-32, -48, 96, 80])
 
 
-def slow_nms(given: Floats, limit: float) -> list[bool]:
+def slow_nms(given: Floats, limit: float = 0.5) -> list[bool]:
     kept: list[int] = []
     for i in range(len(given)):
         if all(slow_iou(given[i], given[j]) <= limit for j in kept):
@@ -94,3 +94,12 @@ def test_drawing_takes_what_there_is_and_no_more() -> None:
     assert not (rest & positive).any()
     other = boxes.draw(Tensor(positive), Tensor(rng.random((3, 40)).astype(np.float32)), 8).asnumpy()
     assert (other != drawn.asnumpy()).any()
+
+
+@pytest.mark.parametrize(("batch", "count"), [(1, 5), (5, 100), (3, 300), (8, 40)])
+def test_nms_in_parts_is_nms_of_each_image(batch: int, count: int) -> None:
+    """Whatever the number of images and boxes, also where the last part is shorter; slow NMS in numpy marks the same boxes."""
+    given = random_boxes(np.random.default_rng(count), batch, count)
+    keep = boxes.keep_after_nms(ops.NMSWithMask(0.5), boxes.set_apart(Tensor(given), Tensor(np.zeros((batch, count), np.float32)), 200.0))
+    for image, marks in zip(given, keep.asnumpy(), strict=True):
+        assert marks.tolist() == slow_nms(image)

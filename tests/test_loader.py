@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from spnas_core.data import augment, loader, splits
-from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.pipeline import ImageCache, run_ahead
 from spnas_core.errors import UserError
 from spnas_core.settings.training import Recipe
 
@@ -248,3 +248,27 @@ def test_results_are_the_inverse_of_the_batches(split):
     assert [(r["image_id"], r["category_id"]) for r in only] == [(11, 7)]
     none = np.zeros((2, 0), np.float32)
     assert loader.to_results(padding, np.zeros((2, 0, 4), np.float32), none, none.astype(np.int32), batch.scale[:2], split.categories) == []
+
+
+def test_what_runs_ahead_keeps_its_order_its_errors_and_no_thread() -> None:
+    """Items come in order, an error where it belongs, and a reader that stops early ends the source and its thread."""
+    ended = threading.Event()
+
+    def source():
+        try:
+            yield from range(5)
+            raise UserError("the sixth is broken")
+        finally:
+            ended.set()
+
+    items = run_ahead(source())
+    assert [next(items) for _ in range(5)] == list(range(5))
+    with pytest.raises(UserError, match="sixth"):
+        next(items)
+    assert ended.is_set()
+    ended.clear()
+    items = run_ahead(source())
+    assert next(items) == 0
+    items.close()
+    assert ended.wait(5)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("spnas-ahead")]

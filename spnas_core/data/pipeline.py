@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -37,6 +37,22 @@ class ImageCache:
             if key not in self._kept and self.has_room(pixels.nbytes):
                 self._kept[key] = pixels
                 self.bytes += pixels.nbytes
+
+
+def run_ahead(items: Iterable[_T], ahead: int = 2) -> Iterator[_T]:
+    """Yield `items` in their order, made in one thread, `ahead` of them before they are asked for; closing the iterator ends the thread."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="spnas-ahead") as pool:
+        waiting = deque(pool.submit(next, source, end) for _ in range(ahead))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, source, end))
+                yield item  # type: ignore[misc]
+        finally:
+            for call in waiting:
+                call.cancel()
+            if isinstance(source, Generator):
+                pool.submit(source.close).result()
 
 
 def fill_batches(

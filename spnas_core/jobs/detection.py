@@ -16,7 +16,7 @@ from spnas_core.arch import Arch
 from spnas_core.data import images, loader
 from spnas_core.data.annotations import Categories
 from spnas_core.data.images import Floats, Ints
-from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.pipeline import ImageCache, run_ahead
 from spnas_core.data.samples import Split
 from spnas_core.data.splits import DataSet
 from spnas_core.job import Data
@@ -113,11 +113,10 @@ def model_document(arch: str, settings: Detector, categories: Categories, bits: 
 def step_inputs(
     net: DetectorNet, split: Split, settings: Detector, recipe: Recipe, seed: int, epoch: int, first: int, cache: ImageCache
 ) -> Iterator[StepInputs]:
-    """Yield the inputs of the steps of an epoch, from step `first` on; on a rank, its share of each batch."""
+    """Yield the inputs of the steps of an epoch, from step `first` on, made ahead of the steps; on a rank, its share of each batch."""
     share, steps = rank().share, loader.steps_per_epoch(len(split.samples), recipe.batch)
     stream = loader.train_batches(split, settings.image_size, recipe, settings.max_boxes, seed, epoch, first, cache, share=share)
-    for number, batch in enumerate(stream, start=epoch * steps + first):
-        yield net.inputs(batch, seed, number)
+    return run_ahead(net.inputs(batch, seed, number) for number, batch in enumerate(stream, start=epoch * steps + first))
 
 
 WORK = TaskWork(

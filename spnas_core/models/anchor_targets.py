@@ -18,7 +18,7 @@ _LEAST_SIDE = np.float32(1e-6)  # px
 class AnchorSample(NamedTuple):
     """Anchors that enter the losses of a step."""
 
-    index: Ints  # (B, S), number of the anchor; 0 for padding
+    number: Ints  # (B, S), of the anchor; 0 for padding
     positive: Floats  # (B, S), 1 or 0
     weight: Floats  # (B, S), 1, or 0 for padding
     target: Floats  # (B, S, 4), deltas to the box of a positive, else 0
@@ -39,7 +39,7 @@ def sample_batch(anchors: Floats, truth: Floats, labels: Ints, noise: Floats, co
         first = draw(positive, noise[row], int(count * POSITIVE_SHARE))
         rest = draw(negative, noise[row], count - len(first))
         chosen, drawn = len(first), len(first) + len(rest)
-        sample.index[row, :drawn] = np.concatenate((first, rest))
+        sample.number[row, :drawn] = np.concatenate((first, rest))
         sample.positive[row, :chosen] = 1
         sample.weight[row, :drawn] = 1
         if chosen:

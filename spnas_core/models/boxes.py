@@ -13,6 +13,7 @@ from mindspore import Tensor, ops
 from spnas_core.models import primitives as p
 
 LOG_LIMIT = math.log(1000.0 / 16)
+NMS_BOXES = 256  # boxes of one call of NMS, at least those of an image
 
 
 def split(boxes: Tensor) -> tuple[Tensor, ...]:
@@ -107,16 +108,39 @@ def draw_rest(candidates: Tensor, noise: Tensor, taken: Tensor, total: int) -> T
 
 def set_apart(boxes: Tensor, group: Tensor, extent: float) -> Tensor:
     """Shift boxes (B, N, 4) by multiples of `extent` px, right by their group (B, N), down by their image: none of them meet."""
-    image = p.zeros_like(group) + Tensor(np.arange(boxes.shape[0], dtype=np.float32).reshape(-1, 1))
+    image = p.zeros_like(group) + _numbers(boxes.shape[0])
     return boxes + p.stack_last((group, image, group, image)) * (extent + 1.0)
 
 
 def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
     """Mark (B, N, bool) what survives NMS among boxes (B, N, 4) that are sorted by score in each image and `set_apart`.
 
-    All images go through one call; scores that only count down keep the order.
+    The operator compares all pairs of its boxes, so it gets the images in parts of about `NMS_BOXES` boxes; scores that only count down
+    keep the order.
     """
-    batch, count = boxes.shape[0], boxes.shape[1]
-    order = Tensor(np.arange(batch * count, 0, -1, dtype=np.float32).reshape(-1, 1))
-    _, _, keep = nms(ops.Concat(1)((p.reshape(boxes, (-1, 4)), order)))
-    return p.reshape(keep, (batch, count))
+    batch, count = boxes.shape[:2]
+    scored = ops.Concat(1)((p.reshape(boxes, (-1, 4)), _countdown(batch, count)))
+    kept: tuple[Tensor, ...] = ()
+    for part in _parts(batch, count):
+        kept = (*kept, nms(p.slice_strided(scored, part[0], part[1], (1, 1)))[2])
+    return p.reshape(ops.Concat(0)(kept), (batch, count))
+
+
+@ops.constexpr  # type: ignore[untyped-decorator]
+def _numbers(count: int) -> Tensor:
+    """0 to `count` - 1 (count, 1)."""
+    return Tensor(np.arange(count, dtype=np.float32).reshape(-1, 1))
+
+
+@ops.constexpr  # type: ignore[untyped-decorator]
+def _countdown(batch: int, count: int) -> Tensor:
+    """Scores (batch * count, 1) that count down in each of `_parts`."""
+    size = max(1, NMS_BOXES // count) * count
+    return Tensor(np.resize(np.arange(size, 0, -1, dtype=np.float32), (batch * count, 1)))
+
+
+@ops.constexpr  # type: ignore[untyped-decorator]
+def _parts(batch: int, count: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
+    """Begin and end of the slices of (batch * count, 5) that NMS gets, of whole images."""
+    size = max(1, NMS_BOXES // count) * count
+    return tuple(((first, 0), (min(first + size, batch * count), 5)) for first in range(0, batch * count, size))
