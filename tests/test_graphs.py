@@ -16,6 +16,7 @@ from spnas_core.settings.training import Recipe, Reignite
 PARENT = Weights(kind="train", digest="0" * 64, arch="b_1111-1111")
 COMMON: dict[str, Any] = {"arch": "b_1111-2111", "detector": Detector(), "data": Data(url="here", fingerprint="f"), "weights": (PARENT,)}
 TRAIN = TrainJob(recipe=Recipe(), **COMMON)
+FROZEN = TrainJob(recipe=Recipe(), **{**COMMON, "detector": Detector(norm="frozen")})
 REIGNITE = ReigniteJob(recipe=Reignite(), **COMMON)
 EVALUATE = EvaluateJob(split="val", **COMMON)
 
@@ -31,7 +32,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (TRAIN, {"seed": 1, "recipe": Recipe(lr=0.1, epochs=9, flip=False), "data": Data(url="there", fingerprint="f")}),
         (TRAIN, {"weights": (PARENT.model_copy(update={"digest": "1" * 64}),)}),
-        (TRAIN.model_copy(update={"weights": (), "checkpoint": "a.pth"}), {"checkpoint": "b.pth"}),
+        (TRAIN, {"weights": ()}),
+        (TRAIN, {"weights": (), "checkpoint": "resnet.pth"}),
+        (TRAIN, {"weights": (PARENT.model_copy(update={"arch": "b_1111-111"}),)}),
+        (FROZEN, {"weights": (PARENT.model_copy(update={"digest": "1" * 64}),)}),
+        (FROZEN.model_copy(update={"weights": (), "checkpoint": "a.pth"}), {"checkpoint": "b.pth"}),
         (REIGNITE, {"recipe": Reignite(lr=1.0, mixup=0.0)}),
         (EVALUATE, {"split": "test"}),
     ],
@@ -48,11 +53,14 @@ def test_jobs_that_do_not() -> None:
         {"recipe": Recipe(freeze_inherited=True)},
         {"detector": Detector(score_threshold=0.01)},
         {"data": Data(url="here", fingerprint="g")},
+    ]
+    origins: list[dict[str, Any]] = [
         {"weights": ()},
         {"weights": (), "checkpoint": "resnet.pth"},
         {"weights": (PARENT.model_copy(update={"arch": "b_1111-111"}),)},
-    ]
-    jobs = [TRAIN, REIGNITE, EVALUATE, *(TRAIN.model_copy(update=change) for change in changes)]
+    ]  # new tensors are trained even where others are frozen
+    jobs = [TRAIN, REIGNITE, EVALUATE, FROZEN, *(TRAIN.model_copy(update=change) for change in changes)]
+    jobs += [FROZEN.model_copy(update=change) for change in origins]
     both = [job.model_copy(update={"device_target": target}) for job in jobs for target in ("CPU", "Ascend")]
     assert len({graphs.key(job) for job in both} | {graphs.key(TRAIN, 2)}) == 2 * len(jobs) + 1
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from spnas_core.job import Job, canonical_json
+from spnas_core.job import Job, TrainJob, canonical_json
 from spnas_core.store.manifest import versions
 from spnas_core.store.storage import cache_folder
 
@@ -56,11 +56,21 @@ def cache_variables(folder: Path) -> dict[str, str]:
 def key(job: Job, ranks: int = 1) -> str:
     """Name of the cache folder for the graphs of `job` on `ranks` devices."""
     document = job.model_dump(mode="json", exclude=NUMBERS_ONLY)
-    all_new = not getattr(job, "weights", ()) and not getattr(
-        job, "checkpoint", None
-    )  # new tensors are trained even where norms and stages are frozen
-    parts = {"job": document, "all_new": all_new, "ranks": ranks, "source": _source(), "versions": versions()}
+    origin = None
+    if isinstance(job, TrainJob) and chooses_by_origin(job):
+        origin = {"weights": document["weights"], "all_new": not job.weights and not job.checkpoint}
+    document.pop("weights", None)
+    parts = {"job": document, "origin": origin, "ranks": ranks, "source": _source(), "versions": versions()}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def chooses_by_origin(job: TrainJob) -> bool:
+    """Whether the weights that `job` starts from decide which parameters it trains (`initial_weights.choose_trained`).
+
+    New tensors are trained even where norms and stages are frozen; where nothing is frozen, all are.
+    """
+    settings = job.detector
+    return settings.norm == "frozen" or settings.frozen_stages > 0 or job.recipe.freeze_inherited
 
 
 def is_kept(name: str) -> bool:
