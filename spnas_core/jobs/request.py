@@ -1,6 +1,11 @@
 """Request of a runner to a worker, the worker's environment, and the interpretation of its exit."""
 
+import importlib.util
+import os
 import re
+import sys
+from functools import cache
+from pathlib import Path
 
 from pydantic import Field
 
@@ -11,6 +16,7 @@ DONE, BAD_INPUT, FAILED = 0, 2, 3  # exit statuses; any other is a bug or a sign
 # With this, and with two threads to dispatch operators, MindSpore 2.8 launches the operators of a graph in one thread, one after the other.
 # Else they go through its actors and a second thread waits for each of them in a busy loop, even if one CPU thread is asked for.
 SINGLE_THREAD = "new_pipeline:False"
+ALLOCATOR = "libjemalloc.so.2"
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
 # Texts and error codes of CANN, which MindSpore passes on in a RuntimeError: a device that does not answer, or whose hardware failed.
 # Source: error codes of https://github.com/hicann/runtime; texts as in https://github.com/vllm-project/vllm-ascend/issues/8186
@@ -53,11 +59,21 @@ def environment(request: WorkerRequest) -> dict[str, str]:
     devices = ",".join(map(str, request.devices[: request.ranks]))
     if request.job.device_target == "CPU" and request.threads == 1:
         variables["MS_DEV_RUNTIME_CONF"] = SINGLE_THREAD
+    if (allocator := allocator_file()) and "LD_PRELOAD" not in os.environ:
+        variables["LD_PRELOAD"] = allocator
     if request.job.device_target == "Ascend":
         variables["ASCEND_RT_VISIBLE_DEVICES"] = devices
     if request.job.device_target == "GPU":
         variables["CUDA_VISIBLE_DEVICES"] = devices
     return variables
+
+
+@cache
+def allocator_file() -> str | None:
+    """Path of the memory allocator that MindSpore's package brings along for Linux: with it, compiling a net takes a fifth less time."""
+    spec = importlib.util.find_spec("mindspore") if sys.platform == "linux" else None
+    files = [Path(folder, "lib", ALLOCATOR) for folder in (spec and spec.submodule_search_locations) or ()]
+    return next((str(file) for file in files if file.is_file()), None)
 
 
 def out_of_memory(text: str) -> bool:
