@@ -13,6 +13,7 @@ import os
 import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from spnas_core.data.loader import Batch, eval_batches, steps_per_epoch
 from spnas_core.data.samples import Sample, Split
 from spnas_core.data.splits import open_split
 from spnas_core.job import TrainJob
-from spnas_core.jobs import detection, initial_weights, runner
+from spnas_core.jobs import cpu, detection, initial_weights, request, runner
 from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep
@@ -168,9 +169,10 @@ def main() -> None:
     parser.add_argument("--net", choices=list(nets()), action="append", help="measure this one only")
     parser.add_argument("--peer", default="", help="command that measures torchvision")
     options = parser.parse_args()
+    if (allocator := request.allocator_file()) and "LD_PRELOAD" not in os.environ:  # as in jobs
+        os.execve(sys.executable, [sys.executable, "-m", "flows.bench", *sys.argv[1:]], {**os.environ, "LD_PRELOAD": allocator})
     ms.set_context(mode=ms.GRAPH_MODE)
-    ms.set_device("CPU")
-    ms.device_context.cpu.op_tuning.threads_num(options.threads)
+    cpu.use_threads(options.threads)
     for name, net in nets().items():
         if options.net and name not in options.net:
             continue

@@ -13,9 +13,6 @@ from spnas_core import job as jobs
 from spnas_core.settings.base import Settings
 
 DONE, BAD_INPUT, FAILED = 0, 2, 3  # exit statuses; any other is a bug or a signal
-# With this, and with two threads to dispatch operators, MindSpore 2.8 launches the operators of a graph in one thread, one after the other.
-# Else they go through its actors and a second thread waits for each of them in a busy loop, even if one CPU thread is asked for.
-SINGLE_THREAD = "new_pipeline:False"
 ALLOCATOR = "libjemalloc.so.2"
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
 # Texts and error codes of CANN, which MindSpore passes on in a RuntimeError: a device that does not answer, or whose hardware failed.
@@ -57,8 +54,6 @@ def environment(request: WorkerRequest) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     variables = {**dict.fromkeys(names, str(request.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
     devices = ",".join(map(str, request.devices[: request.ranks]))
-    if request.job.device_target == "CPU" and request.threads == 1:
-        variables["MS_DEV_RUNTIME_CONF"] = SINGLE_THREAD
     if (allocator := allocator_file()) and "LD_PRELOAD" not in os.environ:
         variables["LD_PRELOAD"] = allocator
     if request.job.device_target == "Ascend":

@@ -53,13 +53,13 @@ def prepare_device(request: WorkerRequest) -> None:
     """Set MindSpore's device, one of those that `environment` makes visible, and its threads; join the other ranks."""
     import mindspore
 
+    from spnas_core.jobs import cpu
     from spnas_core.models import ranks
 
-    mindspore.set_device(request.job.device_target, 0 if request.job.device_target == "CPU" else cluster.role()[1])
     if request.job.device_target == "CPU":
-        mindspore.device_context.cpu.op_tuning.threads_num(request.threads)
-        if request.threads == 1:
-            mindspore.runtime.dispatch_threads_num(2)  # see `request.SINGLE_THREAD`
+        cpu.use_threads(request.threads)
+    else:
+        mindspore.set_device(request.job.device_target, cluster.role()[1])
     if request.ranks > 1:
         ranks.join_cluster()
 

@@ -1,0 +1,19 @@
+"""Threads of MindSpore on the CPU."""
+
+import os
+
+import mindspore
+
+
+def use_threads(count: int) -> None:
+    """Compute on the CPU with `count` threads; to be called before the first graph is compiled.
+
+    With one, MindSpore 2.8 would still give half of each convolution to a second thread, which waits for it in a busy loop, and send every
+    operator through its actors as a message. Without the new pipeline, and with two threads to dispatch operators, of which one sleeps, it
+    launches them one after the other instead: the second core is free, and another process on it disturbs nobody.
+    """
+    mindspore.set_device("CPU")
+    mindspore.device_context.cpu.op_tuning.threads_num(count)
+    if count == 1:
+        os.environ["MS_DEV_RUNTIME_CONF"] = "new_pipeline:False"
+        mindspore.runtime.dispatch_threads_num(2)
