@@ -74,7 +74,7 @@ def run_job(
                     "checkpoint_seconds": checkpoint_seconds,
                 }
             )
-            return _work(request, store, timeout, memory_gb, tell, claim.lost, group)
+            return _work(request, store, timeout, memory_gb, tell, claim.lost, group, stopped)
 
 
 def _work(
@@ -85,6 +85,7 @@ def _work(
     on_progress: Progress,
     lost: threading.Event,
     group: JobGroup,
+    halted: threading.Event,
 ) -> Manifest:
     """Run the worker and return its artifact's manifest, or raise an exception for its failure."""
     kind, digest = request.job.kind, jobs.digest(request.job)
@@ -97,7 +98,7 @@ def _work(
             on_progress(event)
 
         try:
-            status, last, stopped = _follow(folder, log, request, timeout, memory_gb, tell, lost, group)
+            status, last, stopped = _follow(folder, log, request, timeout, memory_gb, tell, lost, group, halted)
         except BaseException:
             progress_file.close()
             raise
@@ -123,6 +124,7 @@ def _follow(
     on_progress: Progress,
     lost: threading.Event,
     group: JobGroup,
+    halted: threading.Event,
 ) -> tuple[int, dict[str, Any], JobError | None]:
     """Run the worker until it ends or must be stopped; returns exit status, last event, and the reason for a stop."""
     with log.open("wb") as errors:
@@ -153,7 +155,9 @@ def _follow(
     with group.running(process):
         try:
             reader.start()
-            while process.poll() is None and not (stopped := overstepped()):
+            if halted.is_set():  # before the process was in the group
+                stopped = JobError("killed", "its run was stopped as it started")
+            while not stopped and process.poll() is None and not (stopped := overstepped()):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL)
         finally:

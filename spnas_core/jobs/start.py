@@ -20,6 +20,7 @@ from typing import IO
 from spnas_core.jobs.request import WorkerRequest, environment
 
 SWITCH = "SPNAS_WARM"
+_CHANGING = ("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "CRC32C_SW_MODE")  # tensorboardX's, which this process loads after its first job
 _PATIENCE = 60.0  # s for the imports of a new warm process and a fork
 _ROOT = Path(__file__).resolve().parents[2]  # the folder that contains spnas_core
 
@@ -28,11 +29,10 @@ class ForkedJob:
     """Job's process that a warm process has forked, with what a runner needs of `subprocess.Popen`."""
 
     def __init__(self, pid: int, stdout: IO[bytes], ending: IO[bytes]) -> None:
-        self.pid, self.stdout, self.returncode = pid, stdout, None
+        self.pid, self.stdout = pid, stdout
+        self.returncode: int | None = None
         self._ended = threading.Event()
         threading.Thread(target=self._await_end, args=(ending,), name="spnas-job-end", daemon=True).start()
-
-    returncode: int | None
 
     def _await_end(self, ending: IO[bytes]) -> None:
         with ending:
@@ -121,7 +121,7 @@ def _warm_process(variables: dict[str, str]) -> WarmProcess:
     """Warm process for jobs with these environment variables."""
     lines = Path("/proc/thread-self/status").read_text().splitlines()
     others = [line for line in lines if line.startswith(("Umask:", "Cpus_allowed:"))], Path("/proc/self/limits").read_text()
-    inherited = repr((sorted(variables.items()), others))
+    inherited = repr((sorted(item for item in variables.items() if item[0] not in _CHANGING), others))
     with _lock:
         for key in [key for key, warm in _warm.items() if warm.process.poll() is not None]:
             del _warm[key]
