@@ -41,7 +41,7 @@ class WorkerRequest(Settings):
     devices: tuple[int, ...] = Field((0,), min_length=1, description="a job trains and evaluates on all of them")
     threads: int = Field(1, ge=1)
     checkpoint_seconds: float = Field(60.0, description="time between two checkpoints of a training")
-    parent: int | None = Field(None, description="process id of the runner: the worker dies with it")
+    parent: int | None = Field(None, description="process that starts the worker, which dies with it")
 
     @property
     def ranks(self) -> int:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,7 +19,8 @@ from spnas_core.errors import JobError, MissingArtifactError, Reason, StoreError
 from spnas_core.jobs import memory
 from spnas_core.jobs.job_group import JobGroup, kill_group
 from spnas_core.jobs.progress_file import ProgressFile
-from spnas_core.jobs.request import BAD_INPUT, WorkerRequest, environment, out_of_memory
+from spnas_core.jobs.request import BAD_INPUT, WorkerRequest, out_of_memory
+from spnas_core.jobs.start import start
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.manifest import Manifest
@@ -29,7 +29,6 @@ _LOG_LINES = 15
 GRACE = 10.0  # s for a job's last checkpoint when its run is stopped
 _POLL = 0.25  # s between two checks of a worker and its limits
 Progress = Callable[[dict[str, Any]], None]
-_ROOT = Path(__file__).resolve().parents[2]  # the folder that contains spnas_core
 
 
 class JobBug(RuntimeError):  # noqa: N818 - no failure of a candidate: it stops the search
@@ -73,10 +72,9 @@ def run_job(
                     "devices": held,
                     "threads": threads,
                     "checkpoint_seconds": checkpoint_seconds,
-                    "parent": os.getpid(),
                 }
             )
-            return _work(request, store, timeout, memory_gb, tell, claim.lost, group)
+            return _work(request, store, timeout, memory_gb, tell, claim.lost, group, stopped)
 
 
 def _work(
@@ -87,12 +85,12 @@ def _work(
     on_progress: Progress,
     lost: threading.Event,
     group: JobGroup,
+    halted: threading.Event,
 ) -> Manifest:
     """Run the worker and return its artifact's manifest, or raise an exception for its failure."""
     kind, digest = request.job.kind, jobs.digest(request.job)
     with tempfile.TemporaryDirectory(prefix="spnas-job-") as scratch:
-        path, log = Path(scratch) / "job.json", Path(scratch) / "log.txt"
-        path.write_text(request.model_dump_json())
+        folder, log = Path(scratch), Path(scratch) / "log.txt"
         progress_file = ProgressFile(store, request.job)
 
         def tell(event: dict[str, Any]) -> None:
@@ -100,7 +98,7 @@ def _work(
             on_progress(event)
 
         try:
-            status, last, stopped = _follow(path, log, request, timeout, memory_gb, tell, lost, group)
+            status, last, stopped = _follow(folder, log, request, timeout, memory_gb, tell, lost, group, halted)
         except BaseException:
             progress_file.close()
             raise
@@ -118,7 +116,7 @@ def _work(
 
 
 def _follow(
-    path: Path,
+    folder: Path,
     log: Path,
     request: WorkerRequest,
     timeout: float | None,
@@ -126,15 +124,11 @@ def _follow(
     on_progress: Progress,
     lost: threading.Event,
     group: JobGroup,
+    halted: threading.Event,
 ) -> tuple[int, dict[str, Any], JobError | None]:
     """Run the worker until it ends or must be stopped; returns exit status, last event, and the reason for a stop."""
-    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-    variables = {**os.environ, **environment(request), "PYTHONPATH": os.pathsep.join(p for p in paths if p), "TMPDIR": str(path.parent)}
-    command = [sys.executable, "-m", "spnas_core.jobs.worker", str(path)]
     with log.open("wb") as errors:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=variables, cwd=path.parent, start_new_session=True
-        )
+        process = start(request, folder, errors)
     last: dict[str, Any] = {}
 
     def read() -> None:
@@ -161,7 +155,9 @@ def _follow(
     with group.running(process):
         try:
             reader.start()
-            while process.poll() is None and not (stopped := overstepped()):
+            if halted.is_set():  # before the process was in the group
+                stopped = JobError("killed", "its run was stopped as it started")
+            while not stopped and process.poll() is None and not (stopped := overstepped()):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL)
         finally:
