@@ -188,7 +188,7 @@ def test_the_run_leaves_what_a_person_reads(finished: tuple[Plan, dict[str, Any]
 
 def test_a_finished_run_started_again_computes_nothing(finished: tuple[Plan, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, summary = finished
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    monkeypatch.setattr(runner, "start", lambda *_: pytest.fail("a job was started"))
     begun = time.process_time()  # other tests may run beside this one
     assert spnas(plan.settings, plan.data.url, plan.store.url) == summary
     assert time.process_time() - begun < 10
@@ -217,7 +217,7 @@ def test_a_stage_that_was_lost_is_made_of_its_trainings(finished: tuple[Plan, di
     assert records
     for record in records:
         record.write_text(json.dumps(json.loads(record.read_text()) | {"result": json.dumps({"__class__": "gone.Manifest", "data": {}})}))
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    monkeypatch.setattr(runner, "start", lambda *_: pytest.fail("a job was started"))
     assert spnas(plan.settings, plan.data.url, plan.store.url) == summary
     assert stages(plan) == before
 
@@ -246,7 +246,7 @@ def test_another_run_with_other_objectives_reuses_every_training(
     plan, summary = finished
     serial = plan.settings.serial.model_copy(update={"n_stuck": 9, "max_optimal": 7})
     update = {"name": "other", "objectives": ("AP", "params"), "serial": serial, "budget": Budget(gmacs=(None, 1000.0))}
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
+    monkeypatch.setattr(runner, "start", lambda *_: pytest.fail("a job was started"))
     found = spnas(plan.settings.model_copy(update=update), plan.data.url, plan.store.url)
     assert found["key"] != summary["key"]
     assert found["table"] == summary["table"]

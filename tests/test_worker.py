@@ -19,7 +19,7 @@ from spnas_core import job as jobs
 from spnas_core.data import fingerprints
 from spnas_core.errors import JobError, MissingArtifactError, UserError
 from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
-from spnas_core.jobs import memory, runner
+from spnas_core.jobs import memory, runner, start
 from spnas_core.jobs.job_group import JobGroup
 from spnas_core.jobs.request import WorkerRequest, environment, lost_device, out_of_memory
 from spnas_core.jobs.runner import JobBug, run_job
@@ -28,6 +28,12 @@ from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import Lease
 from spnas_core.store.storage import Storage
+
+
+@pytest.fixture(autouse=True)
+def _new_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new interpreter takes seconds to start, so its job is still there when a test does something to it; test_warm.py has the others."""
+    monkeypatch.setenv(start.SWITCH, "0")
 
 
 def job(data: Path, **recipe: Any) -> TrainJob:
@@ -84,14 +90,14 @@ def test_stopping_a_group_ends_its_workers_alone(tmp_path: Path) -> None:
     pids: list[int] = []
     ours, others = JobGroup(), JobGroup()
 
-    def start(pid: int) -> None:
+    def stop(pid: int) -> None:
         pids.append(pid)
         others.stop()
         assert not gone(pid, 0.1)
         ours.stop()
 
     with pytest.raises(JobError, match="SIGKILL"):
-        run_job(job(tmp_path), str(tmp_path / "store"), on_progress=on_start(start), group=ours)
+        run_job(job(tmp_path), str(tmp_path / "store"), on_progress=on_start(stop), group=ours)
     assert gone(pids[0])
 
 
@@ -179,7 +185,7 @@ def test_a_finished_job_starts_no_process(tmp_path: Path, monkeypatch: pytest.Mo
     store = Store(str(tmp_path / "store"))
     (tmp_path / "out").mkdir()
     made = store.publish(job(tmp_path), tmp_path / "out", {"AP": 0.5}, 1.0)
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    monkeypatch.setattr(runner, "start", lambda *_: pytest.fail("a process was started"))
     assert run_job(job(tmp_path), store.url) == made
 
 
@@ -409,7 +415,7 @@ print(run_job(one, {str(tmp_path / "store")!r}, on_progress=tell, lease=Lease(60
 
 
 def test_a_worker_is_looked_for_where_this_package_lies() -> None:
-    assert (runner._ROOT / "spnas_core" / "jobs" / "runner.py").samefile(runner.__file__)
+    assert (start._ROOT / "spnas_core" / "jobs" / "start.py").samefile(start.__file__)
 
 
 @pytest.mark.training

@@ -7,15 +7,33 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from typing import IO, Any, Protocol
 
 from spnas_core.errors import JobError, Stopped
+
+
+class JobProcess(Protocol):
+    """Process of a job, as `subprocess.Popen` or as a fork of a warm process: with a session, and so a process group, of its own."""
+
+    pid: int
+    returncode: int | Any
+    stdout: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal, or None before the end."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit status at the end; subprocess.TimeoutExpired if the process does not end within `timeout` seconds."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
 
 
 class JobGroup:
     """Jobs that one run has in progress in this process, so that they can be stopped together."""
 
     def __init__(self) -> None:
-        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._processes: set[JobProcess] = set()
         self._waiting: set[threading.Event] = set()
 
     @contextlib.contextmanager
@@ -33,7 +51,7 @@ class JobGroup:
             self._waiting.discard(stopped)
 
     @contextlib.contextmanager
-    def running(self, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    def running(self, process: JobProcess) -> Iterator[None]:
         """Register a worker's process, so that `stop` ends it."""
         self._processes.add(process)
         try:
@@ -59,7 +77,7 @@ class JobGroup:
             kill_group(process)
 
 
-def kill_group(process: "subprocess.Popen[bytes]") -> None:
+def kill_group(process: JobProcess) -> None:
     """Kill a worker with all processes of its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

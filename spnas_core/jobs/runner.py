@@ -3,7 +3,6 @@
 import contextlib
 import contextvars
 import json
-import os
 import signal
 import subprocess
 import tempfile

@@ -6,6 +6,7 @@ ends with this process, or after a while without jobs. A job that gets no fork s
 environment all do.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -17,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from spnas_core.jobs.job_group import JobProcess
 from spnas_core.jobs.request import WorkerRequest, environment
 
 SWITCH = "SPNAS_WARM"
@@ -26,10 +28,11 @@ _ROOT = Path(__file__).resolve().parents[2]  # the folder that contains spnas_co
 
 
 class ForkedJob:
-    """Job's process that a warm process has forked, with what a runner needs of `subprocess.Popen`."""
+    """`JobProcess` that a warm process has forked; `ending` gives its exit status."""
 
     def __init__(self, pid: int, stdout: IO[bytes], ending: IO[bytes]) -> None:
-        self.pid, self.stdout = pid, stdout
+        self.pid = pid
+        self.stdout: IO[bytes] | None = stdout
         self.returncode: int | None = None
         self._ended = threading.Event()
         threading.Thread(target=self._await_end, args=(ending,), name="spnas-job-end", daemon=True).start()
@@ -58,18 +61,15 @@ class ForkedJob:
                 os.kill(self.pid, signal.SIGTERM)
 
 
-JobProcess = subprocess.Popen[bytes] | ForkedJob
-
-
 class WarmProcess:
-    """Warm process that this process has started. Its standard input is a socket for requests; when that is closed, it ends with its jobs."""
+    """Warm process that this process has started. Its standard input is a socket for requests: it ends with that."""
 
     def __init__(self, variables: dict[str, str]) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command, quiet = [sys.executable, "-P", "-m", "spnas_core.jobs.warm"], subprocess.DEVNULL
         with theirs:
             self.process = subprocess.Popen(
-                command, stdin=theirs, stdout=quiet, stderr=quiet, env=variables, cwd=_ROOT, start_new_session=True
+                command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet, env=variables, cwd=_ROOT, start_new_session=True
             )
 
     def fork(self, request: WorkerRequest, folder: Path, log: IO[bytes]) -> ForkedJob:
@@ -87,10 +87,23 @@ class WarmProcess:
             opened.pop_all()
         return ForkedJob(int(pid), stdout, ending)
 
+    def close(self) -> None:
+        """Let it end, and the jobs that it still has."""
+        self._socket.close()
+        self.process.wait()
+
 
 _lock = threading.Lock()
 _warm: dict[object, WarmProcess] = {}  # by what jobs inherit
 os.register_at_fork(after_in_child=_warm.clear)  # a copy of this process shares no warm process, nor its socket
+
+
+@atexit.register
+def end_warm_processes() -> None:
+    """End all warm processes of this process."""
+    with _lock:
+        while _warm:
+            _warm.popitem()[1].close()
 
 
 def start(request: WorkerRequest, folder: Path, log: IO[bytes]) -> JobProcess:
@@ -124,7 +137,7 @@ def _warm_process(variables: dict[str, str]) -> WarmProcess:
     inherited = repr((sorted(item for item in variables.items() if item[0] not in _CHANGING), others))
     with _lock:
         for key in [key for key, warm in _warm.items() if warm.process.poll() is not None]:
-            del _warm[key]
+            _warm.pop(key).close()
         if inherited not in _warm:
             _warm[inherited] = WarmProcess(variables)
         return _warm[inherited]

@@ -41,7 +41,7 @@ def fork_jobs() -> Path | None:
     requests, parent = socket.socket(fileno=os.dup(0)), os.getppid()
     running: dict[int, tuple[int, int]] = {}  # the descriptor of a process: its id, and the pipe for its exit status
     while True:
-        ready = set(select.select([requests, *running], [], [], IDLE)[0])
+        ready = set(select.select([requests.fileno(), *running], [], [], IDLE)[0])
         if not ready and (not running or os.getppid() != parent):
             return None
         for process in running.keys() & ready:
@@ -50,7 +50,7 @@ def fork_jobs() -> Path | None:
             with contextlib.suppress(BrokenPipeError):  # nobody wants to know
                 os.write(ending, b"%d\n" % status)
             _close(process, ending)
-        if requests in ready:
+        if requests.fileno() in ready:
             path, given, _, _ = socket.recv_fds(requests, 4096, 3)
             if not path:
                 return None
@@ -81,7 +81,7 @@ def _become_job(path: Path, output: int, log: int, ending: int) -> None:
     _close(nothing, output, log, ending)
     os.chdir(path.parent)
     os.environ["TMPDIR"], tempfile.tempdir = str(path.parent), None
-    np.random.seed()
+    np.random.seed()  # noqa: NPY002 - what a library draws from
     sys.argv.append(str(path))
 
 

@@ -208,7 +208,7 @@ def _own_stdout() -> TextIO:
 def leave(status: int) -> NoReturn:
     """Exit with `status`, or, if it is negative, by that signal.
 
-    It exits at once: MindSpore's exit handlers take half a second, may wait for other ranks, and were seen to crash after all work was done.
+    It exits at once: MindSpore's exit handlers take half a second, may wait for other ranks, and were seen to crash after all was done.
     """
     if status < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no other handler
