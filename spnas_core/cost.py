@@ -76,7 +76,9 @@ def _stages(arch: Arch, size: Size, base_width: int) -> tuple[Cost, ...]:
     for block in blocks(arch, base_width):
         after = sizes[block.stage]
         before = sizes[block.stage - 1] if block.stride == 2 else after
-        found[block.stage] += _block(arch.block_type, (block.in_channels, block.inner_channels, block.out_channels), block.stride, before, after)
+        found[block.stage] += _block(
+            arch.block_type, (block.in_channels, block.inner_channels, block.out_channels), block.stride, before, after
+        )
     return tuple(found)
 
 

@@ -42,10 +42,8 @@ def test_a_volume_kept_up_is_bit_for_bit_that_of_all_points(groups):
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=25), st.integers(0, 30))
 def test_the_first_ranks_are_those_of_all(points, least):
-    ranks: list[int] = []
-    for point in points:  # the longest chain of points that dominate each other
-        ranks.append(0)
-    for _ in points:
+    ranks = [0] * len(points)
+    for _ in points:  # the longest chain of points that dominate each other
         ranks = [max((1 + r for r, other in zip(ranks, points, strict=True) if dominates(other, one)), default=0) for one in points]
     assert pareto_rank(points) == ranks
     found = first_ranks(points, least)
@@ -74,9 +72,9 @@ def whole_reignitions(ledger, n_stuck, most, objectives):
     found = {}
     for number in range(n_stuck, max((one.round for one in ledger), default=0) + 1):
         finished = [one for one in ledger if one.round <= number]
-        if len(found) < most and is_stuck(finished, n_stuck, max(found, default=0), objectives):
-            if left := ranked([one for one in finished if one not in found.values()], objectives):
-                found[number] = winner(left, objectives)
+        left = ranked([one for one in finished if one not in found.values()], objectives)
+        if left and len(found) < most and is_stuck(finished, n_stuck, max(found, default=0), objectives):
+            found[number] = winner(left, objectives)
     return found
 
 

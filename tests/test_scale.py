@@ -26,10 +26,11 @@ from spnas_core.monitor.status import Watcher
 from spnas_core.report.inputs import reopen
 from spnas_core.report.page import report_html
 from spnas_core.run.plan import Plan
+from spnas_core.run.register import plan_of, read_run
 from spnas_core.run.replay import Replay, known_results, replay, replays
-from spnas_core.run.stages import volumes
-from spnas_core.search.ledger import best
+from spnas_core.search.ledger import best, volumes
 from spnas_core.search.propose import course_of, propose_next, propose_parallel
+from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import Storage
 
 FEW, MANY = 75, 300
@@ -137,8 +138,18 @@ def command(*words: object) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measured(plan: Plan, data: Path, folder: Path) -> dict[str, float]:
-    """CPU seconds and bytes at one number of trials."""
+MEASURE = """
+import json, sys
+from pathlib import Path
+from test_scale import measured
+print(json.dumps(measured(Path(sys.argv[1]), Path(sys.argv[2]))))
+"""
+
+
+def measured(data: Path, folder: Path) -> dict[str, float]:
+    """CPU seconds, those on the clock of commands, and megabytes of the page, of the run in `folder`, in a process that has seen no net."""
+    place = Store(str(folder / "store"))
+    plan = plan_of(read_run(place, "many"), place)
     store, settings = plan.store.url, plan.settings
     config, page = folder / "many.yml", folder / "many.html"
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
@@ -158,7 +169,8 @@ def measured(plan: Plan, data: Path, folder: Path) -> dict[str, float]:
         "plan": ("plan", config, "--data", data, "--no-measure"),
     }
     for name, words in commands.items():
-        found[name] = min(command(*words, "--store", store)[1] for _ in range(2))
+        clock, cpu = zip(*(command(*words, "--store", store) for _ in range(2)), strict=True)
+        found |= {name: min(cpu), f"{name}, clock": min(clock)}
     return {**found, "page, MB": page.stat().st_size / 1e6}
 
 
@@ -168,12 +180,13 @@ def test_a_thousand_trials(data: Path, tmp_path: Path) -> None:
     table = {}
     for trials in SIZES:
         folder = tmp_path / str(trials)
-        # in a process of its own, which has seen no net yet
-        script = "import json, sys; from test_scale import *; d, f, n = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]); print(json.dumps(measured(make_many(f, d, settings_of(n)), d, f.parent)))"
+        make_many(folder / "store", data, settings_of(trials))
         done = subprocess.run(
-            [sys.executable, "-c", script, str(data), str(folder / "store"), str(trials)],
-            capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (*sys.path, "")))},
-        )  # fmt: skip
+            [sys.executable, "-c", MEASURE, str(data), str(folder)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((*sys.path, str(Path.cwd())))},
+        )
         assert done.returncode == 0, done.stderr
         table[trials] = json.loads(done.stdout.splitlines()[-1])
         print(trials, " ".join(f"{name} {value:.3f}" for name, value in table[trials].items()), flush=True)

@@ -18,9 +18,7 @@ class Course:
     `max_reignite`, with the best net that was not reignited before.
     """
 
-    def __init__(
-        self, trials: Iterable[Trial] = (), n_stuck: int = 1, max_reignite: int = 0, objectives: Objectives = OBJECTIVES
-    ) -> None:
+    def __init__(self, trials: Iterable[Trial] = (), n_stuck: int = 1, max_reignite: int = 0, objectives: Objectives = OBJECTIVES) -> None:
         self.archs, self.reignitions = set[Arch](), dict[int, Trial]()
         self._n_stuck, self._max_reignite, self._objectives = n_stuck, max_reignite, objectives
         self._ranked, self._points = list[Trial](), np.empty((0, len(objectives)))
@@ -38,7 +36,9 @@ class Course:
         self.archs |= {trial.net.arch for trial in trials}
         new = ranked(trials, self._objectives)
         points = [trial.point(self._objectives) for trial in new]
-        gains = [point for trial, point in zip(new, points, strict=True) if has_scores(trial, self._objectives) and not self._equalled(point)]
+        gains = [
+            point for trial, point in zip(new, points, strict=True) if has_scores(trial, self._objectives) and not self._equalled(point)
+        ]
         if gains:
             self._gain = self._last
         for point in points:

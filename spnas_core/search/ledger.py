@@ -136,9 +136,7 @@ def volumes(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> dict[tuple[S
         place: [] for place in sorted({(trial.stage, trial.round) for trial in ledger}, key=lambda one: _place(*one))
     }
     for trial in trials:
-        groups[trial.stage, trial.round].append(
-            tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True))
-        )
+        groups[trial.stage, trial.round].append(tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True)))
     return dict(zip(groups, hypervolumes(groups.values(), reference), strict=True))
 
 

@@ -54,7 +54,7 @@ def course_of(ledger: Ledger, settings: Run) -> Course:
 def propose_next(
     course: Course, settings: Run, number: int, cost_of: CostOf, as_parent: Callable[[Trial], Trial] = lambda trial: trial
 ) -> list[Proposal]:
-    """Children for serial round `number`, the next of a search, as `propose_serial`; `as_parent` gives a trial as a parent of new children."""
+    """Children for serial round `number`, the next of a search, as `propose_serial`; `as_parent` gives a trial as their parent."""
     serial = settings.serial
     parents = course.best(serial.max_optimal)
     if number - 1 in course.reignitions:
