@@ -159,8 +159,10 @@ def measured(data: Path, folder: Path) -> dict[str, float]:
     serial = [trial for trial in ledger if trial.stage != "parallel"]
     number = serial[-1].round + 1
     found["serial round"] = seconds_of(lambda: propose_next(course_of(serial, settings), settings, number, plan.cost_of))
-    parents = best(serial, settings.parallel.parents, settings.objectives)
-    found["parallel round"] = seconds_of(lambda: propose_parallel(parents, settings, plan.cost_of, ledger=serial))
+    found["parallel round"] = seconds_of(
+        lambda: propose_parallel(best(serial, settings.parallel.parents, settings.objectives), settings, plan.cost_of, ledger=serial)
+    )
+    found["hyper-volume"] = seconds_of(lambda: volumes(ledger, settings.objectives))
     commands: dict[str, tuple[object, ...]] = {
         "status": ("status", "many"),
         "status of all": ("status",),
