@@ -112,6 +112,7 @@ class Arch:
         return parse(f"{self.block_type.text}_{self.serial_text}_{'-'.join(map(str, parallel))}")
 
 
+@lru_cache(maxsize=1 << 14)  # a replay asks several times for each trial
 def parse(text: str) -> Arch:
     """Read ``TYPE_SERIAL[_PARALLEL]`` or the short form ``SERIAL`` (type ``r``); ArchError says what is wrong and where."""
     parts = text.split("_")

@@ -6,7 +6,7 @@ convolution or pooling of stride 2 with torchvision's padding does: ``(h + 2p - 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -61,9 +61,10 @@ def _stem(size: Size, base_width: int, stem: Stem) -> Cost:
 
 
 @lru_cache(maxsize=1 << 14)  # few blocks make up all candidates
-def _block(kind: BlockType, block: Block, before: Size, after: Size) -> Cost:
+def _block(kind: BlockType, channels: tuple[int, int, int], stride: int, before: Size, after: Size) -> Cost:
+    """Cost of a block with these input, inner and output channels."""
     total = Cost()
-    for name, (outputs, inputs, kernel, _) in block.layers(kind).items():  # the first 3x3 has the stride
+    for name, (outputs, inputs, kernel, _) in Block(0, 0, *channels, stride).layers(kind).items():  # the first 3x3 has the stride
         total += conv_cost(inputs, outputs, kernel, before if (name, kernel) == ("conv1", 1) else after)
     return total
 
@@ -75,7 +76,9 @@ def _stages(arch: Arch, size: Size, base_width: int) -> tuple[Cost, ...]:
     for block in blocks(arch, base_width):
         after = sizes[block.stage]
         before = sizes[block.stage - 1] if block.stride == 2 else after
-        found[block.stage] += _block(arch.block_type, replace(block, index=0, stage=0), before, after)
+        found[block.stage] += _block(
+            arch.block_type, (block.in_channels, block.inner_channels, block.out_channels), block.stride, before, after
+        )
     return tuple(found)
 
 

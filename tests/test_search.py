@@ -17,7 +17,8 @@ from spnas_core.errors import UserError
 from spnas_core.job import Weights
 from spnas_core.run.record import StageRecord
 from spnas_core.search.costs import candidate_cost, within
-from spnas_core.search.ledger import Trial, best, pareto_front, ranked, ranked_best, reignitions, stuck, volumes, winner
+from spnas_core.search.course import Course, reignitions
+from spnas_core.search.ledger import Trial, best, pareto_front, ranked, ranked_best, volumes, winner
 from spnas_core.search.net import Net, net_of
 from spnas_core.search.pareto import dominates, hypervolume, pareto_rank
 from spnas_core.search.propose import propose_parallel, propose_serial
@@ -240,6 +241,10 @@ def test_budget_is_two_sided():
     assert within(Cost(999_999, 1), budget, lower=False)
     assert not within(Cost(2_000_001, 1), budget, lower=False)
     assert not within(Cost(1_500_000, 3_000_000_001), budget)
+
+
+def stuck(ledger, n_stuck, since=0, objectives=("AP", "macs")):
+    return Course(ledger, objectives=objectives).is_stuck(n_stuck, since)
 
 
 def rounds(*aps):

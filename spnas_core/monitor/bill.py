@@ -17,7 +17,7 @@ from spnas_core.monitor.speed import Speed
 from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan, short
 from spnas_core.run.register import flat
-from spnas_core.run.replay import Replay, known_results, replay
+from spnas_core.run.replay import Replay, known_results, replays
 from spnas_core.search.bounds import cost_bounds
 from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
@@ -38,7 +38,7 @@ def open_all(settings: Run, data: str, store: str) -> tuple[Plan | None, list[st
 def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
     """Cost of the run as a JSON document; with `measured`, times too, for which two nets train for a few steps."""
     settings, known = plan.settings, known_results(plan)
-    courses = [replay(plan, known, play) for play in range(FORECAST_PLAYS)]
+    courses = replays(plan, known, FORECAST_PLAYS)
     left = any(step.ended is None for step in courses[0].steps)
     measurements = measure_nets(plan, courses[0]) if measured and left else []
     speed = speed_of(plan, measurements) if measurements else None

@@ -19,7 +19,7 @@ from spnas_core.monitor.speed import Line, Speed, fit_line, makespan
 from spnas_core.run.crew import Ended
 from spnas_core.run.plan import Plan
 from spnas_core.run.register import names_of_runs, plan_of, read_run
-from spnas_core.run.replay import Known, Replay, Step, known_results, replay, where_time_went
+from spnas_core.run.replay import Known, Replay, Step, known_results, replays, where_time_went
 from spnas_core.search.ledger import ranked, winner
 from spnas_core.store.artifacts import Store
 from spnas_core.store.claims import is_over
@@ -91,9 +91,10 @@ class Watcher:
         """Replays of the run; they are played anew only after a job has ended or a failed one has started again."""
         known = self._known(known_results(self.plan, self._held))
         sure = [step for one in self._replays[:1] for step in one.steps if step.sure]
-        changed = [(known(step.job) is None) != (step.ended is None) for step in sure]  # all are looked at: how far they are is noted
+        open_steps = [step for step in sure if step.key not in self._held]
+        changed = [(known(step.job) is None) != (step.ended is None) for step in open_steps]  # all of them: how far they are is noted
         if any(changed) or not self._replays:
-            self._replays = [replay(self.plan, known, play) for play in range(STATUS_PLAYS)]
+            self._replays = replays(self.plan, known, STATUS_PLAYS)
         return self._replays
 
     def look(self) -> Status:
@@ -129,7 +130,7 @@ class Watcher:
     def _silent(self, jobs: Sequence[JobStatus], ended: Sequence[Step], now: float) -> float:
         """Seconds since some job of the run was last heard of."""
         last = [one.progress["at"] for one in jobs if "at" in one.progress]
-        last += [progress_file.read_progress(self.plan.store, step.job.kind, digest(step.job)).get("at", 0.0) for step in ended[-1:]]
+        last += [progress_file.read_progress(self.plan.store, step.job.kind, step.key).get("at", 0.0) for step in ended[-1:]]
         return now - max(last, default=0.0)
 
     def _known(self, stored: Known) -> Known:
@@ -151,12 +152,11 @@ class Watcher:
         return number > 0 and not is_over(content)
 
     def _job(self, step: Step, now: float) -> JobStatus:
-        key = digest(step.job)
-        progress = self._progress.get(key, {})
+        progress = self._progress.get(step.key, {})
         state: JobState = "waiting"
         if step.ended is not None:
             state = "failed" if isinstance(step.ended, JobError) else "done"
-        elif self._alive(step.job.kind, key):
+        elif self._alive(step.job.kind, step.key):
             state = "running"
         return JobStatus(step.stage, step.label.round, str(step.label), state, progress, max(0.0, now - progress.get("at", now)))
 
@@ -178,7 +178,7 @@ def _best(plan: Plan, found: Replay) -> dict[str, Any] | None:
     for step in found.steps:
         if (step.label.role, step.label.net) == ("full_train", "final") and isinstance(step.ended, Manifest):
             return {"label": str(step.label), "arch": step.job.arch, **{name: step.ended.metrics[name] for name in SHOWN}}
-    there = {digest(step.job) for step in found.steps if isinstance(step.ended, Manifest)}
+    there = {step.key for step in found.steps if isinstance(step.ended, Manifest)}
     score = plan.settings.objectives[:1]  # costs may not be measured yet
     trials = ranked([trial for trial in found.ledger if trial.digest in there], score)
     if not trials:

@@ -83,7 +83,8 @@ def _copied(arch: Arch, places: Sequence[Bar]) -> float:
 
 
 def _path(bar: Bar, centre: float) -> str:
-    return f"M{bar.left:.1f} {centre - bar.height / 2:.1f}h{bar.breadth:.1f}v{bar.height:.1f}h-{bar.breadth:.1f}z"
+    left, top, breadth, height = (f"{px:.1f}".removesuffix(".0") for px in (bar.left, centre - bar.height / 2, bar.breadth, bar.height))
+    return f"M{left} {top}h{breadth}v{height}h-{breadth}z"
 
 
 def _links(arch: Arch, places: Sequence[Bar], rows: Sequence[float]) -> tuple[str, ...]:

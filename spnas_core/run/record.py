@@ -50,9 +50,13 @@ class StageRecord(Settings):
     results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
     notes: tuple[str, ...] = ()
 
+    def parent(self, trial: Trial, stem: Stem | None) -> Trial:
+        """Return a trial as a parent of new children: a reignited net has the `stem` of the reignition, where that sets one."""
+        return replace(trial, net=replace(trial.net, stem=stem)) if stem and trial.digest in self.reignited else trial
+
     def parents(self, stem: Stem | None) -> tuple[Trial, ...]:
-        """Return the ledger as parents of new children: reignited nets have the `stem` of the reignition, where that sets one."""
-        return tuple(replace(one, net=replace(one.net, stem=stem)) if stem and one.digest in self.reignited else one for one in self.ledger)
+        """Return the ledger as parents of new children."""
+        return tuple(self.parent(trial, stem) for trial in self.ledger)
 
 
 def ended_trial(

@@ -7,7 +7,7 @@ for before the first made-up result are sure; the others show one way that the r
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,10 +32,14 @@ PER_DOUBLING = 0.03  # by which they rise when MACs double
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One job of a run, how it ended, if that is known, and whether it is `sure` to be asked for; `epochs` are those that it adds."""
+    """One job of a run, how it ended, if that is known, and whether it is `sure` to be asked for; `epochs` are those that it adds.
+
+    `key` is the digest of the job.
+    """
 
     label: Label
     job: Job
+    key: str
     ended: Ended | None
     sure: bool
     epochs: int = 0
@@ -46,15 +50,25 @@ class Step:
         return self.label.stage
 
 
+class _Sure(NamedTuple):
+    """Last serial round up to which all results are known, its record, and the number of groups that lead to it; `whole`: all are known."""
+
+    round: int = 0
+    record: StageRecord | None = None
+    groups: int = 0
+    whole: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Replay:
     """Groups of steps, and the ledger at the end; the steps of one group run at once, as devices are free, and end before the next group.
 
-    Where a job failed without which the run cannot go on, its group is the last.
+    Where a job failed without which the run cannot go on, its group is the last. `sure`: what all replays with the same results share.
     """
 
     groups: tuple[tuple[Step, ...], ...]
     ledger: tuple[Trial, ...]
+    sure: "_Sure"
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -100,15 +114,24 @@ def _failures(plan: Plan) -> dict[str, JobError]:
     return found
 
 
-def replay(plan: Plan, known: Known, play: int = 0) -> Replay:
-    """Play the five stages; `play` draws what is made up: the larger a net, the better it scores, but for some noise."""
-    crew = _ReplayCrew(plan, known, play)
+def replays(plan: Plan, known: Known, count: int) -> list[Replay]:
+    """Play the stages `count` times, each time with other made-up results; what is known already is played once."""
+    first = replay(plan, known)
+    return [first, *(first if first.sure.whole else replay(plan, known, play, first) for play in range(1, count))]
+
+
+def replay(plan: Plan, known: Known, play: int = 0, before: Replay | None = None) -> Replay:
+    """Play the five stages; `play` draws what is made up: the larger a net, the better it scores, but for some noise.
+
+    `before`: another replay of the plan with the same known results, whose rounds without anything made up are not played again.
+    """
+    crew = _ReplayCrew(plan, known, play, before)
     try:
         for name in STAGE_NAMES:
             crew.record = STAGES[name](plan, crew, crew.record)
     except JobError:
         pass  # the run ends there
-    return Replay(tuple(crew.groups), crew.record.ledger if crew.record else ())
+    return Replay(tuple(crew.groups), crew.record.ledger if crew.record else (), crew.sure._replace(whole=crew.all_known))
 
 
 def where_time_went(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
@@ -124,44 +147,51 @@ def where_time_went(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
 class _ReplayCrew:
     """A crew that does nothing: it notes the jobs, and answers with what is known or made up."""
 
-    def __init__(self, plan: Plan, known: Known, play: int) -> None:
-        self.plan, self.known, self.play = plan, known, play
+    def __init__(self, plan: Plan, known: Known, play: int, before: Replay | None) -> None:
+        self.plan, self.known, self.play, self.before = plan, known, play, before
         self.groups: list[tuple[Step, ...]] = []
         self.record: StageRecord | None = None
-        self._sure = True
+        self.all_known, self.sure = True, _Sure()
         self._epochs: dict[str, int] = {}  # of the trainings asked for so far, by digest
 
     def do(self, work: Sequence[Work]) -> list[Ended]:
         """Note a group of jobs; returns their results, made up where they are not known."""
-        found = [self.known(job) for _, job in work]
-        steps = [Step(label, job, ended, self._sure, self._added(job)) for (label, job), ended in zip(work, found, strict=True)]
+        found, keys = [self.known(job) for _, job in work], [digest(job) for _, job in work]
+        jobs = zip(work, keys, found, strict=True)
+        steps = [Step(label, job, key, ended, self.all_known, self._added(job, key)) for (label, job), key, ended in jobs]
         self.groups.append(tuple(steps))
-        self._sure = self._sure and None not in found
-        return [ended or self._made_up(job) for (_, job), ended in zip(work, found, strict=True)]
+        self.all_known = self.all_known and None not in found
+        return [step.ended or self._made_up(step) for step in steps]
 
     def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
-        """Play all rounds: the replay lists their jobs."""
-        return 0, start
+        """Play all rounds, since the replay lists their jobs, but those that the replay before this one played with the same results."""
+        if not self.before or not self.before.sure.record:
+            return 0, start
+        self.sure = self.before.sure
+        self.groups = list(self.before.groups[: self.sure.groups])
+        return self.sure.round, self.before.sure.record
 
     def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:
         """Keep the ledger of the round."""
         self.record = record
+        if self.all_known:
+            self.sure = _Sure(plan.settings.serial.rounds, record, len(self.groups))
 
     def tell(self, line: Callable[[], str]) -> None:
         """Have no log."""
 
-    def _added(self, job: Job) -> int:
+    def _added(self, job: Job, key: str) -> int:
         """Epochs that a job adds to those of the rung from which it goes on."""
         if isinstance(job, ReigniteJob):
             return job.recipe.epochs
         if not isinstance(job, TrainJob):
             return 0
-        whole = self._epochs[digest(job)] = job.stop_after_epochs or job.recipe.epochs
+        whole = self._epochs[key] = job.stop_after_epochs or job.recipe.epochs
         return whole - self._epochs.get(job.resume_from or "", 0)
 
-    def _made_up(self, job: Job) -> Manifest:
+    def _made_up(self, step: Step) -> Manifest:
         """Make up the result of a job that has not ended."""
-        key, plan = digest(job), self.plan
+        job, key, plan = step.job, step.key, self.plan
         metrics: dict[str, Any] = {"top1": 0.5, **dict.fromkeys(MEASURED, 1.0)}
         if isinstance(job, TrainJob):
             cost, start = (plan.cost_of(net_of(arch, job.detector)) for arch in (job.arch, plan.settings.arch))

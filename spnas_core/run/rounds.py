@@ -1,8 +1,10 @@
 """Table of the rounds of a search: trials, failures, hyper-volume, reignitions; derived from the ledger."""
 
+from collections import defaultdict
 from typing import Any
 
-from spnas_core.search.ledger import Ledger, reignitions, volumes
+from spnas_core.search.course import reignitions
+from spnas_core.search.ledger import Ledger, Trial, volumes
 from spnas_core.settings.run import Run
 
 _COLUMNS = ("stage", "round", "trials", "failed", "stopped", "hypervolume", "reignited")
@@ -12,8 +14,11 @@ def rounds(ledger: Ledger, settings: Run) -> list[dict[str, Any]]:
     """One entry per round: counts of trials, failures and stops at a rung, the hyper-volume after it, and the net reignited then."""
     serial, found = settings.serial, []
     reignited = reignitions(ledger, serial.n_stuck, serial.max_reignite, settings.objectives)
+    groups: dict[tuple[str, int], list[Trial]] = defaultdict(list)
+    for trial in ledger:
+        groups[trial.stage, trial.round].append(trial)
     for (stage, number), volume in volumes(ledger, settings.objectives).items():
-        trials = [trial for trial in ledger if (trial.stage, trial.round) == (stage, number)]
+        trials = groups[stage, number]
         failed, stopped = sum(bool(t.failure) for t in trials), sum(bool(t.rung and not t.failure) for t in trials)
         then = reignited.get(number) if stage == "serial" and number < serial.rounds else None  # none after the last round
         values = (stage, number, len(trials), failed, stopped, volume, then.arch if then else None)

@@ -17,8 +17,8 @@ from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
-from spnas_core.search.ledger import Trial, best, chosen_net, reignitions, volumes
-from spnas_core.search.propose import propose_parallel, propose_serial
+from spnas_core.search.ledger import Trial, best, chosen_net, volumes
+from spnas_core.search.propose import course_of, propose_next, propose_parallel
 from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
 
@@ -34,14 +34,16 @@ def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evalu
     """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and continue from it."""
     run, settings = plan.settings, plan.settings.serial
     finished, record = crew.newest_round(plan, _measured(plan, crew, start))
+    course = course_of(record.ledger, run)
     for number in range(finished + 1, settings.rounds + 1):
         begun = time.monotonic()
-        reignited = reignitions(record.ledger, settings.n_stuck, settings.max_reignite, run.objectives)
-        if number - 1 in reignited:
+        if number - 1 in course.reignitions:
             crew.tell(lambda: f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
-            record = _reignited(plan, crew, Label("serial", "reignite", "", number), record, [reignited[number - 1]])
-        children = propose_serial(record.parents(run.reignite.stem), run, number, plan.cost_of)
-        record = _with_round(plan, crew, record, score_round(plan, crew, Round("serial", number), children, record.reignited))
+            record = _reignited(plan, crew, Label("serial", "reignite", "", number), record, [course.reignitions[number - 1]])
+        children = propose_next(course, run, number, plan.cost_of, partial(record.parent, stem=run.reignite.stem))
+        trials = score_round(plan, crew, Round("serial", number), children, record.reignited)
+        course.add(trials)
+        record = _with_round(plan, crew, record, trials)
         until = plan.after(number)
         record = record.model_copy(update={"name": "serial", "key": until.keys["serial"]})
         crew.leave(until, record, time.monotonic() - begun)
@@ -109,7 +111,8 @@ def _with_round(plan: Plan, crew: Crew, record: StageRecord, trials: Sequence[Tr
 
     if trials:
         crew.tell(gain)
-    return record.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})
+    measured = (*(record.benchmarks or plan.benchmarks(record.ledger)), *plan.benchmarks(trials))
+    return record.model_copy(update={"ledger": ledger, "benchmarks": tuple(dict.fromkeys(measured))})
 
 
 def _reignited(plan: Plan, crew: Crew, label: Label, record: StageRecord, trials: Sequence[Trial]) -> StageRecord:

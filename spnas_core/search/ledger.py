@@ -10,10 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from spnas_core.errors import UserError
 from spnas_core.job import Weights
 from spnas_core.search.net import NetText
-from spnas_core.search.pareto import Point, dominates, hypervolume, pareto_rank
+from spnas_core.search.pareto import Point, first_ranks, hypervolumes
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import OBJECTIVES, SCORES, Objectives
 
@@ -66,22 +69,34 @@ def ranked(ledger: Iterable[Trial], objectives: Objectives = OBJECTIVES) -> list
     return sorted(found, key=lambda t: (_place(t.stage, t.round), t.index, t.digest))
 
 
-def _ranks(trials: Sequence[Trial], objectives: Objectives) -> list[int]:
-    return pareto_rank([trial.point(objectives) for trial in trials])
+def has_scores(trial: Trial, objectives: Objectives) -> bool:
+    """Whether a trial has a score above 0 in every score among the objectives: else it dominates nothing of the box of `volumes`."""
+    return all(trial.value(name) > 0 for name in objectives if name in SCORES)
 
 
 def pareto_front(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> list[Trial]:
     """Return the trials that no other beats in the objectives, cheapest first."""
     trials = ranked(ledger, objectives)
-    front = [trial for trial, rank in zip(trials, _ranks(trials, objectives), strict=True) if not rank]
+    front = [trial for trial, rank in zip(trials, first_ranks(_points(trials, objectives), 1), strict=True) if not rank]
     return sorted(front, key=lambda t: (t.value("macs"), t.digest))
 
 
 def ranked_best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> list[tuple[int, Trial]]:
     """Return the `n` best trials with their Pareto ranks; of equal rank by the first objective, then by digest."""
     trials = ranked(ledger, objectives)
-    pairs = zip(_ranks(trials, objectives), trials, strict=True)
+    return first_best(trials, _points(trials, objectives), n, objectives)
+
+
+def first_best(
+    trials: Sequence[Trial], points: Sequence[Point] | npt.NDArray[np.float64], n: int, objectives: Objectives
+) -> list[tuple[int, Trial]]:
+    """Return the `n` best of ranked trials, given with their points, as `ranked_best` does."""
+    pairs = [(rank, trial) for rank, trial in zip(first_ranks(points, n), trials, strict=True) if rank >= 0]
     return sorted(pairs, key=lambda pair: (pair[0], -pair[1].value(objectives[0]), pair[1].digest))[:n]
+
+
+def _points(trials: Sequence[Trial], objectives: Objectives) -> list[Point]:
+    return [trial.point(objectives) for trial in trials]
 
 
 def best(ledger: Ledger, n: int, objectives: Objectives = OBJECTIVES) -> list[Trial]:
@@ -116,55 +131,17 @@ def volumes(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> dict[tuple[S
     trials = ranked(ledger, objectives)
     highest = {name: max((trial.value(name) for trial in trials), default=0.0) for name in objectives}
     scales = [1.0 if name in SCORES else 1.1 * highest[name] or 1.0 for name in objectives]
-    scaled = [tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True)) for trial in trials]
     reference = tuple(0.0 if name in SCORES else 1.0 for name in objectives)
-    places = [_place(trial.stage, trial.round) for trial in trials]
-    found: dict[tuple[SearchStage, int], float] = {}
-    for stage, number in sorted({(trial.stage, trial.round) for trial in ledger}, key=lambda one: _place(*one)):
-        so_far = [point for point, place in zip(scaled, places, strict=True) if place <= _place(stage, number)]
-        found[stage, number] = hypervolume(so_far, reference)
-    return found
+    groups: dict[tuple[SearchStage, int], list[Point]] = {
+        place: [] for place in sorted({(trial.stage, trial.round) for trial in ledger}, key=lambda one: _place(*one))
+    }
+    for trial in trials:
+        groups[trial.stage, trial.round].append(tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True)))
+    return dict(zip(groups, hypervolumes(groups.values(), reference), strict=True))
 
 
 def _place(stage: SearchStage, number: int) -> tuple[int, int]:
     return SEARCH_STAGES.index(stage), number
-
-
-def stuck(ledger: Ledger, n_stuck: int, since: int = 0, objectives: Objectives = OBJECTIVES) -> bool:
-    """Whether the last `n_stuck` serial rounds, all after round `since`, gained no hyper-volume.
-
-    That is, whether an earlier trial equals or dominates each of theirs, or theirs has a score of 0; no volume has to be computed.
-    """
-    trials = [trial for trial in ledger if trial.stage != "parallel"]
-    last = max((trial.round for trial in trials), default=0)
-    if last - since < n_stuck or not (finished := ranked(trials, objectives)):
-        return False
-    earlier = [trial.point(objectives) for trial in finished if trial.round <= last - n_stuck]
-
-    def gains(trial: Trial) -> bool:
-        point = trial.point(objectives)
-        scored = all(trial.value(name) > 0 for name in objectives if name in SCORES)
-        return scored and not any(other == point or dominates(other, point) for other in earlier)
-
-    return not any(gains(trial) for trial in finished if trial.round > last - n_stuck)
-
-
-def reignitions(ledger: Ledger, n_stuck: int, max_reignite: int, objectives: Objectives = OBJECTIVES) -> dict[int, Trial]:
-    """Return the serial rounds after which the search reignites, at most `max_reignite`, with the best net not yet reignited.
-
-    It follows from the finished rounds alone.
-    """
-    last = max((trial.round for trial in ledger if trial.stage == "serial"), default=0)
-    found: dict[int, Trial] = {}
-    for number in range(n_stuck, last + 1):
-        if len(found) == max_reignite:
-            break
-        finished = [trial for trial in ledger if trial.stage != "parallel" and trial.round <= number]
-        if stuck(finished, n_stuck, max(found, default=0), objectives):
-            left = ranked([trial for trial in finished if trial not in found.values()], objectives)
-            if left:
-                found[number] = winner(left, objectives)
-    return found
 
 
 def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:

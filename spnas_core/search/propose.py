@@ -4,7 +4,7 @@ A round's proposals depend only on earlier rounds, in the order (stage, round, i
 finish, and a killed search continues to the same end without any state of its own.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,7 +15,8 @@ from spnas_core.cost import stage_macs
 from spnas_core.errors import UserError
 from spnas_core.necks import with_taps
 from spnas_core.search.costs import CostOf, within
-from spnas_core.search.ledger import SEARCH_STAGES, Ledger, SearchStage, Trial, ranked_best, reignitions
+from spnas_core.search.course import Course
+from spnas_core.search.ledger import SEARCH_STAGES, Ledger, SearchStage, Trial
 from spnas_core.search.mutation import mutate
 from spnas_core.search.net import Net
 from spnas_core.settings.run import Run
@@ -41,17 +42,29 @@ def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf) 
     search continues from the new weights. Children are new to the ledger and to each other, in the space and within the budget; in a tight
     space they may be fewer than `candidates`. UserError where no trial can be a parent.
     """
-    serial = settings.serial
     finished = [trial for trial in ledger if trial.stage == "fine_tune" or (trial.stage == "serial" and trial.round < number)]
-    parents = ranked_best(finished, serial.max_optimal, settings.objectives)
-    reignited = reignitions(finished, serial.n_stuck, serial.max_reignite, settings.objectives)
-    if number - 1 in reignited:
-        parents = [(0, reignited[number - 1])]
+    return propose_next(course_of(finished, settings), settings, number, cost_of)
+
+
+def course_of(ledger: Ledger, settings: Run) -> Course:
+    """Course of a search with these settings."""
+    return Course(ledger, settings.serial.n_stuck, settings.serial.max_reignite, settings.objectives)
+
+
+def propose_next(
+    course: Course, settings: Run, number: int, cost_of: CostOf, as_parent: Callable[[Trial], Trial] = lambda trial: trial
+) -> list[Proposal]:
+    """Children for serial round `number`, the next of a search, as `propose_serial`; `as_parent` gives a trial as their parent."""
+    serial = settings.serial
+    parents = course.best(serial.max_optimal)
+    if number - 1 in course.reignitions:
+        parents = [(0, course.reignitions[number - 1])]
+    parents = [(rank, as_parent(trial)) for rank, trial in parents]
     if not parents:
         raise UserError(f"serial round {number}: expected a finished trial to start from, got none")
     weights = np.array([1 / (1 + rank) for rank, _ in parents])
     rng = _generator(settings.seed, "serial", number)
-    known = {trial.net.arch for trial in finished}
+    known = set(course.archs)
     found: list[Proposal] = []
     for _ in range(DRAWS * serial.candidates):
         parent = parents[int(rng.choice(len(parents), p=weights / weights.sum()))][1]

@@ -1,12 +1,14 @@
 """Alignment of a child architecture's blocks with those of its parent, derived from the two architectures alone."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 from spnas_core.arch import Arch, ArchError, Block, blocks
 
 _Value = tuple[int, int, int, int]
 
 
+@lru_cache(maxsize=1 << 12)  # a report asks twice for each trial
 def lineage(parent: Arch, child: Arch) -> tuple[int | None, ...]:
     """Index of the parent's block whose weights each block of `child` inherits, or None if the block is new.
 
