@@ -35,19 +35,19 @@ def sample_batch(anchors: Floats, truth: Floats, labels: Ints, noise: Floats, co
     )
     for row in range(images):
         boxes = truth[row, labels[row] > 0]
-        positive, negative, nearest = match(anchors, boxes)
-        first = draw(positive, noise[row], int(count * POSITIVE_SHARE))
-        rest = draw(negative, noise[row], count - len(first))
+        positive, negative, nearest = match_anchors(anchors, boxes)
+        first = draw_anchors(positive, noise[row], int(count * POSITIVE_SHARE))
+        rest = draw_anchors(negative, noise[row], count - len(first))
         chosen, drawn = len(first), len(first) + len(rest)
         sample.number[row, :drawn] = np.concatenate((first, rest))
         sample.positive[row, :chosen] = 1
         sample.weight[row, :drawn] = 1
         if chosen:
-            sample.target[row, :chosen] = encode(boxes[nearest[first]], anchors[first])
+            sample.target[row, :chosen] = anchor_deltas(boxes[nearest[first]], anchors[first])
     return sample
 
 
-def match(anchors: Floats, boxes: Floats) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Ints]:
+def match_anchors(anchors: Floats, boxes: Floats) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Ints]:
     """Whether each anchor (A, 4) is positive, whether it is negative, and the box (N, 4) that it overlaps most: all (A,).
 
     Positive are those with the foreground's IoU, and for each box those that overlap it most.
@@ -70,7 +70,7 @@ def match(anchors: Floats, boxes: Floats) -> tuple[npt.NDArray[np.bool_], npt.ND
     return positive, (best < BACKGROUND) & ~positive, nearest
 
 
-def draw(candidates: npt.NDArray[np.bool_], noise: Floats, limit: int) -> npt.NDArray[np.int64]:
+def draw_anchors(candidates: npt.NDArray[np.bool_], noise: Floats, limit: int) -> npt.NDArray[np.int64]:
     """Numbers of at most `limit` of the candidates (A,), those with the largest noise (A,), in ascending order."""
     found = np.flatnonzero(candidates)
     if len(found) > limit:
@@ -78,7 +78,7 @@ def draw(candidates: npt.NDArray[np.bool_], noise: Floats, limit: int) -> npt.ND
     return found
 
 
-def encode(boxes: Floats, references: Floats) -> Floats:
+def anchor_deltas(boxes: Floats, references: Floats) -> Floats:
     """Deltas (N, 4) that turn `references` into `boxes`, both (N, 4); sides below 1e-6 px count as that."""
     side, reference = (np.maximum(one[:, 2:] - one[:, :2], _LEAST_SIDE) for one in (boxes, references))
     half = np.float32(0.5)
