@@ -264,6 +264,21 @@ def test_the_environment_names_threads_and_devices(tmp_path: Path) -> None:
     assert "ASCEND_RT_VISIBLE_DEVICES" not in environment(order.model_copy(update={"job": one}))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator comes with MindSpore for Linux")
+def test_jobs_on_the_cpu_allocate_by_the_file_in_mindspores_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the user preloads something; and a process with it says so itself."""
+    order = WorkerRequest(job=job(tmp_path), store="x")
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    path = environment(order)["LD_PRELOAD"]
+    shown = subprocess.run(
+        [sys.executable, "-c", "print(open('/proc/self/maps').read())"], env={**os.environ, "LD_PRELOAD": path}, capture_output=True
+    )
+    assert path in shown.stdout.decode()
+    assert "LD_PRELOAD" not in environment(order.model_copy(update={"job": order.job.model_copy(update={"device_target": "Ascend"})}))
+    monkeypatch.setenv("LD_PRELOAD", "/another.so")
+    assert "LD_PRELOAD" not in environment(order)
+
+
 @pytest.mark.parametrize("text", ["Out of memory: wanted 3 GB", "std::bad_alloc", "OSError: [Errno 12] Cannot allocate memory"])
 def test_words_of_a_full_memory(text: str) -> None:
     assert out_of_memory(text)

@@ -54,7 +54,7 @@ def environment(request: WorkerRequest) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     variables = {**dict.fromkeys(names, str(request.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
     devices = ",".join(map(str, request.devices[: request.ranks]))
-    if (allocator := allocator_file()) and "LD_PRELOAD" not in os.environ:
+    if request.job.device_target == "CPU" and (allocator := allocator_file()) and "LD_PRELOAD" not in os.environ:
         variables["LD_PRELOAD"] = allocator
     if request.job.device_target == "Ascend":
         variables["ASCEND_RT_VISIBLE_DEVICES"] = devices

@@ -137,7 +137,7 @@ def compute(request: WorkerRequest, folder: Path, report: _Report, stop: threadi
 
 def main(path: str) -> int:
     """Run the job of the file `path`, or a rank's share of it, and return the exit status, negative for a signal."""
-    lines = _own_stdout()
+    lines = own_stdout()
     role, rank = cluster.role()
     label = f"rank {rank}" if rank else Path(path).stem
 
@@ -198,7 +198,7 @@ def _take_part(request: WorkerRequest, folder: Path, role: str, rank: int, repor
     ranks.gather_ranks(None)  # MindSpore may treat a rank that exits early as lost
 
 
-def _own_stdout() -> TextIO:
+def own_stdout() -> TextIO:
     """Reserve standard output for progress: other output, including that of C++ code, goes to standard error."""
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
