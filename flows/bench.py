@@ -8,6 +8,7 @@ object with `infer_1_image_s` and `train_step_s`. Its figures are printed beside
 """
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -112,7 +113,7 @@ def measure_operators(net: BenchedNet, steps: int) -> Iterator[dict[str, Any]]:
     inputs = [Tensor(a) for a in (np.float32(1e-4), *detector.inputs(given, 0, 0))]
     step = training_step(net, detector)
     whole = 1e3 * timed(lambda: step(*inputs).asnumpy(), steps)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):  # the profiler prints how far it is
         profiler = ms.Profiler(output_path=folder)
         for _ in range(steps):
             step(*inputs).asnumpy()
