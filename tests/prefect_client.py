@@ -90,7 +90,8 @@ def kill(pid: int) -> None:
 
 def jobs_below(pid: int) -> list[psutil.Process]:
     """Jobs that the runs of a worker have started."""
-    return [one for one in family(pid) if "spnas_core.jobs.worker" in words(one)]
+    forked = {one.pid for one in family(pid) if "spnas_core.jobs.warm" in words(one)}
+    return [one for one in family(pid) if "spnas_core.jobs.worker" in words(one) or (one.pid in forked and one.ppid() in forked)]
 
 
 def words(process: psutil.Process) -> list[str]:

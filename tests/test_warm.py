@@ -90,8 +90,8 @@ def test_limits_and_mistakes_are_those_of_any_job(tiny_data: Path, tmp_path: Pat
     with pytest.raises(JobError, match="within 3 s") as late:
         run_job(job(tiny_data), store, timeout=3, on_progress=at("compile", lambda pid: os.kill(pid, signal.SIGSTOP)))
     assert late.value.reason == "timeout"
-    with pytest.raises(JobError, match=r"memory_gb = 0\.2") as large:
-        run_job(job(tiny_data), store, memory_gb=0.2)
+    with pytest.raises(JobError, match=r"memory_gb = 0\.05") as large:
+        run_job(job(tiny_data), store, memory_gb=0.05)
     assert large.value.reason == "out_of_memory"
 
 
