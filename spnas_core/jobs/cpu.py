@@ -4,6 +4,8 @@ import os
 
 import mindspore
 
+CONFIGURATION = "MS_DEV_RUNTIME_CONF"  # of MindSpore's runtime, KEY:VALUE,KEY:VALUE
+
 
 def use_threads(count: int) -> None:
     """Compute on the CPU with `count` threads; to be called before the first graph is compiled.
@@ -15,5 +17,5 @@ def use_threads(count: int) -> None:
     mindspore.set_device("CPU")
     mindspore.device_context.cpu.op_tuning.threads_num(count)
     if count == 1:
-        os.environ["MS_DEV_RUNTIME_CONF"] = "new_pipeline:False"
+        os.environ[CONFIGURATION] = ",".join(filter(None, (os.environ.get(CONFIGURATION), "new_pipeline:False")))
         mindspore.runtime.dispatch_threads_num(2)

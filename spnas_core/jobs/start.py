@@ -4,6 +4,9 @@ Jobs are forked on Linux, on the CPU and in one process each; MindSpore's contex
 serves the jobs that would inherit the same from this process: environment, umask, processors, limits. The first of these jobs starts it; it
 ends with this process, or after a while without jobs. A job that gets no fork starts in a new interpreter; with ``SPNAS_WARM=0`` in the
 environment all do.
+
+The fork server of Python's multiprocessing is not used: a process has but one, with one environment, where OpenMP and OpenBLAS read on
+import how many threads they may have.
 """
 
 import atexit

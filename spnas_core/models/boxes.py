@@ -119,7 +119,7 @@ def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
     keep the order.
     """
     batch, count = boxes.shape[:2]
-    scored = ops.Concat(1)((p.reshape(boxes, (-1, 4)), _countdown(batch, count)))
+    scored = ops.Concat(1)((p.reshape(boxes, (-1, 4)), _countdown(batch * count)))
     kept: tuple[Tensor, ...] = ()
     for part in _parts(batch, count):
         kept = (*kept, nms(p.slice_strided(scored, part[0], part[1], (1, 1)))[2])
@@ -133,10 +133,9 @@ def _numbers(count: int) -> Tensor:
 
 
 @ops.constexpr  # type: ignore[untyped-decorator]
-def _countdown(batch: int, count: int) -> Tensor:
-    """Scores (batch * count, 1) that count down in each of `_parts`."""
-    size = max(1, NMS_BOXES // count) * count
-    return Tensor(np.resize(np.arange(size, 0, -1, dtype=np.float32), (batch * count, 1)))
+def _countdown(count: int) -> Tensor:
+    """Scores (count, 1) that only count down."""
+    return Tensor(np.arange(count, 0, -1, dtype=np.float32).reshape(-1, 1))
 
 
 @ops.constexpr  # type: ignore[untyped-decorator]

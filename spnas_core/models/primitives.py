@@ -9,9 +9,7 @@ from typing import Any
 from mindspore import ops
 
 cast = ops.Cast()
-either = ops.LogicalOr()
 both = ops.LogicalAnd()
-negate = ops.LogicalNot()
 exp = ops.Exp()
 expand_dims = ops.ExpandDims()
 floor = ops.Floor()
