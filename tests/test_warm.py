@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.training, pytest.mark.skipif(sys.platform != "linux", 
 
 @pytest.fixture(autouse=True)
 def _warm() -> Iterator[None]:
+    """No warm process of an earlier test, and none for a later one."""
+    start.end_warm_processes()
     yield
     start.end_warm_processes()
 
