@@ -1,8 +1,11 @@
-"""Architectures as immutable values with one text form, ``TYPE_SERIAL_PARALLEL``.
+"""Architectures as immutable values with one text form, ``TYPE_SERIAL_PARALLEL[_INNER]``.
 
 ``r_111-2111-211111-211_0-0-0-0`` is ResNet-50. One character of SERIAL is one residual block; ``-`` ends a stage, and the first
 block of every stage but the first has stride 2; ``1`` keeps the channels, ``2`` doubles them at this block. PARALLEL is the
 number of extra sub-networks beside each stage. Resolution changes only at ``-``, width only at ``2``.
+
+INNER is ours: the width inside the blocks of each stage, in eighths of what the block type says, such as ``8-8-6-4``; without it, all
+are whole. The blocks' outputs keep their channels.
 
 Source: SP-NAS, CVPR 2020, section 3.1, and the text form of the authors' release.
 """
@@ -15,6 +18,7 @@ from typing import NamedTuple
 from spnas_core.errors import UserError
 
 MIN_BLOCKS, MAX_BLOCKS, MAX_STAGES = 8, 60, 7
+WHOLE, MOST_EIGHTHS = 8, 16  # inner width of a stage as the block type has it, and the largest
 _TYPE = re.compile(r"b|r|x\(([1-9][0-9]*)x([1-9][0-9]*)d\)")
 
 
@@ -39,11 +43,12 @@ class BlockType:
         match = _TYPE.fullmatch(self.text)
         return int(match[1]) if match and match[1] else 1
 
-    def inner(self, planes: int) -> int:
-        """Channels of the 3x3 convolution of a block of `planes`."""
+    def inner(self, planes: int, eighths: int = WHOLE) -> int:
+        """Channels of the 3x3 convolution of a block of `planes`, with so many eighths of its width; of each group at least one."""
         match = _TYPE.fullmatch(self.text)
         base_width = int(match[2]) if match and match[2] else 64
-        return planes * base_width // 64 * self.groups
+        whole = planes * base_width // 64
+        return max(min(whole, 1), whole * eighths // WHOLE) * self.groups
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,25 @@ class Level:
 
 @dataclass(frozen=True)
 class Arch:
-    """A backbone: block type, one string of digits per stage, and the number of parallel copies of each stage."""
+    """A backbone: block type, one string of digits per stage, and the number of parallel copies of each stage.
+
+    `inner`: the width inside the blocks of each stage, in eighths; empty where all are whole.
+    """
 
     block_type: BlockType
     stages: tuple[str, ...]
     parallel: tuple[int, ...]
+    inner: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Have one form for each net: no list of widths where all are whole, and one per stage elsewhere."""
+        if self.inner:
+            wide = (*self.inner, *(WHOLE,) * len(self.stages))[: len(self.stages)]
+            object.__setattr__(self, "inner", () if set(wide) == {WHOLE} else wide)
 
     def __str__(self) -> str:
         """Canonical text; ``parse(str(a)) == a``."""
-        return f"{self.block_type.text}_{self.serial_text}_{'-'.join(map(str, self.parallel))}"
+        return "_".join((self.block_type.text, self.serial_text, *("-".join(map(str, n)) for n in (self.parallel, self.inner) if n)))
 
     @property
     def serial_text(self) -> str:
@@ -109,17 +124,21 @@ class Arch:
 
     def with_parallel(self, parallel: tuple[int, ...]) -> "Arch":
         """Return the same serial net with `parallel` copies per stage."""
-        return parse(f"{self.block_type.text}_{self.serial_text}_{'-'.join(map(str, parallel))}")
+        return parse(str(replace(self, parallel=parallel)))
+
+    def eighths(self, stage: int) -> int:
+        """Inner width of the blocks of a stage, in eighths."""
+        return self.inner[stage] if self.inner else WHOLE
 
 
 @lru_cache(maxsize=1 << 14)  # a replay asks several times for each trial
 def parse(text: str) -> Arch:
-    """Read ``TYPE_SERIAL[_PARALLEL]`` or the short form ``SERIAL`` (type ``r``); ArchError says what is wrong and where."""
+    """Read ``TYPE_SERIAL[_PARALLEL[_INNER]]`` or the short form ``SERIAL`` (type ``r``); ArchError says what is wrong and where."""
     parts = text.split("_")
     if len(parts) == 1:
         parts = ["r", *parts]
-    if len(parts) > 3:
-        raise ArchError(f"architecture {text!r}: expected TYPE_SERIAL_PARALLEL, got {len(parts)} parts")
+    if len(parts) > 4:
+        raise ArchError(f"architecture {text!r}: expected TYPE_SERIAL_PARALLEL_INNER at most, got {len(parts)} parts")
     kind, serial = parts[0], parts[1]
     if not _TYPE.fullmatch(kind):
         raise ArchError(f"architecture {text!r}: expected block type b, r or x(32x4d), got {kind!r}")
@@ -129,10 +148,15 @@ def parse(text: str) -> Arch:
             raise ArchError(f"architecture {text!r}: stage {position} is empty, expected at least one block")
         if wrong := set(stage) - {"1", "2"}:
             raise ArchError(f"architecture {text!r}: expected the digits 1 and 2, got {min(wrong)!r} in stage {position}")
-    copies = parts[2].split("-") if len(parts) == 3 else ["0"] * len(stages)
+    copies = parts[2].split("-") if len(parts) > 2 else ["0"] * len(stages)
     if len(copies) != len(stages) or not all(re.fullmatch(r"0|[1-9][0-9]?", c) for c in copies):
         raise ArchError(f"architecture {text!r}: expected {len(stages)} numbers of copies, got {parts[2]!r}")
-    return Arch(BlockType(kind), stages, tuple(map(int, copies)))
+    widths = parts[3].split("-") if len(parts) == 4 else [str(WHOLE)] * len(stages)
+    if len(widths) != len(stages) or not all(re.fullmatch(r"[1-9]|1[0-6]", width) for width in widths):
+        raise ArchError(
+            f"architecture {text!r}: expected {len(stages)} inner widths, each of 1 to {MOST_EIGHTHS} eighths, got {parts[3]!r}"
+        )
+    return Arch(BlockType(kind), stages, tuple(map(int, copies)), tuple(map(int, widths)))
 
 
 def parse_type(text: str) -> BlockType:
@@ -161,7 +185,7 @@ def blocks(arch: Arch, base_width: int = 64) -> tuple[Block, ...]:
         for position, digit in enumerate(digits):
             planes *= int(digit)
             out = planes * arch.block_type.expansion
-            inner = arch.block_type.inner(planes)
+            inner = arch.block_type.inner(planes, arch.eighths(stage))
             if not inner:
                 raise ArchError(f"architecture {str(arch)!r}: expected at least 1 channel per group, got 0 at base width {base_width}")
             found.append(Block(len(found), stage, channels, inner, out, 2 if stage and not position else 1))

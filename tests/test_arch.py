@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -17,15 +18,16 @@ TYPES = st.sampled_from(["b", "r", "x(32x4d)", "x(8x16d)"])
 
 
 @st.composite
-def archs(draw, max_blocks=60, parallel=True):
+def archs(draw, max_blocks=60, parallel=True, widths=False):
     digits = "1" + draw(st.text(alphabet="1112", min_size=7, max_size=max_blocks - 1).filter(lambda text: text.count("2") < 6))
     ends = sorted(draw(st.sets(st.integers(1, len(digits) - 1), max_size=6)))
     stages = [digits[a:b] for a, b in zip([0, *ends], [*ends, None], strict=True)]
     copies = [str(draw(st.integers(0, 3))) if parallel else "0" for _ in stages]
-    return parse(f"{draw(TYPES)}_{'-'.join(stages)}_{'-'.join(copies)}")
+    inner = "_" + "-".join(str(draw(st.integers(1, 16))) for _ in stages) if widths else ""
+    return parse(f"{draw(TYPES)}_{'-'.join(stages)}_{'-'.join(copies)}{inner}")
 
 
-@given(archs())
+@given(st.booleans().flatmap(lambda widths: archs(widths=widths)))
 def test_the_text_is_canonical(arch):
     assert parse(str(arch)) == arch
     assert str(parse(str(arch))) == str(arch)
@@ -48,6 +50,22 @@ def test_resolution_changes_at_stage_ends_and_width_at_twos_only(arch):
     assert found[0].in_channels == 64
     assert found[-1].out_channels == 64 * expansion * 2 ** arch.digits.count("2")
     assert [level.stride for level in levels(arch)] == [2 ** (stage + 2) for stage in range(len(arch.stages))]
+
+
+@given(archs(widths=True))
+def test_inner_widths_change_nothing_outside_of_the_blocks(arch):
+    whole = replace(arch, inner=())
+    assert levels(arch) == levels(whole)
+    for ours, theirs in zip(blocks(arch), blocks(whole), strict=True):
+        groups = arch.block_type.groups
+        assert ours.inner_channels == max(1, theirs.inner_channels // groups * arch.eighths(ours.stage) // 8) * groups
+        assert replace(ours, inner_channels=theirs.inner_channels) == theirs
+
+
+def test_whole_inner_widths_are_not_written():
+    assert str(parse("b_11-21-21-21_0-0-0-0_8-8-8-8")) == "b_11-21-21-21_0-0-0-0"
+    assert [block.inner_channels for block in blocks(parse("b_11-21-21-21_0-0-0-0_8-6-12-4"), 16)] == [16, 16, 24, 24, 96, 96, 64, 64]
+    assert blocks(parse("x(32x4d)_11-21-21-21_0-0-0-0_1-8-8-8"), 16)[0].inner_channels == 32  # one channel per group is left
 
 
 @pytest.mark.parametrize("text", OLD_SERVICE)
@@ -81,7 +99,10 @@ def test_groups_of_resnext_are_as_wide_as_published():
         ("r_1111-1111_0--1", "expected 2 numbers of copies"),
         ("q_1111-1111", "expected block type b, r or x(32x4d)"),
         ("x(0x4d)_1111-1111", "expected block type"),
-        ("r_1_1_1", "got 4 parts"),
+        ("r_1_1_1_1_1", "got 5 parts"),
+        ("r_1111-1111_0-0_8", "expected 2 inner widths, each of 1 to 16 eighths, got '8'"),
+        ("r_1111-1111_0-0_8-17", "expected 2 inner widths"),
+        ("r_1111-1111_0-0_0-8", "expected 2 inner widths"),
         ("", "stage 1 is empty"),
         ("11111111\n", "got '\\n' in stage 1"),
         ("1111111１", "got '１' in stage 1"),

@@ -19,7 +19,7 @@ from spnas_core.run.record import StageRecord
 from spnas_core.search.costs import candidate_cost, within
 from spnas_core.search.course import Course, reignitions
 from spnas_core.search.ledger import Trial, best, pareto_front, ranked, ranked_best, volumes, winner
-from spnas_core.search.net import Net, net_of
+from spnas_core.search.net import Net, net_of, parse_net
 from spnas_core.search.pareto import dominates, hypervolume, pareto_rank
 from spnas_core.search.propose import propose_parallel, propose_serial
 from spnas_core.settings.detector import Detector
@@ -465,3 +465,20 @@ def test_candidate_cost_reads_the_settings():
     own = candidate_cost(arch, SMALL.model_copy(update={"share_weights": False}), 3)
     copy = backbone_cost(arch, (64, 96), 16, share_weights=False).params - backbone_cost(arch, (64, 96), 16).params
     assert own == Cost(shared.params + copy, shared.macs)
+
+
+@pytest.mark.parametrize("genes", ["", "+w24", "+96x128", "+w24+96x128"])
+def test_genes_that_a_search_chooses_stand_in_the_text_of_a_net(genes):
+    text = f"b_11-21-21-21_0-0-0-0_8-6-8-8+fpn32+3x3+faster_rcnn{genes}"
+    net, run = parse_net(text), Detector(base_width=16, image_size=(64, 64))
+    assert str(net) == text
+    detector = net.detector(run)
+    assert detector.base_width == (24 if "w24" in genes else 16)
+    assert detector.image_size == ((96, 128) if "x" in genes else (64, 64))
+    assert net_of(net.arch, detector, run) == net
+
+
+@pytest.mark.parametrize("genes", ["+24", "+w0", "+96x128+w24", "+w24+w24", "+96x0", "+"])
+def test_other_genes_are_refused(genes):
+    with pytest.raises(UserError, match=r"expected \+wWIDTH and \+HxW after faster_rcnn, got"):
+        parse_net(f"b_11-21-21-21_0-0-0-0+fpn32+3x3+faster_rcnn{genes}")

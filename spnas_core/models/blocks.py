@@ -116,8 +116,8 @@ class ResidualBlock(ConvNorm):
         inputs, inner, out = block.in_channels, block.inner_channels, block.out_channels
         self.basic = kind.text == "b"
         if self.basic:
-            self.conv1, self.bn1 = Conv(inputs, out, 3, block.stride), Norm(out, epsilon, frozen)
-            self.conv2, self.bn2 = Conv(out, out, 3), Norm(out, epsilon, frozen)
+            self.conv1, self.bn1 = Conv(inputs, inner, 3, block.stride), Norm(inner, epsilon, frozen)
+            self.conv2, self.bn2 = Conv(inner, out, 3), Norm(out, epsilon, frozen)
         else:
             self.conv1, self.bn1 = Conv(inputs, inner, 1), Norm(inner, epsilon, frozen)
             self.conv2, self.bn2 = Conv(inner, inner, 3, block.stride, kind.groups), Norm(inner, epsilon, frozen)

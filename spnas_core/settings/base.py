@@ -17,7 +17,7 @@ def _canonical_type(text: str) -> str:
 
 
 TypeText = Annotated[str, AfterValidator(_canonical_type)]
-_PATTERN = r"^((b|r|x\([1-9][0-9]*x[1-9][0-9]*d\))_)?[12]+(-[12]+)*(_[0-9]+(-[0-9]+)*)?$"  # for forms; `parse` says what is wrong
+_PATTERN = r"^((b|r|x\([1-9][0-9]*x[1-9][0-9]*d\))_)?[12]+(-[12]+)*(_[0-9]+(-[0-9]+)*){0,2}$"  # for forms; `parse` says what is wrong
 ArchText = Annotated[str, AfterValidator(_canonical), Field(json_schema_extra={"pattern": _PATTERN})]
 Url = Annotated[str, AfterValidator(check_url), Field(json_schema_extra={"pattern": r"^(/.*|[^:]*|[a-z0-9+]+://[^/@]*(/.*)?)$"})]
 Limit = tuple[float | None, float | None]
