@@ -99,7 +99,7 @@ def test_groups_of_resnext_are_as_wide_as_published():
         ("r_1111-1111_0--1", "expected 2 numbers of copies"),
         ("q_1111-1111", "expected block type b, r or x(32x4d)"),
         ("x(0x4d)_1111-1111", "expected block type"),
-        ("r_1_1_1_1_1", "got 5 parts"),
+        ("r_1_1_1_1", "got 5 parts"),
         ("r_1111-1111_0-0_8", "expected 2 inner widths, each of 1 to 16 eighths, got '8'"),
         ("r_1111-1111_0-0_8-17", "expected 2 inner widths"),
         ("r_1111-1111_0-0_0-8", "expected 2 inner widths"),
