@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from spnas_core.data import fingerprints
 from spnas_core.errors import JobError
 from spnas_core.job import Data, TrainJob, digest
-from spnas_core.jobs.kept_weights import EVERY, KeptWeights, is_exhausted
+from spnas_core.jobs.kept_weights import SNAPSHOT_STEPS, KeptWeights, is_exhausted
 from spnas_core.jobs.runner import run_job
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
@@ -42,9 +42,9 @@ def test_the_average_is_that_of_the_snapshots_with_falling_weights(count: int, d
     kept = KeptWeights(net, Recipe(ema=decay))
     for number, value in enumerate(values, start=1):
         net.put(value)
-        kept.after_step(number * EVERY)
-        kept.after_step(number * EVERY + 1)  # no snapshot
-    shares = (decay**EVERY) ** np.arange(count)[::-1]
+        kept.after_step(number * SNAPSHOT_STEPS)
+        kept.after_step(number * SNAPSHOT_STEPS + 1)  # no snapshot
+    shares = (decay**SNAPSHOT_STEPS) ** np.arange(count)[::-1]
     np.testing.assert_allclose(kept.now()["weight"], shares @ values / shares.sum(), rtol=1e-4, atol=1e-5)
     again = KeptWeights(Two(), Recipe(ema=decay))
     again.restore(*kept.arrays())

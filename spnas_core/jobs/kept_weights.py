@@ -15,7 +15,7 @@ from spnas_core.models.step import get_weights, set_weights
 from spnas_core.settings.training import Recipe
 from spnas_core.weights.tensor_names import Arrays
 
-EVERY = 8  # steps between two snapshots of the average: a copy of all weights costs a tenth of a small step
+SNAPSHOT_STEPS = 8  # steps between two snapshots of the average: a copy of all weights costs a tenth of a small step
 _AVERAGE, _BEST = "average:", "best:"  # prefixes of tensors in a checkpoint
 
 
@@ -31,9 +31,9 @@ class KeptWeights:
 
     def after_step(self, done: int) -> None:
         """Take a snapshot, if it is time for one; `done` steps are done."""
-        if not self.recipe.ema or done % EVERY:
+        if not self.recipe.ema or done % SNAPSHOT_STEPS:
             return
-        decay = np.float32(self.recipe.ema**EVERY)
+        decay = np.float32(self.recipe.ema**SNAPSHOT_STEPS)
         now = get_weights(self.net)
         self._sum = {name: self._sum.get(name, np.float32(0)) * decay + array * (1 - decay) for name, array in now.items()}
         self._snapshots += 1
@@ -42,7 +42,7 @@ class KeptWeights:
         """Weights to evaluate: the average, or the present ones where there is none yet."""
         if not self._snapshots:
             return get_weights(self.net)
-        share = np.float32(1 - self.recipe.ema ** (EVERY * self._snapshots))
+        share = np.float32(1 - self.recipe.ema ** (SNAPSHOT_STEPS * self._snapshots))
         return {name: array / share for name, array in self._sum.items()}
 
     @contextmanager

@@ -45,9 +45,7 @@ class Recipe(Settings):
         if (self.keep_best or self.patience) and not self.eval_epochs:
             raise ValueError("expected eval_epochs of at least 1 with keep_best or patience, which compare evaluations, got 0")
         if self.patience and self.scored_epochs > 1:
-            raise ValueError(
-                f"expected scored_epochs 1 with patience, which does not know the last epochs, got {self.scored_epochs}"
-            )
+            raise ValueError(f"expected scored_epochs 1 with patience, which does not know the last epochs, got {self.scored_epochs}")
         if self.scored_epochs > self.epochs:
             raise ValueError(f"expected scored_epochs of at most epochs, {self.epochs}, got {self.scored_epochs}")
         return self
