@@ -53,7 +53,7 @@ def remedies(last: int) -> dict[str, _Score]:
 
 
 def table_of(scores: Sequence[NoisyScore], score: _Score) -> Doubles:
-    """Scores (N, S) of N nets with S seeds each, in the order of `scores`; ValueError where nets have not the same seeds."""
+    """Return the scores (N, S) of N nets with S seeds each, in the order of `scores`; ValueError where nets have not the same seeds."""
     nets: dict[str, dict[int, float]] = {}
     for one in scores:
         nets.setdefault(one.arch, {})[one.seed] = score(one)
@@ -65,19 +65,19 @@ def table_of(scores: Sequence[NoisyScore], score: _Score) -> Doubles:
 
 
 def noise_of(table: Doubles) -> float:
-    """Standard deviation over seeds of (N, S), pooled over nets."""
+    """Return the standard deviation over seeds of (N, S), pooled over nets."""
     return float(np.sqrt(table.var(axis=1, ddof=1).mean()))
 
 
 def common_noise_removed(table: Doubles) -> float:
-    """Standard deviation over seeds of (N, S) without what all nets of a seed have in common, which changes no ranking."""
+    """Return the standard deviation over seeds of (N, S) without what all nets of a seed have in common, which changes no ranking."""
     nets, seeds = table.shape
     rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
     return float(np.sqrt((rest**2).sum() / ((nets - 1) * (seeds - 1))))
 
 
 def spread_of(table: Doubles) -> float:
-    """Standard deviation of the true values of (N, S): that of the means over seeds, without the noise left in them."""
+    """Estimate the standard deviation of the true values of (N, S): that of the means over seeds, without the noise left in them."""
     left = common_noise_removed(table) ** 2 / table.shape[1]
     return math.sqrt(max(0.0, float(table.mean(axis=1).var(ddof=1)) - left))
 
