@@ -52,7 +52,7 @@ def remedies(last: int) -> dict[str, _Score]:
     }
 
 
-def table_of(scores: Sequence[NoisyScore], score: _Score) -> Doubles:
+def seeds_table(scores: Sequence[NoisyScore], score: _Score) -> Doubles:
     """Return the scores (N, S) of N nets with S seeds each, in the order of `scores`; ValueError where nets have not the same seeds."""
     nets: dict[str, dict[int, float]] = {}
     for one in scores:
@@ -106,7 +106,7 @@ def ratio_interval(ours: Doubles, plain: Doubles) -> tuple[float, float, float]:
 def report_noise(scores: Sequence[NoisyScore]) -> StudyReport:
     """Report the noise of each way to score, the spread of the nets, and the tau to expect."""
     last = max(1, min(len(scores[0].plain) - 1, 3))
-    tables = {name: table_of(scores, score) for name, score in remedies(last).items()}
+    tables = {name: seeds_table(scores, score) for name, score in remedies(last).items()}
     plain = next(iter(tables.values()))
     head = ("score", "noise", "times the first", "95 % interval", "noise that ranks", "spread", "tau", f"seeds for tau {ENOUGH}")
     lines: Lines = [head]
