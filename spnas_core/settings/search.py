@@ -102,6 +102,21 @@ class Serial(Candidates):
     mutation: Mutation = Field(Mutation(), description="what makes a child of its parent")
 
 
+class Final(Settings):
+    """The net that is trained to the end, and what it is compared with."""
+
+    choose: Literal["parallel", "best", "cheapest"] = Field(
+        "parallel",
+        description="parallel: the best net with copies, as in the paper; best: that of all trials; cheapest: that with the lowest second "
+        "objective of those whose score is at most `margin` below the start net's",
+    )
+    margin: float = Field(0.01, ge=0, le=1, description="loss of the first objective, a fraction, that counts as none")
+    equal_epochs: bool = Field(
+        False, description="compare with the start net trained for as many epochs in all as the final net and its ancestors were"
+    )
+    stock: bool = Field(False, description="compare with a fixed family of nets too, from scratch for as many epochs in all")
+
+
 class Parallel(Candidates):
     """The parallel search."""
 

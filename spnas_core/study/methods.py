@@ -19,7 +19,6 @@ from spnas_core.search.ledger import Ledger, Trial
 from spnas_core.search.propose import Proposal, propose_serial
 from spnas_core.settings.base import Settings
 from spnas_core.settings.run import Run
-from spnas_core.settings.training import Recipe
 
 Method = Literal["start", "scratch", "random", "spnas"]
 METHODS: dict[Method, str] = {
@@ -86,11 +85,6 @@ def deal(total: int, least: int) -> tuple[int, ...]:
     """
     count = max(1, total // least) if total > 0 else 0
     return tuple(total // count + (number < total % count) for number in range(count))
-
-
-def lasting(recipe: Recipe, epochs: int) -> Recipe:
-    """Recipe with another number of epochs."""
-    return recipe.model_copy(update={"epochs": epochs})
 
 
 def epochs_of(jobs: Iterable[TrainJob]) -> int:
