@@ -10,7 +10,7 @@ from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.reading import Reading
-from spnas_core.settings.search import MEASURED, OBJECTIVES, SCORES, Budget, Final, Objectives, Parallel, Serial, Space
+from spnas_core.settings.search import GENES, MEASURED, OBJECTIVES, SCORES, Budget, Final, Objectives, Parallel, Serial, Space
 from spnas_core.settings.training import Recipe, Reignite
 
 DeviceTarget = Literal["CPU", "Ascend", "GPU"]
@@ -73,9 +73,12 @@ class Run(Settings):
     final: Final = Field(Final(), description="which net is the final one, and what it is compared with")
 
     @model_validator(mode="after")
-    def _check_final(self) -> "Run":
+    def _check_search(self) -> "Run":
         if self.final.choose == "cheapest" and (len(self.objectives) < 2 or self.objectives[1] in SCORES):
             raise ValueError(f"expected a cost as second objective with final.choose cheapest, got objectives {list(self.objectives)}")
+        for gene, choices in GENES.items():
+            if getattr(self.serial.mutation, gene) and not getattr(self.space, choices):
+                raise ValueError(f"expected space.{choices} with serial.mutation.{gene}, got none")
         if self.final.stock and self.checkpoint:
             raise ValueError("expected no checkpoint with final.stock, whose nets are trained from scratch")
         return self
