@@ -63,7 +63,10 @@ def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[
         scratch.append([(f"scratch s{seed} {short(job.arch)}", job) for job in jobs])
     work = [*longer, *(child for children in scratch for child in children)]
     ended = executor.do(work)
-    trials = {digest(job): ended_trial("serial", 1, n, None, job, end) for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))}
+    trials = {
+        digest(job): ended_trial(spnas[0].plan, "serial", 1, n, None, job, end)
+        for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))
+    }
     alone = [Searched(one.plan, [trials[digest(job)]], epochs_of([job])) for one, (_, job) in zip(spnas, longer, strict=True)]
     many = []
     for one, children in zip(spnas, scratch, strict=True):

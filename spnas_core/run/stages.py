@@ -27,7 +27,7 @@ def fine_tune(plan: Plan, crew: Crew, _before: StageRecord | None = None) -> Sta
     """Train the start net on the data: trial 0 of the ledger, whose weights all others inherit."""
     job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
     (ended,) = do(crew, [(Label("fine_tune", "fine_tune", job.arch), job)])
-    return StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(ended_trial("fine_tune", 0, 0, None, job, ended),))
+    return StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(ended_trial(plan, "fine_tune", 0, 0, None, job, ended),))
 
 
 def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evaluator = train_each) -> StageRecord:
