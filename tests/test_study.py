@@ -189,7 +189,7 @@ def test_the_proxy_is_judged_by_ranks_and_by_what_its_choice_costs() -> None:
     assert report.computed["tau"] == pytest.approx((7 - 3) / 10)  # of 10 pairs 7 in order, 3 not
     assert report.computed["low"] <= report.computed["tau"] <= report.computed["high"]
     assert report.computed["regret"] == pytest.approx(0.02)
-    assert [row[2] for row in report.parts[1][1:]] == ["53.0", "52.0", "51.0", "50.0", "49.0"]
+    assert [row[3] for row in report.parts[3][1:]] == ["53.0", "52.0", "51.0", "50.0", "49.0"]
 
 
 def test_ratios_of_children_that_never_arrived_are_lower_bounds() -> None:

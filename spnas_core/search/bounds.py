@@ -134,7 +134,7 @@ def _detectors(settings: Run, stages: int) -> list[Detector]:
 
 def _ends(own: _Value, choices: Sequence[_Value]) -> list[_Value]:
     """Least and most of the run's `own` value and the choices, and the own one."""
-    every: list[_Value] = sorted({own, *choices})
+    every = sorted([own, *choices])
     return sorted({own, every[0], every[-1]})
 
 

@@ -56,10 +56,22 @@ class Outcome(StudyEntry):
 
 
 class Forecast(StudyEntry):
-    """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions."""
+    """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions.
+
+    `short` is that at the end of the training, `estimate` what the search ranks by where its settings ask for more; `long` is a mean where
+    there are several seeds. Earlier versions had neither an estimate nor the MACs.
+    """
 
     short: float
     long: float
+    estimate: float | None = None
+    macs: int = 0
+    net: str = ""
+
+    @property
+    def ranked_by(self) -> float:
+        """Score that the search ranks it by."""
+        return self.short if self.estimate is None else self.estimate
 
 
 class Arrival(StudyEntry):

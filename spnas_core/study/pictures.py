@@ -45,8 +45,12 @@ def draw_forecasts(nets: Sequence[Forecast], tau: float) -> bytes:
     """Draw AP after the full training against AP after the short one."""
 
     def draw(axes: Any) -> None:
-        axes.plot([100 * net.short for net in nets], [100 * net.long for net in nets], "o")
-        axes.set(xlabel="AP on val after the short training, %", ylabel="AP on val after the full training, %", title=f"tau = {tau:.2f}")
+        axes.plot([100 * net.ranked_by for net in nets], [100 * net.long for net in nets], "o")
+        axes.set(
+            xlabel="what the search ranks by after the short training, %",
+            ylabel="AP on val after the full training, %",
+            title=f"tau = {tau:.2f}",
+        )
 
     return _png(draw, (5, 4.5))
 

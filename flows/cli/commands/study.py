@@ -51,7 +51,9 @@ def baselines(
 
 @app.command(
     help="How well the short score predicts the long one: Kendall's tau-b between the val AP of children of the start net after their "
-    "short, inherited training (serial.recipe), and after the training full_train that goes on from it.\n\n"
+    "short, inherited training (serial.recipe), and after the training full_train that goes on from it. What the search ranks by, a gain "
+    "over the parent or a mean of seeds and epochs where the settings ask for it, is set beside. A tau over nets of unequal cost measures "
+    "their size above all, so keep the budget narrow: --set 'budget={gmacs: [0.085, 0.1]}'.\n\n"
     f"{PRESETS} {GOES_ON}\n\n"
     "Example: spnas study proxy study --data path/to/bccd"
 )
@@ -61,13 +63,14 @@ def proxy(
     store: StoreOption = "spnas-store",
     overrides: Overrides = None,
     nets: Annotated[int, typer.Option("--nets", min=8, help="How many nets; fewer say nothing.")] = 8,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=20, help="Of the full trainings, whose mean counts.")] = 1,
     split_file: SplitFileOption = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the proxy."""
-    _study("proxy", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=nets)
+    _study("proxy", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=nets, seeds=seeds)
 
 
 @app.command(
