@@ -134,8 +134,9 @@ def _detectors(settings: Run, stages: int) -> list[Detector]:
 
 def _ends(own: _Value, choices: Sequence[_Value]) -> list[_Value]:
     """Least and most of the run's `own` value and the choices, and the own one."""
-    every = sorted([own, *choices])
-    return sorted({own, every[0], every[-1]})
+    every: list[_Value] = [own, *choices]
+    every.sort()
+    return [one for n, one in enumerate(every) if (n in (0, len(every) - 1) or one == own) and one not in every[:n]]
 
 
 def _members(family: _Family, place: int, copies: int, detector: Detector, settings: Run, cost_of: CostOf) -> Iterator[Bound]:

@@ -70,7 +70,7 @@ class Space(Settings):
         (), description="network inputs to choose from, [height, width], px; the detector's is always one"
     )
     neck_channels: tuple[PositiveInt, ...] = Field((), description="channels of the pyramid to choose from; the detector's are always one")
-    min_blocks: PositiveInt = Field(architecture.MIN_BLOCKS, description="fewest residual blocks")
+    min_blocks: int = Field(architecture.MIN_BLOCKS, ge=architecture.FEWEST_BLOCKS, description="fewest residual blocks")
     max_blocks: PositiveInt = Field(architecture.MAX_BLOCKS, description="most residual blocks")
     max_stages: PositiveInt = Field(architecture.MAX_STAGES, description="most stages")
 
