@@ -15,10 +15,10 @@ from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.plan import Plan, inherited, short
 from spnas_core.run.record import ended_trial
 from spnas_core.search.ledger import SearchStage, Trial, ranked, winner
-from spnas_core.search.propose import Proposal, propose_parallel
+from spnas_core.search.propose import Proposal, propose_children, propose_parallel
 from spnas_core.settings.training import Recipe
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, propose_children, search_epochs
+from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, search_epochs
 from spnas_core.study.studies import Study
 from tasks.jobs import Executor, completed
 

@@ -18,10 +18,10 @@ from spnas_core.run.candidates import Round, train_each
 from spnas_core.run.plan import Plan, short
 from spnas_core.search.estimate import own_scores
 from spnas_core.search.ledger import ranked
-from spnas_core.search.propose import Proposal
+from spnas_core.search.propose import Proposal, propose_children
 from spnas_core.settings.run import Run
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import Arrival, Forecast, arrival, propose_children, training_seconds
+from spnas_core.study.methods import Arrival, Forecast, arrival, training_seconds
 from spnas_core.study.studies import Study, StudyKind, open_study, publish_entries, publish_report, stored_entries
 from tasks.jobs import Executor, completed
 from tasks.stages import run_stage

@@ -32,7 +32,7 @@ from spnas_core.monitor.housekeeping import garbage
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce
-from spnas_core.search.propose import propose_serial
+from spnas_core.search.propose import levelled, propose_children, propose_serial
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Serial
 from spnas_core.settings.training import Recipe, Reignite
@@ -45,9 +45,7 @@ from spnas_core.study.methods import (
     arrival,
     bootstrap_interval,
     deal,
-    levelled,
     paired_difference,
-    propose_children,
     search_epochs,
 )
 from spnas_core.study.report import entries_csv, report_arrivals, report_forecasts, report_outcomes

@@ -134,9 +134,10 @@ def _detectors(settings: Run, stages: int) -> list[Detector]:
 
 def _ends(own: _Value, choices: Sequence[_Value]) -> list[_Value]:
     """Least and most of the run's `own` value and the choices, and the own one."""
-    every: list[_Value] = [own, *choices]
-    every.sort()
-    return [one for n, one in enumerate(every) if (n in (0, len(every) - 1) or one == own) and one not in every[:n]]
+    least = most = own
+    for one in choices:
+        least, most = (one if one < least else least), (one if one > most else most)
+    return list(dict.fromkeys((least, own, most)))
 
 
 def _members(family: _Family, place: int, copies: int, detector: Detector, settings: Run, cost_of: CostOf) -> Iterator[Bound]:

@@ -126,7 +126,7 @@ def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
         values = (f"{100 * value:.1f}" for value in (*(score(net) for score in scores.values()), net.long))
         lines.append((" ".join((short(net.arch, 60), *genes)), f"{net.macs / 1e9:.3f}", *values))
     text = (
-        f"Kendall's tau-b of scores after the short training with the val AP after the full one, over {len(nets)} nets, with 95 % bootstrap "
+        f"Kendall's tau-b of scores after the short training with the val AP after the full one, over {len(nets)} nets, 95 % bootstrap "
         f"intervals. Regret: points of AP that the net that such a score puts first ends below the best. The search ranks by the last line."
     )
     spread = f"The nets cost {min(n.macs for n in nets) / 1e9:.3f} to {max(n.macs for n in nets) / 1e9:.3f} GMACs."
