@@ -84,3 +84,18 @@ def draw_bars(values: Mapping[str, Sequence[float]], names: Sequence[str], axis:
         axes.legend()
 
     return _png(draw, (7, 4.5))
+
+
+def draw_fronts(by_method: Mapping[str, Sequence[Sequence[Any]]]) -> bytes:
+    """Draw the fronts of all methods, AP on test against GMACs; points have `macs` and `test`, one front per seed."""
+
+    def draw(axes: Any) -> None:
+        for number, (name, fronts) in enumerate(by_method.items()):
+            for seed, points in enumerate(fronts):
+                ordered = sorted(points, key=lambda point: point.macs)
+                values = [point.macs / 1e9 for point in ordered], [100 * point.test for point in ordered]
+                axes.plot(*values, "o-", color=f"C{number}", alpha=0.5, label=name if not seed else None)
+        axes.set(xlabel="GMACs of the detector", ylabel="AP on test, %")
+        axes.legend()
+
+    return _png(draw, (7, 4.5))

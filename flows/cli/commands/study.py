@@ -1,4 +1,4 @@
-"""The commands `spnas study baselines|proxy|inheritance|noise`: studies of the search on a data set."""
+"""The commands `spnas study baselines|front|proxy|inheritance|noise`: studies of the search on a data set."""
 
 import json
 from typing import Annotated, Any
@@ -47,6 +47,29 @@ def baselines(
 ) -> None:
     """Compare methods."""
     _study("baselines", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, seeds=seeds)
+
+
+@app.command(
+    help="The same AP for less: the front of AP and MACs of the search, of random search with inheritance, and of a fixed family of stock "
+    "nets, each with as many epochs and the same seeds; hyper-volumes are those of AP on the test split. Then the recommended net, the "
+    "cheapest that is hardly behind the start net on val (final.margin), is trained by full_train and set beside the start net trained for "
+    "as many epochs in all: AP on test, MACs, latency.\n\n"
+    f"{PRESETS} {GOES_ON}\n\n"
+    "Example: spnas study front study --data path/to/bccd --seeds 5"
+)
+def front(
+    data: DataOption,
+    preset: PresetArgument = "study",
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, max=20, help="How many, from `seed` of the settings on.")] = 5,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare fronts."""
+    _study("front", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, seeds=seeds)
 
 
 @app.command(
