@@ -60,7 +60,8 @@ def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
             artifacts=tuple(f"train/{name}" for name in (net.digest, *net.repeats, *net.controls, *(one.digest for one in long))),
             short=net.score or 0.0,
             long=fmean(own_scores(one.metrics)["AP"] for one in long),
-            estimate=net.value("AP"),
+            short50=(net.metrics or {})["AP50"],
+            estimate=net.value(settings.objectives[0]),
             macs=(net.metrics or {})["macs"],
         )
         for net, long in zip(nets, (done[n : n + len(seeds)] for n in range(0, len(done), len(seeds))), strict=True)

@@ -161,9 +161,9 @@ assert all(weight.grad is not None for weight in model.parameters())
 @pytest.mark.parametrize(
     ("text", "change"),
     [
-        ("b_111-2111-21-21-1_1-0-2-3-0", {"stem": "3x3"}),
-        ("r_11-21-211-2_0-2-1-1", {"share_weights": False, "norm": "frozen"}),
-        ("x(32x4d)_111-12-1211", {"soft_nms": "gaussian", "norm_epsilon": 1e-3}),
+        ("b_111-2111-21-21-1_1-0-2-3-0_8-6-8-4-8", {"stem": "3x3"}),
+        ("r_11-21-211-2_0-2-1-1_8-4-8-16", {"share_weights": False, "norm": "frozen"}),
+        ("x(32x4d)_111-12-1211_0-0-0_8-4-12", {"soft_nms": "gaussian", "norm_epsilon": 1e-3}),
     ],
 )
 def test_torchvision_finds_what_mindspore_finds(text: str, change: dict[str, Any], tmp_path: Path) -> None:

@@ -56,12 +56,13 @@ class Outcome(StudyEntry):
 class Forecast(StudyEntry):
     """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions.
 
-    `short` is that at the end of the training, `estimate` what the search ranks by where its settings ask for more; `long` is a mean where
-    there are several seeds. Earlier versions had neither an estimate nor the MACs.
+    `short` is that at the end of the training, `short50` its AP50, `estimate` what the search ranks by (its first objective, and what the
+    settings make of that); `long` is a mean where there are several seeds. Earlier versions had only `short` and `long`.
     """
 
     short: float
     long: float
+    short50: float | None = None
     estimate: float | None = None
     macs: int = 0
     net: str = ""
