@@ -129,7 +129,8 @@ def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
         lines.append((" ".join((short(net.arch, 60), *genes)), f"{net.macs / 1e9:.3f}", *values))
     text = (
         f"Kendall's tau-b of scores after the short training with the val AP after the full one, over {len(nets)} nets, 95 % bootstrap "
-        f"intervals. Regret: points of AP that the net that such a score puts first ends below the best. The search ranks by its first objective, or by the estimate."
+        f"intervals. Regret: points of AP that the net that such a score puts first ends below the best. The search "
+        f"ranks by its first objective, or by the estimate."
     )
     spread = f"The nets cost {min(n.macs for n in nets) / 1e9:.3f} to {max(n.macs for n in nets) / 1e9:.3f} GMACs."
     title, last = "Proxy: does the short score predict the long one?", next(reversed(found.values()))
