@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-_NODE = re.compile(r"  %\d+\([^)]*\) = (?:PrimFunc_)?(\S+?)\(")
+CALL = "call"  # of a subgraph: named, or one of several
+_NODE = re.compile(r"  %\d+\([^)]*\) = (?:(?:PrimFunc_)?(\w+)\(|(?:call @|%\d+)[^(]*)")
 _SIGNATURE = re.compile(r"(?m)^      : (\(.*\) -> \(.*\))$")
 _TENSOR = re.compile(r"Tensor\[(\w+)\]")
 _SHAPE = re.compile(r"\(((?:-?\d+(?:, )?)*)\)")
@@ -45,7 +46,7 @@ def _nodes(text: str) -> Iterator[tuple[str, str, str]]:
         node, signature, scope = _NODE.match(part), _SIGNATURE.search(part), _SCOPE.search(part)
         if not (node and signature):
             raise ValueError(f"graph, line {text.count(chr(10), 0, begin) + 1}: expected a node, got {part.strip()[:80]!r}")
-        yield node[1], signature[1], scope[1] if scope else ""
+        yield node[1] or CALL, signature[1], scope[1] if scope else ""
 
 
 def _operator(name: str, signature: str, scope: str) -> Operator:

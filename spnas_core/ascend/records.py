@@ -29,9 +29,13 @@ KERNELS, ADAPTERS, VIEWS, AICPU = (
     "lib/libmindspore_ops_host.so",
     "ops/_op_impl/aicpu",
 )
-DOCUMENTS = ("ops/operations", "ops/auto_generate")
-OTHER_NAMES = {  # of a primitive: in the aclnn kernels, and in CANN's graph engine
+DOCUMENTS = ("ops/operations", "ops/auto_generate", "ops/function")
+OTHER_NAMES = {  # of a primitive in the aclnn kernels or in CANN's graph engine (MS_ACLNN_KERNEL_FACTORY_REG, REG_ADPT_DESC)
     "BCEWithLogitsLoss": "BinaryCrossEntropyWithLogits",
+    "Gather": "GatherV2",
+    "GatherDGradV2": "GatherDGrad",
+    "SmoothL1Loss": "SmoothL1LossV2",
+    "SmoothL1LossGrad": "SmoothL1LossGradV2",
     "Stack": "Pack",
     "Unstack": "Unpack",
 }
@@ -43,6 +47,7 @@ _CLASS = re.compile(rb"(?<=\x00)N9mindspore6kernel(\w+)E(?=\x00)")
 _ADAPTER = re.compile(rb"OpAdapterINS1_(\d+)cz(\w+)")
 _PART = re.compile(r"(\d+)(.*)")
 _KERNEL = re.compile(r"Aclnn(\w+)KernelMod|(\w+)AclnnKernelMod|(\w+)Ascend")
+_REFERENCE = re.compile(r"Refer to :func:`mindspore\.ops\.(\w+)`")
 _PLATFORMS = re.compile(r"Supported Platforms:\s*\n?\s*((?:``\w+``[ ,]*)+)")
 
 
@@ -121,10 +126,14 @@ def aicpu_dtypes(sources: Iterable[str]) -> dict[str, frozenset[str]]:
 
 
 def documented_platforms(sources: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Platforms that the docstrings of the classes in Python sources name, by class; those whose docstring names none are left out."""
+    """Platforms that docstrings in Python sources name, by class or function; a docstring without may refer to a function's."""
     found: dict[str, tuple[str, ...]] = {}
+    referred: dict[str, str] = {}
     for source in sources:
         for node in ast.parse(source).body:
-            if isinstance(node, ast.ClassDef) and (match := _PLATFORMS.search(ast.get_docstring(node) or "")):
-                found[node.name] = tuple(re.findall(r"``(\w+)``", match[1]))
-    return found
+            text = (ast.get_docstring(node) or "") if isinstance(node, ast.ClassDef | ast.FunctionDef) else ""
+            if match := _PLATFORMS.search(text):
+                found[node.name] = tuple(re.findall(r"``(\w+)``", match[1]))  # type: ignore[attr-defined]
+            elif match := _REFERENCE.search(text):
+                referred[node.name] = match[1]  # type: ignore[attr-defined]
+    return {**{name: found[other] for name, other in referred.items() if other in found}, **found}
