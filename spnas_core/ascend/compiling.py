@@ -1,6 +1,6 @@
-"""Process that compiles the graphs of nets as jobs do, and saves them as texts: ``python -m spnas_core.ascend.compiling REQUEST.json``.
+"""Process that compiles the graphs of a net as jobs do, and saves them as texts: ``python -m spnas_core.ascend.compiling REQUEST.json``.
 
-The nets are built for the target, but compiled on the CPU, whose backend no device is needed for. The texts are of the pass ``validate``,
+The net is built for the target, but compiled on the CPU, whose backend no device is needed for. The texts are of the pass ``validate``,
 the last before the graph goes to a backend, which chooses kernels: up to there it is the same for all devices, but for what MindSpore
 itself decides by the device in its gradients.
 """
@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -19,22 +18,21 @@ from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
 from spnas_core.ascend.nets import AuditedNet, CompileRequest, GraphKind
+from spnas_core.data.loader import Batch
 from spnas_core.jobs import cpu, initial_weights
 from spnas_core.jobs.detection import batch_size
 from spnas_core.jobs.train import make_step
+from spnas_core.jobs.training import StepInputs
 from spnas_core.jobs.worker import leave
 from spnas_core.models.build import build
 from spnas_core.models.classifier import Classifier
-from spnas_core.models.detector import DetectorNet
-from spnas_core.models.faster_rcnn import FasterRCNN
 from spnas_core.models.step import TrainStep
 from spnas_core.models.target import built_for
 
-Arrays = tuple[npt.NDArray[Any], ...]
-RATE = np.float32(0.01)
+RATE = np.array(0.01, np.float32)
 
 
-def saved_graph(cell: nn.Cell, inputs: Arrays) -> str:
+def saved_graph(cell: nn.Cell, inputs: StepInputs) -> str:
     """Compile a cell for arrays of these shapes and return the text of its graph; MS_DEV_SAVE_GRAPHS must be 1 since the process began."""
     place = Path(os.environ["MS_DEV_SAVE_GRAPHS_PATH"])
     for old in place.rglob("*.ir"):
@@ -45,13 +43,12 @@ def saved_graph(cell: nn.Cell, inputs: Arrays) -> str:
     return "".join(path.read_text() for path in found)
 
 
-def cells(net: AuditedNet) -> Iterator[tuple[GraphKind, nn.Cell, Arrays]]:
+def cells(net: AuditedNet) -> Iterator[tuple[GraphKind, nn.Cell, StepInputs]]:
     """Cells of a net with inputs of the shapes that jobs give them."""
     arch, settings, recipe = architecture.parse(net.arch), net.detector, net.recipe
     detector = build(arch, settings, net.classes, recipe.mixed_precision)
     initial_weights.freeze(detector, arch, settings)
-    images, sizes = _images(recipe.batch, settings.image_size)
-    yield "training", make_step(detector, recipe).set_train(), (RATE, images, sizes, *_targets(detector, net))
+    yield "training", make_step(detector, recipe).set_train(), (RATE, *detector.inputs(_batch(net), 0, 0))
     yield "detection", build(arch, settings, net.classes).set_train(False), _images(batch_size(settings.image_size), settings.image_size)
     if recipe.mixed_precision:
         yield "detection in float16", detector.set_train(False), _images(batch_size(settings.image_size), settings.image_size)
@@ -69,23 +66,22 @@ def _images(batch: int, size: tuple[int, int]) -> tuple[npt.NDArray[np.float32],
     return np.zeros((batch, 3, *size), np.float32), np.tile(np.array(size, np.float32), (batch, 1))
 
 
-def _targets(detector: DetectorNet, net: AuditedNet) -> Arrays:
-    """Boxes, labels and random inputs of a training step."""
-    assert isinstance(detector, FasterRCNN)
-    boxes = np.zeros((net.recipe.batch, net.detector.max_boxes, 4), np.float32)
+def _batch(net: AuditedNet) -> Batch:
+    """Make a training batch of blank images without objects."""
+    images, sizes = _images(net.recipe.batch, net.detector.image_size)
+    boxes = np.zeros((len(images), net.detector.max_boxes, 4), np.float32)
     labels = np.zeros(boxes.shape[:2], np.int32)
-    return (boxes, labels, *detector.draws(boxes, labels, 0, 0))
+    return Batch(images, sizes, boxes, labels, np.zeros(len(images), np.int64), np.ones((len(images), 2), np.float32))
 
 
 def main(path: str) -> None:
-    """Compile all that the request in the file `path` names; the text of graph k of net n is `n-KIND.ir` in its folder."""
+    """Compile the graphs that the request in the file `path` asks for; their texts are `KIND.ir` in its folder."""
     request = CompileRequest.model_validate_json(Path(path).read_bytes())
     cpu.use_threads(1)
     ms.set_context(mode=ms.GRAPH_MODE)
-    for number, net in enumerate(request.nets):
-        with built_for(request.target):
-            for kind, cell, inputs in cells(net):
-                Path(request.folder, f"{number}-{kind}.ir").write_text(saved_graph(cell, inputs))
+    with built_for(request.target):
+        for kind, cell, inputs in cells(request.net):
+            Path(request.folder, f"{kind}.ir").write_text(saved_graph(cell, inputs))
 
 
 if __name__ == "__main__":

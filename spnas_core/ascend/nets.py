@@ -1,4 +1,4 @@
-"""The nets whose graphs are looked at, those of a run's settings, and the request to compile them."""
+"""The nets whose graphs are looked at, those of a run's settings, and the request to compile one."""
 
 from typing import Literal
 
@@ -29,9 +29,9 @@ class AuditedNet(Settings):
 
 
 class CompileRequest(Settings):
-    """Request to `compiling.py`: compile the graphs of these nets, built for a kind of device, and leave their texts in a folder."""
+    """Request to `compiling.py`: compile the graphs of a net, built for a kind of device, and leave their texts in a folder."""
 
-    nets: tuple[AuditedNet, ...]
+    net: AuditedNet
     target: str
     folder: str
 

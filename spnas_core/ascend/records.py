@@ -2,8 +2,8 @@
 
 - Kernels: `lib/plugin/libmindspore_ops_ascend.so` has a class for each primitive with an aclnn kernel of CANN: ``AddAscend``, or
   ``AclnnExpKernelMod`` (macro MS_ACLNN_COMMON_KERNEL_FACTORY_REG). Their names are among the type names (Itanium C++ ABI, section 5.1).
-- Adapters: `lib/plugin/ascend/libmindspore_ascend_res_manager.so` has an ``OpAdapter<czNAME>`` for each operator of CANN's graph engine that
-  a primitive is translated to; primitives without an aclnn kernel run through it.
+- Adapters: `lib/plugin/ascend/libmindspore_ascend_res_manager.so` has an ``OpAdapter<czNAME>`` for each operator of CANN's graph engine
+  that a primitive is translated to; primitives without an aclnn kernel run through it.
 - AICPU kernels: `ops/_op_impl/aicpu/*.py`, with the dtypes they take.
 - Views: `lib/libmindspore_ops_host.so`; they change shape and strides on the host and launch nothing.
 - Documents: "Supported Platforms" in the docstring of the primitive's class.
@@ -71,7 +71,7 @@ class Records:
 
 @cache
 def installed_records() -> Records:
-    """Records of the installed MindSpore; UserError where its package lacks them, as those built for one device alone do."""
+    """Read the records of the installed MindSpore; UserError where its package lacks them, as those built for one device alone do."""
     spec = importlib.util.find_spec("mindspore")
     folder = Path(*(spec and spec.submodule_search_locations) or ("mindspore",))
     if missing := [name for name in (KERNELS, ADAPTERS, VIEWS, AICPU) if not (folder / name).exists()]:

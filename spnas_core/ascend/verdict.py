@@ -46,21 +46,19 @@ def judge(graphs: Mapping[str, Iterable[Operator]], records: Records) -> list[Pr
 
 def _row(name: str, found: list[tuple[str, Operator]], records: Records) -> PrimitiveRow:
     dtypes = tuple(sorted({dtype for _, operator in found for dtype in operator.dtypes}))
-    places, platforms = records.places(name), records.platforms.get(name)
+    structure = ("structure of the graph",) if name in STRUCTURE else ()
+    places, platforms = structure or records.places(name), records.platforms.get(name)
     gaps = [_line(name, found[0], what) for what in _faults(name, records)]
     if dynamic := [one for one in found if one[1].dynamic]:
         shape = next(shape for shape in dynamic[0][1].shapes if min(shape, default=0) < 0)
         gaps.append(_line(name, dynamic[0], f"a shape that is unknown before it runs, {shape}"))
-    if name not in STRUCTURE:
-        for dtype in dtypes:
-            if what := _dtype_fault(name, dtype, records):
-                gaps.append(_line(name, next(one for one in found if dtype in one[1].dtypes), what))
-    structure = ("structure of the graph",) if name in STRUCTURE else ()
-    return PrimitiveRow(name, len(found), dtypes, places or structure, platforms, tuple(gaps))
+    faulty = {dtype: what for dtype in dtypes if not structure and (what := _dtype_fault(name, dtype, records))}
+    gaps += [_line(name, next(one for one in found if dtype in one[1].dtypes), what) for dtype, what in faulty.items()]
+    return PrimitiveRow(name, len(found), dtypes, places, platforms, tuple(gaps))
 
 
 def _faults(name: str, records: Records) -> list[str]:
-    """What keeps a primitive from Ascend whatever its dtypes and shapes."""
+    """Say what keeps a primitive from Ascend, whatever its dtypes and shapes."""
     if name in STRUCTURE:
         return []
     if name in ON_HOST:
@@ -74,7 +72,7 @@ def _faults(name: str, records: Records) -> list[str]:
 
 
 def _dtype_fault(name: str, dtype: str, records: Records) -> str | None:
-    """What keeps a dtype of a primitive from Ascend: a view moves no numbers, of AICPU kernels the dtypes are on record."""
+    """Say what keeps a dtype of a primitive from Ascend: a view computes nothing, of AICPU kernels the dtypes are on record."""
     if dtype in NOT_ON_CORES:
         return f"{dtype}, which AI cores do not compute with"
     places = records.places(name)

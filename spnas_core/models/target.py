@@ -1,4 +1,4 @@
-"""Kind of device that a net is built for: what MindSpore is set to, or another, whose graphs can then be looked at without such a device."""
+"""Kind of device that a net is built for: MindSpore's, or another, whose graphs can then be looked at without such a device."""
 
 import contextlib
 from collections.abc import Iterator
