@@ -5,7 +5,9 @@ import contextvars
 import importlib.metadata
 import os
 import re
+import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -41,7 +43,7 @@ def open_trackers(settings: Run) -> dict[str, Tracker]:
 
 
 @contextlib.contextmanager
-def tracked(plan: Plan, trackers: dict[str, Tracker], patience: float | None = PATIENCE) -> Iterator[None]:
+def tracked(plan: Plan, trackers: dict[str, Tracker], patience: float = PATIENCE) -> Iterator[None]:
     """Tell `trackers` of the announced search `plan` during the `with` block, and of its end; that takes `patience` seconds at most."""
     followers = [_Follower(plan, name, tracker) for name, tracker in trackers.items()]
     for follower in followers:
@@ -55,8 +57,18 @@ def tracked(plan: Plan, trackers: dict[str, Tracker], patience: float | None = P
     finally:
         for follower in followers:
             follower.end(state)
+        until = time.monotonic() + patience
         for follower in followers:
-            follower.wait(patience)
+            follower.wait(max(0.0, until - time.monotonic()))
+
+
+def catch_up(plan: Plan, trackers: dict[str, Tracker]) -> None:
+    """Tell `trackers` what they lack of a finished search, and wait for it; one that does not answer is left alone."""
+    for name, tracker in trackers.items():
+        follower = _Follower(plan, name, tracker)
+        follower.end("done")
+        follower.start()
+        follower.join()
 
 
 class _Follower(threading.Thread):
@@ -76,11 +88,11 @@ class _Follower(threading.Thread):
         self._state = state
         self._ended.set()
 
-    def wait(self, patience: float | None) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait until that is done."""
-        self.join(patience)
+        self.join(seconds)
         if self.is_alive():
-            self._warn(f"an end within {patience:g} s", "none")
+            self._warn("to have sent all by now", "no end")
 
     def _follow(self) -> None:
         view: SearchView | None = None
@@ -105,7 +117,7 @@ class _Follower(threading.Thread):
         """Say once that the tracker is away."""
         if not self._warned:
             self._warned = True
-            got = _SECRET.sub("://***@", got)[:200]
+            got = textwrap.shorten(_SECRET.sub("://***@", got), 160, placeholder=" …")
             later = (
                 "nothing of the search is lost; what is missing there is sent when it answers, or when the same command is started again"
             )

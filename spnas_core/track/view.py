@@ -32,7 +32,7 @@ from spnas_core.track.tracked import TrackedFile, TrackedRun, TrackedState
 
 _SCORES = ("loss", "AP", "AP50", "top1")  # of an epoch
 _TRAINED = ("fine_tune", "candidate", "reignite", "full_train")  # roles of jobs that are runs of their own
-_DETERMINING = ("arch", "seed", "device_target", "objectives", "detector", "space", "budget", "fine_tune")
+_DETERMINING: tuple[str, ...] = ("arch", "seed", "device_target", "objectives", "detector", "space", "budget", "fine_tune")
 _DETERMINING += ("serial", "reignite", "parallel", "full_train")  # settings that are in the keys of the stages
 _Numbers = Mapping[str, float]
 
@@ -67,7 +67,7 @@ class SearchView:
         for label, rungs in groups.items():
             trial = trials.get((label.stage, label.round, label.index)) if label.role == "candidate" else None  # type: ignore[arg-type]
             parent = digests.get(trial.parent or "") if trial else None
-            measured = {name: value for name, value in _numbers(trial.metrics or {}).items() if name in MEASURED} if trial else {}
+            measured = _numbers({name: trial.metrics.get(name) for name in MEASURED}) if trial and trial.metrics else {}
             for step in steps if label.role == "full_train" else ():
                 if step.label.role == "evaluate" and step.label.net == label.net:
                     measured |= {f"{step.label.split}/{name}": value for name, value in _stats(step).items()}
@@ -182,7 +182,7 @@ def _key(*facts: Any) -> str:
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
-    """Settings that determine the results, which a search that goes on has too; of what lies somewhere, the fingerprint."""
+    """Return the settings that determine the results: one that goes on has the same; of what lies somewhere, the fingerprint."""
     found = flat(plan.settings.model_dump(mode="json", include=set(_DETERMINING)))
     places = {"data.fingerprint": plan.data.fingerprint, "checkpoint.sha256": plan.checkpoint_sha256, "reignite.data": plan.images}
     return found | places
