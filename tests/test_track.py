@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,6 +198,17 @@ def test_a_search_that_failed_and_goes_on_has_the_same_runs(
     assert {one.info.status for one in after.values()} == {"FINISHED"}
     assert {name: after[name].info.run_id for name in before} == {name: one.info.run_id for name, one in before.items()}
     assert server.curve(after["full_train final"], "epoch/loss") == [(one["epoch"], one["loss"]) for one in history]
+
+
+@pytest.mark.training
+def test_a_score_that_changes_is_shown_as_it_is_now(server: MlflowServer, experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It falls, and the clock of the host that says so is behind."""
+    run = TrackedRun(key="1", parent="", name="one", state="running", scores={"AP": 0.5})
+    Mlflow(server.address).tell(run)
+    monkeypatch.setattr("spnas_core.track.mlflow.time", SimpleNamespace(time=lambda: 1e9))
+    Mlflow(server.address).tell(replace(run, scores={"AP": 0.4}))
+    (found,) = server.runs(experiment)
+    assert found.data.metrics == {"AP": 0.4}
 
 
 @pytest.mark.training
