@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import SPNAS
+from command_line import SPNAS, spnas
 from mlflow_server import MlflowServer
 
 from flows import presets
@@ -321,6 +321,13 @@ def test_a_wrong_tracker_is_one_line(setting: str, words: str) -> None:
         open_trackers(presets.load_preset("smoke", [setting]))
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_plan_names_a_wrong_tracker_beside_all_else(tmp_path: Path) -> None:
+    status, _, errors = spnas("plan", "smoke", "--data", tmp_path / "none", "--store", tmp_path / "store", "--set", "tracker.nobody=x")
+    first, second = errors.splitlines()
+    assert (status, first) == (2, "spnas: tracker: expected one of mlflow, got nobody")
+    assert second.startswith(f"{tmp_path}/none: expected")
 
 
 def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, dead: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,7 +36,7 @@ def open_trackers(settings: Run) -> dict[str, Tracker]:
         if find_spec("mlflow"):
             wanted["mlflow"] = address
         else:
-            log_line("MLFLOW_TRACKING_URI is set, but MLflow is not installed (pip install 'spnas[mlflow]'): nothing is sent there")
+            log_line("MLFLOW_TRACKING_URI is set, but MLflow is not installed (pip install --editable '.[mlflow]'): nothing is sent there")
     if missing := wanted.keys() - there.names:
         raise UserError(f"tracker: expected one of {', '.join(sorted(there.names))}, got {', '.join(sorted(missing))}")
     return {name: there[name].load()(address) for name, address in wanted.items()}

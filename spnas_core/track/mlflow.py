@@ -33,7 +33,7 @@ class Mlflow:
 
     def __init__(self, address: str) -> None:
         if find_spec("mlflow") is None:
-            raise UserError("tracker.mlflow: expected MLflow or its client to be installed, found none: pip install 'spnas[mlflow]'")
+            raise UserError("tracker.mlflow: expected MLflow or its client to be installed, found none: pip install --editable '.[mlflow]'")
         self._address = address
         self._client: Any = None
         self._experiment = ""

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from spnas_core.arch import ArchError
@@ -80,7 +81,7 @@ class SearchView:
         plan, store = self._plan, self._plan.store
         counts = {f"images.{name}": getattr(plan.counts, name) for name in ("train", "val", "test")}
         points = {number: trial.score for number, trial in enumerate(ledger) if trial.score is not None}
-        curves = {"trial/AP": points, "trial/best AP": {number: max(list(points.values())[: at + 1]) for at, number in enumerate(points)}}
+        curves = {"trial/AP": points, "trial/best AP": dict(zip(points, accumulate(points.values(), max), strict=True))}
         files: dict[str, TrackedFile] = {}
         if state == "done":
             volumes = [one["hypervolume"] for one in rounds(ledger, plan.settings)]
