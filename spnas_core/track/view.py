@@ -11,30 +11,25 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from spnas_core.arch import ArchError
 from spnas_core.errors import JobError
-from spnas_core.job import ReigniteJob, TrainJob, canonical_json
+from spnas_core.job import canonical_json
 from spnas_core.jobs.progress_file import read_progress
 from spnas_core.metrics import STATS
 from spnas_core.monitor.status import Watcher
 from spnas_core.names import HISTORY_FILE
-from spnas_core.report.ancestry import edits
 from spnas_core.run.crew import Label
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import scores_of
-from spnas_core.run.register import flat
 from spnas_core.run.replay import Step
 from spnas_core.run.rounds import rounds
 from spnas_core.search.ledger import Trial
-from spnas_core.search.net import net_of
 from spnas_core.settings.search import MEASURED
 from spnas_core.store.manifest import Manifest
+from spnas_core.track.parameters import search_parameters, training_parameters
 from spnas_core.track.tracked import TrackedFile, TrackedRun, TrackedState
 
 _SCORES = ("loss", "AP", "AP50", "top1")  # of an epoch
 _TRAINED = ("fine_tune", "candidate", "reignite", "full_train")  # roles of jobs that are runs of their own
-_DETERMINING: tuple[str, ...] = ("arch", "seed", "device_target", "objectives", "detector", "space", "budget", "fine_tune")
-_DETERMINING += ("serial", "reignite", "parallel", "full_train")  # settings that are in the keys of the stages
 _Numbers = Mapping[str, float]
 
 
@@ -79,8 +74,7 @@ class SearchView:
 
     def _search(self, state: TrackedState, told: Sequence[TrackedRun], steps: Sequence[Step], ledger: Sequence[Trial]) -> TrackedRun:
         plan, store = self._plan, self._plan.store
-        counts = {f"images.{name}": getattr(plan.counts, name) for name in ("train", "val", "test")}
-        points = {number: trial.score for number, trial in enumerate(ledger) if trial.score is not None}
+        points = {number: trial.score for number, trial in enumerate(ledger) if trial.score is not None and trial.score >= 0}
         curves = {"trial/AP": points, "trial/best AP": dict(zip(points, accumulate(points.values(), max), strict=True))}
         files: dict[str, TrackedFile] = {}
         if state == "done":
@@ -93,7 +87,7 @@ class SearchView:
             parent="",
             name=plan.settings.name,
             state=state,
-            parameters=_texts(_settings(plan) | counts),
+            parameters=search_parameters(plan),
             scores=_final_scores(steps) | {"trials": len(ledger), "failed": sum(1 for trial in ledger if trial.failure)},
             curves=curves,
             files=files,
@@ -130,7 +124,7 @@ class SearchView:
             parent=self.key,
             name=str(label),
             state=ended,  # type: ignore[arg-type]
-            parameters=_texts(self._parameters(label, last, parent)),
+            parameters=training_parameters(self._plan, label, last.job, parent),
             scores=scores,
             curves=dict(curves),
             files=files,
@@ -138,26 +132,6 @@ class SearchView:
             begun=next((course.begun for course in courses if course.begun), None),
             ended=None if last.ended is None else courses[-1].last,
         )
-
-    def _parameters(self, label: Label, step: Step, parent: Trial | None) -> dict[str, Any]:
-        job = step.job
-        assert isinstance(job, TrainJob | ReigniteJob)
-        found: dict[str, Any] = {
-            "stage": label.stage,
-            "role": label.role,
-            "arch": job.arch,
-            "neck": job.detector.neck.text,
-            "stem": job.detector.stem,
-        }
-        found |= {"net": label.net} if label.net else {}
-        if label.role == "candidate":
-            found |= {"round": label.round, "candidate": label.index + 1}
-        if parent:
-            found |= {"parent": _place(parent), "mutation": _mutation(parent, step)}
-        if label.role != "reignite":
-            cost = self._plan.cost_of(net_of(job.arch, job.detector))
-            found |= {"params": cost.params, "macs": cost.macs}
-        return found | {"seed": job.seed} | flat(job.recipe.model_dump(mode="json", exclude={"data"}), "recipe.")
 
     def _course(self, step: Step) -> _Course:
         """Curves and times of a job: of an ended training from its artifact, else as far as its progress tells."""
@@ -182,25 +156,6 @@ def _key(*facts: Any) -> str:
     return hashlib.sha256(canonical_json({"run": facts}).encode()).hexdigest()[:32]
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
-    """Return the settings that determine the results: one that goes on has the same; of what lies somewhere, the fingerprint."""
-    found = flat(plan.settings.model_dump(mode="json", include=set(_DETERMINING)))
-    places = {"data.fingerprint": plan.data.fingerprint, "checkpoint.sha256": plan.checkpoint_sha256, "reignite.data": plan.images}
-    return found | places
-
-
-def _place(trial: Trial) -> str:
-    return f"{trial.stage} r{trial.round} c{trial.index + 1}" if trial.round else "start net"
-
-
-def _mutation(parent: Trial, step: Step) -> str:
-    try:
-        found = edits(parent.net.arch, net_of(step.job.arch, step.job.detector).arch)
-    except ArchError:
-        return "unknown"
-    return "; ".join(f"{one.kind}: {one.words}" for one in found) or "none"
-
-
 def _final_scores(steps: Iterable[Step]) -> dict[str, float]:
     """Scores of the nets trained to their end, by net and split; those on val of a training, unless an evaluation scored it there."""
     found: dict[str, float] = {}
@@ -220,11 +175,6 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return what is a number; below 0 is COCO's sign for a score that there is not."""
     numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value) and value >= 0}
-
-
-def _texts(parameters: Mapping[str, Any]) -> dict[str, str | int | float]:
-    """Return parameters with lists and the like as texts."""
-    return {name: value if isinstance(value, str | int | float) else json.dumps(value) for name, value in parameters.items()}
 
 
 def _file(read: Any) -> TrackedFile:
