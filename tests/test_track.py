@@ -179,7 +179,7 @@ def test_a_search_that_failed_and_goes_on_has_the_same_runs(
     half.close()
 
     monkeypatch.setattr(following, "LOOKS", 0.1)
-    failure, until = ZeroDivisionError(), time.monotonic() + 60
+    failure, until = ZeroDivisionError(), time.monotonic() + 180
     with contextlib.suppress(ZeroDivisionError), tracked(plan, {"mlflow": Mlflow(server.address)}):
         while time.monotonic() < until and len(server.runs(experiment)) < 7:
             time.sleep(0.2)
@@ -220,13 +220,13 @@ def test_what_a_dead_server_missed_is_sent_when_it_is_back(
     monkeypatch.setattr(following, "LOOKS", 0.2)
     try:
         with tracked(plan, {"mlflow": Mlflow(own.address)}):
-            until = time.monotonic() + 60
+            until = time.monotonic() + 180
             while time.monotonic() < until and not lines:
                 time.sleep(0.1)
             time.sleep(1)  # of further attempts
             assert len(lines) == 1
             own.start()
-            while time.monotonic() < until + 60 and len(own.runs(experiment)) < len(NAMES):
+            while time.monotonic() < until + 180 and len(own.runs(experiment)) < len(NAMES):
                 time.sleep(0.2)
         assert sorted(short(one.info.run_name) for one in own.runs(experiment)) == sorted(NAMES)
         assert {one.info.status for one in own.runs(experiment)} == {"FINISHED"}
