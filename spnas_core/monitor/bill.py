@@ -23,16 +23,22 @@ from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.training import Recipe
+from spnas_core.track.following import open_trackers
 
 
 def open_all(settings: Run, data: str, store: str) -> tuple[Plan | None, list[str]]:
-    """Open the plan of a run and check that its budget allows a net; returns None and one line per mistake where something is wrong."""
+    """Open the plan of a run, check its trackers, and that its budget allows a net; else returns None and one line per mistake."""
+    plan, mistakes = None, list[str]()
+    try:
+        open_trackers(settings)
+    except UserError as error:
+        mistakes += str(error).splitlines()
     try:
         plan = open_plan(settings, data, store)
         cost_bounds(settings, plan.cost_of)
     except UserError as error:
-        return None, str(error).splitlines()
-    return plan, []
+        mistakes += str(error).splitlines()
+    return (None if mistakes else plan), mistakes
 
 
 def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Run(Settings):
     data: Reading = Field(Reading(), description="how the data set is read")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
     objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: a score first, which alone decides the winner")
+    tracker: dict[str, Url] = Field({}, description="servers that show the search while it runs, such as {mlflow: http://127.0.0.1:5000}")
     detector: Detector = Field(Detector(), description="all of the detector but its backbone")
     space: Space = Field(Space(), description="limits of the search space")
     budget: Budget = Field(Budget(), description="limits of a candidate's cost")
