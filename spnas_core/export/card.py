@@ -14,9 +14,9 @@ _TITLES = {
 }
 _NETWORKS = {
     "onnx": "`model.onnx`: the network, opset 17, for any number of images at once",
-    "openvino": "`model.xml`, `model.bin`: the network, weights in float32, for any number of images at once",
-    "om": "`trunk.onnx`, `head0.onnx` (...): the parts of the network that ATC compiles, for one image, opset 17; `atc.sh`: the commands for "
-    "the SoC {soc}; `trunk.om`, `head0.om` (...): what they make; `parts.py`: what runs between the parts, in numpy",
+    "openvino": "`model.xml` and `model.bin`: the network, for any number of images at once",
+    "om": "`trunk.onnx`, `head0.onnx` (...): the parts of the network that ATC compiles, for one image, opset 17; `atc.sh`: the commands "
+    "for the SoC {soc}; `trunk.om`, `head0.om` (...): what they make; `parts.py`: what runs between the parts, in numpy",
     "mindir": "`model.mindir`: the network, for one image at a time",
     "torchvision": "`weights.safetensors`: the state dict; `net.py`: torchvision's `FasterRCNN` on this backbone, which takes it",
 }

@@ -47,7 +47,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Compared:
     """Scores of one model on a split, and the median time of inference of one image, ms, without reading it."""
 
     model: str
@@ -72,7 +72,7 @@ def network_format(url: str) -> str:
     )
 
 
-def score_side_by_side(models: Sequence[str], data_url: str, name: str, reading: Reading | None = None) -> list[Measured]:
+def score_side_by_side(models: Sequence[str], data_url: str, name: str, reading: Reading | None = None) -> list[Compared]:
     """Score models on a split, with pycocotools, image by image; then time them in turns, so that all see the same machine."""
     with tempfile.TemporaryDirectory(prefix="spnas-models-") as folder:
         opened = [_open(model, Path(folder, str(number))) for number, model in enumerate(models)]
@@ -83,7 +83,7 @@ def score_side_by_side(models: Sequence[str], data_url: str, name: str, reading:
             for one, (split, _), seconds in zip(opened, splits, times, strict=True):
                 seconds += _times(one, split)
     return [
-        Measured(
+        Compared(
             one.url,
             one.form + ("-int8" if (one.card.model_extra or {}).get("int8") else ""),
             one.size,

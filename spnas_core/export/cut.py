@@ -42,7 +42,7 @@ def cut_parts(card: Model, weights: Arrays) -> dict[str, CutPart]:
 
 
 def cut_levels(card: Model) -> list[dict[str, Any]]:
-    """Give what `shipped/parts.py` knows of each level: its anchors and, where regions are pooled, its stride and the least size of a region."""
+    """Give what `shipped/parts.py` knows of each level: its anchors and, where regions are pooled, stride and least size of a region."""
     grid = anchor_grid(architecture.parse(card.arch), card.detector)
     pooled = grid.regions()
     least = [0.0, *map(float, least_sizes(pooled.sides))][: len(pooled.sides)]

@@ -11,7 +11,7 @@ from flows.cli.options import LAYOUTS, AnnotationsOption, AsJson, DataOption, Im
 from spnas_core.errors import UserError
 
 if TYPE_CHECKING:
-    from spnas_core.export.compare import Measured
+    from spnas_core.export.compare import Compared
 
 app = typer.Typer()
 ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")]
@@ -55,7 +55,7 @@ def evaluate(
         typer.echo(f"{name}: AP {_per_cent(one['AP'])}, AP50 {_per_cent(one['AP50'])}")
 
 
-def _side_by_side(found: Sequence["Measured"], split: str, as_json: bool) -> None:
+def _side_by_side(found: Sequence["Compared"], split: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"split": split, "models": [one.document() for one in found]}))
         return
