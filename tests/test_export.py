@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from atc_operators import ATC_OPERATORS
 from exported import COMMON, assert_same, inputs, lively, write_model
 from golden_weights import ARCH, CLASSES, GOLDEN, SETTINGS, network_input, spnas_weights
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
+from spnas_core import metrics
 from spnas_core.data import fingerprints
 from spnas_core.export.calibration import Calibration
 from spnas_core.export.compare import score_side_by_side
@@ -30,6 +30,12 @@ from spnas_core.store.artifacts import Store
 from spnas_core.weights.model_folder import Model
 
 pytestmark = pytest.mark.training
+ATC_OPERATORS = {
+    word
+    for line in (Path(__file__).parent / "atc_operators.txt").read_text().splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+}
 BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
 NETS: dict[str, dict[str, Any]] = {
     "b_111-2111-21-21-1_1-0-2-3-0": {"stem": "3x3"},

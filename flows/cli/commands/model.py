@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spnas_core.export.compare import Compared
 
 app = typer.Typer()
+DividedBy = Annotated[str | None, typer.Option("--split-file", metavar="FILE", help="File of spnas split, if not in the data.")]
 ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")]
 
 
@@ -29,7 +30,7 @@ def evaluate(
     ],
     data: DataOption,
     split: Annotated[str, typer.Option("--split", help="Name of the split.")] = "val",
-    split_file: Annotated[str | None, typer.Option("--split-file", metavar="FILE", help="File of spnas split, if not in the data.")] = None,
+    split_file: DividedBy = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     as_json: AsJson = False,
@@ -128,6 +129,9 @@ def export(
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help=f"Of --int8: a folder or any fsspec URL ({LAYOUTS}).")] = None,
     split: Annotated[str, typer.Option("--split", help="Of --int8: the split of these images.")] = "train",
+    split_file: DividedBy = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
     soc: Annotated[
         str | None, typer.Option("--soc", metavar="NAME", help="om: Ascend and what npu-smi info shows, such as Ascend310P3.")
     ] = None,
@@ -144,8 +148,10 @@ def export(
     from spnas_core.export import atc, folder
     from spnas_core.export.calibration import Calibration
     from spnas_core.export.convert import write_files
+    from spnas_core.settings.reading import Reading
 
-    wish = folder.Wish(Calibration(int8, data, split) if int8 and data else None, atc.check_soc(soc) if soc else "")
+    given = Reading.model_validate(reading(split_file, annotations, images))
+    wish = folder.Wish(Calibration(int8, data, split, given) if int8 and data else None, atc.check_soc(soc) if soc else "")
     folder.check_empty(out)
     files = folder.export_model(model, form, wish)
     folder.publish_export(files, out)
