@@ -1,4 +1,4 @@
-"""Studies of the search as a Prefect flow: comparison with simpler methods, short training as a proxy, inheritance.
+"""Studies of the search as a Prefect flow: comparison with simpler methods, short training as a proxy, inheritance, noise.
 
 All trainings are jobs as in a run, so artifacts of a run or of another study with the same settings are reused.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow
 
 from flows.baselines import compare, final_training, from_scratch
+from flows.noise import measure_noise
 from spnas_core.jobs.progress import log_line
 from spnas_core.names import HISTORY_FILE
 from spnas_core.run.candidates import Round, train_jobs
@@ -18,7 +19,7 @@ from spnas_core.search.ledger import ranked
 from spnas_core.search.propose import Proposal
 from spnas_core.settings.run import Run
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import Arrival, Forecast, arrival, lasting, propose_children, training_seconds
+from spnas_core.study.methods import Arrival, Forecast, arrival, propose_children, training_seconds
 from spnas_core.study.studies import Study, StudyKind, open_study, publish_entries, publish_report, stored_entries
 from tasks.jobs import Executor, completed
 from tasks.stages import run_stage
@@ -32,7 +33,7 @@ def study(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1,
     asked = open_study(kind, settings, data, store, seeds, count)
     entries, begun = stored_entries(asked), time.monotonic()
     if entries is None:
-        work = {"baselines": compare, "proxy": compare_scores, "inheritance": race}[kind]
+        work = {"baselines": compare, "proxy": compare_scores, "inheritance": race, "noise": measure_noise}[kind]
         first = asked.plans[0]
         entries = tuple(work(asked, Executor(first.store.url, first.settings)))
         publish_entries(asked, entries, time.monotonic() - begun)
@@ -69,7 +70,7 @@ def race(asked: Study, executor: Executor) -> list[Arrival]:
     arrived: dict[Proposal, Arrival] = {}
     for length in (watched.epochs * times for times in LENGTHS):
         left = [child for child in children if child not in arrived or not arrived[child].reached]
-        recipe = lasting(plan.settings.fine_tune, length).model_copy(update={"eval_epochs": 1})
+        recipe = plan.settings.fine_tune.lasting(length).model_copy(update={"eval_epochs": 1})
         jobs = [(f"scratch, {length} epochs, {short(str(child.net.arch))}", from_scratch(plan, child, recipe)) for child in left]
         for child, scratch in zip(left, completed(executor, jobs), strict=True):
             arrived[child] = _arrival(plan, inherited[child], scratch, length)
