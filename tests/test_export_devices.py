@@ -4,6 +4,7 @@ Ascend's ATC cannot be had here: a program named `atc` stands on PATH, so what i
 """
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from exported import COMMON, lively, write_model
 from spnas_core import arch as architecture
 from spnas_core.data import splits
 from spnas_core.export.folder import export_model
-from spnas_core.export.shipped.detect import open_network
+from spnas_core.export.shipped.detect import import_openvino, open_network
 from spnas_core.jobs import detection
 from spnas_core.models.build import build
 from spnas_core.settings.detector import Detector
@@ -176,8 +177,7 @@ def test_the_same_images_calibrate_every_time(model: Path, tiny_data: Path) -> N
 
 def test_openvino_is_held_to_float32(model: Path, tmp_path: Path) -> None:
     """Processors with AVX512_BF16 or AMX would compute in bfloat16, which moves scores by tenths."""
-    import openvino
-
+    openvino = import_openvino()
     assert spnas("export", model, "--format", "openvino", "--out", tmp_path / "out")[0] == 0
     weights = openvino.Core().read_model(tmp_path / "out" / "model.xml")
     kinds = {node.get_element_type().to_string() for node in weights.get_ops() if node.get_type_name() == "Constant"}
@@ -185,6 +185,30 @@ def test_openvino_is_held_to_float32(model: Path, tmp_path: Path) -> None:
     run = open_network(tmp_path / "out")
     (net,) = (cell.cell_contents for cell in run.__closure__ or () if isinstance(cell.cell_contents, openvino.CompiledModel))
     assert net.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+
+
+QUIET = """
+import sys
+
+seen = []
+telling = ("os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect")
+sys.addaudithook(lambda event, _: seen.append(event) if event in telling else None)
+from pathlib import Path
+import detect
+
+detect.open_network(Path("."))
+print(detect.import_openvino().__name__, seen)
+"""
+
+
+def test_openvino_s_telemetry_stays_out(model: Path, tmp_path: Path) -> None:
+    """By itself `import openvino` forks its process to send a message, and leaves an identity in the home folder."""
+    out, home = tmp_path / "out", tmp_path / "home"
+    home.mkdir()
+    assert spnas("export", model, "--format", "openvino", "--out", out)[0] == 0
+    environment = {**os.environ, "HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", QUIET], cwd=out, env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, list(home.iterdir())) == ("openvino []\n", [])
 
 
 def test_what_is_no_model_is_one_line(model: Path, tiny_data: Path, tmp_path: Path) -> None:

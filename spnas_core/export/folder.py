@@ -21,6 +21,7 @@ from spnas_core.export.atc import ATC_FILE, atc_commands, atc_script
 from spnas_core.export.calibration import Calibration
 from spnas_core.export.card import readme
 from spnas_core.export.convert import check_parts, write_files
+from spnas_core.export.shipped.detect import import_openvino
 from spnas_core.jobs import detection, evaluate
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights
@@ -96,8 +97,7 @@ def _onnx(net: DetectorNet, found: Model, _: str, wish: Wish) -> Made:
 def _openvino(net: DetectorNet, found: Model, _: str, __: Wish) -> Made:
     """OpenVINO's IR of the ONNX model, its weights in float32 (OpenVINO's default is float16)."""
     with _needs_packages("openvino"):
-        import openvino
-
+        openvino = import_openvino()
         from spnas_core.export.onnx_model import onnx_model
     content = onnx_model(found, get_weights(net))
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,7 @@ onnxruntime for trunk.onnx, or Ascend's ais_bench for trunk.om.
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -68,8 +69,7 @@ def open_onnx(path: Path) -> Run:
 
 def open_openvino(path: Path) -> Run:
     """Open the network in OpenVINO, for single images; in float32, where it would compute in bfloat16 on processors that can."""
-    import openvino
-
+    openvino = import_openvino()
     how = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     net = openvino.Core().compile_model(path, "CPU", how)
 
@@ -78,6 +78,12 @@ def open_openvino(path: Path) -> Run:
         return found["boxes"], found["scores"], found["labels"]
 
     return run
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which on import sends Google Analytics a message from a fork of this process."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed, which OpenVINO allows
+    return import_module("openvino")
 
 
 def open_mindir(path: Path) -> Run:
