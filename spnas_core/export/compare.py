@@ -48,7 +48,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Compared:
-    """Scores of one model on a split, and the median time of inference of one image, ms, without reading it."""
+    """Scores of one model on a split, and the time of inference of an image, ms: the median over images of the best of three."""
 
     model: str
     form: str
@@ -78,10 +78,8 @@ def score_side_by_side(models: Sequence[str], data_url: str, name: str, reading:
         opened = [_open(model, Path(folder, str(number))) for number, model in enumerate(models)]
         splits = [evaluate.open_for_model(one.card, data_url, name, reading) for one in opened]
         scores = [evaluate.score_listed(*split, _results(one, split[0])) for one, split in zip(opened, splits, strict=True)]
-        times: list[list[float]] = [[] for _ in opened]
-        for _ in range(_PASSES):
-            for one, (split, _), seconds in zip(opened, splits, times, strict=True):
-                seconds += _times(one, split)
+        passes = [[_times(one, split) for one, (split, _) in zip(opened, splits, strict=True)] for _ in range(_PASSES)]
+        best = [map(min, zip(*times, strict=True)) for times in zip(*passes, strict=True)]  # of each image
     return [
         Compared(
             one.url,
@@ -90,7 +88,7 @@ def score_side_by_side(models: Sequence[str], data_url: str, name: str, reading:
             1e3 * statistics.median(taken),
             found,
         )
-        for one, taken, found in zip(opened, times, scores, strict=True)
+        for one, taken, found in zip(opened, best, scores, strict=True)
     ]
 
 

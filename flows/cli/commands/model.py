@@ -21,7 +21,7 @@ ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of 
 @app.command(
     "eval",
     help="Score a model on a split, with pycocotools. Several models, or a folder of spnas export, are scored image by image and set side "
-    "by side: size, AP, and the median time of the inference of one image, of which the last column is the ratio to the first model's.\n\n"
+    "by side: size, AP, and the time of inference of an image, of which the last column is the ratio to the first model's.\n\n"
     "Example: spnas eval demo/store/runs/demo/model --data demo/data --split test",
 )
 def evaluate(
