@@ -194,7 +194,8 @@ class _ReplayCrew:
         job, key, plan = step.job, step.key, self.plan
         metrics: dict[str, Any] = {"top1": 0.5, **dict.fromkeys(MEASURED, 1.0)}
         if isinstance(job, TrainJob):
-            cost, start = (plan.cost_of(net_of(arch, job.detector)) for arch in (job.arch, plan.settings.arch))
+            own = plan.settings.detector
+            cost, start = (plan.cost_of(net_of(*one, own)) for one in ((job.arch, job.detector), (plan.settings.arch, own)))
             noise = np.random.default_rng((self.play, int(key[:8], 16))).normal(0, SPREAD)
             score = float(np.clip(0.5 + PER_DOUBLING * np.log2(cost.macs / start.macs) + noise, 0.01, 0.99))
             metrics |= {**dict.fromkeys(STATS, score), "params": cost.params, "macs": cost.macs}
