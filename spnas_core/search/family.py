@@ -1,8 +1,8 @@
 """Family of nets around a start net: what a supernet holds, and the members that are its paths.
 
-A member differs from the start net in the depth of its stages, in the places of its ``-``, and in the inner width of its stages. All blocks
-that any member has are the **slots** of one flat sequence. A stage of the start net is a **segment** of slots; a member has the first few of
-each, and its own stages end up to `shift` blocks before or after the ends of its segments. Channels follow from the ``2`` before a slot
+A member differs from the start net in the depth of its stages, in the places of its ``-``, and in the inner width of its stages. All
+blocks that any member has are the **slots** of one flat sequence. A stage of the start net is a **segment** of slots; a member has the
+first few of each, and its own stages end up to `shift` blocks before or after the ends of its segments. Channels follow from the ``2`` before a slot
 (its **run**), resolution from the stage that it lies in, so one slot may stand at several **places**.
 
 The idea is that of DetNAS (Chen et al., NeurIPS 2019, arXiv 1903.10979) and once-for-all (Cai et al., ICLR 2020); the family is ours.
@@ -57,7 +57,7 @@ class End(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """Nets around the serial net `start`: each stage with up to `fewer` blocks less or `more` blocks more, each ``-`` moved by up to `shift`.
+    """Nets around the serial net `start`: each stage `fewer` blocks shorter to `more` blocks longer, each ``-`` moved by up to `shift`.
 
     `inner`: widths that each stage may have, in eighths. Blocks are taken off or put on at the end of a stage, and never before its last
     ``2``. Every stage keeps a block of its own segment.

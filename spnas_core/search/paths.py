@@ -102,7 +102,7 @@ def entropy(family: Family, archs: list[Arch]) -> float:
 
 
 def kept_channels(family: Family, run: int, eighths: int, width: int) -> npt.NDArray[np.int64]:
-    """Inner channels of a block of `run` that a stage with this inner width uses, of those that the supernet has: the first of each group."""
+    """Inner channels of a block of `run` that a stage with this inner width uses, of those of the supernet: the first of each group."""
     kind: BlockType = family.start.block_type
     most, own = (kind.inner(width << run, value) // kind.groups for value in (family.widths[-1], eighths))
     return (np.arange(kind.groups)[:, None] * most + np.arange(own)).ravel()
@@ -114,7 +114,7 @@ def widths(family: Family) -> tuple[tuple[int, int], ...]:
 
 
 def switches(family: Family, arch: Arch, width: int) -> tuple[Switches, Switches]:
-    """Inputs of a supernet that make it a member, 0 or 1: one per place and per end, and the masks of inner channels one after another."""
+    """Make a supernet a member by inputs of 0 and 1: one per place and per end, and the masks of inner channels one after another."""
     path = set(family.path(arch))
     genes = family.genes(arch)
     assert genes
