@@ -239,6 +239,6 @@ class SuperNet(FasterRCNN):
         """Detect with one member, see `DetectorNet`."""
         return self.find(self.member_features(images, gates, masks), image_hw)
 
-    def losses(self, *batch: Tensor) -> Tensor:  # type: ignore[override]
+    def losses(self, *batch: Tensor) -> Tensor:
         """Losses of one member, see `FasterRCNN.losses`."""
         return self.compare(self.member_features(batch[0], batch[-2], batch[-1]), *batch[1:-2])

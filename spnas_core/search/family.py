@@ -2,8 +2,8 @@
 
 A member differs from the start net in the depth of its stages, in the places of its ``-``, and in the inner width of its stages. All
 blocks that any member has are the **slots** of one flat sequence. A stage of the start net is a **segment** of slots; a member has the
-first few of each, and its own stages end up to `shift` blocks before or after the ends of its segments. Channels follow from the ``2`` before a slot
-(its **run**), resolution from the stage that it lies in, so one slot may stand at several **places**.
+first few of each, and its own stages end up to `shift` blocks before or after the ends of its segments. Channels follow from the ``2``
+before a slot (its **run**), resolution from the stage that it lies in, so one slot may stand at several **places**.
 
 The idea is that of DetNAS (Chen et al., NeurIPS 2019, arXiv 1903.10979) and once-for-all (Cai et al., ICLR 2020); the family is ours.
 """

@@ -14,7 +14,7 @@ from spnas_core.arch import Arch, blocks, levels
 from spnas_core.necks.fpn import INNER
 from spnas_core.search.family import Family
 from spnas_core.search.paths import kept_channels
-from spnas_core.weights.tensor_names import BACKBONE, STATISTICS, Arrays, block_name
+from spnas_core.weights.tensor_names import AFFINE, BACKBONE, STATISTICS, Arrays, block_name
 
 SLOTS = f"{BACKBONE}slots."
 _INNER_WEIGHT = re.compile(rf"{re.escape(INNER)}(\d+)\.weight")
@@ -37,7 +37,7 @@ def _layer_parts(family: Family, arch: Arch, width: int) -> dict[str, _Part]:
             inputs = np.arange(block.in_channels) if layer in ("conv1", "shortcut") else kept if layer == last else each
             conv, norm = ("shortcut.conv", "shortcut.bn") if layer == "shortcut" else (layer, layer.replace("conv", "bn"))
             found[block_name(block.index, f"{conv}.weight")] = (f"{slot}{conv}.weight", np.ix_(outputs, inputs))
-            for part in (".gamma", ".beta"):
+            for part in AFFINE:
                 found[block_name(block.index, norm + part)] = (f"{slot}{norm}{part}", (outputs,))
             for part in STATISTICS:
                 found[block_name(block.index, norm + part)] = (f"{at}{norm}{part}", (outputs,))
@@ -75,13 +75,10 @@ def start_supernet(fresh: Arrays, family: Family, width: int, weights: Arrays) -
     those of no data (mean 0, variance 1).
     """
     found = put_path(fresh, family, family.start, width, weights)
-    used = {place.slot for place in family.path(family.start)}
-    last = "bn2." if family.start.block_type.expansion == 1 else "bn3."
-    for name in found:
-        if name.startswith(SLOTS) and (number := int(name.removeprefix(SLOTS).split(".")[0])) not in used:
-            if name in (f"{SLOTS}{number}.{last}gamma", f"{SLOTS}{number}.{last}beta"):
-                found[name] = np.zeros_like(found[name])
-    return reset_statistics(found)
+    new = set(range(len(family.slots))) - {place.slot for place in family.path(family.start)}
+    last = "bn2" if family.start.block_type.expansion == 1 else "bn3"
+    zero = {f"{SLOTS}{slot}.{last}{part}" for slot in new for part in AFFINE}
+    return reset_statistics({name: np.zeros_like(array) if name in zero else array for name, array in found.items()})
 
 
 def reset_statistics(arrays: Arrays) -> Arrays:
