@@ -1,4 +1,4 @@
-"""Studies of the search as a Prefect flow: comparison with simpler methods, short training as a proxy, inheritance.
+"""Studies of the search as a Prefect flow: comparison with simpler methods, short training as a proxy, inheritance, noise.
 
 All trainings are jobs as in a run, so artifacts of a run or of another study with the same settings are reused.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow
 
 from flows.baselines import compare, final_training, from_scratch
+from flows.noise import measure_noise
 from spnas_core.jobs.progress import log_line
 from spnas_core.names import HISTORY_FILE
 from spnas_core.run.candidates import Round, train_jobs
@@ -32,7 +33,7 @@ def study(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1,
     asked = open_study(kind, settings, data, store, seeds, count)
     entries, begun = stored_entries(asked), time.monotonic()
     if entries is None:
-        work = {"baselines": compare, "proxy": compare_scores, "inheritance": race}[kind]
+        work = {"baselines": compare, "proxy": compare_scores, "inheritance": race, "noise": measure_noise}[kind]
         first = asked.plans[0]
         entries = tuple(work(asked, Executor(first.store.url, first.settings)))
         publish_entries(asked, entries, time.monotonic() - begun)

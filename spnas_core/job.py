@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from spnas_core.settings.base import ArchText, Settings
+from spnas_core.settings.base import ArchText, Settings, key_document
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.reading import Reading
 from spnas_core.settings.run import DeviceTarget
@@ -143,7 +143,7 @@ def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob
 
     The kind of device is in it, since each has its own arithmetic; versions of libraries are not, and are in the artifact's manifest.
     """
-    document = job.model_dump(mode="json") | {"detector": job.detector.former_document()}
+    document = key_document(job) | {"detector": job.detector.former_document()}
     if not isinstance(job, BenchmarkJob):
         document["data"] = job.data.identity
     for name in ("checkpoint", "checkpoint_coverage", "resume_from"):

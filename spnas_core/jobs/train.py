@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import mindspore as ms
@@ -23,14 +24,17 @@ from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
 from spnas_core.jobs import initial_weights
 from spnas_core.jobs.detection import WORK
+from spnas_core.jobs.kept_weights import KeptWeights
 from spnas_core.jobs.progress import JobContext
 from spnas_core.jobs.timing import Stopwatch
 from spnas_core.jobs.training import CHECKPOINT, StepInputs, run_epochs, save_checkpoint
+from spnas_core.metrics import Scores
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.names import AUDIT_FILE, HISTORY_FILE, MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
+from spnas_core.settings.task import MEAN_OF
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
 
@@ -56,21 +60,27 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     weights, audit = initial_weights.start_detector(job, store, get_weights(net))
     set_weights(net, weights)
     initial_weights.choose_trained(net, job, audit)
-    step = make_step(net, recipe)
+    step, kept = make_step(net, recipe), KeptWeights(net, recipe)
     cache = ImageCache()
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 
     def batches(epoch: int, first: int) -> Iterator[StepInputs]:
         return WORK.batches(net, train_split, settings, recipe, job.seed, epoch, first, cache)
 
-    def score(epoch: int) -> dict[str, Any]:
-        if not recipe.eval_epochs or (epoch + 1) % recipe.eval_epochs or epoch + 1 == recipe.epochs:
-            return {}
+    def evaluated() -> tuple[list[dict[str, Any]], Scores]:
+        """Return the outputs on the val split and their scores, the same on all ranks."""
         outputs = WORK.outputs(net, val_split, settings, cache)
-        if not rank().first:
+        scores = WORK.score(val_split.annotations, outputs, "hotcoco") if rank().first else None
+        return outputs, Scores(*gather_ranks([scores.stats, scores.per_class] if scores else None)[0])
+
+    def score(epoch: int) -> dict[str, Any]:
+        due = recipe.eval_epochs and not (epoch + 1) % recipe.eval_epochs
+        if epoch + 1 == recipe.epochs or not (due or epoch >= recipe.epochs - recipe.scored_epochs):
             return {}
-        scores = WORK.score(val_split.annotations, outputs, "hotcoco")
-        return {name: scores.stats[name] for name in WORK.task.scores}
+        with kept.in_net():
+            found = evaluated()[1].stats
+        kept.offer(found[WORK.task.score])
+        return {name: found[name] for name in WORK.task.scores}
 
     def rate(number: int) -> float:
         return learning_rate(recipe, number, recipe.epochs * steps)
@@ -79,18 +89,24 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     if rank().first:
         take_state(job, store, context.resume)
     gather_ranks(None)  # the other ranks read it after this
-    history = run_epochs(step, batches, rate, epochs, steps, context, score)
+    history = run_epochs(step, batches, rate, epochs, steps, context, score, kept)
+    if job.stop_after_epochs and rank().first:
+        save_checkpoint(step, history, [], out / CHECKPOINT, kept)
+    set_weights(net, kept.now())
     context.report({"event": "evaluate"})
     watch = Stopwatch(history[-1].get("timing"))
     with watch.during("evaluation"):
-        outputs = WORK.outputs(net, val_split, settings, cache)
-        if not rank().first:
-            return {}
-        scores = WORK.score(val_split.annotations, outputs, "hotcoco")
-    if job.stop_after_epochs:
-        save_checkpoint(step, history, [], out / CHECKPOINT)
-    stats: dict[str, float] = {name: scores.stats[name] for name in WORK.task.scores}
-    history[-1] |= {**stats, "timing": watch.seconds}
+        outputs, scores = evaluated()
+        stats: dict[str, float] = {name: scores.stats[name] for name in WORK.task.scores}
+        history[-1] |= stats
+        kept.offer(stats[WORK.task.score])
+        if kept.has_better:
+            set_weights(net, kept.last())
+            outputs, scores = evaluated()
+    if not rank().first:
+        return {}
+    history[-1] |= {"timing": watch.seconds}
+    epochs = len(history)  # fewer than asked for where the training ended early
     context.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **stats, "timing": watch.seconds})
     save_file(get_weights(net), out / WEIGHTS_FILE)
     documents = {
@@ -105,7 +121,15 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
     took = {"seconds": history[-1]["seconds"], "timing": history[-1]["timing"]}
-    return {**scores.document(), **counts, **took, "epochs": epochs, "inherited": audit.share}
+    means = mean_scores(history, recipe.scored_epochs)
+    return {**scores.document(), **means, **counts, **took, "epochs": epochs, "inherited": audit.share}
+
+
+def mean_scores(history: list[dict[str, Any]], count: int) -> dict[str, float]:
+    """Mean scores after the last `count` epochs by the names `MEAN_OF + score`; none for 1. An undefined score (-1) stays undefined."""
+    last = [[record[name] for record in history[-count:]] for name in WORK.task.scores]
+    means = {MEAN_OF + name: min(values) if min(values) < 0 else fmean(values) for name, values in zip(WORK.task.scores, last, strict=True)}
+    return means if count > 1 else {}
 
 
 def make_step(net: DetectorNet, recipe: Recipe) -> TrainStep:

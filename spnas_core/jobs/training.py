@@ -18,6 +18,7 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from spnas_core.errors import JobError
+from spnas_core.jobs.kept_weights import KeptWeights, is_exhausted
 from spnas_core.jobs.progress import JobContext
 from spnas_core.jobs.timing import Stopwatch
 from spnas_core.models.ranks import gather_ranks, rank
@@ -37,14 +38,15 @@ def run_epochs(
     steps: int,
     context: JobContext,
     score: Callable[[int], dict[str, Any]],
+    kept: KeptWeights | None = None,
 ) -> list[dict[str, Any]]:
     """Train `epochs` epochs of `steps` steps, from the checkpoint of `context` if there is one; returns one record per epoch.
 
     `batches(epoch, first)` yields the net's inputs from step `first` of an epoch on, `rate(step)` returns the learning rate, `score(epoch)`
-    returns entries for the epoch's record. JobError ``diverged`` at the first loss that is not finite, or at the end of an epoch if a
-    weight or a statistic is not finite; ``killed`` when the worker was told to stop.
+    returns entries for the epoch's record; it ends early where `kept` has a patience that they exhaust. JobError ``diverged`` at the first
+    loss that is not finite, or at the end of an epoch if a weight or a statistic is not finite; ``killed`` when told to stop.
     """
-    history, losses = load_checkpoint(step, context.resume / CHECKPOINT)
+    history, losses = load_checkpoint(step, context.resume / CHECKPOINT, kept)
     begun = saved = told = time.monotonic()
     before = len(history) * steps + len(losses)
     spent = history[-1]["seconds"] if history else 0.0
@@ -59,20 +61,27 @@ def run_epochs(
         nonlocal saved
         stopped = any(gather_ranks(context.stop.is_set()))  # all ranks stop at the same step, whichever was told first
         if rank().first and (stopped or time.monotonic() - saved > context.interval):
-            save_checkpoint(step, history, losses, context.resume / CHECKPOINT)
+            save_checkpoint(step, history, losses, context.resume / CHECKPOINT, kept)
             context.report({"event": "checkpoint", "done": len(history) * steps + len(losses)})
             saved = time.monotonic()
         if stopped:
             gather_ranks(None)  # no rank ends before the checkpoint is written
             raise JobError("killed", f"stopped from outside after step {len(history) * steps + len(losses)} of {epochs * steps}")
 
+    def is_over() -> bool:
+        return kept is not None and is_exhausted([record["AP"] for record in history if "AP" in record], kept.recipe.patience)
+
     for epoch in range(len(history), epochs):
+        if is_over():
+            break
         step.set_train()
         stream = watch.waiting("data", batches(epoch, len(losses)))
         for done, batch in enumerate(stream, start=epoch * steps + len(losses) + 1):
             with watch.during("steps" if compiled else "compile"):
                 losses.append(step(Tensor(np.float32(rate(done - 1))), *map(Tensor, batch)).asnumpy())
             compiled = True
+            if kept:
+                kept.after_step(done)
             if not np.isfinite(losses[-1]).all():
                 raise JobError("diverged", f"loss {losses[-1].tolist()} at step {done} of {epochs * steps}")
             if time.monotonic() - told > REPORT_SECONDS:
@@ -113,19 +122,24 @@ def check_state(step: TrainStep, when: str) -> None:
         raise RuntimeError(f"expected all ranks to have the same weights {when}, got {len(digests)} kinds")
 
 
-def save_checkpoint(step: TrainStep, history: list[dict[str, Any]], losses: list[Losses], path: Path) -> None:
-    """Write weights, momenta, history and the losses of the unfinished epoch to one file, atomically."""
+def save_checkpoint(
+    step: TrainStep, history: list[dict[str, Any]], losses: list[Losses], path: Path, kept: KeptWeights | None = None
+) -> None:
+    """Write weights, momenta, history, the losses of the unfinished epoch and what `kept` keeps to one file, atomically."""
     temporary = path.with_suffix(".partial")
     texts = {"history": history, "losses": [loss.tolist() for loss in losses]}
-    save_file(get_weights(step), temporary, {name: json.dumps(value) for name, value in texts.items()})
+    more, text = kept.arrays() if kept else ({}, "")
+    save_file(get_weights(step) | more, temporary, {"kept": text, **{name: json.dumps(value) for name, value in texts.items()}})
     temporary.replace(path)
 
 
-def load_checkpoint(step: TrainStep, path: Path) -> tuple[list[dict[str, Any]], list[Losses]]:
+def load_checkpoint(step: TrainStep, path: Path, kept: KeptWeights | None = None) -> tuple[list[dict[str, Any]], list[Losses]]:
     """Restore a checkpoint if there is one; returns its history and losses, else empty lists."""
     if not path.exists():
         return [], []
     with safetensors.safe_open(path, "numpy") as file:
-        set_weights(step, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
-        texts = file.metadata()
+        arrays, texts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 - not a mapping
+        set_weights(step, arrays)
+        if kept and texts.get("kept"):
+            kept.restore(arrays, texts["kept"])
     return json.loads(texts["history"]), [np.array(loss, np.float32) for loss in json.loads(texts["losses"])]

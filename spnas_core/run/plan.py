@@ -12,7 +12,7 @@ from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import Net
 from spnas_core.search.propose import Proposal
-from spnas_core.settings.base import Settings
+from spnas_core.settings.base import Settings, key_document
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, Run, StageName
 from spnas_core.settings.training import Recipe
@@ -132,7 +132,7 @@ def inherited(trial: Trial) -> Weights:
 def stage_keys(plan: Plan) -> dict[str, str]:
     """Digest of each stage, from all that determines its record and nothing else."""
     settings = plan.settings
-    whole = settings.model_dump(mode="json") | {"detector": settings.detector.former_document()}
+    whole = key_document(settings) | {"detector": settings.detector.former_document()}
     device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
     reignite = {**whole["reignite"], "data": plan.images}
     parts: dict[StageName, dict[str, Any]] = {

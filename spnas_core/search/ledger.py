@@ -31,6 +31,9 @@ class Trial:
     `digest` names its train artifact, `parent` that of its parent; `metrics` are those of the manifest (AP as a fraction, "macs",
     "params"). `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training to its end. `weights`:
     those that its children inherit; `score`: the metric by which its task shows a net; both None for a failed trial.
+
+    `estimate`: the scores that it is ranked by, where those are not the scores of its own training at the end. `repeats`: train artifacts
+    of the same net with further seeds; `controls`: of its parent trained on, one for each seed; the estimate is made of all of them.
     """
 
     net: NetText
@@ -44,6 +47,9 @@ class Trial:
     rung: int | None = None
     weights: Weights | None = None
     score: float | None = None
+    estimate: dict[str, float] | None = field(default=None, hash=False)
+    repeats: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
 
     @property
     def arch(self) -> str:
@@ -51,8 +57,8 @@ class Trial:
         return str(self.net.arch)
 
     def value(self, name: str) -> float:
-        """Metric `name`; nan for a failed trial."""
-        return float(self.metrics[name]) if self.metrics and self.failure is None else math.nan
+        """Metric `name`, of a score the estimate where there is one; nan for a failed trial."""
+        return float({**self.metrics, **(self.estimate or {})}[name]) if self.metrics and self.failure is None else math.nan
 
     def point(self, objectives: Objectives) -> Point:
         """Return the objectives as a point of `pareto`: the first and costs as they are, any other score with a minus."""

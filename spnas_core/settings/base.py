@@ -1,6 +1,6 @@
 """What all settings share: frozen, unknown keys refused, each field described for whoever writes a preset or fills in a form."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt
 
@@ -25,6 +25,26 @@ Taps = tuple[NonNegativeInt, ...]
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, unknown keys are errors."""
+    """Base of all settings: immutable, unknown keys are errors.
 
+    `later`: fields that came after stores were in use. At their default they stand in no key and in no digest (`key_document`), so that
+    what such a store has is still found.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def key_document(settings: Settings) -> dict[str, Any]:
+    """Return the settings as JSON for keys and digests: without the `later` fields that are at their default."""
+    return _without_later(settings, settings.model_dump(mode="json"))
+
+
+def _without_later(settings: Settings, document: dict[str, Any]) -> dict[str, Any]:
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if name in settings.later and value == field.default:
+            del document[name]
+        elif isinstance(value, Settings):
+            _without_later(value, document[name])
+    return document

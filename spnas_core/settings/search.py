@@ -1,7 +1,7 @@
 """Settings of the search: its space and budget, what trials are ranked by, its operators and rounds."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -63,12 +63,26 @@ class Halving(Settings):
     keep: float = Field(0.5, gt=0, lt=1, description="share of them that goes on, rounded up")
 
 
+class Race(Settings):
+    """Further seeds for the best candidates of a round: these are ranked by their mean score over all seeds."""
+
+    best: PositiveInt = Field(2, description="how many candidates of a round are trained with further seeds")
+    seeds: PositiveInt = Field(1, description="further seeds of each")
+
+
 class Candidates(Settings):
     """How many candidates there are, and their short training."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"control", "race"})
     candidates: PositiveInt = Field(4, description="candidates of one round")
     recipe: Recipe = Field(Recipe(), description="training of a candidate")
     halving: Halving | None = Field(None, description="stop the worse candidates of a round early; null: train all to the end")
+    control: bool = Field(
+        False,
+        description="train each parent on by the recipe too, once per round, and rank a child by its gain over that: its estimate is the "
+        "parent's plus the gain",
+    )
+    race: Race | None = Field(None, description="train the best candidates of a round with further seeds; null: one seed for all")
 
     @model_validator(mode="after")
     def _rungs_rise(self) -> "Candidates":

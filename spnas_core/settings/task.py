@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Score = Literal["AP", "AP50"]
+MEAN_OF = "mean_"  # before the name of a score in metrics: its mean after the last epochs of a training
 
 
 @dataclass(frozen=True)

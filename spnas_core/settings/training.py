@@ -1,9 +1,9 @@
 """Settings of the trainings, and the learning rate as a pure function of the step."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from spnas_core.cost import Stem
 from spnas_core.settings.base import Settings, Url
@@ -12,6 +12,7 @@ from spnas_core.settings.base import Settings, Url
 class Recipe(Settings):
     """One training: SGD with momentum, linear warm-up, then a step or cosine schedule."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"ema", "scored_epochs", "keep_best", "patience"})
     epochs: PositiveInt = Field(12, description="times that every image is seen")
     batch: PositiveInt = Field(2, description="images of one step")
     lr: PositiveFloat = Field(0.02, description="learning rate after the warm-up")
@@ -27,6 +28,27 @@ class Recipe(Settings):
     mixed_precision: bool = Field(False, description="backbone and neck in float16; for Ascend")
     freeze_inherited: bool = Field(False, description="train only new or moved blocks, the neck and the heads")
     eval_epochs: int = Field(0, ge=0, description="evaluate every n epochs as well as at the end; 0: only at the end")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of a moving average of the weights, which is evaluated and kept in their place; 0: none",
+    )
+    scored_epochs: PositiveInt = Field(
+        1, description="nets are ranked by the mean score after each of the last n epochs instead of that at the end"
+    )
+    keep_best: bool = Field(False, description="keep the weights of the evaluation with the best score instead of the last ones")
+    patience: int = Field(0, ge=0, description="evaluations without a better score after which the training ends early; 0: never")
+
+    @model_validator(mode="after")
+    def _evaluations(self) -> "Recipe":
+        if (self.keep_best or self.patience) and not self.eval_epochs:
+            raise ValueError("expected eval_epochs of at least 1 with keep_best or patience, which compare evaluations, got 0")
+        if self.patience and self.scored_epochs > 1:
+            raise ValueError(f"expected scored_epochs 1 with patience, which does not know the last epochs, got {self.scored_epochs}")
+        if self.scored_epochs > self.epochs:
+            raise ValueError(f"expected scored_epochs of at most epochs, {self.epochs}, got {self.scored_epochs}")
+        return self
 
 
 class Reignite(Settings):

@@ -99,15 +99,22 @@ def epochs_of(jobs: Iterable[TrainJob]) -> int:
 
 
 def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
-    """Epochs that SP-NAS spent on a ledger: of each trial up to its rung if it stopped there, else its full recipe, even if it failed."""
+    """Epochs that SP-NAS spent on a ledger: of each trial up to its rung if it stopped there, else its full recipe, even if it failed.
+
+    Further seeds count, and so does each control, once.
+    """
     planned = {"fine_tune": settings.fine_tune, "serial": settings.serial.recipe, "parallel": settings.parallel.recipe}
-    spent = sum(trial.rung or planned[trial.stage].epochs for trial in ledger)
-    return spent + reignitions * settings.reignite.epochs
+    controls = {digest: planned[trial.stage].epochs for trial in ledger for digest in trial.controls}
+    spent = sum((trial.rung or planned[trial.stage].epochs) + len(trial.repeats) * planned[trial.stage].epochs for trial in ledger)
+    return spent + sum(controls.values()) + reignitions * settings.reignite.epochs
 
 
 def levelled(ledger: Ledger) -> list[Trial]:
     """Trials with equal metrics, all of Pareto rank 0, so that the proposers draw parents uniformly."""
-    return [replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0)) if (trial.score or -1.0) >= 0 else trial for trial in ledger]
+    return [
+        replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0), estimate=None) if (trial.score or -1.0) >= 0 else trial
+        for trial in ledger
+    ]
 
 
 def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cost_of: CostOf) -> list[Proposal]:

@@ -1,7 +1,7 @@
 """Charts of studies as PNG; AP in per cent."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -62,6 +62,21 @@ def draw_arrivals(children: Sequence[Arrival]) -> bytes:
             axes.annotate("" if child.reached else "not reached", (place + 0.2, child.scratch_epochs), ha="center", va="bottom")
         axes.set_xticks(places, [f"AP50 {100 * child.target:.1f}" for child in children])
         axes.set(ylabel="epochs until that AP50 on val")
+        axes.legend()
+
+    return _png(draw, (7, 4.5))
+
+
+def draw_bars(values: Mapping[str, Sequence[float]], names: Sequence[str], axis: str) -> bytes:
+    """Draw a group of bars for each entry of `values`, one bar for each of `names`."""
+
+    def draw(axes: Any) -> None:
+        places, width = np.arange(len(values)), 0.8 / len(names)
+        for number, name in enumerate(names):
+            axes.barh(places + (number - (len(names) - 1) / 2) * width, [row[number] for row in values.values()], width, label=name)
+        axes.set_yticks(places, list(values))
+        axes.invert_yaxis()
+        axes.set(xlabel=axis)
         axes.legend()
 
     return _png(draw, (7, 4.5))

@@ -17,20 +17,23 @@ from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce
 from spnas_core.settings.run import Run
 from spnas_core.study.methods import Arrival, Forecast, Outcome, StudyEntry
+from spnas_core.study.noise import NoisyScore, report_noise
 from spnas_core.study.report import StudyReport, entries_csv, report_arrivals, report_forecasts, report_outcomes
 
 STUDY_VERSION = 2  # increase it when a change makes a study give other results with the same settings
 ENTRIES_FILE = "entries.json"
-StudyKind = Literal["baselines", "proxy", "inheritance"]
+StudyKind = Literal["baselines", "proxy", "inheritance", "noise"]
 ENTRIES: dict[StudyKind, TypeAdapter[Any]] = {
     "baselines": TypeAdapter(tuple[Outcome, ...]),
     "proxy": TypeAdapter(tuple[Forecast, ...]),
     "inheritance": TypeAdapter(tuple[Arrival, ...]),
+    "noise": TypeAdapter(tuple[NoisyScore, ...]),
 }
 REPORTS: dict[StudyKind, Callable[[Any], StudyReport]] = {
     "baselines": report_outcomes,
     "proxy": report_forecasts,
     "inheritance": report_arrivals,
+    "noise": report_noise,
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands `spnas study baselines|proxy|inheritance`: studies of the search on a data set."""
+"""The commands `spnas study baselines|proxy|inheritance|noise`: studies of the search on a data set."""
 
 import json
 from typing import Annotated, Any
@@ -90,6 +90,31 @@ def inheritance(
 ) -> None:
     """Measure inheritance."""
     _study("inheritance", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=children)
+
+
+@app.command(
+    help="How far short scores can be believed: children of the start net and the start net itself are trained by serial.recipe with "
+    "several seeds, on the same inherited weights, and evaluated after each epoch. Told are the noise (standard deviation over seeds) of "
+    "the AP at the end and of what can lower it: the mean of the last epochs, an average of the weights (serial.recipe.ema, else 0.98), "
+    "the gain over the parent trained on with the same seed; the spread of the nets; Kendall's tau to expect from both; and how many "
+    "seeds would make it 0.5. The budget makes the nets' cost equal: --set 'budget={gmacs: [0.085, 0.095]}'.\n\n"
+    f"{PRESETS} {GOES_ON}\n\n"
+    "Example: spnas study noise study --data path/to/bccd"
+)
+def noise(
+    data: DataOption,
+    preset: PresetArgument = "study",
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    nets: Annotated[int, typer.Option("--nets", min=2, help="How many nets.")] = 6,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, max=20, help="How many, from `seed` of the settings on.")] = 5,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the noise."""
+    _study("noise", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=nets, seeds=seeds)
 
 
 def _study(kind: Any, preset: str, overrides: list[str], data: str, store: str, as_json: bool, **size: int) -> None:
