@@ -14,8 +14,9 @@ from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise, product
 from typing import NamedTuple
 
-from spnas_core.arch import MAX_BLOCKS, MIN_BLOCKS, WHOLE, Arch
+from spnas_core.arch import MAX_BLOCKS, MIN_BLOCKS, WHOLE, Arch, parse
 from spnas_core.errors import UserError
+from spnas_core.settings.supernet import FamilySpace
 
 
 class Genes(NamedTuple):
@@ -207,6 +208,12 @@ class Family:
             for value in domain:
                 if value != values[place] and (found := self.member(self.split([*values[:place], value, *values[place + 1 :]]))):
                     yield found
+
+
+@lru_cache(maxsize=64)
+def family_of(start: str, space: FamilySpace, blocks: tuple[int, int]) -> Family:
+    """Family that settings describe, of nets with so many `blocks` at least and at most; the same object for the same settings."""
+    return Family(parse(start), space.fewer, space.more, space.shift, tuple(sorted(set(space.inner))), *blocks)
 
 
 @lru_cache(maxsize=1 << 14)

@@ -1,0 +1,102 @@
+"""The serial search with a supernet: one training for all nets of a family, evolution on the scores of its paths, training of the best."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from spnas_core.arch import MAX_BLOCKS, MIN_BLOCKS, Arch
+from spnas_core.errors import UserError
+from spnas_core.job import PathsJob, SupernetJob, TrainJob, Weights, digest
+from spnas_core.run.candidates import Round, train_jobs
+from spnas_core.run.crew import Crew, Label, do, manifests
+from spnas_core.run.plan import Plan, inherited
+from spnas_core.search.costs import within
+from spnas_core.search.evolve import ScoredPath, best_paths, propose_paths
+from spnas_core.search.family import family_of
+from spnas_core.search.ledger import Trial
+from spnas_core.search.paths import Bands
+from spnas_core.settings.search import SCORES
+
+PATH = "path_"  # with a score's name: metric of a trial, its score as a path
+
+
+def supernet_job(plan: Plan, start: Trial) -> SupernetJob:
+    """Job that trains the supernet around the start net."""
+    settings, run = plan.settings.serial.supernet, plan.settings
+    blocks = max(MIN_BLOCKS, run.space.min_blocks), min(MAX_BLOCKS, run.space.max_blocks)
+    return SupernetJob(
+        arch=start.arch,
+        detector=start.net.detector(run.detector),
+        family=settings.family,
+        blocks=blocks,
+        recipe=settings.recipe,
+        paths=settings.paths,
+        data=plan.data,
+        weights=(inherited(start),),
+        seed=run.seed,
+        device_target=run.device_target,
+    )
+
+
+def paths_job(plan: Plan, supernet: SupernetJob, members: Sequence[Arch]) -> PathsJob:
+    """Job that scores members of a supernet as paths."""
+    common = {name: getattr(supernet, name) for name in ("arch", "detector", "family", "blocks", "recipe", "data", "seed", "device_target")}
+    weights = (Weights(kind="supernet", digest=digest(supernet), arch=supernet.arch),)
+    count = plan.settings.serial.supernet.calibration
+    return PathsJob(calibration=count, members=tuple(map(str, members)), weights=weights, **common)
+
+
+def search_paths(plan: Plan, crew: Crew, start: Trial, supernet: SupernetJob) -> tuple[list[ScoredPath], tuple[str, ...]]:
+    """Paths that the evolution scores, generation by generation, and the artifacts that have the scores."""
+    settings, objectives = plan.settings.serial.supernet, plan.settings.objectives
+    bands = Bands(
+        family_of(supernet.arch, supernet.family, supernet.blocks),
+        lambda arch: plan.cost_of(replace(start.net, arch=arch)).macs,
+        settings.paths.bands,
+    )
+
+    def fits(arch: Arch) -> bool:
+        return within(plan.cost_of(replace(start.net, arch=arch)), plan.settings.budget)
+
+    def best() -> str:
+        highest = max(path.values[objectives[0]] for path in scored)
+        return f"{len(scored)} paths scored, best {objectives[0]} {100 * highest:.1f}"
+
+    scored, artifacts = list[ScoredPath](), list[str]()
+    for generation in range(1, settings.evolution.generations + 1):
+        members = propose_paths(bands, scored, settings.evolution, objectives, plan.settings.seed, fits)
+        if not members:
+            break
+        label, job = Label("serial", "paths", supernet.arch, generation), paths_job(plan, supernet, members)
+        (found,) = manifests(do(crew, [(label, job)]))
+        artifacts.append(f"paths/{digest(job)}")
+        costs = [plan.cost_of(replace(start.net, arch=arch)) for arch in members]
+        for arch, cost in zip(members, costs, strict=True):
+            scored.append(ScoredPath(arch, {**found.metrics["scores"][str(arch)], "macs": cost.macs, "params": cost.params}))
+        crew.tell(partial("{}: {}".format, label, best()))
+    return scored, tuple(artifacts)
+
+
+def train_finalists(plan: Plan, crew: Crew, start: Trial) -> tuple[list[Trial], tuple[str, ...]]:
+    """Train a supernet, search among its paths, and train the best by the recipe of the serial search, on the weights of their paths.
+
+    Returns their trials, with the scores as paths among the metrics, and the artifacts of the search. UserError where the family has no
+    net within the budget.
+    """
+    run, supernet = plan.settings, supernet_job(plan, start)
+    do(crew, [(Label("serial", "supernet", supernet.arch), supernet)])
+    scored, artifacts = search_paths(plan, crew, start, supernet)
+    chosen = best_paths(scored, run.serial.supernet.finalists, run.objectives, start.net.arch)
+    if not chosen:
+        raise UserError(f"supernet: expected nets of the family around {start.arch} within the budget that score, got none")
+    trainings: list[tuple[TrainJob, Trial | None]] = []
+    for path in chosen:
+        weights = Weights(kind="supernet", digest=digest(supernet), arch=str(path.arch))
+        trainings.append((plan.train_net(replace(start.net, arch=path.arch), run.serial.recipe, (weights,)), None))
+    trials = [_with_path_scores(*pair) for pair in zip(train_jobs(plan, crew, Round("serial", 1), trainings), chosen, strict=True)]
+    return trials, (f"supernet/{digest(supernet)}", *artifacts)
+
+
+def _with_path_scores(trial: Trial, path: ScoredPath) -> Trial:
+    own = {f"{PATH}{name}": path.values[name] for name in SCORES}
+    return trial if trial.metrics is None else replace(trial, metrics={**trial.metrics, **own})
