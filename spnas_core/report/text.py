@@ -1,6 +1,6 @@
 """Report of a finished run as Markdown, `report.md`."""
 
-from spnas_core.report.tables import markdown, rows
+from spnas_core.report.tables import markdown, paths_md, rows
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.run.rounds import rounds_md
@@ -19,6 +19,7 @@ def report_md(plan: Plan, stage: StageRecord) -> str:
         *stage.notes,
         *map(_failed, failed),
         rounds_md(stage.ledger, plan.settings),
+        *filter(None, [paths_md(stage)]),
         *(f"- reignited: `{weights.arch}`, top-1 {100 * stage.top1[digest]:.1f} %" for digest, weights in stage.reignited.items()),
         "![AP against MACs](pareto.png)",
         f"## Final net\n\n`{final.arch}`, weights of `train/{final.digest}`, in `model/`. Per class, on val:",

@@ -27,6 +27,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
 _DOCUMENT = TypeAdapter(dict[str, Any])
+PATH = "path_"  # with a score's name: metric of a trial, its score as a path of a supernet
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 

@@ -10,14 +10,13 @@ from spnas_core.job import PathsJob, SupernetJob, TrainJob, Weights, digest
 from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.crew import Crew, Label, do, manifests
 from spnas_core.run.plan import Plan, inherited
+from spnas_core.run.record import PATH
 from spnas_core.search.costs import within
 from spnas_core.search.evolve import ScoredPath, best_paths, propose_paths
 from spnas_core.search.family import family_of
 from spnas_core.search.ledger import Trial
 from spnas_core.search.paths import Bands
 from spnas_core.settings.search import SCORES
-
-PATH = "path_"  # with a score's name: metric of a trial, its score as a path
 
 
 def supernet_job(plan: Plan, start: Trial) -> SupernetJob:
