@@ -36,7 +36,7 @@ def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evalu
     run, settings = plan.settings, plan.settings.serial
     finished, record = crew.newest_round(plan, _measured(plan, crew, start))
     if settings.evaluator == "supernet":
-        return record if finished else _searched(plan, crew, record)
+        return record.model_copy(update={"key": plan.keys["serial"]}) if finished else _searched(plan, crew, record)
     course = course_of(record.ledger, run)
     for number in range(finished + 1, settings.rounds + 1):
         begun = time.monotonic()

@@ -17,15 +17,14 @@ from spnas_core.search.paths import Bands, change_genes, cross, draw_member, ent
 from spnas_core.settings.search import MEASURED, SCORES, Objectives
 from spnas_core.settings.supernet import Evolution
 
-TRIES = 10  # draws per path, as in DetNAS, before others fill the generation, and again before it stays smaller
-Scores = Mapping[str, float]
+CHILD_DRAWS = 10  # draws per path, as in DetNAS, before others fill the generation, and again before it stays smaller
 
 
 class ScoredPath(NamedTuple):
     """A member with its scores as a path, and its counted costs."""
 
     arch: Arch
-    values: Scores
+    values: Mapping[str, float]
 
     def point(self, objectives: Objectives) -> Point:
         """Objectives that need no measurement, as a point of `pareto`."""
@@ -61,7 +60,7 @@ def propose_paths(
 
     found: list[Arch] = [family.start] if not scored and fits(family.start) else []
     for draw in (child, lambda: draw_member(family, rng)):
-        for _ in range(TRIES * count):
+        for _ in range(CHILD_DRAWS * count):
             if len(found) == count:
                 break
             arch = draw()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from spnas_core.arch import Arch, BlockType
 from spnas_core.search.family import Family
 
-ATTEMPTS = 500  # draws of one member; DetNAS draws as often for a band of FLOPs
+MEMBER_DRAWS = 500  # draws of one member; DetNAS draws as often for a band of FLOPs
 Switches = npt.NDArray[np.float32]
 MacsOf = Callable[[Arch], int]
 
@@ -18,7 +18,7 @@ def draw_member(family: Family, rng: np.random.Generator, lean: float | None = N
 
     With a `lean` that is itself uniform, members of small and of large costs are drawn nearly as often as others.
     """
-    for _ in range(ATTEMPTS):
+    for _ in range(MEMBER_DRAWS):
         if lean is None:
             values = [int(domain[int(rng.integers(len(domain)))]) for domain in family.domains]
         else:
@@ -31,7 +31,7 @@ def draw_member(family: Family, rng: np.random.Generator, lean: float | None = N
 class Bands:
     """Bands of equal width between the costs of the smallest and the largest members found; members are drawn evenly over them.
 
-    As DetNAS draws evenly over bins of FLOPs (Supernet-ImageNet/train.py of its release), with at most `ATTEMPTS` draws for one.
+    As DetNAS draws evenly over bins of FLOPs (Supernet-ImageNet/train.py of its release), with at most `MEMBER_DRAWS` draws for one.
     """
 
     def __init__(self, family: Family, macs_of: MacsOf, count: int) -> None:
@@ -48,7 +48,7 @@ class Bands:
         count = len(self.edges) - 1
         band = int(rng.integers(count))
         found = self.family.start
-        for _ in range(ATTEMPTS // 10):
+        for _ in range(MEMBER_DRAWS // 10):
             found = draw_member(self.family, rng, float(np.clip((band + rng.uniform(-1, 2)) / count, 0.0, 1.0)))
             if self.band(found) == band:
                 break
@@ -72,7 +72,7 @@ def change_genes(family: Family, arch: Arch, rng: np.random.Generator, chance: f
     genes = family.genes(arch)
     assert genes
     values = np.array([*genes.depths, *genes.shifts, *genes.inner])
-    for _ in range(ATTEMPTS):
+    for _ in range(MEMBER_DRAWS):
         drawn = np.array([domain[int(rng.integers(len(domain)))] for domain in family.domains])
         found = family.member(family.split([int(one) for one in np.where(rng.random(len(values)) < chance, drawn, values)]))
         if found and found != arch:
@@ -84,7 +84,7 @@ def cross(family: Family, one: Arch, other: Arch, rng: np.random.Generator) -> A
     """Child of two members: each gene from either, equally likely (uniform crossover, as DetNAS)."""
     pair = [family.genes(arch) for arch in (one, other)]
     values = [np.array([*genes.depths, *genes.shifts, *genes.inner]) for genes in pair if genes]
-    for _ in range(ATTEMPTS):
+    for _ in range(MEMBER_DRAWS):
         chosen = np.where(rng.random(len(values[0])) < 0.5, *values)
         if found := family.member(family.split([int(value) for value in chosen])):
             return found
