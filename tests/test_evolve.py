@@ -15,9 +15,11 @@ from spnas_core.monitor.forecast import job_bytes, job_seconds
 from spnas_core.monitor.speed import Line, Speed
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.run.replay import replay
+from spnas_core.run.supernet import search_bounds
 from spnas_core.search.costs import candidate_cost, within
 from spnas_core.search.evolve import ScoredPath, best_paths, propose_paths
 from spnas_core.search.family import Family
+from spnas_core.search.net import net_of
 from spnas_core.search.paths import Bands, entropy
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Budget, Objectives
@@ -138,3 +140,17 @@ def test_settings_that_a_supernet_cannot_have_are_refused() -> None:
         with pytest.raises(UserError) as caught:
             plan_of(setting)
         assert words in str(caught.value)
+
+
+def test_the_bounds_of_a_search_are_those_of_the_family_and_a_budget_outside_is_refused() -> None:
+    plan = plan_of("serial.supernet.family={inner: [4, 8]}")
+    small, large = search_bounds(plan.settings, plan.cost_of)
+    start = plan.cost_of(net_of(plan.settings.arch, plan.settings.detector)).macs
+    assert small.cost.macs < start < large.cost.macs
+    assert (len(small.net.arch.digits), small.net.arch.inner, large.net.arch.parallel) == (8, (4, 4, 4, 4), (2, 2, 2, 2))
+    limited = plan_of(f"budget={{gmacs: [null, {start / 1e9}]}}")
+    assert search_bounds(limited.settings, limited.cost_of)[1].cost.macs == start
+    for limits in ("[null, 0.001]", "[900, null]"):
+        wrong = plan_of(f"budget={{gmacs: {limits}}}")
+        with pytest.raises(UserError, match="expected limits that some net of the supernet's family meets"):
+            search_bounds(wrong.settings, wrong.cost_of)

@@ -11,23 +11,29 @@ from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.crew import Crew, Label, do, manifests
 from spnas_core.run.plan import Plan, inherited
 from spnas_core.run.record import PATH
-from spnas_core.search.costs import within
+from spnas_core.search.bounds import Bound, cost_bounds
+from spnas_core.search.costs import CostOf, within
 from spnas_core.search.evolve import ScoredPath, best_paths, propose_paths
 from spnas_core.search.family import family_of
 from spnas_core.search.ledger import Trial
+from spnas_core.search.net import net_of
 from spnas_core.search.paths import Bands
+from spnas_core.settings.run import Run
 from spnas_core.settings.search import SCORES
+
+
+def _block_limits(settings: Run) -> tuple[int, int]:
+    return max(MIN_BLOCKS, settings.space.min_blocks), min(MAX_BLOCKS, settings.space.max_blocks)
 
 
 def supernet_job(plan: Plan, start: Trial) -> SupernetJob:
     """Job that trains the supernet around the start net."""
     settings, run = plan.settings.serial.supernet, plan.settings
-    blocks = max(MIN_BLOCKS, run.space.min_blocks), min(MAX_BLOCKS, run.space.max_blocks)
     return SupernetJob(
         arch=start.arch,
         detector=start.net.detector(run.detector),
         family=settings.family,
-        blocks=blocks,
+        blocks=_block_limits(run),
         recipe=settings.recipe,
         paths=settings.paths,
         data=plan.data,
@@ -99,3 +105,26 @@ def train_finalists(plan: Plan, crew: Crew, start: Trial) -> tuple[list[Trial], 
 def _with_path_scores(trial: Trial, path: ScoredPath) -> Trial:
     own = {f"{PATH}{name}": path.values[name] for name in SCORES}
     return trial if trial.metrics is None else replace(trial, metrics={**trial.metrics, **own})
+
+
+def search_bounds(settings: Run, cost_of: CostOf) -> tuple[Bound, Bound]:
+    """Cheapest and most expensive net of a run, as `cost_bounds`; with a supernet those of its family, and with the most parallel copies.
+
+    UserError where the budget leaves no net: it is below the cheapest, or above the most expensive.
+    """
+    if settings.serial.evaluator == "train":
+        return cost_bounds(settings, cost_of)
+    start = net_of(settings.arch, settings.detector)
+    family = family_of(str(start.arch), settings.serial.supernet.family, _block_limits(settings))
+    bands = Bands(family, lambda arch: cost_of(replace(start, arch=arch)).macs, 1)
+    copies = (settings.parallel.max_parallel,) * len(start.arch.stages)
+    nets = [replace(start, arch=arch) for arch in (bands.smallest, family.start, bands.largest, bands.largest.with_parallel(copies))]
+    found = [Bound(net, cost_of(net)) for net in nets]
+    small, large = found[0].cost, found[2].cost
+    least = settings.budget.model_copy(update={name: (getattr(settings.budget, name)[0], None) for name in ("params_m", "gmacs")})
+    if not within(small, settings.budget, lower=False) or not within(large, least):
+        have = f"{small.params / 1e6:.3g} to {large.params / 1e6:.3g} M parameters, {small.macs / 1e9:.3g} to {large.macs / 1e9:.3g} GMACs"
+        limits = {name: list(getattr(settings.budget, name)) for name in ("params_m", "gmacs")}
+        raise UserError(f"budget: expected limits that some net of the supernet's family meets, got {limits}; its nets have {have}")
+    inside = [one for one in found if within(one.cost, settings.budget)] or found[:3]
+    return inside[0], inside[-1]
