@@ -18,7 +18,7 @@ from spnas_core.search.ledger import SearchStage, Trial, ranked, winner
 from spnas_core.search.propose import Proposal, propose_parallel
 from spnas_core.settings.training import Recipe
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, lasting, propose_children, search_epochs
+from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, propose_children, search_epochs
 from spnas_core.study.studies import Study
 from tasks.jobs import Executor, completed
 
@@ -47,7 +47,7 @@ def sp_nas(plan: Plan, executor: Executor) -> Searched:
     log_line(f"study: SP-NAS, seed {plan.settings.seed}")
     stage = search(plan, executor)
     others = tuple(f"reignite/{weights.digest}" for weights in stage.reignited.values())
-    return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), others)
+    return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), (*others, *stage.searched))
 
 
 def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[list[Searched], list[Searched]]:
@@ -58,8 +58,8 @@ def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[
         plan, recipe, seed = one.plan, one.plan.settings.fine_tune, one.plan.settings.seed
         lengths = deal(one.epochs - recipe.epochs, recipe.epochs)
         children = zip(propose_children(one.ledger[:1], plan.settings, 1, len(lengths), plan.cost_of), lengths, strict=False)
-        longer.append((f"start s{seed}", start_training(plan, lasting(recipe, one.epochs))))
-        jobs = [from_scratch(plan, child, lasting(recipe, epochs)) for child, epochs in children]
+        longer.append((f"start s{seed}", start_training(plan, recipe.lasting(one.epochs))))
+        jobs = [from_scratch(plan, child, recipe.lasting(epochs)) for child, epochs in children]
         scratch.append([(f"scratch s{seed} {short(job.arch)}", job) for job in jobs])
     work = [*longer, *(child for children in scratch for child in children)]
     ended = executor.do(work)
@@ -95,7 +95,7 @@ def random_search(spnas: Searched, executor: Executor) -> Searched:
         children = propose_children(ledger, settings, number, min(settings.serial.candidates, len(lengths)), plan.cost_of)
         if not children:
             break  # the search space has no more nets
-        train("serial", number, children, [lasting(settings.serial.recipe, epochs) for epochs in lengths])
+        train("serial", number, children, [settings.serial.recipe.lasting(epochs) for epochs in lengths])
         lengths = lengths[len(children) :]
     if copies:
         finished, rng = ranked(ledger, settings.objectives), np.random.default_rng(settings.seed)

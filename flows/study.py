@@ -19,7 +19,7 @@ from spnas_core.search.ledger import ranked
 from spnas_core.search.propose import Proposal
 from spnas_core.settings.run import Run
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import Arrival, Forecast, arrival, lasting, propose_children, training_seconds
+from spnas_core.study.methods import Arrival, Forecast, arrival, propose_children, training_seconds
 from spnas_core.study.studies import Study, StudyKind, open_study, publish_entries, publish_report, stored_entries
 from tasks.jobs import Executor, completed
 from tasks.stages import run_stage
@@ -70,7 +70,7 @@ def race(asked: Study, executor: Executor) -> list[Arrival]:
     arrived: dict[Proposal, Arrival] = {}
     for length in (watched.epochs * times for times in LENGTHS):
         left = [child for child in children if child not in arrived or not arrived[child].reached]
-        recipe = lasting(plan.settings.fine_tune, length).model_copy(update={"eval_epochs": 1})
+        recipe = plan.settings.fine_tune.lasting(length).model_copy(update={"eval_epochs": 1})
         jobs = [(f"scratch, {length} epochs, {short(str(child.net.arch))}", from_scratch(plan, child, recipe)) for child in left]
         for child, scratch in zip(left, completed(executor, jobs), strict=True):
             arrived[child] = _arrival(plan, inherited[child], scratch, length)

@@ -20,7 +20,7 @@ from spnas_core.search.costs import candidate_cost, within
 from spnas_core.search.evolve import ScoredPath, best_paths, propose_paths
 from spnas_core.search.family import Family
 from spnas_core.search.net import net_of
-from spnas_core.search.paths import Bands, entropy
+from spnas_core.search.paths import Bands, gene_entropy
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Budget, Objectives
 from spnas_core.settings.supernet import Evolution
@@ -91,7 +91,7 @@ def test_a_generation_scores_fewer_paths_where_the_population_agrees() -> None:
     assert counts[0] == 40
     assert counts[-1] < counts[1] <= 40
     agreed = scored([FAMILY.start] * 5)
-    assert entropy(FAMILY, [path.arch for path in agreed]) == 0
+    assert gene_entropy(FAMILY, [path.arch for path in agreed]) == 0
     assert len(propose_paths(BANDS, agreed, Evolution(entropy=1.0), ("AP",), 0, lambda _: True)) == 1
 
 

@@ -12,7 +12,7 @@ from spnas_core.arch import Arch, blocks, levels, parse
 from spnas_core.errors import UserError
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.family import Family, Place
-from spnas_core.search.paths import Bands, change_genes, cross, draw_member, entropy, switches, widths
+from spnas_core.search.paths import Bands, change_genes, cross, draw_member, gene_entropy, switches, widths
 from spnas_core.settings.detector import Detector
 
 STARTS = ("b_11-21-21-21", "r_111-2111-211111-211", "b_11-12-11-1-1", "b_1111-2111", "x(4x16d)_11-12-111-21")
@@ -117,7 +117,7 @@ def test_draws_are_even_over_bands_of_cost() -> None:
 def test_the_entropy_of_genes_falls_to_zero_when_all_members_are_equal() -> None:
     family = Family(parse("b_11-21-21-21").serial(), inner=(4, 8))
     rng = np.random.default_rng(0)
-    assert entropy(family, [family.start] * 9) == 0
-    assert entropy(family, [draw_member(family, rng) for _ in range(200)]) > 6
+    assert gene_entropy(family, [family.start] * 9) == 0
+    assert gene_entropy(family, [draw_member(family, rng) for _ in range(200)]) > 6
     two = [parse("b_11-21-21-21_0-0-0-0"), parse("b_111-21-21-21_0-0-0-0")]
-    assert entropy(family, two) == pytest.approx(np.log(2))
+    assert gene_entropy(family, two) == pytest.approx(np.log(2))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reported import CHILD, COPIES, HOSTILE, LOG, START, WIDER, Page, guesses, make_data, make_run
+from trials import mutate_arch
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -28,7 +29,6 @@ from spnas_core.report.quality import judge_detections
 from spnas_core.report.val_images import choose
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
-from spnas_core.search.mutation import mutate
 from spnas_core.search.net import net_of
 from spnas_core.settings.search import SCORES, Mutation, Objective, Space
 
@@ -150,7 +150,7 @@ def test_edits_say_what_a_child_changed() -> None:
 def test_every_mutation_has_edits(seed: int, count: int) -> None:
     settings, space = Mutation(num_mutate=count, add_stage=0.2, change_type=0.1, move_double=0.1), Space(block_types=("b", "r"))
     parent = parse(START)
-    child = mutate(parent, np.random.default_rng(seed), settings, space)
+    child = mutate_arch(parent, np.random.default_rng(seed), settings, space)
     kinds = {edit.kind for edit in edits(parent, child)}
     assert kinds
     assert ("change type" in kinds) == (parent.block_type != child.block_type)

@@ -44,6 +44,7 @@ NUMBERS_ONLY: dict[str, Any] = {
         "scored_epochs",
         "keep_best",
         "patience",
+        "inherited_batches",
         "data",
         "mixup",
         "label_smoothing",

@@ -115,7 +115,7 @@ def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: floa
         fits = counts.train * size[0] * size[1] * 3 <= ImageCache().max_bytes
         decoded = steps * batch / (epochs if fits and epochs else 1)
         compiled = compiling * speed.train_compile.at(graph_blocks(arch))
-        scored = epochs // job.recipe.eval_epochs if job.recipe.eval_epochs else 1
+        scored = (epochs // job.recipe.eval_epochs if job.recipe.eval_epochs else 1) + bool(job.recipe.inherited_batches)
         whole = speed.start + compiled + steps * speed.step.at(batch * images / devices) + decoded * speed.decode / devices
         return whole + evaluation(counts.val) + (scored - 1) * counts.val * speed.image.at(images) / devices
     if isinstance(job, ReigniteJob):

@@ -16,6 +16,7 @@ from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
+from spnas_core.report.comparisons import comparisons
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.net_drawings import Drawing, descends, draw_net, stage_rows
@@ -64,6 +65,7 @@ def report_html(inputs: ReportInputs) -> str:
         "table": table,
         "scores": SHOWN_SCORES,
         "notes": stage.notes,
+        "differences": [one.words for one in comparisons(inputs)],
         "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
         "family": family,
         "tree": tree(family),

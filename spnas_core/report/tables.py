@@ -42,7 +42,8 @@ def rows(stage: StageRecord, objectives: Objectives = OBJECTIVES) -> list[Row]:
     best = {net: winner(trials, objectives) for net, trials in groups.items() if ranked(trials, objectives)}
     found = [Row(net, trial.arch, trial.metrics or {}) for net, trial in best.items()]
     for split, ending in (("val", ""), ("test", ", test split")):
-        for name, net in (("start", "start net, full training"), ("final", "final")):
+        others = {name: name for name in stage.results if name not in ("start", "final")}
+        for name, net in {**others, "start": "start net, full training", "final": "final"}.items():
             result = stage.results.get(name)
             if result and split in result.scores:
                 found.append(Row(net + ending, result.arch, result.scores[split]))

@@ -18,6 +18,7 @@ from spnas_core.names import STAGE_FILE
 from spnas_core.run.plan import Plan
 from spnas_core.search.ledger import SearchStage, Trial, pareto_front
 from spnas_core.search.net import net_of
+from spnas_core.search.opinions import BLOCK_GAMMAS
 from spnas_core.settings.base import Settings
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import StageName
@@ -80,8 +81,8 @@ def ended_trial(
 
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:
-    """Metrics without times, so that a repeated search leaves equal records."""
-    return {name: value for name, value in manifest.metrics.items() if name not in ("seconds", "timing")}
+    """Metrics without times, so that a repeated search leaves equal records; figures of single blocks stay in the artifact."""
+    return {name: value for name, value in manifest.metrics.items() if name not in ("seconds", "timing", BLOCK_GAMMAS)}
 
 
 def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:

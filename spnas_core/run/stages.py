@@ -18,7 +18,7 @@ from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
 from spnas_core.run.supernet import train_finalists
-from spnas_core.search.ledger import Trial, best, chosen_net, volumes
+from spnas_core.search.ledger import Trial, best, chosen_net, epochs_behind, volumes
 from spnas_core.search.propose import course_of, propose_next, propose_parallel
 from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
@@ -72,7 +72,8 @@ def parallel_search(plan: Plan, crew: Crew, reignited: StageRecord, score_round:
 def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
     chosen, notes = chosen_net(parallel.ledger, plan.settings)
-    jobs = plan.full_trainings(chosen, parallel.ledger[0])
+    behind = epochs_behind(parallel.ledger, chosen, plan.settings, parallel.reignited)
+    jobs = plan.full_trainings(chosen, parallel.ledger[0], behind)
     labels = {name: Label("full_train", "full_train", job.arch, net=name, ends_run=name == "final") for name, job in jobs.items()}
     ended = dict(zip(jobs, do(crew, [(labels[name], job) for name, job in jobs.items()]), strict=True))
     if isinstance(failure := ended["start"], JobError):

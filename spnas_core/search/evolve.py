@@ -13,7 +13,7 @@ import numpy as np
 
 from spnas_core.arch import Arch
 from spnas_core.search.pareto import Point, pareto_rank
-from spnas_core.search.paths import Bands, change_genes, cross, draw_member, entropy
+from spnas_core.search.paths import Bands, change_genes, cross, draw_member, gene_entropy
 from spnas_core.settings.search import MEASURED, SCORES, Objectives
 from spnas_core.settings.supernet import Evolution
 
@@ -45,7 +45,7 @@ def propose_paths(
     ranks = pareto_rank([path.point(objectives) for path in population])
     count = settings.draws
     if population and settings.entropy is not None:
-        count = max(1, min(count, math.ceil(settings.entropy * entropy(family, [path.arch for path in population]))))
+        count = max(1, min(count, math.ceil(settings.entropy * gene_entropy(family, [path.arch for path in population]))))
 
     def parent() -> Arch:
         drawn = rng.choice(len(population), min(settings.tournament, len(population)), replace=False)

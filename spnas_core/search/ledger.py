@@ -6,7 +6,7 @@ is not proposed again.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -151,9 +151,16 @@ def _place(stage: SearchStage, number: int) -> tuple[int, int]:
 
 
 def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:
-    """Choose the net for the full training, as in the paper the best parallel one; the notes say where another was ahead."""
+    """Choose the net for the full training, as in the paper the best parallel one; the notes say where another was ahead.
+
+    Or as `settings.final` says: the best of all, or the cheapest whose score is hardly below the start net's.
+    """
     objectives, score = settings.objectives, settings.objectives[0]
     first, candidates = winner(ledger, objectives), [trial for trial in ledger if trial.stage == "parallel"]
+    if settings.final.choose == "best":
+        return first, []
+    if settings.final.choose == "cheapest":
+        return _cheapest(ledger, settings), []
     stage = "start" if first.stage == "fine_tune" else first.stage
     if not ranked(candidates, objectives):
         return first, [f"No parallel net was trained with success: the final net is the best of all, the {stage} net {first.arch}."]
@@ -163,3 +170,31 @@ def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:
     ahead = f"After the short trainings the {stage} net {first.arch} was ahead of the best parallel net"
     figures = f"{score} {100 * first.value(score):.1f} against {100 * chosen.value(score):.1f}"
     return chosen, [f"{ahead} ({figures}); as in the paper, the parallel net is the final one."]
+
+
+def _cheapest(ledger: Ledger, settings: Run) -> Trial:
+    """Return the trial with the lowest second objective of those that are hardly worse than the start net; the best where none is."""
+    objectives = settings.objectives
+    trials = ranked(ledger, objectives)
+    start = [trial.value(objectives[0]) for trial in trials if trial.stage == "fine_tune"]
+    least = max(start, default=0.0) - settings.final.margin
+    enough = [trial for trial in trials if trial.value(objectives[0]) >= least]
+    return min(enough, key=lambda t: (t.value(objectives[1]), -t.value(objectives[0]), t.digest)) if enough else winner(ledger, objectives)
+
+
+def epochs_behind(ledger: Ledger, trial: Trial, settings: Run, reignited: Collection[str] = ()) -> int:
+    """Epochs of a trial and its ancestors after the start net's training; of an ancestor in `reignited` (digests) also its reignition's.
+
+    A finalist of a supernet has the supernet's epochs behind it too.
+    """
+    of_stage = {"serial": settings.serial.recipe.epochs, "parallel": settings.parallel.recipe.epochs}
+    by_digest, total = {one.digest: one for one in ledger}, 0
+    here: Trial | None = trial
+    while here is not None and here.stage != "fine_tune":
+        total += here.rung or of_stage[here.stage]
+        if here.parent is None and settings.serial.evaluator == "supernet":
+            total += settings.serial.supernet.recipe.epochs
+        here = by_digest.get(here.parent or "")
+        if here is not None and here.digest in reignited:
+            total += settings.reignite.epochs
+    return total

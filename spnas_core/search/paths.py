@@ -91,7 +91,7 @@ def cross(family: Family, one: Arch, other: Arch, rng: np.random.Generator) -> A
     return one
 
 
-def entropy(family: Family, archs: list[Arch]) -> float:
+def gene_entropy(family: Family, archs: list[Arch]) -> float:
     """Sum over the genes of the entropy of their values among some members, nats (H(p) of FP-NAS, with independent genes)."""
     total = 0.0
     rows = [(*genes.depths, *genes.shifts, *genes.inner) for arch in archs if (genes := family.genes(arch))]

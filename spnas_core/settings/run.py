@@ -1,7 +1,7 @@
 """Settings of a run as a whole: resolved once at the door and passed by hand."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -10,7 +10,7 @@ from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.reading import Reading
-from spnas_core.settings.search import MEASURED, OBJECTIVES, SCORES, Budget, Objectives, Parallel, Serial, Space
+from spnas_core.settings.search import GENES, MEASURED, OBJECTIVES, SCORES, Budget, Final, Objectives, Parallel, Serial, Space
 from spnas_core.settings.training import Recipe, Reignite
 
 DeviceTarget = Literal["CPU", "Ascend", "GPU"]
@@ -33,6 +33,7 @@ class Retries(Settings):
 class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"final"})
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="folder below `runs/` of the store")
     arch: ArchText = Field("r_111-2111-211111-211_0-0-0-0", description="architecture of the start net")
     checkpoint: Url | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
@@ -72,6 +73,18 @@ class Run(Settings):
     reignite: Reignite = Field(Reignite(), description="training of the backbone as a classifier")
     parallel: Parallel = Field(Parallel(), description="the parallel search")
     full_train: Recipe = Field(Recipe(), description="training of the final net, and of the start net to compare with")
+    final: Final = Field(Final(), description="which net is the final one, and what it is compared with")
+
+    @model_validator(mode="after")
+    def _check_search(self) -> "Run":
+        if self.final.choose == "cheapest" and (len(self.objectives) < 2 or self.objectives[1] in SCORES):
+            raise ValueError(f"expected a cost as second objective with final.choose cheapest, got objectives {list(self.objectives)}")
+        for gene, choices in GENES.items():
+            if getattr(self.serial.mutation, gene) and not getattr(self.space, choices):
+                raise ValueError(f"expected space.{choices} with serial.mutation.{gene}, got none")
+        if self.final.stock and self.checkpoint:
+            raise ValueError("expected no checkpoint with final.stock, whose nets are trained from scratch")
+        return self
 
     def timeout(self, kind: str) -> float:
         """Longest time of a job of that kind, seconds."""

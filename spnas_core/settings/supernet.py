@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from spnas_core.settings.base import Settings
 from spnas_core.settings.training import Recipe
 
-Eighths = Annotated[int, Field(ge=1, le=16)]
+_Eighths = Annotated[int, Field(ge=1, le=16)]
 
 
 class FamilySpace(Settings):
@@ -16,7 +16,7 @@ class FamilySpace(Settings):
     fewer: NonNegativeInt = Field(1, description="most blocks that a stage may have less than in the start net")
     more: NonNegativeInt = Field(1, description="most blocks that it may have more")
     shift: int = Field(1, ge=0, le=2, description="most blocks by which each `-` moves")
-    inner: tuple[Eighths, ...] = Field(
+    inner: tuple[_Eighths, ...] = Field(
         (8,), min_length=1, description="inner widths that a stage may have, in eighths, such as [4, 6, 8]; those of the start net too"
     )
 
@@ -57,7 +57,7 @@ class Supernet(Settings):
     @model_validator(mode="after")
     def _plain_recipe(self) -> "Supernet":
         plain = Recipe()
-        for name in ("mixed_precision", "freeze_inherited", "eval_epochs", "ema", "scored_epochs"):
+        for name in ("mixed_precision", "freeze_inherited", "eval_epochs", "ema", "scored_epochs", "inherited_batches"):
             if (value := getattr(self.recipe, name)) != (known := getattr(plain, name)):
                 raise ValueError(f"expected recipe.{name} to be {known} for a supernet, got {value}")
         return self

@@ -19,7 +19,6 @@ from spnas_core.search.ledger import Ledger, Trial
 from spnas_core.search.propose import Proposal, propose_serial
 from spnas_core.settings.base import Settings
 from spnas_core.settings.run import Run
-from spnas_core.settings.training import Recipe
 
 Method = Literal["start", "scratch", "random", "spnas"]
 METHODS: dict[Method, str] = {
@@ -88,11 +87,6 @@ def deal(total: int, least: int) -> tuple[int, ...]:
     return tuple(total // count + (number < total % count) for number in range(count))
 
 
-def lasting(recipe: Recipe, epochs: int) -> Recipe:
-    """Recipe with another number of epochs."""
-    return recipe.model_copy(update={"epochs": epochs})
-
-
 def epochs_of(jobs: Iterable[TrainJob]) -> int:
     """Sum of the epochs of trainings, failed ones included."""
     return sum(job.recipe.epochs for job in jobs)
@@ -101,12 +95,13 @@ def epochs_of(jobs: Iterable[TrainJob]) -> int:
 def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
     """Epochs that SP-NAS spent on a ledger: of each trial up to its rung if it stopped there, else its full recipe, even if it failed.
 
-    Further seeds count, and so does each control, once.
+    Further seeds count, and so does each control, once, and the training of a supernet.
     """
     planned = {"fine_tune": settings.fine_tune, "serial": settings.serial.recipe, "parallel": settings.parallel.recipe}
     controls = {digest: planned[trial.stage].epochs for trial in ledger for digest in trial.controls}
     spent = sum((trial.rung or planned[trial.stage].epochs) + len(trial.repeats) * planned[trial.stage].epochs for trial in ledger)
-    return spent + sum(controls.values()) + reignitions * settings.reignite.epochs
+    supernet = settings.serial.supernet.recipe.epochs if settings.serial.evaluator == "supernet" else 0
+    return spent + sum(controls.values()) + reignitions * settings.reignite.epochs + supernet
 
 
 def levelled(ledger: Ledger) -> list[Trial]:
