@@ -13,7 +13,9 @@ from spnas_core.errors import UserError
 from spnas_core.job import Data, PathsJob, SupernetJob, TrainJob
 from spnas_core.monitor.forecast import job_bytes, job_seconds
 from spnas_core.monitor.speed import Line, Speed
+from spnas_core.report.tables import path_rows, paths_md
 from spnas_core.run.plan import Counts, Plan
+from spnas_core.run.record import StageRecord
 from spnas_core.run.replay import replay
 from spnas_core.run.supernet import search_bounds
 from spnas_core.search.costs import candidate_cost, within
@@ -128,6 +130,19 @@ def test_a_run_with_a_supernet_asks_for_it_for_paths_and_for_the_best_of_them() 
     assert seconds[1] > seconds[0]  # the supernet's training
     assert seconds[2] < 5 * seconds[0] / 8
     assert job_bytes(plan, supernet) > 4 * plan.cost_of(trials[0].net).params
+
+
+def test_the_report_ranks_finalists_as_paths_and_as_they_were_trained() -> None:
+    found = replay(plan_of("serial.supernet.finalists=3"), lambda _: None)
+    stage = StageRecord(name="serial", key="", ledger=found.ledger)
+    rows = path_rows(stage)
+    assert [row.path_rank for row in rows] == [1, 2, 3] == sorted(row.rank for row in rows)
+    assert [row.path for row in rows] == sorted((row.path for row in rows), reverse=True)
+    trained = {trial.arch: trial.score for trial in found.ledger}
+    assert {row.arch: row.trained for row in rows}.items() <= trained.items()
+    assert min(rows, key=lambda row: row.rank).trained == max(row.trained for row in rows if row.trained)
+    assert paths_md(stage).count("\n| serial r1 c") == 3
+    assert paths_md(stage.model_copy(update={"ledger": found.ledger[:1]})) == ""
 
 
 def test_settings_that_a_supernet_cannot_have_are_refused() -> None:
