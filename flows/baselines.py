@@ -15,10 +15,10 @@ from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.plan import Plan, inherited, short
 from spnas_core.run.record import ended_trial
 from spnas_core.search.ledger import SearchStage, Trial, ranked, winner
-from spnas_core.search.propose import Proposal, propose_parallel
+from spnas_core.search.propose import Proposal, propose_children, propose_parallel
 from spnas_core.settings.training import Recipe
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, propose_children, search_epochs
+from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, search_epochs
 from spnas_core.study.studies import Study
 from tasks.jobs import Executor, completed
 
@@ -63,7 +63,10 @@ def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[
         scratch.append([(f"scratch s{seed} {short(job.arch)}", job) for job in jobs])
     work = [*longer, *(child for children in scratch for child in children)]
     ended = executor.do(work)
-    trials = {digest(job): ended_trial("serial", 1, n, None, job, end) for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))}
+    trials = {
+        digest(job): ended_trial(spnas[0].plan, "serial", 1, n, None, job, end)
+        for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))
+    }
     alone = [Searched(one.plan, [trials[digest(job)]], epochs_of([job])) for one, (_, job) in zip(spnas, longer, strict=True)]
     many = []
     for one, children in zip(spnas, scratch, strict=True):

@@ -7,10 +7,9 @@ from spnas_core.job import TrainJob
 from spnas_core.names import HISTORY_FILE
 from spnas_core.run.plan import Plan, inherited, short
 from spnas_core.search.ledger import Trial
-from spnas_core.search.propose import Proposal
+from spnas_core.search.propose import Proposal, propose_children
 from spnas_core.settings.training import Recipe
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import propose_children
 from spnas_core.study.noise import NoisyScore
 from spnas_core.study.studies import Study
 from tasks.jobs import Executor, completed

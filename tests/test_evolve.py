@@ -148,7 +148,7 @@ def test_the_report_ranks_finalists_as_paths_and_as_they_were_trained() -> None:
 def test_settings_that_a_supernet_cannot_have_are_refused() -> None:
     for setting, words in (
         ("serial.supernet.family.inner=[4]", "expected the start net's inner widths [8] in serial.supernet.family.inner, got [4]"),
-        ("serial.race={}", "expected no serial.halving, race or control"),
+        ("serial.race={}", "expected no serial.halving, race, control or pilot"),
         ("serial.supernet.recipe={mixed_precision: true}", "expected recipe.mixed_precision to be False for a supernet, got True"),
         ("arch=b_11-21-21-21_1-0-0-0", "expected a serial start net"),
     ):

@@ -32,7 +32,7 @@ from spnas_core.monitor.housekeeping import garbage
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce
-from spnas_core.search.propose import propose_serial
+from spnas_core.search.propose import levelled, propose_children, propose_serial
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Serial
 from spnas_core.settings.training import Recipe, Reignite
@@ -45,9 +45,7 @@ from spnas_core.study.methods import (
     arrival,
     bootstrap_interval,
     deal,
-    levelled,
     paired_difference,
-    propose_children,
     search_epochs,
 )
 from spnas_core.study.report import entries_csv, report_arrivals, report_forecasts, report_outcomes
@@ -189,7 +187,7 @@ def test_the_proxy_is_judged_by_ranks_and_by_what_its_choice_costs() -> None:
     assert report.computed["tau"] == pytest.approx((7 - 3) / 10)  # of 10 pairs 7 in order, 3 not
     assert report.computed["low"] <= report.computed["tau"] <= report.computed["high"]
     assert report.computed["regret"] == pytest.approx(0.02)
-    assert [row[2] for row in report.parts[1][1:]] == ["53.0", "52.0", "51.0", "50.0", "49.0"]
+    assert [row[3] for row in report.parts[3][1:]] == ["53.0", "52.0", "51.0", "50.0", "49.0"]
 
 
 def test_ratios_of_children_that_never_arrived_are_lower_bounds() -> None:

@@ -83,7 +83,7 @@ def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
 def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
     """Freeze parameters as the settings and, with `freeze_inherited`, the inheritance say; new tensors are always trained.
 
-    So a block inserted into a frozen stage, or into a net with frozen norms, trains all its convolutions, gammas and betas; its norms
+    So are those that were widened or narrowed. So a block inserted into a frozen stage, or into a net with frozen norms, trains all its convolutions, gammas and betas; its norms
     keep the statistics of the identity (mean 0, variance 1).
     """
     arch = architecture.parse(job.arch)
@@ -93,7 +93,7 @@ def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
         allowed = inherit.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names, job.detector.base_width)
         for parameter in net.get_parameters():
             parameter.requires_grad = parameter.requires_grad and parameter.name in allowed
-    new = set(audit.new)
+    new = {*audit.new, *audit.resized}
     for parameter in net.get_parameters():
         if parameter.name in new and not parameter.name.endswith(STATISTICS):
             parameter.requires_grad = True

@@ -68,7 +68,7 @@ def measure_nets(plan: Plan, first: Replay) -> list[MeasuredNet]:
     """Measure the start net and the net with most MACs of a replay."""
     settings = plan.settings
     jobs = [step.job for step in first.steps if isinstance(step.job, TrainJob)]
-    largest = max(jobs, key=lambda job: plan.cost_of(net_of(job.arch, job.detector)).macs)
+    largest = max(jobs, key=lambda job: plan.cost_of(net_of(job.arch, job.detector, plan.settings.detector)).macs)
     nets = {settings.arch: (settings.detector, settings.fine_tune), largest.arch: (largest.detector, largest.recipe)}
     return [_measure(plan, arch, detector, recipe) for arch, (detector, recipe) in nets.items()]
 

@@ -157,7 +157,7 @@ def job_bytes(plan: Plan, job: Job) -> float:
         images = counts.test if isinstance(job, EvaluateJob) and job.split == "test" else counts.val
         found += images * FOUND * job.detector.detections * _DETECTION_BYTES
     if isinstance(job, TrainJob):
-        weights = 4 * _STATISTICS * plan.cost_of(net_of(arch, job.detector)).params
+        weights = 4 * _STATISTICS * plan.cost_of(net_of(arch, job.detector, plan.settings.detector)).params
         found += weights * (3 if job.stop_after_epochs else 1)
     if isinstance(job, SupernetJob):
         found += 4 * _STATISTICS * plan.cost_of(net_of(family_of(job.arch, job.family, job.blocks).union, job.detector)).params

@@ -60,13 +60,15 @@ def _train(
 ) -> tuple[list[Trial], list[Ended]]:
     """Do the trainings of one round as `train_jobs`, and the jobs `beside` them, whose ends come with the trials."""
     labels = [Label(place.stage, "candidate", job.arch, place.number, index, ends_run=False) for index, (job, _) in enumerate(work)]
-    measured = measure(plan, crew, [(label, net_of(job.arch, job.detector)) for label, (job, _) in zip(labels, work, strict=True)])
+    measured = measure(
+        plan, crew, [(label, net_of(job.arch, job.detector, plan.settings.detector)) for label, (job, _) in zip(labels, work, strict=True)]
+    )
 
     def trial(index: int, job: TrainJob, ended: Ended) -> Trial:
         crew.tell(lambda: f"{labels[index]}: {f'after {job.stop_after_epochs} epochs ' if job.stop_after_epochs else ''}{_scores(ended)}")
         costs, parent = measured[index], work[index][1]
         digest = parent.digest if parent else None
-        return ended_trial(place.stage, place.number, index, digest, job, ended, {} if isinstance(costs, JobError) else costs)
+        return ended_trial(plan, place.stage, place.number, index, digest, job, ended, {} if isinstance(costs, JobError) else costs)
 
     standing = {index: job for index, (job, _) in enumerate(work)}
     refused = {index: error for index, costs in enumerate(measured) if (error := _refusal(costs, plan.settings.budget))}

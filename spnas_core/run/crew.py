@@ -16,7 +16,9 @@ from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
 
 Ended = Manifest | JobError
-JobRole = Literal["fine_tune", "candidate", "control", "repeat", "benchmark", "reignite", "full_train", "evaluate", "supernet", "paths"]
+JobRole = Literal[
+    "fine_tune", "candidate", "control", "repeat", "pilot", "benchmark", "reignite", "full_train", "evaluate", "supernet", "paths"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Label:
         again = f" seed {self.seed + 1}" if self.seed else ""
         if self.role in ("candidate", "repeat"):
             return f"{self.stage} r{self.round} c{self.index + 1} {short(self.arch)}{again}"
+        if self.role == "pilot":
+            return f"pilot c{self.index + 1} {short(self.arch)}"
         if self.role == "control":
             return f"{self.stage} r{self.round} control {short(self.arch)}{again}"
         if self.role == "paths":

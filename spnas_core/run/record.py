@@ -63,6 +63,7 @@ class StageRecord(Settings):
 
 
 def ended_trial(
+    plan: Plan,
     stage: SearchStage,
     number: int,
     index: int,
@@ -73,7 +74,7 @@ def ended_trial(
 ) -> Trial:
     """Make the trial of an ended training; `measured` are latency and memory of its net."""
     key, rung = digest(job), job.stop_after_epochs
-    place = (net_of(job.arch, job.detector), stage, number, index, parent, key)
+    place = (net_of(job.arch, job.detector, plan.settings.detector), stage, number, index, parent, key)
     if isinstance(ended, JobError):
         return Trial(*place, failure=ended.reason, rung=rung)
     weights, metrics = Weights(kind="train", digest=key, arch=job.arch), scores_of(ended) | dict(measured)

@@ -196,7 +196,7 @@ class _ReplayCrew:
         job, key, plan = step.job, step.key, self.plan
         metrics: dict[str, Any] = {"top1": 0.5, **dict.fromkeys(MEASURED, 1.0)}
         if isinstance(job, TrainJob):
-            cost = plan.cost_of(net_of(job.arch, job.detector))
+            cost = plan.cost_of(net_of(job.arch, job.detector, plan.settings.detector))
             metrics |= {**dict.fromkeys(STATS, self._score(job.arch, job.detector, key)), "params": cost.params, "macs": cost.macs}
         if isinstance(job, PathsJob):
             metrics["scores"] = {
@@ -208,7 +208,8 @@ class _ReplayCrew:
 
     def _score(self, arch: str, detector: Detector, key: str) -> float:
         """Make up the score of a net, with the noise that a key (hex) draws."""
-        own, start = (self.plan.cost_of(net_of(one, detector)).macs for one in (arch, self.plan.settings.arch))
+        run = self.plan.settings
+        own, start = (self.plan.cost_of(net_of(*one, run.detector)).macs for one in ((arch, detector), (run.arch, run.detector)))
         noise = np.random.default_rng((self.play, int(key[:8], 16))).normal(0, SPREAD)
         return float(np.clip(0.5 + PER_DOUBLING * np.log2(own / start) + noise, 0.01, 0.99))
 

@@ -15,6 +15,7 @@ from spnas_core.job import TrainJob, Weights
 from spnas_core.necks import taps_of
 from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
+from spnas_core.run.pilot import piloted
 from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
 from spnas_core.run.supernet import train_finalists
@@ -28,7 +29,7 @@ def fine_tune(plan: Plan, crew: Crew, _before: StageRecord | None = None) -> Sta
     """Train the start net on the data: trial 0 of the ledger, whose weights all others inherit."""
     job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
     (ended,) = do(crew, [(Label("fine_tune", "fine_tune", job.arch), job)])
-    return StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(ended_trial("fine_tune", 0, 0, None, job, ended),))
+    return StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(ended_trial(plan, "fine_tune", 0, 0, None, job, ended),))
 
 
 def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evaluator = train_each) -> StageRecord:
@@ -37,6 +38,7 @@ def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evalu
     finished, record = crew.newest_round(plan, _measured(plan, crew, start))
     if settings.evaluator == "supernet":
         return record.model_copy(update={"key": plan.keys["serial"]}) if finished else _searched(plan, crew, record)
+    record = record if finished else piloted(plan, crew, record)
     course = course_of(record.ledger, run)
     for number in range(finished + 1, settings.rounds + 1):
         begun = time.monotonic()
@@ -81,7 +83,7 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     if taps := taps_of(chosen.net.neck):
         notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, taps))}.")
     results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
-    update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": tuple(notes)}
+    update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": (*parallel.notes, *notes)}
     return parallel.model_copy(update=update)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from spnas_core.arch import MAX_BLOCKS, MIN_BLOCKS, Arch
+from spnas_core.arch import FEWEST_BLOCKS, MAX_BLOCKS, Arch
 from spnas_core.errors import UserError
 from spnas_core.job import PathsJob, SupernetJob, TrainJob, Weights, digest
 from spnas_core.run.candidates import Round, train_jobs
@@ -23,7 +23,7 @@ from spnas_core.settings.search import SCORES
 
 
 def _block_limits(settings: Run) -> tuple[int, int]:
-    return max(MIN_BLOCKS, settings.space.min_blocks), min(MAX_BLOCKS, settings.space.max_blocks)
+    return max(FEWEST_BLOCKS, settings.space.min_blocks), min(MAX_BLOCKS, settings.space.max_blocks)
 
 
 def supernet_job(plan: Plan, start: Trial) -> SupernetJob:

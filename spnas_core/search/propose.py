@@ -80,6 +80,23 @@ def propose_next(
     return found
 
 
+def levelled(ledger: Ledger) -> list[Trial]:
+    """Trials with equal metrics, all of Pareto rank 0, so that the proposers draw parents uniformly."""
+    return [
+        replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0), estimate=None) if (trial.score or -1.0) >= 0 else trial
+        for trial in ledger
+    ]
+
+
+def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cost_of: CostOf) -> list[Proposal]:
+    """Propose `count` children by the operators of serial round `number`, with parents drawn uniformly from all of `ledger`.
+
+    With the start net alone, the first ones equal the children of the search's first round, since both use the same seed.
+    """
+    serial = settings.serial.model_copy(update={"candidates": max(1, count), "max_optimal": len(ledger), "max_reignite": 0})
+    return propose_serial(levelled(ledger), settings.model_copy(update={"serial": serial}), number, cost_of)[:count]
+
+
 def _grow(start: Net, rng: np.random.Generator, settings: Run, cost_of: CostOf) -> Net:
     """Add copies to `start`, one at a time, to a stage drawn by 1 / MACs, up to a drawn total or the upper limits of the budget."""
     most = settings.parallel.max_parallel

@@ -20,6 +20,7 @@ COUNTED: Objectives = (DETECTION.score, "macs")  # what ranks nets that nobody h
 MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
 
 
+LEAST_PILOT = 8
 GENES = {"inner_width": "inner_widths", "base_width": "base_widths", "image_size": "image_sizes", "neck_channels": "neck_channels"}
 
 
@@ -71,7 +72,7 @@ class Space(Settings):
         (), description="network inputs to choose from, [height, width], px; the detector's is always one"
     )
     neck_channels: tuple[PositiveInt, ...] = Field((), description="channels of the pyramid to choose from; the detector's are always one")
-    min_blocks: PositiveInt = Field(architecture.MIN_BLOCKS, description="fewest residual blocks")
+    min_blocks: int = Field(architecture.MIN_BLOCKS, ge=architecture.FEWEST_BLOCKS, description="fewest residual blocks")
     max_blocks: PositiveInt = Field(architecture.MAX_BLOCKS, description="most residual blocks")
     max_stages: PositiveInt = Field(architecture.MAX_STAGES, description="most stages")
 
@@ -124,7 +125,7 @@ class Candidates(Settings):
 class Serial(Candidates):
     """The serial search."""
 
-    later: ClassVar[frozenset[str]] = Candidates.later | {"evaluator", "supernet"}
+    later: ClassVar[frozenset[str]] = Candidates.later | {"pilot", "evaluator", "supernet"}
     rounds: PositiveInt = Field(4, description="rounds of the search")
     max_optimal: PositiveInt = Field(5, description="parents are the best of the ledger by Pareto rank")
     n_stuck: PositiveInt = Field(2, description="rounds without gain before a reignition")
@@ -134,6 +135,17 @@ class Serial(Candidates):
         "train", description="train every candidate, in rounds; or train one supernet, search among its paths, and train the best of them"
     )
     supernet: Supernet = Field(Supernet(), description="the supernet and the search among its paths, with evaluator: supernet")
+    pilot: int = Field(
+        0,
+        ge=0,
+        description="nets that are trained to the end first, to say how well the short score tells the long one; 8 or more; 0: none",
+    )
+
+    @model_validator(mode="after")
+    def _enough_for_a_pilot(self) -> "Serial":
+        if 0 < self.pilot < LEAST_PILOT:
+            raise ValueError(f"expected pilot 0, or at least {LEAST_PILOT} nets, since fewer say nothing, got {self.pilot}")
+        return self
 
 
 class Final(Settings):

@@ -6,7 +6,7 @@ Tie: the 95 % confidence interval of the mean difference over the seeds (paired,
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +14,7 @@ from scipy import stats
 
 from spnas_core.data.images import Doubles
 from spnas_core.job import TrainJob
-from spnas_core.search.costs import CostOf
-from spnas_core.search.ledger import Ledger, Trial
-from spnas_core.search.propose import Proposal, propose_serial
+from spnas_core.search.ledger import Ledger
 from spnas_core.settings.base import Settings
 from spnas_core.settings.run import Run
 
@@ -56,10 +54,22 @@ class Outcome(StudyEntry):
 
 
 class Forecast(StudyEntry):
-    """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions."""
+    """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions.
+
+    `short` is that at the end of the training, `estimate` what the search ranks by where its settings ask for more; `long` is a mean where
+    there are several seeds. Earlier versions had neither an estimate nor the MACs.
+    """
 
     short: float
     long: float
+    estimate: float | None = None
+    macs: int = 0
+    net: str = ""
+
+    @property
+    def ranked_by(self) -> float:
+        """Score that the search ranks it by."""
+        return self.short if self.estimate is None else self.estimate
 
 
 class Arrival(StudyEntry):
@@ -102,23 +112,6 @@ def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
     spent = sum((trial.rung or planned[trial.stage].epochs) + len(trial.repeats) * planned[trial.stage].epochs for trial in ledger)
     supernet = settings.serial.supernet.recipe.epochs if settings.serial.evaluator == "supernet" else 0
     return spent + sum(controls.values()) + reignitions * settings.reignite.epochs + supernet
-
-
-def levelled(ledger: Ledger) -> list[Trial]:
-    """Trials with equal metrics, all of Pareto rank 0, so that the proposers draw parents uniformly."""
-    return [
-        replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0), estimate=None) if (trial.score or -1.0) >= 0 else trial
-        for trial in ledger
-    ]
-
-
-def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cost_of: CostOf) -> list[Proposal]:
-    """Propose `count` children by the operators of serial round `number`, with parents drawn uniformly from all of `ledger`.
-
-    With the start net alone, the first ones equal the children of the search's first round, since both use the same seed.
-    """
-    serial = settings.serial.model_copy(update={"candidates": max(1, count), "max_optimal": len(ledger), "max_reignite": 0})
-    return propose_serial(levelled(ledger), settings.model_copy(update={"serial": serial}), number, cost_of)[:count]
 
 
 @dataclass(frozen=True)
