@@ -47,7 +47,7 @@ def sp_nas(plan: Plan, executor: Executor) -> Searched:
     log_line(f"study: SP-NAS, seed {plan.settings.seed}")
     stage = search(plan, executor)
     others = tuple(f"reignite/{weights.digest}" for weights in stage.reignited.values())
-    return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), others)
+    return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), (*others, *stage.searched))
 
 
 def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[list[Searched], list[Searched]]:

@@ -18,7 +18,7 @@ from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan, short
 from spnas_core.run.register import flat
 from spnas_core.run.replay import Replay, known_results, replays
-from spnas_core.search.bounds import cost_bounds
+from spnas_core.run.supernet import search_bounds
 from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
@@ -35,7 +35,7 @@ def open_all(settings: Run, data: str, store: str) -> tuple[Plan | None, list[st
         mistakes += str(error).splitlines()
     try:
         plan = open_plan(settings, data, store)
-        cost_bounds(settings, plan.cost_of)
+        search_bounds(settings, plan.cost_of)
     except UserError as error:
         mistakes += str(error).splitlines()
     return (None if mistakes else plan), mistakes
@@ -53,7 +53,7 @@ def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
     total = {kind: _sum([getattr(one, kind) for one in stages.values()]) for kind in kinds}
     if speed:
         total |= {kind: (total[kind] or 0.0) + RUN for kind in ("seconds", "least", "most")}
-    small, large = cost_bounds(settings, plan.cost_of)
+    small, large = search_bounds(settings, plan.cost_of)
     start = net_of(settings.arch, settings.detector)
     nets = {"start net": (start, plan.cost_of(start)), "fewest MACs": small, "most MACs": large}
     finished = {name: plan.store.manifest(f"stage/{key}") is not None for name, key in plan.keys.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from spnas_core.report.tables import markdown, rows
+from spnas_core.report.tables import markdown, paths_md, rows
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.run.rounds import rounds_md
@@ -22,6 +22,7 @@ def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -
         "\n".join(f"- {line}" for line in differences),
         *map(_failed, failed),
         rounds_md(stage.ledger, plan.settings),
+        *filter(None, [paths_md(stage)]),
         *(f"- reignited: `{weights.arch}`, top-1 {100 * stage.top1[digest]:.1f} %" for digest, weights in stage.reignited.items()),
         "![AP against MACs](pareto.png)",
         f"## Final net\n\n`{final.arch}`, weights of `train/{final.digest}`, in `model/`. Per class, on val:",

@@ -16,12 +16,14 @@ from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
 
 Ended = Manifest | JobError
-JobRole = Literal["fine_tune", "candidate", "control", "repeat", "pilot", "benchmark", "reignite", "full_train", "evaluate"]
+JobRole = Literal[
+    "fine_tune", "candidate", "control", "repeat", "pilot", "benchmark", "reignite", "full_train", "evaluate", "supernet", "paths"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a job is for: the stage and the serial round that ask for it, its role there, and its architecture.
+    """What a job is for: the stage and the serial round (of paths, the generation) that ask for it, its role there, and its architecture.
 
     `index`: of a candidate, from 0; `seed`: the number of a further seed, from 1. `net`: which of the two nets that are trained to the
     end. `split`: what an evaluation scores. `ends_run`: whether the run cannot go on without this job.
@@ -46,6 +48,8 @@ class Label:
             return f"pilot c{self.index + 1} {short(self.arch)}"
         if self.role == "control":
             return f"{self.stage} r{self.round} control {short(self.arch)}{again}"
+        if self.role == "paths":
+            return f"{self.stage} g{self.round} paths"
         return " ".join(filter(None, (self.role, self.net, self.split or short(self.arch))))
 
 

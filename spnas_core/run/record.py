@@ -28,6 +28,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
 _DOCUMENT = TypeAdapter(dict[str, Any])
+PATH = "path_"  # with a score's name: metric of a trial, its score as a path of a supernet
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 
@@ -48,6 +49,7 @@ class StageRecord(Settings):
     reignited: dict[str, Weights] = Field(default={}, description="reignited backbone by the digest of the trial that it came from")
     top1: dict[str, float] = Field(default={}, description="accuracy of the reignited backbones, a fraction, by the same digests")
     benchmarks: tuple[str, ...] = Field(default=(), description="digests of the benchmarks of these trials, where the settings ask for any")
+    searched: tuple[str, ...] = Field(default=(), description="KIND/DIGEST of the supernet that these trials came from, and of its paths")
     results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
     notes: tuple[str, ...] = ()
 

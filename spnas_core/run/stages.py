@@ -18,6 +18,7 @@ from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.pilot import piloted
 from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
+from spnas_core.run.supernet import train_finalists
 from spnas_core.search.ledger import Trial, best, chosen_net, epochs_behind, volumes
 from spnas_core.search.propose import course_of, propose_next, propose_parallel
 from spnas_core.settings.run import StageName
@@ -35,6 +36,8 @@ def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evalu
     """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and continue from it."""
     run, settings = plan.settings, plan.settings.serial
     finished, record = crew.newest_round(plan, _measured(plan, crew, start))
+    if settings.evaluator == "supernet":
+        return record.model_copy(update={"key": plan.keys["serial"]}) if finished else _searched(plan, crew, record)
     record = record if finished else piloted(plan, crew, record)
     course = course_of(record.ledger, run)
     for number in range(finished + 1, settings.rounds + 1):
@@ -100,6 +103,16 @@ def _measured(plan: Plan, crew: Crew, start: StageRecord) -> StageRecord:
     assert not isinstance(costs, JobError)  # without it the run ends
     ledger = (replace(trial, metrics={**(trial.metrics or {}), **costs}),)
     return start.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})
+
+
+def _searched(plan: Plan, crew: Crew, start: StageRecord) -> StageRecord:
+    """Search among the paths of a supernet, and train the best of them: the one round of such a serial search."""
+    begun = time.monotonic()
+    trials, searched = train_finalists(plan, crew, start.ledger[0])
+    record = _with_round(plan, crew, start, trials)
+    record = record.model_copy(update={"name": "serial", "key": plan.keys["serial"], "searched": searched})
+    crew.leave(plan, record, time.monotonic() - begun)
+    return record
 
 
 def _with_round(plan: Plan, crew: Crew, record: StageRecord, trials: Sequence[Trial]) -> StageRecord:

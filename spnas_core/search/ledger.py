@@ -183,12 +183,17 @@ def _cheapest(ledger: Ledger, settings: Run) -> Trial:
 
 
 def epochs_behind(ledger: Ledger, trial: Trial, settings: Run, reignited: Collection[str] = ()) -> int:
-    """Epochs of a trial and its ancestors after the start net's training; of an ancestor in `reignited` (digests) also its reignition's."""
+    """Epochs of a trial and its ancestors after the start net's training; of an ancestor in `reignited` (digests) also its reignition's.
+
+    A finalist of a supernet has the supernet's epochs behind it too.
+    """
     of_stage = {"serial": settings.serial.recipe.epochs, "parallel": settings.parallel.recipe.epochs}
     by_digest, total = {one.digest: one for one in ledger}, 0
     here: Trial | None = trial
     while here is not None and here.stage != "fine_tune":
         total += here.rung or of_stage[here.stage]
+        if here.parent is None and settings.serial.evaluator == "supernet":
+            total += settings.serial.supernet.recipe.epochs
         here = by_digest.get(here.parent or "")
         if here is not None and here.digest in reignited:
             total += settings.reignite.epochs

@@ -15,6 +15,7 @@ from spnas_core.settings.training import Recipe, Reignite
 
 DeviceTarget = Literal["CPU", "Ascend", "GPU"]
 StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
+TimedKind = Literal["train", "reignite", "evaluate", "benchmark", "supernet", "paths"]  # of jobs
 STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
 
 
@@ -47,8 +48,10 @@ class Run(Settings):
     devices_per_job: PositiveInt = Field(1, description="devices that train one net together, each on its share of every batch")
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
     device_target: DeviceTarget = Field("CPU", description="what the devices are")
-    timeout_minutes: PositiveFloat | dict[Literal["train", "reignite", "evaluate", "benchmark"], PositiveFloat] = Field(
-        600.0, description="longest time of one job, or that by its kind, such as {train: 300, evaluate: 20}; 600 for a kind left out"
+    timeout_minutes: PositiveFloat | dict[Literal["train", "reignite", "evaluate", "benchmark", "supernet", "paths"], PositiveFloat] = (
+        Field(
+            600.0, description="longest time of one job, or that by its kind, such as {train: 300, evaluate: 20}; 600 for a kind left out"
+        )
     )
     memory_gb: PositiveFloat | None = Field(None, description="most memory of the host that one job may have, GB; null = no limit")
     retries: Retries = Field(Retries(), description="how often a job that failed is started again")
@@ -110,7 +113,7 @@ class Run(Settings):
     @model_validator(mode="after")
     def _all_at_once(self) -> "Run":
         mistakes = []
-        for check in (self._check_shares, self._check_frozen_norms, self._check_start):
+        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet):
             try:
                 check()
             except ValueError as error:
@@ -143,6 +146,23 @@ class Run(Settings):
     def _check_frozen_norms(self) -> None:
         if self.checkpoint is None and (self.detector.norm == "frozen" or self.detector.frozen_stages):
             raise ValueError("expected norm: train and frozen_stages: 0 without a checkpoint, since new weights must all be trained")
+
+    def _check_supernet(self) -> None:
+        if self.serial.evaluator != "supernet":
+            return
+        if self.detector.norm == "frozen" or self.detector.frozen_stages:
+            raise ValueError(
+                "expected norm: train and frozen_stages: 0 with serial.evaluator: supernet, whose paths have norms of their own"
+            )
+        if any(architecture.parse(self.arch).parallel):
+            raise ValueError(f"expected a serial start net with serial.evaluator: supernet, got {self.arch}")
+        if self.serial.halving or self.serial.race or self.serial.control or self.serial.pilot:
+            raise ValueError(
+                "expected no serial.halving, race, control or pilot with serial.evaluator: supernet: it trains finalists only"
+            )
+        inner, widths = architecture.parse(self.arch).inner or (architecture.WHOLE,), self.serial.supernet.family.inner
+        if not set(inner) <= set(widths):
+            raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
 
     def _check_start(self) -> None:
         space, start = self.space, architecture.parse(self.arch)

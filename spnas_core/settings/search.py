@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from spnas_core import arch as architecture
 from spnas_core.settings.base import Limit, Settings, Taps, TypeText
+from spnas_core.settings.supernet import Supernet
 from spnas_core.settings.task import DETECTION, Score
 from spnas_core.settings.training import Recipe
 
@@ -124,12 +125,16 @@ class Candidates(Settings):
 class Serial(Candidates):
     """The serial search."""
 
-    later: ClassVar[frozenset[str]] = Candidates.later | {"pilot"}
+    later: ClassVar[frozenset[str]] = Candidates.later | {"pilot", "evaluator", "supernet"}
     rounds: PositiveInt = Field(4, description="rounds of the search")
     max_optimal: PositiveInt = Field(5, description="parents are the best of the ledger by Pareto rank")
     n_stuck: PositiveInt = Field(2, description="rounds without gain before a reignition")
     max_reignite: int = Field(2, ge=0, description="most reignitions during the search")
     mutation: Mutation = Field(Mutation(), description="what makes a child of its parent")
+    evaluator: Literal["train", "supernet"] = Field(
+        "train", description="train every candidate, in rounds; or train one supernet, search among its paths, and train the best of them"
+    )
+    supernet: Supernet = Field(Supernet(), description="the supernet and the search among its paths, with evaluator: supernet")
     pilot: int = Field(
         0,
         ge=0,
