@@ -83,8 +83,8 @@ def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
 def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
     """Freeze parameters as the settings and, with `freeze_inherited`, the inheritance say; new tensors are always trained.
 
-    So are those that were widened or narrowed. So a block inserted into a frozen stage, or into a net with frozen norms, trains all its convolutions, gammas and betas; its norms
-    keep the statistics of the identity (mean 0, variance 1).
+    So are those that were widened or narrowed. So a block inserted into a frozen stage, or into a net with frozen norms, trains all its
+    convolutions, gammas and betas; its norms keep the statistics of the identity (mean 0, variance 1).
     """
     arch = architecture.parse(job.arch)
     freeze(net, arch, job.detector)

@@ -157,9 +157,7 @@ class Run(Settings):
         if any(architecture.parse(self.arch).parallel):
             raise ValueError(f"expected a serial start net with serial.evaluator: supernet, got {self.arch}")
         if self.serial.halving or self.serial.race or self.serial.control or self.serial.pilot:
-            raise ValueError(
-                "expected no serial.halving, race, control or pilot with serial.evaluator: supernet: it trains finalists only"
-            )
+            raise ValueError("expected no serial.halving, race, control or pilot with serial.evaluator: supernet: it trains finalists only")
         inner, widths = architecture.parse(self.arch).inner or (architecture.WHOLE,), self.serial.supernet.family.inner
         if not set(inner) <= set(widths):
             raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
