@@ -17,6 +17,7 @@ EditKind = Literal[
     "swap", "expand", "shrink", "add stage", "move double", "change type", "inner width", "base width", "image size", "neck channels",
     "parallel", "taps", "stem", "reignite",
 ]  # fmt: skip
+TrialState = Literal["front", "trained", "stopped", "failed"]
 NAMES = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}
 
 
