@@ -59,12 +59,17 @@ class GroupMap(NamedTuple):
 
 
 def target_blocks(parent: Arch, child: Arch, width: int) -> tuple[Block, ...]:
-    """Blocks of a parent as the child needs them: at its base `width`, and inside as wide as the child's blocks that continue them."""
+    """Blocks of a parent as the child needs them: at its base `width`, and inside of the share that the child's stages say."""
     line, theirs, own = lineage(parent, child), blocks(child, width), blocks(parent, width)
     if parent.block_type != child.block_type:  # the layers differ anyway
         return own
-    inner = {source: block.inner_channels for source, block in zip(line, theirs, strict=True) if source is not None}
-    return tuple(replace(block, inner_channels=inner.get(block.index, block.inner_channels)) for block in own)
+    kind = parent.block_type
+    eighths = {source: child.eighths(block.stage) for source, block in zip(line, theirs, strict=True) if source is not None}
+
+    def inner(block: Block) -> int:
+        return kind.inner(block.out_channels // kind.expansion, eighths.get(block.index, parent.eighths(block.stage)))
+
+    return tuple(replace(block, inner_channels=inner(block)) for block in own)
 
 
 def fit_widths(parent: Arch, child: Arch, weights: Arrays, fresh: Arrays) -> tuple[Arrays, frozenset[str], dict[str, int]]:
