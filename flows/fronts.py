@@ -11,7 +11,7 @@ from spnas_core.search.estimate import own_scores
 from spnas_core.search.ledger import Trial, chosen_net, epochs_behind, pareto_front
 from spnas_core.search.net import Net
 from spnas_core.search.stock import stock_family
-from spnas_core.settings.search import COUNTED
+from spnas_core.settings.search import Objectives
 from spnas_core.store.manifest import Manifest
 from spnas_core.study.fronts import FrontMethod, FrontOutcome, FrontPoint, TrainedNet
 from spnas_core.study.methods import deal
@@ -58,8 +58,8 @@ def stock_nets(spnas: Searched, executor: Executor) -> Searched:
 
 
 def _points(one: Searched, executor: Executor) -> tuple[FrontPoint, ...]:
-    """Nets of the front on val, with their AP on test."""
-    front = pareto_front(one.ledger, COUNTED)
+    """Score the nets of the front on val on test."""
+    front = pareto_front(one.ledger, _objectives(one))
     tests = _tested(one.plan, executor, [(trial.digest, trial.net) for trial in front])
     return tuple(
         FrontPoint(net=str(trial.net), macs=(trial.metrics or {})["macs"], val=trial.value("AP"), test=test)
@@ -67,11 +67,16 @@ def _points(one: Searched, executor: Executor) -> tuple[FrontPoint, ...]:
     )
 
 
+def _objectives(one: Searched) -> Objectives:
+    """Give what the search ranks by, and MACs."""
+    return (one.plan.settings.objectives[0], "macs")
+
+
 def _recommended(one: Searched, executor: Executor) -> tuple[TrainedNet, TrainedNet]:
     """Train the cheapest net without loss, and the start net for as many epochs, to the end."""
     plan, settings = one.plan, one.plan.settings
     final = settings.final.model_copy(update={"choose": "cheapest"})
-    chosen, _ = chosen_net(one.ledger, settings.model_copy(update={"final": final, "objectives": COUNTED}))
+    chosen, _ = chosen_net(one.ledger, settings.model_copy(update={"final": final, "objectives": _objectives(one)}))
     reignited = {name.split("/")[1] for name in one.others}
     behind, full = epochs_behind(one.ledger, chosen, settings, reignited), settings.full_train
     recipes: Sequence[tuple[Trial, int]] = ((chosen, full.epochs), (one.ledger[0], full.epochs + behind))
