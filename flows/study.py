@@ -14,7 +14,8 @@ from spnas_core.jobs.progress import log_line
 from spnas_core.names import HISTORY_FILE
 from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.plan import Plan, short
-from spnas_core.search.ledger import ranked
+from spnas_core.search.ledger import Trial, ranked
+from spnas_core.search.opinions import OpinionName, opinions_of
 from spnas_core.search.propose import Proposal
 from spnas_core.settings.run import Run
 from spnas_core.store.manifest import Manifest
@@ -50,9 +51,22 @@ def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
         log_line(f"study: {len(trials) - len(nets)} of {len(trials)} nets failed, and are left out")
     jobs = [(f"full_train {short(net.arch)}", final_training(plan, net)) for net in nets]
     return [
-        Forecast(arch=net.arch, artifacts=(f"train/{net.digest}", f"train/{long.digest}"), short=net.score or 0.0, long=long.metrics["AP"])
+        Forecast(
+            arch=net.arch,
+            artifacts=(f"train/{net.digest}", f"train/{long.digest}"),
+            short=net.score or 0.0,
+            long=long.metrics["AP"],
+            opinions={str(name): value for name, value in _opinions(plan, net).items()},
+        )
         for net, long in zip(nets, completed(executor, jobs), strict=True)
     ]
+
+
+def _opinions(plan: Plan, trial: Trial) -> dict[OpinionName, float | None]:
+    """Second opinions on a trial, by what its training left."""
+    manifest = plan.store.manifest(f"train/{trial.digest}")
+    metrics = manifest.metrics if isinstance(manifest, Manifest) else {}
+    return opinions_of(trial.net.arch, trial.net.detector(plan.settings.detector), plan.cost_of(trial.net).macs, metrics)
 
 
 def race(asked: Study, executor: Executor) -> list[Arrival]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy import stats
 
 from spnas_core.data.images import Doubles
@@ -61,6 +62,7 @@ class Forecast(StudyEntry):
 
     short: float
     long: float
+    opinions: dict[str, float | None] = Field(default={}, description="second opinions on it, see search/opinions.py; none in old records")
 
 
 class Arrival(StudyEntry):

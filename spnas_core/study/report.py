@@ -25,6 +25,7 @@ from spnas_core.study.methods import (
     paired_difference,
 )
 from spnas_core.study.pictures import draw_arrivals, draw_forecasts, draw_outcomes
+from spnas_core.study.second_scores import compare_opinions
 
 Lines = list[tuple[str, ...]]
 _Score = Callable[[Outcome], float]
@@ -120,8 +121,10 @@ def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
         f"Kendall's tau-b of the val AP after the short and after the full training: {tau:.2f} over {len(nets)} nets, 95 % bootstrap "
         f"interval {low:.2f} to {high:.2f}. The net that is best after the short training ends {100 * regret:.1f} points below the best."
     )
-    computed = {"tau": tau, "low": low, "high": high, "regret": regret}
-    return StudyReport("Proxy: does the short score predict the long one?", (text, lines), computed, draw_forecasts(nets, tau))
+    second = compare_opinions(nets)
+    computed = {"tau": tau, "low": low, "high": high, "regret": regret, "opinions": second.computed}
+    title = "Proxy: does the short score predict the long one?"
+    return StudyReport(title, (text, lines, *second.parts), computed, draw_forecasts(nets, tau))
 
 
 def _tau(pairs: Doubles) -> float:
