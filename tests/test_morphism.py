@@ -4,11 +4,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_arch import archs
 from test_mutation import SEEDS, generator
+from trials import mutate_arch
 
 from spnas_core.arch import ArchError, blocks, levels, parse
 from spnas_core.errors import UserError
 from spnas_core.search.costs import candidate_cost
-from spnas_core.search.mutation import change_type, expand, move_double, mutate, swap
+from spnas_core.search.mutation import change_type, expand, move_double, swap
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Mutation, Space
 from spnas_core.weights.adopt import adopt, load_same
@@ -126,7 +127,7 @@ def test_lineage_of_expansions(arch, seed, times):
 def test_lineage_of_any_child(arch, seed):
     assume(len(arch.stages) > 1)
     rng = generator(seed)
-    child = mutate(arch, rng, Mutation(add_stage=0.2), Space())
+    child = mutate_arch(arch, rng, Mutation(add_stage=0.2), Space())
     line = check_line(arch, child)
     if child.digits == arch.digits:
         assert line == tuple(range(len(arch.digits)))  # moving a `-` renames nothing
@@ -173,7 +174,7 @@ def test_lineage_over_a_moved_double_and_another_type(arch, seed):
 def test_inheritance_accounts_for_every_tensor(arch, seed, share):
     assume(len(arch.stages) > 1)
     parent = arch.serial()
-    child = mutate(parent, generator(seed), Mutation(add_stage=0.2, change_type=0.2, move_double=0.2), ANY_TYPE)
+    child = mutate_arch(parent, generator(seed), Mutation(add_stage=0.2, change_type=0.2, move_double=0.2), ANY_TYPE)
     weights, fresh = weights_of(parent, 1, share=share), weights_of(child, 2, share=share)
     before = {name: value.copy() for name, value in weights.items()}
     result, audit = inherit(parent, child, weights, fresh, base_width=WIDTH)

@@ -160,6 +160,8 @@ def _continue(name: str, store: str, data: str | None, rounds: int, as_json: boo
 
     record = read_run(Store(store), name)
     serial = record.settings.serial
+    if rounds and serial.evaluator == "supernet":
+        raise UserError(f"run {name}: expected a serial search in rounds to add some to, got one with a supernet")
     serial = serial.model_copy(update={"rounds": serial.rounds + rounds})
     _search(settle_run(record.settings.model_copy(update={"serial": serial})), data or record.data.url, store, as_json)
 

@@ -50,6 +50,9 @@ NUMBERS_ONLY: dict[str, Any] = {
         "label_smoothing",
     },
     "weights": {"__all__": {"digest"}},
+    "paths": True,
+    "members": True,
+    "calibration": True,
 }  # fields of a job that affect no graph
 
 

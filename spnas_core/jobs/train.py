@@ -36,7 +36,7 @@ from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.names import AUDIT_FILE, HISTORY_FILE, MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.opinions import BLOCK_GAMMAS
-from spnas_core.settings.task import MEAN
+from spnas_core.settings.task import MEAN_OF
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
 from spnas_core.weights.gammas import block_gammas
@@ -132,9 +132,9 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
 
 
 def mean_scores(history: list[dict[str, Any]], count: int) -> dict[str, float]:
-    """Mean scores after the last `count` epochs by the names `MEAN + score`; none for 1. An undefined score (-1) stays undefined."""
+    """Mean scores after the last `count` epochs by the names `MEAN_OF + score`; none for 1. An undefined score (-1) stays undefined."""
     last = [[record[name] for record in history[-count:]] for name in WORK.task.scores]
-    means = {MEAN + name: min(values) if min(values) < 0 else fmean(values) for name, values in zip(WORK.task.scores, last, strict=True)}
+    means = {MEAN_OF + name: min(values) if min(values) < 0 else fmean(values) for name, values in zip(WORK.task.scores, last, strict=True)}
     return means if count > 1 else {}
 
 

@@ -132,5 +132,5 @@ def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) 
         trained = [trial.digest for trial in record.ledger] + [result.digest for result in record.results.values()]
         reignited = [f"reignite/{weights.digest}" for weights in record.reignited.values()]
         measured = [f"benchmark/{digest}" for digest in record.benchmarks]
-        found[stage] = frozenset([name, *(f"train/{digest}" for digest in trained), *reignited, *measured])
+        found[stage] = frozenset([name, *(f"train/{digest}" for digest in trained), *reignited, *measured, *record.searched])
     return found

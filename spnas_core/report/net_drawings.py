@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spnas_core.arch import Arch, blocks, levels
+from spnas_core.arch import Arch, ArchError, blocks, levels
 from spnas_core.cost import Size, stage_macs
 from spnas_core.weights.lineage import lineage
 
@@ -39,6 +39,15 @@ class Drawing:
     bars: dict[str, str]
     links: tuple[str, ...]
     words: str
+
+
+def descends(parent: Arch, child: Arch) -> bool:
+    """Whether a net can inherit the weights of another; a member of a supernet's family may have fewer blocks than the start net."""
+    try:
+        lineage(parent, child)
+    except ArchError:
+        return False
+    return True
 
 
 def draw_net(arch: Arch, parent: Arch | None = None, scale: float = 1.0, links: bool = True) -> Drawing:

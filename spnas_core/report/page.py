@@ -16,13 +16,14 @@ from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
+from spnas_core.report.comparisons import comparisons
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import ReportInputs
-from spnas_core.report.net_drawings import Drawing, draw_net, stage_rows
+from spnas_core.report.net_drawings import Drawing, descends, draw_net, stage_rows
 from spnas_core.report.quality import Quality, class_rows, judge_detections, size_rows
 from spnas_core.report.reproduction import commands, facts
 from spnas_core.report.second_opinions import second_opinions
-from spnas_core.report.tables import SHOWN_SCORES, rows
+from spnas_core.report.tables import SHOWN_SCORES, path_rows, rows
 from spnas_core.report.val_images import shoot
 from spnas_core.run.plan import short
 from spnas_core.run.rounds import rounds
@@ -66,6 +67,7 @@ def report_html(inputs: ReportInputs) -> str:
         "table": table,
         "scores": SHOWN_SCORES,
         "notes": stage.notes,
+        "differences": [one.words for one in comparisons(inputs)],
         "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
         "family": family,
         "tree": tree(family),
@@ -80,6 +82,7 @@ def report_html(inputs: ReportInputs) -> str:
         "failed": [one for one in family if one.state == "failed"],
         "reasons": REASONS,
         "rounds": rounds(stage.ledger, inputs.settings),
+        "paths": path_rows(stage),
         "reignited": [(weights.arch, stage.top1.get(digest)) for digest, weights in stage.reignited.items()],
         "nets": _nets(inputs),
         "curves": curve_charts(inputs, family),
@@ -165,7 +168,8 @@ def _nets(inputs: ReportInputs) -> list[dict[str, Any]]:
 
 
 def _large(arch: Arch, start: Arch) -> Drawing:
-    return draw_net(arch, start, min(2.2, max(1.0, WIDE / draw_net(arch, start).width)))
+    before = start if descends(start, arch) else None
+    return draw_net(arch, before, min(2.2, max(1.0, WIDE / draw_net(arch, before).width)))
 
 
 def _shots(inputs: ReportInputs, quality: Quality | None) -> dict[str, Any]:

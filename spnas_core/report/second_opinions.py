@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from spnas_core.report.ancestry import TrialEntry
 from spnas_core.report.inputs import ReportInputs
+from spnas_core.report.net_drawings import descends
 from spnas_core.search.agreement import Agreement, agreement, cost_bands
 from spnas_core.search.opinions import BLOCK_GAMMAS, OPINIONS, OpinionName, opinions_of
 from spnas_core.weights.gammas import BlockUse, inserted_uses
@@ -80,7 +81,10 @@ def _opinions(inputs: ReportInputs, entry: TrialEntry) -> dict[OpinionName, floa
 
 def _uses(entry: TrialEntry) -> Sequence[BlockUse]:
     gammas = entry.training.manifest.metrics.get(BLOCK_GAMMAS) if entry.training.manifest else None
-    return inserted_uses(entry.parent.trial.net.arch, entry.trial.net.arch, gammas) if entry.parent and gammas else ()
+    if entry.parent is None or not gammas:
+        return ()
+    parent, child = entry.parent.trial.net.arch, entry.trial.net.arch
+    return inserted_uses(parent, child, gammas) if descends(parent, child) else ()
 
 
 def _figures(one: Agreement) -> str:

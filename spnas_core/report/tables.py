@@ -10,9 +10,10 @@ from spnas_core.jobs import timing
 from spnas_core.metrics import STATS
 from spnas_core.necks import taps_of
 from spnas_core.run.plan import short
-from spnas_core.run.record import StageRecord
+from spnas_core.run.record import PATH, StageRecord
 from spnas_core.search.ledger import Ledger, pareto_front, ranked, volumes, winner
 from spnas_core.settings.search import OBJECTIVES, Objectives
+from spnas_core.settings.task import DETECTION
 
 COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
 PLACE = ("stage", "round", "index", "arch", "stem", "taps")
@@ -41,11 +42,45 @@ def rows(stage: StageRecord, objectives: Objectives = OBJECTIVES) -> list[Row]:
     best = {net: winner(trials, objectives) for net, trials in groups.items() if ranked(trials, objectives)}
     found = [Row(net, trial.arch, trial.metrics or {}) for net, trial in best.items()]
     for split, ending in (("val", ""), ("test", ", test split")):
-        for name, net in (("start", "start net, full training"), ("final", "final")):
+        others = {name: name for name in stage.results if name not in ("start", "final")}
+        for name, net in {**others, "start": "start net, full training", "final": "final"}.items():
             result = stage.results.get(name)
             if result and split in result.scores:
                 found.append(Row(net + ending, result.arch, result.scores[split]))
     return found
+
+
+@dataclass(frozen=True)
+class PathRow:
+    """Finalist of a supernet: its score and rank as a path, and after its training; AP as fractions, None and 0 where it failed."""
+
+    trial: str
+    arch: str
+    path: float
+    path_rank: int
+    trained: float | None
+    rank: int
+
+
+def path_rows(stage: StageRecord) -> list[PathRow]:
+    """Rows of the finalists of a supernet, the best as paths first; none for another search."""
+    name = PATH + DETECTION.score
+    found = [trial for trial in stage.ledger if trial.metrics and name in trial.metrics]
+    orders = [sorted(found, key=lambda trial: -trial.value(score)) for score in (name, DETECTION.score)]
+    return [
+        PathRow(f"{one.stage} r{one.round} c{one.index + 1}", one.arch, one.value(name), number, one.score, orders[1].index(one) + 1)
+        for number, one in enumerate(orders[0], start=1)
+    ]
+
+
+def paths_md(stage: StageRecord) -> str:
+    """Return the finalists as a Markdown table; empty for another search."""
+    lines = [
+        f"| {row.trial} | `{short(row.arch, 60)}` | {100 * row.path:.1f} | {row.path_rank} | {100 * (row.trained or 0):.1f} | {row.rank} |"
+        for row in path_rows(stage)
+    ]
+    head = "| trial | architecture | AP as a path | rank | AP trained | rank |\n| --- | --- | ---: | ---: | ---: | ---: |"
+    return "\n".join(["Finalists of the supernet:\n", head, *lines]) if lines else ""
 
 
 def markdown(table: list[Row]) -> str:

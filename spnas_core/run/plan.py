@@ -12,6 +12,7 @@ from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import Net
 from spnas_core.search.propose import Proposal
+from spnas_core.search.stock import stock_family
 from spnas_core.settings.base import Settings, key_document
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, Run, StageName
@@ -20,7 +21,8 @@ from spnas_core.store.artifacts import Store
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 ScoredSplit = Literal["val", "test"]
-FinalNet = Literal["final", "start"]  # the two nets that are trained to the end
+FinalNet = str  # of the nets that are trained to the end: `final`, `start`, and those that it is compared with
+EQUAL, STOCK = "start, equal epochs", "stock: "  # names of these, and before the names of stock nets
 _T = TypeVar("_T")
 
 
@@ -74,10 +76,22 @@ class Plan:
         weights = (inherited(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
         return self.train_net(child.net, recipe, weights), parent
 
-    def full_trainings(self, chosen: Trial, start: Trial) -> dict[FinalNet, TrainJob]:
-        """Jobs that fully train the chosen net, and the start net for comparison, from their weights in the ledger."""
+    def full_trainings(self, chosen: Trial, start: Trial, behind: int = 0) -> dict[FinalNet, TrainJob]:
+        """Jobs that fully train the chosen net, and the start net for comparison, from their weights in the ledger.
+
+        Where the settings ask for it also the start net for as many epochs as the chosen one, `behind` of them before its full training,
+        and a family of stock nets from scratch.
+        """
+        settings, full = self.settings, self.settings.full_train
         trials: dict[FinalNet, Trial] = {"final": chosen, "start": start}
-        return {name: self.train_net(one.net, self.settings.full_train, (inherited(one),)) for name, one in trials.items()}
+        jobs = {name: self.train_net(one.net, full, (inherited(one),)) for name, one in trials.items()}
+        if settings.final.equal_epochs:
+            jobs[EQUAL] = self.train_net(start.net, full.lasting(full.epochs + behind), (inherited(start),))
+        if settings.final.stock:
+            recipe = settings.fine_tune.lasting(settings.fine_tune.epochs + behind + full.epochs)
+            family = stock_family(start.net, settings.detector)
+            jobs |= {f"{STOCK}{name}": self.train_net(net, recipe) for name, net in family.items()}
+        return jobs
 
     def reignite(self, trial: Trial) -> ReigniteJob:
         """Job that trains the backbone of `trial` as a classifier."""
@@ -140,7 +154,8 @@ def stage_keys(plan: Plan) -> dict[str, str]:
         "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device,
         "reignite": {"reignite": reignite, "parents": settings.parallel.parents},
         "parallel": {name: whole[name] for name in ("parallel", "budget")},
-        "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},
+        "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None}
+        | ({"final": whole["final"]} if "final" in whole else {}),
     }
     keys: dict[str, str] = {}
     before = canonical_json({"data": plan.data.identity, "device": settings.device_target, "versions": [SEARCH_VERSION, RECIPE_VERSION]})

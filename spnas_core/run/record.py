@@ -28,6 +28,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
 _DOCUMENT = TypeAdapter(dict[str, Any])
+PATH = "path_"  # with a score's name: metric of a trial, its score as a path of a supernet
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 
@@ -48,6 +49,7 @@ class StageRecord(Settings):
     reignited: dict[str, Weights] = Field(default={}, description="reignited backbone by the digest of the trial that it came from")
     top1: dict[str, float] = Field(default={}, description="accuracy of the reignited backbones, a fraction, by the same digests")
     benchmarks: tuple[str, ...] = Field(default=(), description="digests of the benchmarks of these trials, where the settings ask for any")
+    searched: tuple[str, ...] = Field(default=(), description="KIND/DIGEST of the supernet that these trials came from, and of its paths")
     results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
     notes: tuple[str, ...] = ()
 
@@ -61,6 +63,7 @@ class StageRecord(Settings):
 
 
 def ended_trial(
+    plan: Plan,
     stage: SearchStage,
     number: int,
     index: int,
@@ -71,7 +74,7 @@ def ended_trial(
 ) -> Trial:
     """Make the trial of an ended training; `measured` are latency and memory of its net."""
     key, rung = digest(job), job.stop_after_epochs
-    place = (net_of(job.arch, job.detector), stage, number, index, parent, key)
+    place = (net_of(job.arch, job.detector, plan.settings.detector), stage, number, index, parent, key)
     if isinstance(ended, JobError):
         return Trial(*place, failure=ended.reason, rung=rung)
     weights, metrics = Weights(kind="train", digest=key, arch=job.arch), scores_of(ended) | dict(measured)

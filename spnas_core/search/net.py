@@ -5,6 +5,7 @@ the base width or the size of the network input too, they follow: ``...+w48+640x
 """
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, get_args
@@ -38,6 +39,11 @@ class Net:
         """Canonical text, `ARCH+NECK+STEM+HEAD[+wWIDTH][+HxW]`; ``parse_net(str(net)) == net``."""
         genes = (*((f"w{self.width}",) if self.width else ()), *(("x".join(map(str, self.size)),) if self.size else ()))
         return "+".join((str(self.arch), self.neck.text, self.stem, self.head, *genes))
+
+    @property
+    def identity(self) -> Hashable:
+        """Identity of a candidate, for de-duplication: nets with equal ones are the same, but for their stem."""
+        return self.arch, self.neck.identity(self.arch), self.width, self.size
 
     def detector(self, settings: Detector) -> Detector:
         """Return the settings of its detector, those of the run being `settings`."""

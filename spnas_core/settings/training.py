@@ -46,6 +46,10 @@ class Recipe(Settings):
         "training batches; 0: not",
     )
 
+    def lasting(self, epochs: int) -> "Recipe":
+        """Return the same recipe with another number of epochs."""
+        return self.model_copy(update={"epochs": epochs})
+
     @model_validator(mode="after")
     def _evaluations(self) -> "Recipe":
         if (self.keep_best or self.patience) and not self.eval_epochs:

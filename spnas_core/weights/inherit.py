@@ -7,7 +7,7 @@ of a block change, a layer (a convolution and its norm) of unchanged shape is in
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +24,7 @@ from spnas_core.weights.adopt import (
     is_last_layer,
     is_other_head,
 )
+from spnas_core.weights.channels import fit_widths, target_blocks
 from spnas_core.weights.lineage import lineage
 from spnas_core.weights.tensor_names import AFFINE, BLOCKS, CONNECT, COPIES, HEAD, NECK, RPN, Arrays, block_name, convolution_of, part_of
 
@@ -57,8 +58,8 @@ class _Plan:
 
     @cached_property
     def ours(self) -> tuple[Shapes, ...]:
-        """Layers of the parent's blocks."""
-        return tuple(block.layers(self.parent.block_type) for block in blocks(self.parent, self.width))
+        """Layers of the parent's blocks, with the widths of the child's."""
+        return tuple(block.layers(self.parent.block_type) for block in target_blocks(self.parent, self.child, self.width))
 
     @cached_property
     def theirs(self) -> tuple[Shapes, ...]:
@@ -71,8 +72,8 @@ class _Plan:
         return source is not None and self.ours[source].get(layer) == self.theirs[index].get(layer)
 
     def keeps_part(self, stage: int, number: int) -> bool:
-        """Whether parent and child both have this copy; False for all copies if the serial parts differ."""
-        if self.parent.serial() != self.child.serial():
+        """Whether parent and child both have this copy; False for all copies if the serial parts differ, but for their inner widths."""
+        if replace(self.parent.serial(), inner=()) != replace(self.child.serial(), inner=()):
             return False
         return number < min(self.parent.parallel[stage], self.child.parallel[stage])
 
@@ -103,7 +104,9 @@ class _Plan:
         """Whether a tensor of the parent is dropped by design."""
         part, parts = part_of(name), name.split(".")
         numbers = [int(one) for one in parts if one.isdecimal()]
-        if part == BLOCKS and len(parts) > 3 and numbers and numbers[0] in self.line:
+        if part == BLOCKS and len(parts) > 3 and numbers and numbers[0] < len(self.ours):
+            if numbers[0] not in self.line:
+                return True
             layer = convolution_of(parts[3])
             return layer in self.ours[numbers[0]] and not self.keeps_layer(self.line.index(numbers[0]), layer)
         if part in (COPIES, CONNECT) and len(numbers) > 1 and numbers[0] < len(self.parent.stages):
@@ -127,14 +130,16 @@ class _Plan:
 def inherit(
     parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, *, base_width: int = 64, replace_head: bool = False
 ) -> tuple[Arrays, Audit]:
-    """Weights of `child`: from `parent` where its blocks and parts continue, else from `fresh`, the newly initialised child.
+    """Weights of `child`, of base width `base_width`: from `parent` where its blocks and parts continue, else from `fresh`, the newly initialised child.
 
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers whose shape changes with block
     type or channels, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta zero:
     the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: the tensors
     of these kinds that only the parent has. `replace_head`: the box head's last layers are new, for other classes; see also
-    `adopt.head_source`. Any other difference in name, shape or dtype is a UserError with a +/- list.
+    `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`); blocks that the child has no room for
+    are dropped. Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
+    weights, resized, narrowed = fit_widths(parent, child, weights, fresh, base_width)
     plan = _Plan(parent, child, base_width, weights, fresh, replace_head)
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
     sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
@@ -150,7 +155,10 @@ def inherit(
     result |= {name: result[main].copy() for name, main in mains.items()}
     copied = matched.keys() | {name for name, main in mains.items() if main in matched}
     zero |= {name for name, main in mains.items() if main in zero}
-    return {name: result[name] for name in fresh}, audit_of(fresh, weights, copied, unused, zero)
+    audit = audit_of(fresh, weights, copied, unused, zero)
+    return {name: result[name] for name in fresh}, audit.after_resizing(
+        {name for name, source in matched.items() if source in resized}, narrowed
+    )
 
 
 def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_width: int = 64) -> set[str]:
