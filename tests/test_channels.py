@@ -69,7 +69,7 @@ def test_a_wider_net_computes_the_same(text: str, more: dict[str, Any]) -> None:
     inner = tuple(min(16, one * 2) for one in (arch.inner or (8, 8, 8, 8)))
     for width, child, neck in ((20, arch, 8), (8, replace(arch, inner=inner), 12)):
         wider = detector.model_copy(update={"base_width": width, "fpn_channels": neck})
-        found, audit = inherit(arch, child, weights, made(child, wider, 1), base_width=width)
+        found, audit = inherit(arch, child, weights, made(child, wider, 1))
         assert audit.new == audit.dropped == ()
         assert audit.resized
         assert not audit.narrowed
@@ -87,7 +87,7 @@ def test_any_width_fits_any_other(arch: Arch, width: int, channels: int, eighths
         return  # it has no channel for each group
     child = replace(arch, inner=(eighths,) * len(arch.stages))
     weights = made(arch, before)
-    found, audit = inherit(arch, child, weights, made(child, after, 1), base_width=width)
+    found, audit = inherit(arch, child, weights, made(child, after, 1))
     assert {name: array.shape for name, array in found.items()} == net_shapes(child, after, 3)
     assert audit.new == audit.dropped == ()
     lost = sum(max(0, weights[name].size - found[name].size) for name in found if not name.endswith((".moving_mean", ".moving_variance")))
@@ -102,7 +102,7 @@ def test_a_narrower_net_keeps_the_channels_that_matter() -> None:
     weights[name][:] = 1e-3
     weights[name][3::2] = 1.0
     child = replace(arch, inner=(8, 8, 4, 8))
-    found, changed, lost = fit_widths(arch, child, weights, made(child, detector, 1), 8)
+    found, changed, lost = fit_widths(arch, child, weights, made(child, detector, 1))
     kept = np.flatnonzero(
         (found["backbone.blocks.4.conv1.weight"][:, None] == weights["backbone.blocks.4.conv1.weight"]).all((2, 3, 4)).any(0)
     )
@@ -118,7 +118,7 @@ def test_copies_of_a_channel_have_unequal_shares() -> None:
     """Else their gradients were equal for ever."""
     arch, detector = parse("b_11-21-21-21"), Detector(**TINY)
     child = replace(arch, inner=(8, 8, 16, 8))
-    found, _, _ = fit_widths(arch, child, made(arch, detector), made(child, detector, 1), 8)
+    found, _, _ = fit_widths(arch, child, made(arch, detector), made(child, detector, 1))
     readers = found["backbone.blocks.4.conv2.weight"]
     half = readers.shape[1] // 2
     np.testing.assert_allclose(readers[:, half:], readers[:, :half] * 1.5, rtol=1e-5)

@@ -51,7 +51,7 @@ def check_chain(seed: int, count: int) -> None:
     for number in range(count):
         child = mutate_arch(parent, rng, MUTATION, SPACE)
         net = build(child, SETTINGS, 2)
-        before, audit = inherit.inherit(parent, child, weights, get_weights(net), base_width=SETTINGS.base_width)
+        before, audit = inherit.inherit(parent, child, weights, get_weights(net))
         assert audit.copied_params + audit.new_params == candidate_cost(child, SETTINGS, 2).params
         assert len([source for source in lineage(parent, child) if source is not None]) == len(parent.digits)
         set_weights(net, before)

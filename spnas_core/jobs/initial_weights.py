@@ -42,7 +42,7 @@ def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, 
     """Weights that a training starts from, and the audit of their origin; `fresh` are the weights of the newly initialised net."""
     if job.weights:
         parent, weights = merge_weights(job.weights, store)
-        return inherit.inherit(architecture.parse(parent), architecture.parse(job.arch), weights, fresh, base_width=job.detector.base_width)
+        return inherit.inherit(architecture.parse(parent), architecture.parse(job.arch), weights, fresh)
     if job.checkpoint:
         return _start_from_file(job, job.checkpoint, fresh)
     count = sum(array.size for name, array in fresh.items() if not name.endswith(STATISTICS))

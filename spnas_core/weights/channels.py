@@ -67,12 +67,12 @@ def target_blocks(parent: Arch, child: Arch, width: int) -> tuple[Block, ...]:
     return tuple(replace(block, inner_channels=inner.get(block.index, block.inner_channels)) for block in own)
 
 
-def fit_widths(parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, width: int) -> tuple[Arrays, frozenset[str], dict[str, int]]:
-    """Weights of a parent with the widths of a child of base `width`, whose new weights are `fresh`.
+def fit_widths(parent: Arch, child: Arch, weights: Arrays, fresh: Arrays) -> tuple[Arrays, frozenset[str], dict[str, int]]:
+    """Weights of a parent with the widths of a child, whose new weights are `fresh`.
 
     Also returns the names of the tensors that changed, and how many parameters narrowing lost, by what was narrowed.
     """
-    before = _base_width(weights, width)
+    before, width = base_width(weights), base_width(fresh)
     own, scaled, target = blocks(parent, before), blocks(parent, width), target_blocks(parent, child, width)
     streams = _streams(parent)
     table = _table(parent, own, streams, weights)
@@ -97,10 +97,10 @@ def fit_widths(parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, width:
     return found, frozenset(changed), lost
 
 
-def _base_width(weights: Arrays, default: int) -> int:
-    """Channels after the stem."""
+def base_width(weights: Arrays) -> int:
+    """Channels after the stem, from the weights of a net; 64 where these have no stem."""
     names = (f"{STEM}conv.weight", f"{STEM}conv2.weight")
-    return next((int(weights[name].shape[0]) for name in names if name in weights), default)
+    return next((int(weights[name].shape[0]) for name in names if name in weights), 64)
 
 
 def _streams(arch: Arch) -> list[int]:
@@ -143,10 +143,13 @@ def _resized(weights: Arrays, table: Mapping[str, Axes], sizes: Mapping[Group, t
         if axes is None:
             continue
         after = array
-        if (written := maps.get(axes.outputs)) is not None:
+        if (written := maps.get(axes.outputs)) is not None and len(after) == sizes[axes.outputs][0]:
             after = after[written.source]
         if after.ndim > 1 and (read := maps.get(axes.inputs)) is not None:
-            grouped = len(read.local) != len(read.source) and after.shape[1] * groups == sizes[axes.inputs][0]
+            expected = sizes[axes.inputs][0]
+            grouped = len(read.local) != len(read.source) and after.shape[1] * groups == expected
+            if not grouped and after.shape[1] != expected * axes.cells:
+                continue  # no tensor of such a net: the check of names and shapes tells
             source, share = (read.local, read.local_share) if grouped else (read.source, read.share)
             cells = after.reshape(after.shape[0], -1, axes.cells, *after.shape[2:])
             taken = cells[:, source] * share.reshape(1, -1, 1, *(1,) * (after.ndim - 2))
@@ -179,9 +182,9 @@ def _importance(group: Group, size: int, weights: Arrays, table: Mapping[str, Ax
         if axes is None:
             continue
         squares = array.astype(np.float64) ** 2
-        if axes.outputs == group and (word == "gamma" or (word == "weight" and not axes.normed)):
+        if axes.outputs == group and len(array) == size and (word == "gamma" or (word == "weight" and not axes.normed)):
             writes += squares.reshape(size, -1).sum(1)
-        if axes.inputs == group and word == "weight":
+        if axes.inputs == group and word == "weight" and array.ndim > 1 and size % (array.shape[1] // axes.cells or 1) == 0:
             per_input = squares.reshape(len(array), -1, axes.cells, int(np.prod(array.shape[2:]))).sum((0, 2, 3))
             reads += np.tile(per_input, size // len(per_input))
     found: Doubles = np.sqrt(writes * reads)

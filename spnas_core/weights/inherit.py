@@ -24,7 +24,7 @@ from spnas_core.weights.adopt import (
     is_last_layer,
     is_other_head,
 )
-from spnas_core.weights.channels import fit_widths, target_blocks
+from spnas_core.weights.channels import base_width, fit_widths, target_blocks
 from spnas_core.weights.lineage import lineage
 from spnas_core.weights.tensor_names import AFFINE, BLOCKS, CONNECT, COPIES, HEAD, NECK, RPN, Arrays, block_name, convolution_of, part_of
 
@@ -127,10 +127,8 @@ class _Plan:
         return index is None or blocks(self.parent)[index].stride != block.stride or self.ours[index] != self.theirs[block.index]
 
 
-def inherit(
-    parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, *, base_width: int = 64, replace_head: bool = False
-) -> tuple[Arrays, Audit]:
-    """Weights of `child`, of base width `base_width`: from `parent` where its blocks and parts continue, else from `fresh`, the newly initialised child.
+def inherit(parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, *, replace_head: bool = False) -> tuple[Arrays, Audit]:
+    """Weights of `child`: from `parent` where its blocks and parts continue, else from `fresh`, the newly initialised child.
 
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers whose shape changes with block
     type or channels, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta zero:
@@ -139,8 +137,8 @@ def inherit(
     `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`); blocks that the child has no room for
     are dropped. Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
-    weights, resized, narrowed = fit_widths(parent, child, weights, fresh, base_width)
-    plan = _Plan(parent, child, base_width, weights, fresh, replace_head)
+    weights, resized, narrowed = fit_widths(parent, child, weights, fresh)
+    plan = _Plan(parent, child, base_width(fresh), weights, fresh, replace_head)
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
     sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
     matched = {name: source for name, source in sources.items() if source is not None and fits(fresh, name, weights, source)}
@@ -161,12 +159,12 @@ def inherit(
     )
 
 
-def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_width: int = 64) -> set[str]:
+def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], width: int = 64) -> set[str]:
     """Subset of `names` that is trained when inherited blocks are frozen: changed blocks (new, other stride, other layers), neck, heads.
 
     The stem, all unchanged blocks and the copies that the parent has too are frozen.
     """
-    plan = _Plan(parent, child, base_width)
+    plan = _Plan(parent, child, width)
     changed = (block_name(block.index) for block in blocks(child) if plan.changes(block))
     trained = (CONNECT, NECK, RPN, HEAD, *changed)
 
