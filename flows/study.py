@@ -18,7 +18,8 @@ from spnas_core.names import HISTORY_FILE
 from spnas_core.run.candidates import Round, train_each
 from spnas_core.run.plan import Plan, short
 from spnas_core.search.estimate import own_scores
-from spnas_core.search.ledger import ranked
+from spnas_core.search.ledger import Trial, ranked
+from spnas_core.search.opinions import OpinionName, opinions_of
 from spnas_core.search.propose import Proposal, propose_children
 from spnas_core.settings.run import Run
 from spnas_core.store.manifest import Manifest
@@ -63,9 +64,17 @@ def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
             short50=(net.metrics or {})["AP50"],
             estimate=net.value(settings.objectives[0]),
             macs=(net.metrics or {})["macs"],
+            opinions={str(name): value for name, value in _opinions(plan, net).items()},
         )
         for net, long in zip(nets, (done[n : n + len(seeds)] for n in range(0, len(done), len(seeds))), strict=True)
     ]
+
+
+def _opinions(plan: Plan, trial: Trial) -> dict[OpinionName, float | None]:
+    """Second opinions on a trial, by what its training left."""
+    manifest = plan.store.manifest(f"train/{trial.digest}")
+    metrics = manifest.metrics if isinstance(manifest, Manifest) else {}
+    return opinions_of(trial.net.arch, trial.net.detector(plan.settings.detector), plan.cost_of(trial.net).macs, metrics)
 
 
 def race(asked: Study, executor: Executor) -> list[Arrival]:

@@ -1,4 +1,5 @@
 import csv
+import html
 import math
 import re
 from collections import Counter
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from many_trials import make_data as make_many_data
+from many_trials import make_many, settings_of
 from reported import CHILD, COPIES, HOSTILE, LOG, START, WIDER, Page, guesses, make_data, make_run
 from trials import mutate_arch
 from typer.testing import CliRunner
@@ -29,6 +32,7 @@ from spnas_core.report.quality import judge_detections
 from spnas_core.report.val_images import choose
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
+from spnas_core.search.entropy import backbone_entropy
 from spnas_core.search.net import net_of
 from spnas_core.settings.search import SCORES, Mutation, Objective, Space
 
@@ -234,3 +238,27 @@ def test_errors_and_pictures_follow_the_boxes(tmp_path: Path) -> None:
 
 def test_every_objective_has_a_unit() -> None:
     assert set(UNITS) == {*SCORES, *get_args(Objective)}
+
+
+def test_second_opinions_stand_beside_each_trial(page: str, many: str) -> None:
+    """Trainings of earlier versions tell no gammas; the entropy is of the architecture, and with few candidates nothing is compared."""
+    shown = Page(page).trials
+    assert [float(row["entropy"]) for row in shown] == [
+        backbone_entropy(parse(text)) for text in (START, WIDER, "b_11-211-21-21", CHILD, COPIES)
+    ]
+    assert not any("gammas" in row or "AP_inherited" in row for row in shown)
+    assert "Too few trained candidates to compare second opinions with." in page
+    assert "serial.recipe.inherited_batches" in page
+    assert many.count("used ") > 5
+    assert re.search(r"block \d+ of stage \d: used \d+ % as much as its neighbours", many)
+    assert re.search(r"<b>unused</b> block \d+ of stage \d: used \d %", many)
+    assert re.search(r"In brackets Kendall's tau over \d+ candidates and its 95 % bootstrap interval; of so few the", html.unescape(many))
+    assert all("gammas" in row for row in Page(many).trials if row["AP" if "AP" in row else "digest"] != row["digest"])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Report of a run of 30 trials whose trainings tell the use of their blocks."""
+    folder = tmp_path_factory.mktemp("thirty")
+    plan = make_many(folder / "store", make_many_data(folder / "data"), settings_of(30))
+    return report_html(reopen(plan.store, "many"))

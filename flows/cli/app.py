@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.cli.commands import check, doctor, model, plan, report, split, status, store, study, vega
+from flows.cli.commands import check, doctor, model, plan, prune, report, split, status, store, study, vega
 from flows.cli.options import (
     AnnotationsOption,
     AsJson,
@@ -188,6 +188,7 @@ app.add_typer(status.app)
 app.add_typer(doctor.app)
 app.add_typer(vega.app)
 app.add_typer(model.app)  # eval, predict, export, convert
+app.add_typer(prune.app)
 app.add_typer(report.app)
 app.add_typer(store.app, name="store")
 app.add_typer(study.app, name="study")

@@ -49,7 +49,7 @@ def inherited_score(
     before = get_weights(step)
     if job.detector.norm == "train":
         set_weights(step, before | new_statistics(step, islice(stream(), job.recipe.inherited_batches)))
-    found = {INHERITED_SCORE: float(evaluate().stats[DETECTION.score])}
+    found: dict[str, float] = {INHERITED_SCORE: float(evaluate().stats[DETECTION.score])}
     set_weights(step, before)
     if rank().first:
         (folder / INHERITED_FILE).write_text(json.dumps(found))
@@ -65,13 +65,14 @@ def new_statistics(step: TrainStep, batches: Iterable[StepInputs]) -> Arrays:
     sums = {parameter.name: np.zeros(parameter.shape, np.float64) for parameter in statistics}
     step.set_train()
     done = 0
-    for done, batch in enumerate(batches, start=1):
+    for batch in batches:
         for parameter in statistics:
             parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
         step(Tensor(np.float32(0)), *map(Tensor, batch))
         for parameter in statistics:
             sums[parameter.name] += parameter.asnumpy() / MOMENTUM
-    return {name: (total / done).astype(np.float32) for name, total in sums.items()} if done else {}
+        done += 1
+    return {name: (total / done).astype(np.float32) for name, total in sums.items()}
 
 
 def _known(job: TrainJob, store: Store, folder: Path) -> dict[str, float] | None:
@@ -79,5 +80,5 @@ def _known(job: TrainJob, store: Store, folder: Path) -> dict[str, float] | None
         found: dict[str, float] = json.loads((folder / INHERITED_FILE).read_text())
         return found
     rung = store.manifest(f"train/{job.resume_from}") if job.resume_from else None
-    known = isinstance(rung, Manifest) and INHERITED_SCORE in rung.metrics
-    return {INHERITED_SCORE: rung.metrics[INHERITED_SCORE]} if isinstance(rung, Manifest) and known else None
+    metrics = rung.metrics if isinstance(rung, Manifest) else {}
+    return {INHERITED_SCORE: metrics[INHERITED_SCORE]} if INHERITED_SCORE in metrics else None

@@ -22,11 +22,13 @@ from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.net_drawings import Drawing, descends, draw_net, stage_rows
 from spnas_core.report.quality import Quality, class_rows, judge_detections, size_rows
 from spnas_core.report.reproduction import commands, facts
+from spnas_core.report.second_opinions import second_opinions
 from spnas_core.report.tables import SHOWN_SCORES, path_rows, rows
 from spnas_core.report.val_images import shoot
 from spnas_core.run.plan import short
 from spnas_core.run.rounds import rounds
 from spnas_core.search.ledger import chosen_net, ranked, winner
+from spnas_core.search.opinions import OPINIONS
 from spnas_core.settings.search import MEASURED
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -75,6 +77,8 @@ def report_html(inputs: ReportInputs) -> str:
         "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in inputs.settings.objectives),
         "measured": [name for name in MEASURED if inputs.measured],
         "units": UNITS,
+        "opinions": second_opinions(inputs, family),
+        "opinion_titles": OPINIONS,
         "failed": [one for one in family if one.state == "failed"],
         "reasons": REASONS,
         "rounds": rounds(stage.ledger, inputs.settings),

@@ -1,7 +1,7 @@
 """Agreement of two scores of the same nets: Kendall's tau-b with a bootstrap interval, over all pairs or inside groups only.
 
 The interval is the 95 % percentile interval of resampled nets, as `study/methods.py` `bootstrap_interval` has it. A resample is a weight
-per net, how often it was drawn, and tau-b is a ratio of quadratic forms of the weights; so thousands of resamples are a few matrix products.
+per net, how often it was drawn, and tau-b is a ratio of quadratic forms of the weights; so thousands of them are a few matrix products.
 """
 
 import math
@@ -55,7 +55,7 @@ def agreement(ours: Sequence[float], theirs: Sequence[float], groups: Sequence[H
 
 
 def cost_bands(costs: Sequence[float]) -> list[int] | None:
-    """Number of the band of every net: bands of equally many nets by cost; None where there are too few nets for two bands."""
+    """Put every net into a band and return its number: bands of equally many nets by cost; None where two would be too small."""
     bands = min(MOST_BANDS, len(costs) // BAND_NETS)
     if bands < 2:
         return None

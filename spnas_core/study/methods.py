@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy import stats
 
 from spnas_core.data.images import Doubles
@@ -66,6 +67,7 @@ class Forecast(StudyEntry):
     estimate: float | None = None
     macs: int = 0
     net: str = ""
+    opinions: dict[str, float | None] = Field(default={}, description="second opinions on it, see search/opinions.py; none in old records")
 
     @property
     def ranked_by(self) -> float:

@@ -25,6 +25,7 @@ from spnas_core.study.methods import (
     paired_difference,
 )
 from spnas_core.study.pictures import draw_arrivals, draw_forecasts, draw_outcomes
+from spnas_core.study.second_scores import compare_opinions
 
 Lines = list[tuple[str, ...]]
 _Score = Callable[[Outcome], float]
@@ -134,7 +135,9 @@ def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
     )
     spread = f"The nets cost {min(n.macs for n in nets) / 1e9:.3f} to {max(n.macs for n in nets) / 1e9:.3f} GMACs."
     title, last = "Proxy: does the short score predict the long one?", next(reversed(found.values()))
-    return StudyReport(title, (text, taus, spread, lines), {**last, "scores": found}, draw_forecasts(nets, last["tau"]))
+    second = compare_opinions(nets)
+    parts: tuple[str | Lines, ...] = (text, taus, spread, lines, *second.parts)
+    return StudyReport(title, parts, {**last, "scores": found, "opinions": second.computed}, draw_forecasts(nets, last["tau"]))
 
 
 def _tau(pairs: Doubles) -> float:

@@ -13,7 +13,7 @@ from spnas_core.weights.tensor_names import AFFINE, BLOCKS, COPIES, Arrays, bloc
 
 
 def unused_blocks(arch: Arch, weights: Arrays, below: float, least: int = MIN_BLOCKS) -> tuple[int, ...]:
-    """Indices of the blocks to leave out: those whose branch is smaller than the share `below` of the largest of their stage.
+    """Choose the blocks to leave out, by index: those whose branch is smaller than the share `below` of the largest of their stage.
 
     The size of a branch is the mean of |gamma| + |beta| of its last norm, and the largest of a block and its copies, where these have
     weights of their own. At least `least` blocks stay; the smallest go first.
