@@ -215,7 +215,7 @@ def test_the_proxys_report_sets_second_opinions_beside_both_scores() -> None:
     assert own["long"]["tau"] == -macs["long"]["tau"]
     json.dumps(report.computed, allow_nan=False)
     table = report.parts[-1]
-    assert [row[0] for row in table[1:]] == ["MACs", "entropy (MAE-DET)", "sum of |γ| (BN-NAS)", "AP before training", "AP short"]
+    assert [row[0] for row in table[1:]] == ["MACs", "entropy (MAE-DET)", "sum of |γ| (BN-NAS)", "AP before training", "AP50 short", "estimate", "AP short"]
     assert table[4][1:] == ("0", "-", "-", "-", "-")
     assert "Second opinions" in report.markdown()
     old = report_forecasts([net.model_copy(update={"opinions": {}}) for net in nets])

@@ -86,8 +86,8 @@ def report_fronts(outcomes: Sequence[FrontOutcome]) -> StudyReport:
         )
         seeds.append((str(seed), ours.net, f"{100 * ours.test:.1f}", f"{100 * theirs.test:.1f}", f"{ours.epochs}, {theirs.epochs}", *costs))
     fronts = (
-        f"Each method trains equally many epochs; its front is that of its score on val and MACs, its hyper-volume of AP on test, per cent of the "
-        f"box. Means over {len(volumes['spnas'])} seeds ± standard deviation; differences with 95 % intervals (paired, Student's t)."
+        f"Each method trains equally many epochs; its front is that of its score on val and MACs, its hyper-volume of AP on test, per cent "
+        f"of the box. Means over {len(volumes['spnas'])} seeds ± standard deviation; differences with 95 % intervals (paired, Student's t)."
     )
     verdict = "no loss" if lossless else "not shown to be without loss"
     recommended = (

@@ -25,7 +25,8 @@ def compare_opinions(nets: Sequence[Forecast]) -> ComparedOpinions:
     lines: list[tuple[str, ...]] = [("tau with", "nets", "AP short", "AP long", "AP short, inside bands", "AP long, inside bands")]
     computed = []
     scores = {title: [_value(net.opinions.get(name)) for net in nets] for name, title in OPINIONS.items()}
-    for title, ours in {**scores, "AP short": shorts}.items():
+    more = {"AP50 short": [_value(net.short50) for net in nets], "estimate": [net.ranked_by for net in nets]}
+    for title, ours in {**scores, **more, "AP short": shorts}.items():
         own = [agreement(ours, theirs, groups) for groups in (None, bands) for theirs in (shorts, longs)]
         cells = ["-" if ours is shorts and n in (0, 2) else _cell(one) for n, one in enumerate(own[: 2 if bands is None else 4])]
         lines.append((title, str(own[0].nets), *cells, *["-"] * (4 - len(cells))))

@@ -179,7 +179,7 @@ def _map(group: Group, pair: tuple[int, int], weights: Arrays, table: Mapping[st
 
 
 def _importance(group: Group, size: int, weights: Arrays, table: Mapping[str, Axes]) -> Doubles:
-    """Importance of each channel of a group of `size` channels: norm of what writes it times norm of what reads it."""
+    """Return the importance of each channel of a group of `size` channels: norm of what writes it times norm of what reads it."""
     writes, reads = np.zeros(size), np.zeros(size)
     for name, array in weights.items():
         layer, word = name.rsplit(".", 1)
