@@ -204,7 +204,7 @@ def test_the_proxys_report_sets_second_opinions_beside_both_scores() -> None:
         for n, long in enumerate(longs)
     ]
     report = report_forecasts(nets)
-    (macs, entropy, gammas, before, own) = report.computed["opinions"]
+    (macs, entropy, gammas, before, fifty, estimate, own) = report.computed["opinions"]
     assert macs["short"] == {"tau": -1.0, "low": -1.0, "high": -1.0}
     assert macs["long"]["tau"] == pytest.approx((62 - 4) / 66)
     assert macs["long"]["low"] > 0.5
@@ -212,10 +212,20 @@ def test_the_proxys_report_sets_second_opinions_beside_both_scores() -> None:
     assert entropy["long"]["tau"] == pytest.approx(-1)
     assert gammas["long"]["tau"] is None
     assert (before["nets"], before["long"]["tau"]) == (0, None)
+    assert own["long"] == estimate["long"]  # without settings that ask for more
     assert own["long"]["tau"] == -macs["long"]["tau"]
+    assert fifty["nets"] == 0
     json.dumps(report.computed, allow_nan=False)
     table = report.parts[-1]
-    assert [row[0] for row in table[1:]] == ["MACs", "entropy (MAE-DET)", "sum of |γ| (BN-NAS)", "AP before training", "AP50 short", "estimate", "AP short"]
+    assert [row[0] for row in table[1:]] == [
+        "MACs",
+        "entropy (MAE-DET)",
+        "sum of |γ| (BN-NAS)",
+        "AP before training",
+        "AP50 short",
+        "estimate",
+        "AP short",
+    ]
     assert table[4][1:] == ("0", "-", "-", "-", "-")
     assert "Second opinions" in report.markdown()
     old = report_forecasts([net.model_copy(update={"opinions": {}}) for net in nets])
