@@ -150,7 +150,7 @@ def test_lineage_keeps_channels_then_strides_then_stages(parent, child, line):
     assert lineage(parse(parent), parse(child)) == tuple(line)
 
 
-@pytest.mark.parametrize("child", ["r_11-21", "r_111-211-2", "r_11121", "r_111-11", "b_111-22"])
+@pytest.mark.parametrize("child", ["r_111-211-2", "r_11121", "r_111-11", "b_111-22"])
 def test_lineage_refuses_strangers(child):
     with pytest.raises(ArchError, match="expected a descendant of 'r_111-21_0-0'"):
         lineage(parse("r_111-21"), parse(child))
