@@ -176,5 +176,5 @@ def stage_keys(plan: Plan) -> dict[str, str]:
 def short(arch: str, length: int = 28) -> str:
     """Architecture text without a parallel part of zeros, cut to `length` for names."""
     value = parse(arch)
-    text = arch if any(value.parallel) else f"{value.block_type.text}_{value.serial_text}"
+    text = arch if any(value.parallel) or value.inner else f"{value.block_type.text}_{value.serial_text}"
     return text if len(text) <= length else text[: length - 1] + "…"
