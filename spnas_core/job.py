@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -44,6 +44,7 @@ class Weights(Settings):
 class TrainJob(Settings):
     """Train one detector, from given weights (inherited where the architecture differs) or from scratch, and evaluate it."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"leaves_out"})
     kind: Literal["train"] = "train"
     arch: ArchText
     detector: Detector
@@ -62,6 +63,7 @@ class TrainJob(Settings):
     resume_from: str | None = Field(
         None, description="digest of the artifact of an earlier rung to go on from; it saves time and does not change the result"
     )
+    leaves_out: bool = Field(False, description="the search takes blocks out too: see `weights.lineage`")
     device_target: DeviceTarget = "CPU"
 
     @model_validator(mode="before")

@@ -41,8 +41,9 @@ def member_weights(source: Weights, store: Store, arrays: Arrays) -> Arrays:
 def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, Audit]:
     """Weights that a training starts from, and the audit of their origin; `fresh` are the weights of the newly initialised net."""
     if job.weights:
-        parent, weights = merge_weights(job.weights, store)
-        return inherit.inherit(architecture.parse(parent), architecture.parse(job.arch), weights, fresh)
+        text, weights = merge_weights(job.weights, store)
+        parent, child = architecture.parse(text), architecture.parse(job.arch)
+        return inherit.inherit(parent, child, weights, fresh, base_width=job.detector.base_width, leaves_out=job.leaves_out)
     if job.checkpoint:
         return _start_from_file(job, job.checkpoint, fresh)
     count = sum(array.size for name, array in fresh.items() if not name.endswith(STATISTICS))
@@ -90,7 +91,8 @@ def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
     freeze(net, arch, job.detector)
     if job.recipe.freeze_inherited and job.weights:
         names = [parameter.name for parameter in net.get_parameters()]
-        allowed = inherit.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names, job.detector.base_width)
+        parent = architecture.parse(job.weights[0].arch)
+        allowed = inherit.trainable_when_frozen(parent, arch, names, job.detector.base_width, job.leaves_out)
         for parameter in net.get_parameters():
             parameter.requires_grad = parameter.requires_grad and parameter.name in allowed
     new = {*audit.new, *audit.resized}

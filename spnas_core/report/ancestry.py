@@ -92,7 +92,7 @@ def _edits(trial: Trial, parent: TrialEntry | None, training: Training, inputs: 
     if parent is None:
         return ()
     net, before, run = trial.net, parent.trial.net, inputs.plan.settings.detector
-    found = [*edits(before.arch, net.arch), *gene_edits(before.detector(run), net.detector(run))]
+    found = [*edits(before.arch, net.arch, inputs.plan.leaves_out), *gene_edits(before.detector(run), net.detector(run))]
     if (taps := taps_of(net.neck)) and net.neck != before.neck:
         found.append(Edit("taps", f"the pyramid's outputs read the merged levels {', '.join(map(str, taps))}"))
     if net.stem != before.stem:
@@ -104,12 +104,12 @@ def _edits(trial: Trial, parent: TrialEntry | None, training: Training, inputs: 
     return tuple(found)
 
 
-def edits(parent: Arch, child: Arch) -> tuple[Edit, ...]:
-    """Edits that lead from parent to child, derived from the blocks that the child inherits (see `lineage`).
+def edits(parent: Arch, child: Arch, leaves_out: bool = False) -> tuple[Edit, ...]:
+    """Edits that lead from parent to child, derived from the blocks that the child inherits (see `lineage`, also for `leaves_out`).
 
     The search may have drawn other operations with the same result. ArchError if no operations lead to the child.
     """
-    line, ours, theirs = lineage(parent, child), blocks(parent), blocks(child)
+    line, ours, theirs = lineage(parent, child, leaves_out), blocks(parent), blocks(child)
     found = []
     if child.block_type != parent.block_type:
         found.append(Edit("change type", f"{child.block_type.text} blocks for {parent.block_type.text}"))

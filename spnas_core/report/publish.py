@@ -52,7 +52,15 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
         "differences": [{"net": one.net, "split": one.split, **one.interval._asdict(), "words": one.words} for one in compared],
         "rounds": rounds(stage.ledger, plan.settings),
         "reignited": [{"arch": weights.arch, "top1": stage.top1[digest]} for digest, weights in stage.reignited.items()],
-        "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in table],
+        "table": [
+            {
+                "net": row.net,
+                "arch": row.arch,
+                **({"genes": row.genes} if row.genes else {}),
+                **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)},
+            }
+            for row in table
+        ],
         "timing": {one.name: dict(one.phases) for one in stage_costs(inputs)},
         "key": stage.key,
     }

@@ -12,27 +12,35 @@ from spnas_core.necks import taps_of
 from spnas_core.run.plan import short
 from spnas_core.run.record import PATH, StageRecord
 from spnas_core.search.ledger import Ledger, pareto_front, ranked, volumes, winner
+from spnas_core.search.net import gene_words
 from spnas_core.settings.search import OBJECTIVES, Objectives
 from spnas_core.settings.task import DETECTION
 
 COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
 PLACE = ("stage", "round", "index", "arch", "stem", "taps")
+LAST = ("failure", "digest", "parent", "net")
 SHOWN_SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One net of the table; AP and similar scores in `metrics` are fractions, -1 if undefined."""
+    """One net of the table; AP and similar scores in `metrics` are fractions, -1 if undefined; `genes`: see `gene_words`."""
 
     net: str
     arch: str
     metrics: dict[str, Any]
+    genes: str = ""
+
+    @property
+    def title(self) -> str:
+        """Architecture, with what else the net has other than the start net."""
+        return ", ".join(filter(None, (short(self.arch, 60), self.genes)))
 
     def cells(self) -> tuple[str, ...]:
         """Cells of the row as text: parameters in millions, GMACs, AP in per cent."""
         millions, gmacs = f"{self.metrics['params'] / 1e6:.2f} M", f"{self.metrics['macs'] / 1e9:.2f}"
         scores = (self.metrics.get(name, -1.0) for name in SHOWN_SCORES)
-        return (self.net, short(self.arch, 60), millions, gmacs, *(f"{100 * s:.1f}" if s >= 0 else "-" for s in scores))
+        return (self.net, self.title, millions, gmacs, *(f"{100 * s:.1f}" if s >= 0 else "-" for s in scores))
 
 
 def rows(stage: StageRecord, objectives: Objectives = OBJECTIVES) -> list[Row]:
@@ -40,13 +48,13 @@ def rows(stage: StageRecord, objectives: Objectives = OBJECTIVES) -> list[Row]:
     groups = {"start net": stage.ledger[:1]}
     groups |= {f"best {name}": tuple(trial for trial in stage.ledger if trial.stage == name) for name in ("serial", "parallel")}
     best = {net: winner(trials, objectives) for net, trials in groups.items() if ranked(trials, objectives)}
-    found = [Row(net, trial.arch, trial.metrics or {}) for net, trial in best.items()]
+    found = [Row(net, trial.arch, trial.metrics or {}, gene_words(trial.net, stage.ledger[0].net)) for net, trial in best.items()]
     for split, ending in (("val", ""), ("test", ", test split")):
         others = {name: name for name in stage.results if name not in ("start", "final")}
         for name, net in {**others, "start": "start net, full training", "final": "final"}.items():
             result = stage.results.get(name)
             if result and split in result.scores:
-                found.append(Row(net + ending, result.arch, result.scores[split]))
+                found.append(Row(net + ending, result.arch, result.scores[split], result.genes))
     return found
 
 
@@ -112,15 +120,15 @@ def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
     names = list(dict.fromkeys(("params", "macs", *STATS, *objectives)))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*PLACE, *names, "rung", "pareto", "hypervolume", "failure", "digest", "parent"])
+    writer.writerow([*PLACE, *names, "rung", "pareto", "hypervolume", *LAST])
     for trial in ledger:
         numbers = [(trial.metrics or {}).get(name, "") for name in names]
         place = [trial.stage, trial.round, trial.index, trial.arch, trial.net.stem, "-".join(map(str, taps_of(trial.net.neck) or ()))]
         ended = [trial.rung or "", int(trial.digest in front), f"{found[trial.stage, trial.round]:.6f}", trial.failure or ""]
-        writer.writerow([*place, *numbers, *ended, trial.digest, trial.parent or ""])
+        writer.writerow([*place, *numbers, *ended, trial.digest, trial.parent or "", str(trial.net)])
     return out.getvalue()
 
 
 def table_of(summary: dict[str, Any]) -> list[Row]:
     """Return the table's rows from a run's summary."""
-    return [Row(entry["net"], entry["arch"], entry) for entry in summary["table"]]
+    return [Row(entry["net"], entry["arch"], entry, entry.get("genes", "")) for entry in summary["table"]]

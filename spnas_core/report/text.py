@@ -12,6 +12,7 @@ from spnas_core.search.ledger import Trial
 def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -> str:
     """Return the report of a finished run; `differences`: what is told of the final net beside others, a line each."""
     final, failed = stage.results["final"], [trial for trial in stage.ledger if trial.failure]
+    genes = f", {final.genes}" if final.genes else ""
     counts = {name: sum(trial.stage == name for trial in stage.ledger) for name in ("serial", "parallel")}
     parts = [
         f"# Run `{plan.settings.name}`",
@@ -25,7 +26,7 @@ def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -
         *filter(None, [paths_md(stage)]),
         *(f"- reignited: `{weights.arch}`, top-1 {100 * stage.top1[digest]:.1f} %" for digest, weights in stage.reignited.items()),
         "![AP against MACs](pareto.png)",
-        f"## Final net\n\n`{final.arch}`, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
+        f"## Final net\n\n`{final.arch}`{genes}, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
         "| class | AP | AP50 |\n| --- | ---: | ---: |\n"
         + "\n".join(
             f"| {name} | {100 * scores['AP']:.1f} | {100 * scores['AP50']:.1f} |"

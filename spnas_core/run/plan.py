@@ -18,6 +18,7 @@ from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, Run, StageName
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.weights.lineage import lineage
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 ScoredSplit = Literal["val", "test"]
@@ -54,6 +55,11 @@ class Plan:
         """Derive the keys of the stages, each from its settings and the key of the stage before."""
         object.__setattr__(self, "keys", stage_keys(self))
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether children may lack blocks of their parents, see `weights.lineage`."""
+        return self.settings.serial.mutation.shrink > 0
+
     def train(self, arch: str, detector: Detector, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
         """Job that trains `arch` in `detector`; without `weights` it starts from the run's checkpoint, if that has one."""
         settings, from_checkpoint = self.settings, {}
@@ -74,7 +80,9 @@ class Plan:
         """Job that trains a child on the weights of its parent, with the parent's reignited backbone where there is one; and the parent."""
         parent = child.parent
         weights = (inherited(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
-        return self.train_net(child.net, recipe, weights), parent
+        job, nets = self.train_net(child.net, recipe, weights), (parent.net.arch, child.net.arch)
+        matters = self.leaves_out and lineage(*nets, leaves_out=True) != lineage(*nets)  # else its digest is that of any other run
+        return job.model_copy(update={"leaves_out": matters}), parent
 
     def full_trainings(self, chosen: Trial, start: Trial, behind: int = 0) -> dict[FinalNet, TrainJob]:
         """Jobs that fully train the chosen net, and the start net for comparison, from their weights in the ledger.
@@ -168,5 +176,5 @@ def stage_keys(plan: Plan) -> dict[str, str]:
 def short(arch: str, length: int = 28) -> str:
     """Architecture text without a parallel part of zeros, cut to `length` for names."""
     value = parse(arch)
-    text = arch if any(value.parallel) else f"{value.block_type.text}_{value.serial_text}"
+    text = arch if any(value.parallel) or value.inner else f"{value.block_type.text}_{value.serial_text}"
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -38,6 +38,7 @@ class Result(Settings):
     arch: str
     digest: str
     scores: dict[str, dict[str, Any]]
+    genes: str = Field("", description="what else it has other than the start net, in words: base width, input, pyramid")
 
 
 class StageRecord(Settings):

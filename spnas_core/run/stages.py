@@ -20,6 +20,7 @@ from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
 from spnas_core.run.supernet import train_finalists
 from spnas_core.search.ledger import Trial, best, chosen_net, epochs_behind, volumes
+from spnas_core.search.net import gene_words, net_of
 from spnas_core.search.propose import course_of, propose_next, propose_parallel
 from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
@@ -155,4 +156,9 @@ def _results(
     scores: dict[FinalNet, dict[str, Any]] = {name: {"val": scores_of(manifest)} for name, manifest in trained.items()}
     for (name, split), scored in zip(wanted, manifests(do(crew, work)), strict=True):
         scores[name][split] = scores_of(trained[name]) | scores_of(scored)
-    return {name: Result(arch=jobs[name].arch, digest=trained[name].digest, scores=found) for name, found in scores.items()}
+    own = plan.settings.detector
+    start = net_of(plan.settings.arch, own)
+    genes = {name: gene_words(net_of(job.arch, job.detector, own), start) for name, job in jobs.items()}
+    return {
+        name: Result(arch=jobs[name].arch, digest=trained[name].digest, scores=found, genes=genes[name]) for name, found in scores.items()
+    }

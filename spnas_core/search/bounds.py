@@ -9,7 +9,7 @@ ones the largest; and blocks that may still come make the greatest difference wh
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from spnas_core import arch
 from spnas_core.arch import Arch, BlockType, parse
@@ -17,12 +17,11 @@ from spnas_core.cost import Cost
 from spnas_core.errors import UserError
 from spnas_core.necks import with_taps
 from spnas_core.search.costs import CostOf, within
+from spnas_core.search.mutation import by_size
 from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import GENES, Budget
-
-_Value = TypeVar("_Value", int, tuple[int, int])
 
 
 class Bound(NamedTuple):
@@ -119,25 +118,39 @@ def _has_steps(settings: Run) -> bool:
 
 
 def _detectors(settings: Run, stages: int) -> list[Detector]:
-    """All detectors that a candidate with `stages` stages can have, as settings."""
+    """Detectors that a candidate with `stages` stages can have, as settings.
+
+    Costs grow with each gene, so without a budget the least of all and the most of all are enough.
+    """
     stems = dict.fromkeys((settings.detector.stem, settings.reignite.stem or settings.detector.stem))
     own, space, mutation = settings.detector, settings.space, settings.serial.mutation
     taps = [None, *(taps for taps in settings.parallel.taps if len(taps) <= stages)]
     channels = _ends(own.neck.channels, space.neck_channels if mutation.neck_channels else ())
-    wide = [own.neck.model_copy(update={"channels": count}) for count in channels]
-    necks = dict.fromkeys(neck if choice is None else with_taps(neck, choice) for neck in wide for choice in taps)
     widths = _ends(own.base_width, space.base_widths if mutation.base_width else ())
     sizes = _ends(own.image_size, space.image_sizes if mutation.image_size else ())
-    genes: list[dict[str, Any]] = [{"base_width": width, "image_size": size} for width, size in product(widths, sizes)]
-    return [own.model_copy(update={"stem": stem, "neck": neck, **more}) for stem in stems for neck in necks for more in genes]
+    every = product(channels, widths, sizes) if _is_limited(settings.budget) else zip(*map(_outer, (channels, widths, sizes)), strict=True)
+    genes = dict.fromkeys(every)
+    found: dict[Detector, None] = {}
+    for (count, width, size), choice, stem in product(genes, taps, stems):
+        wide = own.neck.model_copy(update={"channels": count})
+        neck = wide if choice is None else with_taps(wide, choice)
+        found[own.model_copy(update={"stem": stem, "neck": neck, "base_width": width, "image_size": size})] = None
+    return list(found)
 
 
-def _ends(own: _Value, choices: Sequence[_Value]) -> list[_Value]:
-    """Least and most of the run's `own` value and the choices, and the own one."""
-    least = most = own
-    for one in choices:
-        least, most = (one if one < least else least), (one if one > most else most)
-    return list(dict.fromkeys((least, own, most)))
+def _ends(own: Any, choices: Sequence[Any]) -> list[Any]:
+    """Least and most of the run's `own` value and the choices, and between them the own one."""
+    every = sorted([own, *choices], key=by_size)
+    return list(dict.fromkeys((every[0], own, every[-1])))
+
+
+def _outer(values: Sequence[Any]) -> tuple[Any, Any]:
+    return values[0], values[-1]
+
+
+def _is_limited(budget: Budget) -> bool:
+    """Whether what is counted has limits."""
+    return (budget.params_m, budget.gmacs) != ((None, None), (None, None))
 
 
 def _members(family: _Family, place: int, copies: int, detector: Detector, settings: Run, cost_of: CostOf) -> Iterator[Bound]:
@@ -150,7 +163,7 @@ def _members(family: _Family, place: int, copies: int, detector: Detector, setti
         return cost_of(net(count))
 
     counts, room, budget = {0, family.room}, range(family.room + 1), settings.budget
-    if budget.params_m != (None, None) or budget.gmacs != (None, None):
+    if _is_limited(budget) and within(cost(0), budget, lower=False):  # else none of them is in it
         least = Budget(params_m=(budget.params_m[0], None), gmacs=(budget.gmacs[0], None))
         counts.add(bisect_left(room, True, key=lambda count: within(cost(count), least)))
         counts.add(bisect_left(room, True, key=lambda count: not within(cost(count), budget, lower=False)) - 1)

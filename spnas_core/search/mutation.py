@@ -120,9 +120,15 @@ def change_gene(net: Net, gene: str, rng: np.random.Generator, space: Space, det
 
 def _neighbour(value: _Value, values: Sequence[_Value], rng: np.random.Generator) -> _Value:
     """Next smaller or next larger of `values`, both equally likely where there are both; `value` itself where there is none."""
-    below, above = [one for one in values if one < value], [one for one in values if one > value]
-    beside = ([max(below)] if below else []) + ([min(above)] if above else [])
+    ranks = sorted(set(values) | {value}, key=by_size)
+    place = ranks.index(value)
+    beside = ranks[max(0, place - 1) : place] + ranks[place + 1 : place + 2]
     return beside[int(rng.integers(len(beside)))] if beside else value
+
+
+def by_size(value: int | tuple[int, int]) -> tuple[int, ...]:
+    """Key that sorts widths, and inputs by their area."""
+    return (value,) if isinstance(value, int) else (value[0] * value[1], *value)
 
 
 def operation(arch: Arch, rng: np.random.Generator, settings: Mutation, space: Space) -> Arch:

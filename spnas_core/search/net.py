@@ -66,6 +66,14 @@ def net_of(arch: Arch | str, detector: Detector, settings: Detector | None = Non
     return Net(value, detector.neck, detector.stem, detector.head.kind, width, size)
 
 
+def gene_words(net: Net, start: Net) -> str:
+    """Say what of a whole net is other than in the start net of its run: base width, network input, pyramid's channels."""
+    words = [f"base width {net.width}"] if net.width else []
+    words += [f"input {net.size[0]}x{net.size[1]}"] if net.size else []
+    words += [f"pyramid of {net.neck.channels} channels"] if net.neck.channels != start.neck.channels else []
+    return ", ".join(words)
+
+
 def parse_net(text: str) -> Net:
     """Read a net's text; UserError where it is none."""
     parts = text.split("+")

@@ -168,6 +168,7 @@ class Run(Settings):
         if space.block_types and start.block_type.text not in space.block_types:
             raise ValueError(f"expected the start net's block type {start.block_type.text!r} in space.block_types, got {space.block_types}")
         for kind in space.block_types or (start.block_type.text,):
-            architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), self.detector.base_width)
+            for width in (self.detector.base_width, *space.base_widths):
+                architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), width)
         for neck in (self.detector.neck, *(Fpn(taps=taps) for taps in self.parallel.taps)):
             neck.outputs(start, self.detector.image_size)  # children never have fewer stages

@@ -25,7 +25,7 @@ GENES = {"inner_width": "inner_widths", "base_width": "base_widths", "image_size
 
 
 class Mutation(Settings):
-    """Operators of the serial search (SP-NAS, section 3.2); those that make a net smaller or another size are ours, off by default."""
+    """Operators of the serial search (SP-NAS, section 3.2); those that make it smaller, or another size, are ours, and off by default."""
 
     later: ClassVar[frozenset[str]] = frozenset({"shrink", "inner_width", "base_width", "image_size", "neck_channels"})
     num_mutate: PositiveInt = Field(3, description="operations from parent to child")

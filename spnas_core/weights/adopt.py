@@ -22,7 +22,7 @@ class Audit:
 
     `zero` names the new gammas and betas that start at zero. Counts are of parameters, without the statistics of norms. `peeled` says which
     part of a checkpoint file the weights are (see `peeling`), where they are not the whole file. `resized`: copied tensors that were
-    widened or narrowed (see `channels`), and `narrowed`: how many parameters that lost, by what was narrowed.
+    widened or narrowed (see `channels`). `narrowed`: how many parameters were lost by that, by what was narrowed, and by blocks taken out.
     """
 
     copied: tuple[str, ...]
@@ -36,9 +36,10 @@ class Audit:
     resized: tuple[str, ...] = ()
     narrowed: dict[str, int] = field(default_factory=dict, hash=False)
 
-    def after_resizing(self, names: Iterable[str], lost: Mapping[str, int]) -> "Audit":
-        """Return the audit of the transfer of widened or narrowed weights."""
-        return replace(self, resized=tuple(sorted(names)), narrowed=dict(lost), dropped_params=self.dropped_params + sum(lost.values()))
+    def after_resizing(self, names: Iterable[str], lost: Mapping[str, int], taken_out: int = 0) -> "Audit":
+        """Return the audit of the transfer of widened or narrowed weights; `taken_out`: parameters of blocks without a place."""
+        narrowed = {**lost, **({"blocks": taken_out} if taken_out else {})}
+        return replace(self, resized=tuple(sorted(names)), narrowed=narrowed, dropped_params=self.dropped_params + sum(lost.values()))
 
     @property
     def share(self) -> float:

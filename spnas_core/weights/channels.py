@@ -58,27 +58,33 @@ class GroupMap(NamedTuple):
     local_share: Floats
 
 
-def target_blocks(parent: Arch, child: Arch, width: int) -> tuple[Block, ...]:
-    """Blocks of a parent as the child needs them: at its base `width`, and inside of the share that the child's stages say."""
-    line, theirs, own = lineage(parent, child), blocks(child, width), blocks(parent, width)
+def target_blocks(parent: Arch, child: Arch, width: int, leaves_out: bool = False) -> tuple[Block, ...]:
+    """Blocks of a parent as the child needs them: at its base `width`, inside with the eighths of the child's blocks that continue them.
+
+    So where a `2` has moved, a block keeps what its own channels say, and its layers differ from the child's.
+    """
+    line, theirs, own = lineage(parent, child, leaves_out), blocks(child, width), blocks(parent, width)
     if parent.block_type != child.block_type:  # the layers differ anyway
         return own
-    kind = parent.block_type
-    eighths = {source: child.eighths(block.stage) for source, block in zip(line, theirs, strict=True) if source is not None}
+    kind, stages = child.block_type, {source: block.stage for source, block in zip(line, theirs, strict=True) if source is not None}
+    return tuple(
+        replace(block, inner_channels=kind.inner(block.out_channels // kind.expansion, child.eighths(stages[block.index])))
+        if block.index in stages
+        else block
+        for block in own
+    )
 
-    def inner(block: Block) -> int:
-        return kind.inner(block.out_channels // kind.expansion, eighths.get(block.index, parent.eighths(block.stage)))
 
-    return tuple(replace(block, inner_channels=inner(block)) for block in own)
+def fit_widths(
+    parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, width: int, leaves_out: bool = False
+) -> tuple[Arrays, frozenset[str], dict[str, int]]:
+    """Weights of a parent with the widths of a child of base `width`, whose new weights are `fresh`.
 
-
-def fit_widths(parent: Arch, child: Arch, weights: Arrays, fresh: Arrays) -> tuple[Arrays, frozenset[str], dict[str, int]]:
-    """Weights of a parent with the widths of a child, whose new weights are `fresh`.
-
-    Also returns the names of the tensors that changed, and how many parameters narrowing lost, by what was narrowed.
+    Also returns the names of the tensors that changed, and how many parameters narrowing lost, by what was narrowed. `leaves_out`: see
+    `lineage`.
     """
-    before, width = base_width(weights), base_width(fresh)
-    own, scaled, target = blocks(parent, before), blocks(parent, width), target_blocks(parent, child, width)
+    before = width_of(weights, width)
+    own, scaled, target = blocks(parent, before), blocks(parent, width), target_blocks(parent, child, width, leaves_out)
     streams = _streams(parent)
     table = _table(parent, own, streams, weights)
     outer: dict[Group, tuple[int, int]] = {STEM_MIDDLE: (before // 2, width // 2), 0: (before, width)}
@@ -102,10 +108,10 @@ def fit_widths(parent: Arch, child: Arch, weights: Arrays, fresh: Arrays) -> tup
     return found, frozenset(changed), lost
 
 
-def base_width(weights: Arrays) -> int:
-    """Channels after the stem, from the weights of a net; 64 where these have no stem."""
+def width_of(weights: Arrays, default: int) -> int:
+    """Channels after the stem of a net with these weights; `default` where they have no stem."""
     names = (f"{STEM}conv.weight", f"{STEM}conv2.weight")
-    return next((int(weights[name].shape[0]) for name in names if name in weights), 64)
+    return next((int(weights[name].shape[0]) for name in names if name in weights), default)
 
 
 def _streams(arch: Arch) -> list[int]:
@@ -179,17 +185,19 @@ def _map(group: Group, pair: tuple[int, int], weights: Arrays, table: Mapping[st
 
 
 def _importance(group: Group, size: int, weights: Arrays, table: Mapping[str, Axes]) -> Doubles:
-    """Return the importance of each channel of a group of `size` channels: norm of what writes it times norm of what reads it."""
+    """Give the importance of each of the `size` channels of a group: norm of what writes it times norm of what reads it."""
     writes, reads = np.zeros(size), np.zeros(size)
     for name, array in weights.items():
         layer, word = name.rsplit(".", 1)
         axes = table.get(layer)
         if axes is None:
             continue
-        squares = array.astype(np.float64) ** 2
-        if axes.outputs == group and len(array) == size and (word == "gamma" or (word == "weight" and not axes.normed)):
+        written = axes.outputs == group and len(array) == size and (word == "gamma" or (word == "weight" and not axes.normed))
+        read = axes.inputs == group and word == "weight" and array.ndim > 1 and size % (array.shape[1] // axes.cells or 1) == 0
+        squares = array.astype(np.float64) ** 2 if written or read else array
+        if written:
             writes += squares.reshape(size, -1).sum(1)
-        if axes.inputs == group and word == "weight" and array.ndim > 1 and size % (array.shape[1] // axes.cells or 1) == 0:
+        if read:
             per_input = squares.reshape(len(array), -1, axes.cells, int(np.prod(array.shape[2:]))).sum((0, 2, 3))
             reads += np.tile(per_input, size // len(per_input))
     found: Doubles = np.sqrt(writes * reads)
