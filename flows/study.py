@@ -5,6 +5,7 @@ All trainings are jobs as in a run, so artifacts of a run or of another study wi
 
 import json
 import time
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -17,11 +18,14 @@ from spnas_core.jobs.progress import log_line
 from spnas_core.names import HISTORY_FILE
 from spnas_core.run.candidates import Round, train_each
 from spnas_core.run.plan import Plan, short
+from spnas_core.run.record import PATH
+from spnas_core.run.supernet import train_finalists
 from spnas_core.search.estimate import own_scores
 from spnas_core.search.ledger import Trial, ranked
 from spnas_core.search.opinions import OpinionName, opinions_of
 from spnas_core.search.propose import Proposal, propose_children
 from spnas_core.settings.run import Run
+from spnas_core.settings.search import SCORES
 from spnas_core.store.manifest import Manifest
 from spnas_core.study.methods import Arrival, Forecast, arrival, training_seconds
 from spnas_core.study.studies import Study, StudyKind, open_study, publish_entries, publish_report, stored_entries
@@ -45,9 +49,15 @@ def study(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1,
 
 
 def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
-    """Train the start net's children briefly and rank them, as in the search; then train each to the end, with every seed."""
+    """Train the start net's children briefly and rank them, as in the search; then train each to the end, with every seed.
+
+    With a supernet, the nets are paths of it, drawn evenly over bands of MACs, and trained briefly on the weights of their paths.
+    """
     plan, settings = asked.plans[0], asked.plans[0].settings
-    trials = train_each(plan, executor, Round("serial", 1), _start_and_children(asked, executor), {})
+    if settings.serial.evaluator == "supernet":
+        trials = _trained_paths(plan, executor, asked.count)
+    else:
+        trials = train_each(plan, executor, Round("serial", 1), _start_and_children(asked, executor), {})
     nets = ranked(trials, settings.objectives)
     if len(nets) < len(trials):
         log_line(f"study: {len(trials) - len(nets)} of {len(trials)} nets failed, and are left out")
@@ -63,11 +73,22 @@ def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
             long=fmean(own_scores(one.metrics)["AP"] for one in long),
             short50=(net.metrics or {})["AP50"],
             estimate=net.value(settings.objectives[0]),
+            path={name: metrics[PATH + name] for name in SCORES if PATH + name in (metrics := net.metrics or {})},
             macs=(net.metrics or {})["macs"],
             opinions={str(name): value for name, value in _opinions(plan, net).items()},
         )
         for net, long in zip(nets, (done[n : n + len(seeds)] for n in range(0, len(done), len(seeds))), strict=True)
     ]
+
+
+def _trained_paths(plan: Plan, executor: Executor, count: int) -> list[Trial]:
+    """Train a supernet, score as many of its paths, and train each briefly."""
+    start = run_stage(plan, executor, "fine_tune", None)
+    serial = plan.settings.serial
+    evolution = serial.supernet.evolution.model_copy(update={"generations": 1, "draws": count, "entropy": None})
+    supernet = serial.supernet.model_copy(update={"evolution": evolution, "finalists": count})
+    run = plan.settings.model_copy(update={"serial": serial.model_copy(update={"supernet": supernet})})
+    return train_finalists(replace(plan, settings=run), executor, start.ledger[0])[0]
 
 
 def _opinions(plan: Plan, trial: Trial) -> dict[OpinionName, float | None]:

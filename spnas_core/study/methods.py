@@ -67,6 +67,7 @@ class Forecast(StudyEntry):
     estimate: float | None = None
     macs: int = 0
     net: str = ""
+    path: dict[str, float] = Field(default={}, description="scores as a path of a supernet, where it was one")
     opinions: dict[str, float | None] = Field(default={}, description="second opinions on it, see search/opinions.py; none in old records")
 
     @property

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from statistics import fmean, median, stdev
 from typing import Any
@@ -113,6 +114,8 @@ def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
     scores: dict[str, Callable[[Forecast], float]] = {"AP short": lambda net: net.short}
     if all(net.short50 is not None for net in nets):
         scores["AP50 short"] = lambda net: net.short50 or 0.0
+    for name in sorted({name for net in nets for name in net.path}):
+        scores[f"{name} as a path"] = partial(_path_score, name)
     if any(net.ranked_by not in (net.short, net.short50) for net in nets):
         scores["estimate"] = lambda net: net.ranked_by
     taus: Lines = [("score", "tau", "95 % interval", "regret")]
@@ -138,6 +141,10 @@ def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
     second = compare_opinions(nets)
     parts: tuple[str | Lines, ...] = (text, taus, spread, lines, *second.parts)
     return StudyReport(title, parts, {**last, "scores": found, "opinions": second.computed}, draw_forecasts(nets, last["tau"]))
+
+
+def _path_score(name: str, net: Forecast) -> float:
+    return net.path.get(name, -1.0)
 
 
 def _tau(pairs: Doubles) -> float:

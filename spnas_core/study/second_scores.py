@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from spnas_core.search.agreement import Agreement, agreement, cost_bands
 from spnas_core.search.opinions import OPINIONS
+from spnas_core.settings.search import SCORES
 from spnas_core.study.methods import Forecast
 
 
@@ -26,6 +27,7 @@ def compare_opinions(nets: Sequence[Forecast]) -> ComparedOpinions:
     computed = []
     scores = {title: [_value(net.opinions.get(name)) for net in nets] for name, title in OPINIONS.items()}
     more = {"AP50 short": [_value(net.short50) for net in nets], "estimate": [net.ranked_by for net in nets]}
+    more |= {f"{name} as a path": [_value(net.path.get(name)) for net in nets] for name in SCORES if any(name in net.path for net in nets)}
     for title, ours in {**scores, **more, "AP short": shorts}.items():
         own = [agreement(ours, theirs, groups) for groups in (None, bands) for theirs in (shorts, longs)]
         cells = ["-" if ours is shorts and n in (0, 2) else _cell(one) for n, one in enumerate(own[: 2 if bands is None else 4])]
