@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flows.baselines import Searched, random_search, sp_nas
+from flows.baselines import Searched, random_search, sp_nas, start_training
 from spnas_core.job import TrainJob, digest
 from spnas_core.jobs.progress import log_line
 from spnas_core.run.plan import Plan, inherited, short
@@ -21,6 +21,8 @@ from tasks.jobs import Executor, completed
 
 def compare_fronts(asked: Study, executor: Executor) -> list[FrontOutcome]:
     """Search with every method and seed, score the nets of each front on the test split, and train the recommended nets to the end."""
+    starts = [(f"fine_tune s{p.settings.seed}", start_training(p, p.settings.fine_tune)) for p in asked.plans]
+    completed(executor, starts)  # all at once, since each search begins with one training alone
     spnas = [sp_nas(plan, executor) for plan in asked.plans]
     found: dict[FrontMethod, list[Searched]] = {
         "spnas": spnas,

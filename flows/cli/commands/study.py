@@ -76,7 +76,7 @@ def front(
     help="How well the short score predicts the long one: Kendall's tau-b between the val AP of children of the start net after their "
     "short, inherited training (serial.recipe), and after the training full_train that goes on from it. What the search ranks by, a gain "
     "over the parent or a mean of seeds and epochs where the settings ask for it, is set beside. A tau over nets of unequal cost measures "
-    "their size above all, so keep the budget narrow: --set 'budget={gmacs: [0.085, 0.1]}'. With serial.evaluator=supernet the nets are paths of a supernet, "
+    "their size above all, so keep the budget narrow: --set 'budget={gmacs: [0.085, 0.1]}'. With serial.evaluator=supernet they are paths, "
     "and their scores as paths are compared too.\n\n"
     f"{PRESETS} {GOES_ON}\n\n"
     "Example: spnas study proxy study --data path/to/bccd"
