@@ -3,6 +3,7 @@ import html
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -24,11 +25,13 @@ from spnas_core.metrics import score_detections
 from spnas_core.report import publish_run
 from spnas_core.report.ancestry import edits, entries, tree
 from spnas_core.report.charts import UNITS, axis
+from spnas_core.report.comparisons import comparisons, gains
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import collect, reopen
 from spnas_core.report.net_drawings import draw_net, stage_rows
 from spnas_core.report.page import report_html
 from spnas_core.report.quality import judge_detections
+from spnas_core.report.tables import trials_csv
 from spnas_core.report.val_images import choose
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
@@ -234,6 +237,36 @@ def test_errors_and_pictures_follow_the_boxes(tmp_path: Path) -> None:
     assert score_detections(val.annotations, guesses(val, 1)).stats["AP50"] == pytest.approx(
         judge_detections(val, guesses(val, 1)).ap50, abs=1e-12
     )
+
+
+def test_gains_and_estimates_stand_beside_each_trial(made: tuple[Plan, StageRecord], page: str) -> None:
+    """Of a run whose parents were trained on: the estimate is the AP of the table, and the gain has the difference of the two trainings."""
+    plan, stage = made
+    wider, start = stage.ledger[1], stage.ledger[0]
+    believed = replace(wider, controls=(start.digest,), repeats=(stage.ledger[4].digest,), estimate={"AP": 0.123, "AP50": 0.456})
+    other = stage.model_copy(update={"ledger": (start, believed, *stage.ledger[2:])})
+    inputs = collect(plan, other)
+    (gain,) = gains(inputs)
+    measured = [score_detections(inputs.val.annotations, inputs.detections_of(one.digest)).stats["AP"] for one in (wider, start)]
+    assert gain.number == 1
+    assert gain.interval.mean == pytest.approx(measured[0] - measured[1])
+    assert gain.interval.low <= gain.interval.mean <= gain.interval.high
+    text = report_html(inputs)
+    assert ("gain over its parent" in text, "gain over its parent" in page) == (True, False)
+    (row,) = [cells for cells in Page(text).trials if cells["digest"] == wider.digest]
+    assert float(row["AP"]) == pytest.approx(0.123)
+    assert ", 2 seeds" in text
+    table = list(csv.DictReader(trials_csv(other.ledger).splitlines()))
+    assert (table[1]["AP"], table[1]["estimate_AP"]) == (str(wider.metrics["AP"]), "0.123")
+    serial = next(one for one in stage_costs(inputs) if one.name == "serial")
+    assert serial.jobs == next(one for one in stage_costs(collect(plan, stage)) if one.name == "serial").jobs + 2
+
+
+def test_the_final_net_is_compared_with_the_start_net(page: str, made: tuple[Plan, StageRecord]) -> None:
+    (one,) = comparisons(collect(*made))
+    assert (one.net, one.split) == ("start", "val")
+    assert one.words in html.unescape(page)
+    assert ("a tie with" in one.words) is not one.interval.means_something
 
 
 def test_every_objective_has_a_unit() -> None:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from spnas_core.data.samples import Split
 from spnas_core.report.inputs import ReportInputs
-from spnas_core.report.intervals import Interval, difference, match_detections
+from spnas_core.report.intervals import Interval, MatchedDetections, difference, match_detections
 from spnas_core.run.plan import ScoredSplit
 
 
@@ -22,6 +22,29 @@ class Comparison(NamedTuple):
         verdict = ("ahead of" if self.interval.mean > 0 else "behind") if self.interval.means_something else "a tie with"
         name = {"start": "the start net by the same recipe", "start, equal epochs": "the start net at equal epochs"}.get(self.net, self.net)
         return f"On {self.split}: {verdict} {name}, {gain:+.1f} AP (95 % interval over the images {low:+.1f} to {high:+.1f})."
+
+
+class Gain(NamedTuple):
+    """Gain of a candidate over its parent trained on by the same recipe and seed, on val, in AP."""
+
+    number: int
+    interval: Interval
+
+
+MOST_GAINS = 24  # the newest candidates
+
+
+def gains(inputs: ReportInputs) -> list[Gain]:
+    """Gains of the newest candidates whose parents were trained on beside them, paired over the images of val."""
+    compared = [(n, trial) for n, trial in enumerate(inputs.stage.ledger) if trial.controls and trial.rung is None][-MOST_GAINS:]
+    if inputs.val is None:
+        return []
+    matched: dict[str, MatchedDetections | None] = {}
+    for digest in {name for _, trial in compared for name in (trial.digest, trial.controls[0])}:
+        results = inputs.detections_of(digest)
+        matched[digest] = None if results is None else match_detections(inputs.val.annotations, results)
+    pairs = ((number, matched[trial.digest], matched[trial.controls[0]]) for number, trial in compared)
+    return [Gain(number, difference(ours, theirs)) for number, ours, theirs in pairs if ours and theirs]
 
 
 def comparisons(inputs: ReportInputs) -> list[Comparison]:

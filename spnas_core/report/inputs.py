@@ -65,6 +65,12 @@ class ReportInputs:
         """Detections of the final net on val."""
         return self.outputs.get(("final", "val"))
 
+    def detections_of(self, digest: str) -> list[dict[str, Any]] | None:
+        """Read the detections of a training on val; None where the store has none any more."""
+        training = self.trainings.get(digest)
+        found: list[dict[str, Any]] | None = _document(self.plan.store, training.manifest if training else None, DETECTIONS_FILE)
+        return found
+
     @property
     def measured(self) -> bool:
         """Whether latency and memory of the nets are measured; those of the start net are at the start of the serial search."""
@@ -85,7 +91,8 @@ class ReportInputs:
 def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
     """Read all inputs of the report of `plan`, finished up to `stage`."""
     store, results = plan.store, stage.results
-    digests = [trial.digest for trial in stage.ledger] + [result.digest for result in results.values()]
+    digests = [digest for trial in stage.ledger for digest in trial.trainings] + [result.digest for result in results.values()]
+    digests += trained_before(stage)
     wanted = [("train", digest) for digest in dict.fromkeys(digests)] + [("reignite", w.digest) for w in stage.reignited.values()]
     with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-report") as pool:
         found = dict(zip(wanted, pool.map(lambda one: _training(store, *one), wanted), strict=True))
@@ -161,6 +168,11 @@ def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
     with contextlib.suppress(MissingArtifactError):
         return json.loads(store.fetch(manifest.kind, manifest.digest, name).read_bytes())
     return None
+
+
+def trained_before(stage: StageRecord) -> list[str]:
+    """Digests of the trainings that a search made before its rounds."""
+    return [name.split("/")[1] for name in stage.searched if name.startswith("train/")]
 
 
 def _evaluations(plan: Plan, stage: StageRecord, trainings: dict[str, Training]) -> dict[tuple[str, ScoredSplit], Manifest]:

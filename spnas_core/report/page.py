@@ -16,7 +16,7 @@ from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
-from spnas_core.report.comparisons import comparisons
+from spnas_core.report.comparisons import comparisons, gains
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.net_drawings import Drawing, descends, draw_net, stage_rows
@@ -68,6 +68,8 @@ def report_html(inputs: ReportInputs) -> str:
         "table": table,
         "scores": SHOWN_SCORES,
         "notes": stage.notes,
+        "estimated": any(trial.estimate for trial in stage.ledger),
+        "gains": {one.number: one.interval for one in gains(inputs)},
         "differences": [one.words for one in comparisons(inputs)],
         "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
         "family": family,

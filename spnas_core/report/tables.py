@@ -13,7 +13,7 @@ from spnas_core.run.plan import short
 from spnas_core.run.record import PATH, StageRecord
 from spnas_core.search.ledger import Ledger, pareto_front, ranked, volumes, winner
 from spnas_core.search.net import gene_words
-from spnas_core.settings.search import OBJECTIVES, Objectives
+from spnas_core.settings.search import OBJECTIVES, SCORES, Objectives
 from spnas_core.settings.task import DETECTION
 
 COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
@@ -118,14 +118,16 @@ def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
     """Return the ledger as CSV, one trial per line, scores as fractions; `hypervolume` is that after the trial's round."""
     front, found = {trial.digest for trial in pareto_front(ledger, objectives)}, volumes(ledger, objectives)
     names = list(dict.fromkeys(("params", "macs", *STATS, *objectives)))
+    estimates = [f"estimate_{name}" for name in SCORES] if any(trial.estimate for trial in ledger) else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*PLACE, *names, "rung", "pareto", "hypervolume", *LAST])
+    writer.writerow([*PLACE, *names, *estimates, "rung", "pareto", "hypervolume", *LAST])
     for trial in ledger:
         numbers = [(trial.metrics or {}).get(name, "") for name in names]
         place = [trial.stage, trial.round, trial.index, trial.arch, trial.net.stem, "-".join(map(str, taps_of(trial.net.neck) or ()))]
         ended = [trial.rung or "", int(trial.digest in front), f"{found[trial.stage, trial.round]:.6f}", trial.failure or ""]
-        writer.writerow([*place, *numbers, *ended, trial.digest, trial.parent or "", str(trial.net)])
+        own = [trial.value(name.removeprefix("estimate_")) if trial.metrics else "" for name in estimates]
+        writer.writerow([*place, *numbers, *own, *ended, trial.digest, trial.parent or "", str(trial.net)])
     return out.getvalue()
 
 

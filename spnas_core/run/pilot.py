@@ -38,14 +38,14 @@ def piloted(plan: Plan, crew: Crew, record: StageRecord) -> StageRecord:
         for trial in trials
     ]
     score = settings.objectives[0]
+    ended = do(crew, work)
     pairs = [
-        (trial.value(score), own_scores(one.metrics)[score])
-        for trial, one in zip(trials, do(crew, work), strict=True)
-        if isinstance(one, Manifest)
+        (trial.value(score), own_scores(one.metrics)[score]) for trial, one in zip(trials, ended, strict=True) if isinstance(one, Manifest)
     ]
     note = note_of(agreement([short for short, _ in pairs], [long for _, long in pairs]))
     crew.tell(lambda: note)
-    return record.model_copy(update={"notes": (*record.notes, note)})
+    made = [digest for trial in trials for digest in trial.trainings] + [one.digest for one in ended if isinstance(one, Manifest)]
+    return record.model_copy(update={"notes": (*record.notes, note), "searched": (*record.searched, *(f"train/{one}" for one in made))})
 
 
 def note_of(found: Agreement) -> str:

@@ -50,7 +50,9 @@ class StageRecord(Settings):
     reignited: dict[str, Weights] = Field(default={}, description="reignited backbone by the digest of the trial that it came from")
     top1: dict[str, float] = Field(default={}, description="accuracy of the reignited backbones, a fraction, by the same digests")
     benchmarks: tuple[str, ...] = Field(default=(), description="digests of the benchmarks of these trials, where the settings ask for any")
-    searched: tuple[str, ...] = Field(default=(), description="KIND/DIGEST of the supernet that these trials came from, and of its paths")
+    searched: tuple[str, ...] = Field(
+        default=(), description="KIND/DIGEST of what the search made before these trials: a pilot, a supernet, its paths"
+    )
     results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
     notes: tuple[str, ...] = ()
 

@@ -56,6 +56,11 @@ class Trial:
         """Text of its backbone."""
         return str(self.net.arch)
 
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """Digests of its training and of those that its estimate is made of."""
+        return (self.digest, *self.repeats, *self.controls)
+
     def value(self, name: str) -> float:
         """Metric `name`, of a score the estimate where there is one; nan for a failed trial."""
         return float({**self.metrics, **(self.estimate or {})}[name]) if self.metrics and self.failure is None else math.nan
