@@ -14,6 +14,7 @@ from test_arch import archs
 from spnas_core.arch import Arch, blocks, parse
 from spnas_core.models.build import build
 from spnas_core.models.step import set_weights
+from spnas_core.search.mutation import expand, remove_block
 from spnas_core.settings.detector import Detector
 from spnas_core.weights.channels import fit_widths
 from spnas_core.weights.inherit import inherit
@@ -145,6 +146,47 @@ def test_a_net_with_fewer_blocks_has_an_ancestor_for_each(arch: Arch, seed: int)
     assert list(line) == sorted(set(line))
     ours, theirs = blocks(arch), blocks(child)
     assert all(ours[source].out_channels == block.out_channels for source, block in zip(line, theirs, strict=True) if source is not None)
+
+
+@given(archs(max_blocks=14, parallel=False), st.integers(0, 1000))
+def test_a_block_lost_at_one_place_and_a_new_one_at_another_leave_the_others_as_they_are(arch: Arch, seed: int) -> None:
+    """Without `leaves_out` all blocks between would take the place of their neighbours, over a `2` with other channels."""
+    rng = np.random.default_rng(seed)
+    child = expand(remove_block(arch, rng), rng)
+    line = lineage(arch, child, leaves_out=True)
+    ours, theirs = blocks(arch), blocks(child)
+    pairs = [(ours[source], block) for source, block in zip(line, theirs, strict=True) if source is not None]
+    assert [a.index for a, _ in pairs] == sorted({a.index for a, _ in pairs})
+    assert len(pairs) >= len(ours) - 1
+    assert all((a.in_channels, a.out_channels) == (b.in_channels, b.out_channels) for a, b in pairs)
+
+
+def test_a_lost_block_and_a_new_one_in_another_stage() -> None:
+    parent, child = parse("r_111-2111-211111-211"), parse("r_11-2111-211111-2111")
+    assert lineage(parent, child) == tuple(range(16))  # by number: three blocks come to double, and three cease to
+    assert lineage(parent, child, leaves_out=True) == (0, 1, *range(3, 16), None)
+    parent, child, detector = parse("b_111-2111-211"), parse("b_11-2111-2111"), Detector(**TINY)
+    weights = made(parent, detector)
+    found, audit = inherit(parent, child, weights, made(child, detector, 1), leaves_out=True)
+    assert {name.split(".")[2] for name in audit.dropped} == {"2"}
+    assert {name.split(".")[2] for name in audit.new} == {"9"}
+    assert np.array_equal(found["backbone.blocks.8.conv2.weight"], weights["backbone.blocks.9.conv2.weight"])
+
+
+def test_blocks_that_come_into_one_stage_keep_the_same_channels_of_a_narrower_stream() -> None:
+    """The `-` moves, so that a stretch of the stream that a projection parted becomes one: its channels were chosen as one."""
+    parent, child, detector = parse("b_1111-1111"), parse("b_111111-11"), Detector(**TINY)
+    narrow = detector.model_copy(update={"base_width": 5})
+    weights = made(parent, detector)
+    for name, array in weights.items():
+        if name.endswith("bn2.gamma"):  # what the two stages would choose apart
+            array[:] = np.arange(1, 9) if int(name.split(".")[2]) < 4 else np.arange(8, 0, -1)
+    weights["backbone.blocks.4.shortcut.bn.gamma"][:] = np.arange(8, 0, -1)
+    marks = {f"backbone.blocks.{n}.bn2.beta" for n in range(8)} | {"backbone.stem.bn.beta"}
+    weights |= {name: np.arange(8, dtype=np.float32) for name in marks}
+    found, _ = inherit(parent, child, weights, made(child, narrow, 1))
+    assert len({tuple(found[name]) for name in marks}) == 1
+    assert len(set(found["backbone.stem.bn.beta"])) == 5
 
 
 def test_of_equal_blocks_the_last_goes() -> None:

@@ -95,7 +95,8 @@ def _families(settings: Run) -> Iterator[_Family]:
     orders = {start.digits} | ({"2" * doubles + "1" * ones, "1" * ones + "2" * doubles} if mutation.move_double else set())
     if mutation.shrink:
         orders |= {_shortest(order, max(space.min_blocks, len(start.stages), len(order) - operations)) for order in orders}
-    inner = {arch.WHOLE, *((min(space.inner_widths), max(space.inner_widths)) if mutation.inner_width else ())}
+    own = {*start.inner, *(() if start.inner and most_stages == len(start.stages) else (arch.WHOLE,))}  # a new stage is whole
+    inner = own | ({arch.WHOLE, min(space.inner_widths), max(space.inner_widths)} if mutation.inner_width else set())
     for kind, eighths in product(space.block_types or (start.block_type.text,), sorted(inner)):
         for order in sorted(orders):
             for stages in range(len(start.stages), most_stages + 1):

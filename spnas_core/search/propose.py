@@ -70,9 +70,10 @@ def propose_next(
         parent = parents[int(rng.choice(len(parents), p=weights / weights.sum()))][1]
         try:
             child = mutate(parent.net, rng, serial.mutation, settings.space, settings.detector)
-        except ArchError:  # a space so tight that this parent has no child; another may have one
+            fits = child.identity not in known and within(cost_of(child), settings.budget)
+        except ArchError:  # a space so tight that this parent has no child, where another may have one; or a block without channels
             continue
-        if child.identity not in known and within(cost_of(child), settings.budget):
+        if fits:
             known.add(child.identity)
             found.append(Proposal(child, parent))
             if len(found) == serial.candidates:

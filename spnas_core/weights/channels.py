@@ -1,7 +1,7 @@
 """Widths of inherited weights: a parent's tensors widened or narrowed to the channels of a child, before anything else is inherited.
 
-Every axis of every tensor belongs to a group of channels that have to change together: a stretch of the residual stream between two
-projections, the inside of a block, the pyramid. A wider group gets copies of its channels, and what reads them divides its weights among
+Every axis of every tensor belongs to a group of channels that have to change together: a stretch of the residual stream of equal
+channels, the inside of a block, the pyramid. A wider group gets copies of its channels, and what reads them divides its weights among
 the copies, so that the net computes the same (Net2Wider: Chen, Goodfellow and Shlens, ICLR 2016, section 2.3); the shares are unequal, so
 that copies come to learn different things. A narrower group loses its least important channels: importance is the norm of what writes a
 channel (of its gammas, where a norm follows) times that of what reads it.
@@ -115,10 +115,13 @@ def width_of(weights: Arrays, default: int) -> int:
 
 
 def _streams(arch: Arch) -> list[int]:
-    """List the groups of the residual stream before each block, and after the last: a projection begins a new one."""
+    """List the groups of the residual stream before each block, and after the last: other channels begin a new one.
+
+    A projection to equal channels begins none, since the block may have no projection in the child, where a `-` has moved.
+    """
     found = [0]
     for block in blocks(arch):
-        found.append(block.index + 1 if block.projection else found[-1])
+        found.append(block.index + 1 if block.in_channels != block.out_channels else found[-1])
     return found
 
 
