@@ -26,11 +26,13 @@ class Data(Settings):
     val: str = "val"
     strict: bool = False
     reading: Reading = Reading()
+    fold: tuple[int, PositiveInt] | None = Field(None, description="number, from 0, and count of the folds of train and val together")
 
     @property
     def identity(self) -> dict[str, Any]:
         """What counts in digests: not where it lies, nor whether faulty boxes are refused, since no result depends on that."""
-        return self.model_dump(mode="json", exclude={"url", "reading"}) | {"strict": False} | self.reading.identity
+        whole = self.model_dump(mode="json", exclude={"url", "reading", *(() if self.fold else ("fold",))})
+        return whole | {"strict": False} | self.reading.identity
 
 
 class Weights(Settings):

@@ -35,7 +35,7 @@ READING = Reading(splits={"train": "a"}, split_file="s", annotations={"train": "
 COMMON: dict[str, Any] = {
     "arch": ARCH,
     "detector": Detector(taps=(0, 1), soft_nms="linear"),
-    "data": Data(url="here", fingerprint="f", reading=READING),
+    "data": Data(url="here", fingerprint="f", reading=READING, fold=(0, 2)),
     "weights": (Weights(kind="train", digest="a" * 64, arch=ARCH),),
 }
 FROM_FILE = {"checkpoint": "net.pth", "checkpoint_sha256": "b" * 64, "checkpoint_coverage": 0.5}

@@ -30,7 +30,7 @@ NUMBERS_ONLY: dict[str, Any] = {
     "split": True,
     "stop_after_epochs": True,
     "resume_from": True,
-    "data": {"url"},
+    "data": {"url", "fold"},
     "recipe": {
         "epochs",
         "lr",

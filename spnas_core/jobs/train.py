@@ -19,6 +19,7 @@ from spnas_core import arch as architecture
 from spnas_core import cost
 from spnas_core.data import loader
 from spnas_core.data.fingerprints import check_fingerprint
+from spnas_core.data.folds import fold_of
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
@@ -58,6 +59,8 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     train_split, val_split = data.split(job.data.train), data.split(job.data.val)
     if rank().first:
         check_fingerprint([train_split, val_split], job.data)
+    if job.data.fold:
+        train_split, val_split = fold_of(train_split, val_split, *job.data.fold)
     arch = architecture.parse(job.arch)
     net = WORK.build(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = initial_weights.start_detector(job, store, get_weights(net))

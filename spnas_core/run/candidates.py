@@ -8,6 +8,7 @@ from spnas_core.job import TrainJob, Weights
 from spnas_core.metrics import STATS, Scores, scores_line
 from spnas_core.run.crew import Crew, Ended, Label, Work, do
 from spnas_core.run.estimates import Control, control_work, with_estimates
+from spnas_core.run.folds import with_folds
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import ended_trial
 from spnas_core.search.costs import over_budget
@@ -41,7 +42,8 @@ def train_each(plan: Plan, crew: Crew, place: Round, children: Sequence[Proposal
     controls = [Control(one, plan.short_training(settings.recipe, Proposal(one.net, one), reignited)[0]) for one in parents.values()]
     trials, ended = _train(plan, crew, place, work, settings.halving, control_work(place.stage, place.number, controls))
     jobs = {index: job for index, (job, _) in enumerate(work)}
-    return with_estimates(plan, crew, trials, jobs, controls, ended, settings.race)
+    trials = with_estimates(plan, crew, trials, jobs, controls, ended, settings.race)
+    return with_folds(plan, crew, trials, {index: child.parent for index, child in enumerate(children)}, settings.recipe)
 
 
 def train_jobs(

@@ -17,7 +17,7 @@ from spnas_core.store.manifest import Manifest
 
 Ended = Manifest | JobError
 JobRole = Literal[
-    "fine_tune", "candidate", "control", "repeat", "pilot", "benchmark", "reignite", "full_train", "evaluate", "supernet", "paths"
+    "fine_tune", "candidate", "control", "repeat", "fold", "pilot", "benchmark", "reignite", "full_train", "evaluate", "supernet", "paths"
 ]  # fmt: skip
 
 
@@ -25,8 +25,8 @@ JobRole = Literal[
 class Label:
     """What a job is for: the stage and the serial round (of paths, the generation) that ask for it, its role there, and its architecture.
 
-    `index`: of a candidate, from 0; `seed`: the number of a further seed, from 1. `net`: which of the two nets that are trained to the
-    end. `split`: what an evaluation scores. `ends_run`: whether the run cannot go on without this job.
+    `index`: of a candidate, from 0; `seed`: the number of a further seed, from 1, or of a fold, from 0. `net`: which of the nets that
+    are trained to the end. `split`: what an evaluation scores. `ends_run`: whether the run cannot go on without this job.
     """
 
     stage: StageName
@@ -42,6 +42,8 @@ class Label:
     def __str__(self) -> str:
         """One line for people: `serial r1 c2 b_111-2111-211111-211`."""
         again = f" seed {self.seed + 1}" if self.seed else ""
+        if self.role == "fold":
+            return f"{self.stage} r{self.round} c{self.index + 1} {short(self.arch)} fold {self.seed + 1}"
         if self.role in ("candidate", "repeat"):
             return f"{self.stage} r{self.round} c{self.index + 1} {short(self.arch)}{again}"
         if self.role == "pilot":

@@ -157,9 +157,10 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     whole = key_document(settings) | {"detector": settings.detector.former_document()}
     device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
     reignite = {**whole["reignite"], "data": plan.images}
+    folds = {"folds": whole["folds"]} if "folds" in whole else {}
     parts: dict[StageName, dict[str, Any]] = {
         "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
-        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device,
+        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device | folds,
         "reignite": {"reignite": reignite, "parents": settings.parallel.parents},
         "parallel": {name: whole[name] for name in ("parallel", "budget")},
         "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None}

@@ -15,6 +15,7 @@ from spnas_core.job import TrainJob, Weights
 from spnas_core.necks import taps_of
 from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
+from spnas_core.run.folds import with_start_folds
 from spnas_core.run.pilot import piloted
 from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
@@ -39,7 +40,7 @@ def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evalu
     finished, record = crew.newest_round(plan, _measured(plan, crew, start))
     if settings.evaluator == "supernet":
         return record.model_copy(update={"key": plan.keys["serial"]}) if finished else _searched(plan, crew, record)
-    record = record if finished else piloted(plan, crew, record)
+    record = record if finished else piloted(plan, crew, with_start_folds(plan, crew, record))
     course = course_of(record.ledger, run)
     for number in range(finished + 1, settings.rounds + 1):
         begun = time.monotonic()

@@ -33,7 +33,8 @@ class Trial:
     those that its children inherit; `score`: the metric by which its task shows a net; both None for a failed trial.
 
     `estimate`: the scores that it is ranked by, where those are not the scores of its own training at the end. `repeats`: train artifacts
-    of the same net with further seeds; `controls`: of its parent trained on, one for each seed; the estimate is made of all of them.
+    of the same net with further seeds; `controls`: of its parent trained on, one for each seed; `folds`: of the same net
+    on each fold, empty where one failed; the estimate is made of all of them.
     """
 
     net: NetText
@@ -50,6 +51,7 @@ class Trial:
     estimate: dict[str, float] | None = field(default=None, hash=False)
     repeats: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
+    folds: tuple[str, ...] = ()
 
     @property
     def arch(self) -> str:
@@ -59,7 +61,7 @@ class Trial:
     @property
     def trainings(self) -> tuple[str, ...]:
         """Digests of its training and of those that its estimate is made of."""
-        return (self.digest, *self.repeats, *self.controls)
+        return (self.digest, *self.repeats, *self.controls, *filter(None, self.folds))
 
     def value(self, name: str) -> float:
         """Metric `name`, of a score the estimate where there is one; nan for a failed trial."""

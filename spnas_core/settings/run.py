@@ -33,7 +33,7 @@ class Retries(Settings):
 class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"final"})
+    later: ClassVar[frozenset[str]] = frozenset({"folds", "final"})
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="folder below `runs/` of the store")
     arch: ArchText = Field("r_111-2111-211111-211_0-0-0-0", description="architecture of the start net")
     checkpoint: Url | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
@@ -64,6 +64,13 @@ class Run(Settings):
     refresh: tuple[StageName, ...] = Field((), description="stages to compute anew although the store has them, one or a list")
     data: Reading = Field(Reading(), description="how the data set is read")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
+    folds: int = Field(
+        1,
+        ge=1,
+        le=10,
+        description="for a small data set: folds of train and val together, on each of which every net is trained too, and ranked by its "
+        "mean score on the images held back; 1: val alone",
+    )
     objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: a score first, which alone decides the winner")
     tracker: dict[str, Url] = Field({}, description="servers that show the search while it runs, such as {mlflow: http://127.0.0.1:5000}")
     detector: Detector = Field(Detector(), description="all of the detector but its backbone")
@@ -83,6 +90,9 @@ class Run(Settings):
         for gene, choices in GENES.items():
             if getattr(self.serial.mutation, gene) and not getattr(self.space, choices):
                 raise ValueError(f"expected space.{choices} with serial.mutation.{gene}, got none")
+        beside = (self.serial.control, self.parallel.control, self.serial.race, self.parallel.race, self.serial.evaluator == "supernet")
+        if self.folds > 1 and any(beside):
+            raise ValueError("expected neither control nor race nor a supernet with folds, which rank nets by other trainings")
         if self.final.stock and self.checkpoint:
             raise ValueError("expected no checkpoint with final.stock, whose nets are trained from scratch")
         return self

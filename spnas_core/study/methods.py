@@ -109,11 +109,12 @@ def epochs_of(jobs: Iterable[TrainJob]) -> int:
 def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
     """Epochs that SP-NAS spent on a ledger: of each trial up to its rung if it stopped there, else its full recipe, even if it failed.
 
-    Further seeds count, and so does each control, once, and the training of a supernet.
+    Further seeds and folds count, and so does each control, once, and the training of a supernet.
     """
     planned = {"fine_tune": settings.fine_tune, "serial": settings.serial.recipe, "parallel": settings.parallel.recipe}
     controls = {digest: planned[trial.stage].epochs for trial in ledger for digest in trial.controls}
-    spent = sum((trial.rung or planned[trial.stage].epochs) + len(trial.repeats) * planned[trial.stage].epochs for trial in ledger)
+    more = sum((len(trial.repeats) + len(trial.folds)) * planned[trial.stage].epochs for trial in ledger)
+    spent = more + sum(trial.rung or planned[trial.stage].epochs for trial in ledger)
     supernet = settings.serial.supernet.recipe.epochs if settings.serial.evaluator == "supernet" else 0
     return spent + sum(controls.values()) + reignitions * settings.reignite.epochs + supernet
 
