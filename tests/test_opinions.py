@@ -145,3 +145,11 @@ def test_use_is_measured_by_the_inherited_blocks_of_the_stage() -> None:
     assert uses[1].is_unused
     assert uses[1].words == "block 4 of stage 2: used 0 % as much as its neighbours"
     assert inserted_uses(parent, parent, gammas[: len(blocks(parent))]) == ()
+
+
+def test_a_block_put_in_where_another_was_taken_out_elsewhere_is_judged() -> None:
+    """By number alone no block would be new, and a block that nobody uses would go unseen."""
+    parent, child = parse("b_111-2111-211"), parse("b_11-2111-2111")
+    gammas = [1.0] * 9 + [0.02]
+    (use,) = inserted_uses(parent, child, gammas, leaves_out=True)
+    assert (use.stage, use.position, round(use.share, 3), use.is_unused) == (3, 4, 0.02, True)
