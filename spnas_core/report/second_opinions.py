@@ -61,7 +61,7 @@ def second_opinions(inputs: ReportInputs, family: Sequence[TrialEntry]) -> Secon
     """Opinions on all trials; compared are the candidates that were trained to the end of their training, not the start net."""
     settings = inputs.settings
     values = {one.number: _opinions(inputs, one) for one in family}
-    uses = {one.number: _uses(one) for one in family}
+    uses = {one.number: _uses(one, inputs.plan.leaves_out) for one in family}
     kept = [one for one in family if one.parent and one.state in ("front", "trained")]
     score = settings.objectives[0]
     trained = [one.trial.value(score) for one in kept]
@@ -79,12 +79,12 @@ def _opinions(inputs: ReportInputs, entry: TrialEntry) -> dict[OpinionName, floa
     return opinions_of(net.arch, net.detector(inputs.plan.settings.detector), entry.cost.macs, manifest.metrics if manifest else {})
 
 
-def _uses(entry: TrialEntry) -> Sequence[BlockUse]:
+def _uses(entry: TrialEntry, leaves_out: bool) -> Sequence[BlockUse]:
     gammas = entry.training.manifest.metrics.get(BLOCK_GAMMAS) if entry.training.manifest else None
     if entry.parent is None or not gammas:
         return ()
     parent, child = entry.parent.trial.net.arch, entry.trial.net.arch
-    return inserted_uses(parent, child, gammas) if descends(parent, child) else ()
+    return inserted_uses(parent, child, gammas, leaves_out) if descends(parent, child) else ()
 
 
 def _figures(one: Agreement) -> str:

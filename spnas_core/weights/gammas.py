@@ -46,13 +46,14 @@ def block_gammas(arch: Arch, weights: Arrays) -> tuple[float, ...]:
     return tuple(round(float(np.abs(weights[name]).mean(dtype=np.float64)), 6) for name in names)
 
 
-def inserted_uses(parent: Arch, child: Arch, gammas: Sequence[float]) -> tuple[BlockUse, ...]:
+def inserted_uses(parent: Arch, child: Arch, gammas: Sequence[float], leaves_out: bool = False) -> tuple[BlockUse, ...]:
     """Use of the blocks that `child` has and `parent` has not; `gammas` are those of `child` after its training.
 
     Neighbours are the inherited blocks of the same stage, of which the median counts; a stage without any says nothing, and neither does
-    a block with a projection, which cannot start as the identity. ArchError if `child` cannot descend from `parent`.
+    a block with a projection, which cannot start as the identity. `leaves_out`: see `lineage`. ArchError if `child` cannot descend from
+    `parent`.
     """
-    line, found = lineage(parent, child), []
+    line, found = lineage(parent, child, leaves_out), []
     parts = blocks(child)
     for block, source in zip(parts, line, strict=True):
         own = [one.index for one in parts if one.stage == block.stage]
