@@ -26,6 +26,7 @@ from spnas_core.search.propose import Proposal, propose_serial
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
+from spnas_core.weights.gammas import inserted_uses
 from spnas_core.weights.inherit import inherit, trainable_when_frozen
 from spnas_core.weights.net_shapes import net_shapes
 
@@ -175,3 +176,12 @@ def test_names_of_jobs_tell_inner_widths_apart() -> None:
     texts = [f"b_11-21-21-21_0-0-0-0_{a}-8-8-{b}" for a, b in product((4, 6), (4, 6))]
     assert len({short(text, 60) for text in texts}) == 4
     assert short(str(parse("b_11-21-21-21_0-0-0-0_8-8-8-8"))) == "b_11-21-21-21"
+
+
+def test_the_use_of_blocks_is_told_of_those_that_were_put_in() -> None:
+    parent, child = parse("b_11-21-21-21"), parse("b_1-21-121-121")
+    gammas = [1.0, 1.0, 1.0, 0.01, 1.0, 1.0, 0.4, 1.0, 1.0]
+    assert inserted_uses(parent, child, gammas, True) == ()  # both begin a stage, with a projection
+    longer = parse("b_1-211-21-211")
+    found = inserted_uses(parent, longer, [1.0, 1.0, 1.0, 0.01, 1.0, 1.0, 1.0, 1.0, 0.4], True)
+    assert [(one.stage, one.position, one.is_unused) for one in found] == [(2, 3, True), (4, 3, False)]

@@ -131,7 +131,7 @@ def show_settings(
     help="Blocks, parameters, MACs and levels of a backbone (7x7 stem, no classifier).\n\nExample: spnas arch 111-2111-211111-211 --json"
 )
 def arch(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Architecture: TYPE_SERIAL_PARALLEL, or SERIAL for Bottleneck blocks.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Architecture: TYPE_SERIAL_PARALLEL_INNER, or SERIAL for Bottleneck blocks.")],
     size: Annotated[tuple[int, int], typer.Option("--size", metavar="H W", help="Input height and width, px.")] = (224, 224),
     as_json: AsJson = False,
 ) -> None:

@@ -181,4 +181,5 @@ class Run(Settings):
             for width in (self.detector.base_width, *space.base_widths):
                 architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), width)
         for neck in (self.detector.neck, *(Fpn(taps=taps) for taps in self.parallel.taps)):
-            neck.outputs(start, self.detector.image_size)  # children never have fewer stages
+            for size in (self.detector.image_size, *space.image_sizes):
+                neck.outputs(start, size)  # children never have fewer stages
