@@ -214,11 +214,6 @@ class _ReplayCrew:
         return float(np.clip(0.5 + PER_DOUBLING * np.log2(own / start) + noise, 0.01, 0.99))
 
 
-def _digits(text: str) -> str:
-    """Give hex digits that follow from a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _inside(limit: tuple[float | None, float | None]) -> float:
     """Give a value that a limit lets pass."""
     return next((value for value in limit if value is not None), 1.0)
