@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.cli.options import AnnotationsOption, AsJson, DataOption, ImagesOption, reading
+from spnas_core.jobs.cpu_variables import instruction_variables
 
 app = typer.Typer()
 ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of a run: a path or any fsspec URL.")]
@@ -26,7 +27,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model."""
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log lines, errors only
+    _prepare_mindspore()
     from spnas_core.jobs.evaluate import score_model
     from spnas_core.settings.reading import Reading
 
@@ -63,7 +64,7 @@ def predict_command(
     as_json: AsJson = False,
 ) -> None:
     """Find objects in images."""
-    os.environ.setdefault("GLOG_v", "3")
+    _prepare_mindspore()
     from spnas_core.jobs.predict import predict as find
 
     found = find(model, images, out, threshold)
@@ -93,7 +94,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a model."""
-    os.environ.setdefault("GLOG_v", "3")
+    _prepare_mindspore()
     from spnas_core.export import folder
 
     folder.check_empty(out)
@@ -126,7 +127,7 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Convert weights."""
-    os.environ.setdefault("GLOG_v", "3")
+    _prepare_mindspore()
     from spnas_core.export import convert as conversion
 
     made = conversion.convert_checkpoint(checkpoint, arch, to, norm_epsilon, categories, coverage)
@@ -146,6 +147,12 @@ def convert(
     if epsilon is not None:
         typer.echo(f"norm epsilon  {epsilon:g}")
     typer.echo(f"written to    {out}: {', '.join(sorted(made.files))}")
+
+
+def _prepare_mindspore() -> None:
+    """Set the variables of MindSpore, which is loaded in this process."""
+    os.environ.setdefault("GLOG_v", "3")  # its own log lines, errors only
+    os.environ.update(instruction_variables())
 
 
 def _named(names: tuple[str, ...]) -> str:
