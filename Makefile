@@ -6,7 +6,7 @@ VENV := .venv$(addprefix -,$(MINDSPORE))
 BIN := $(VENV)/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test test-fast test-long lint bench prefect-up prefect-down
+.PHONY: setup demo test test-fast test-training test-long lint bench prefect-up prefect-down
 
 setup: $(VENV)/ready
 
@@ -28,8 +28,12 @@ test: setup  ## all but the long proofs, three at once: a third of their time th
 test-fast: setup  ## no training, no server
 	$(TESTS) -n 3 -m "not long and not training"
 
-test-long: setup
+test-long: setup  ## the long proofs, then what trains with a newer MindSpore
 	$(BIN)/pytest -m long
+	$(MAKE) test-training MINDSPORE=2.10.0
+
+test-training: setup  ## what trains or starts a server
+	$(TESTS) -n 3 -m "training and not long"
 
 lint: setup
 	$(BIN)/ruff check .
