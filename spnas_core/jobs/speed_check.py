@@ -23,7 +23,7 @@ from spnas_core.jobs.cpu_variables import INSTRUCTIONS
 from spnas_core.store.storage import cache_folder
 
 CHANNELS, SIDE = 32, 48
-MOST = 5.0  # times the matrix product of equal work; measured: 0.6 to 3.5 where convolutions are fast, 18 to 28 where not
+LIMIT = 5.0  # times the matrix product of equal work; measured: 0.6 to 3.5 where convolutions are fast, 18 to 28 where not
 LEAST_ROUNDS, ROUNDS = 3, 7
 
 
@@ -39,10 +39,10 @@ def slow_convolution() -> str | None:
             partial = place.with_suffix(f".{os.getpid()}")
             partial.write_text(json.dumps({"convolution_to_matmul": round(ratio, 2), "mindspore": version("mindspore")}))
             partial.replace(place)
-    return _complaint(ratio) if ratio > MOST else None
+    return _complaint(ratio) if ratio > LIMIT else None
 
 
-def measure_ratio(first: Callable[[], object], second: Callable[[], object], most: float = MOST) -> float:
+def measure_ratio(first: Callable[[], object], second: Callable[[], object], most: float = LIMIT) -> float:
     """Ratio of the least CPU times of two functions, called in turn after a warm-up.
 
     CPU time, of all threads, hardly grows when other processes take turns with this one. After `LEAST_ROUNDS` it ends as soon as the ratio
@@ -81,7 +81,7 @@ def _complaint(ratio: float) -> str:
     cure = f"set {INSTRUCTIONS[0]}=AVX2" if not name or theirs.upper() != "AVX2" else "use another version (make setup has a fast one)"
     given = f" with {name}={theirs}" if name else ""
     return (
-        f"MindSpore {version('mindspore')}{given} convolves slowly on this processor, expected at most {MOST:g} times the time of the same "
+        f"MindSpore {version('mindspore')}{given} convolves slowly on this processor, expected at most {LIMIT:g} times the time of the same "
         f"work as a matrix product, got {ratio:.0f} times: {cure}"
     )
 
