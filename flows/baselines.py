@@ -15,10 +15,10 @@ from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.plan import Plan, inherited, short
 from spnas_core.run.record import ended_trial
 from spnas_core.search.ledger import SearchStage, Trial, ranked, winner
-from spnas_core.search.propose import Proposal, propose_parallel
+from spnas_core.search.propose import Proposal, propose_children, propose_parallel
 from spnas_core.settings.training import Recipe
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, lasting, propose_children, search_epochs
+from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, search_epochs
 from spnas_core.study.studies import Study
 from tasks.jobs import Executor, completed
 
@@ -47,7 +47,7 @@ def sp_nas(plan: Plan, executor: Executor) -> Searched:
     log_line(f"study: SP-NAS, seed {plan.settings.seed}")
     stage = search(plan, executor)
     others = tuple(f"reignite/{weights.digest}" for weights in stage.reignited.values())
-    return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), others)
+    return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), (*others, *stage.searched))
 
 
 def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[list[Searched], list[Searched]]:
@@ -58,12 +58,15 @@ def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[
         plan, recipe, seed = one.plan, one.plan.settings.fine_tune, one.plan.settings.seed
         lengths = deal(one.epochs - recipe.epochs, recipe.epochs)
         children = zip(propose_children(one.ledger[:1], plan.settings, 1, len(lengths), plan.cost_of), lengths, strict=False)
-        longer.append((f"start s{seed}", start_training(plan, lasting(recipe, one.epochs))))
-        jobs = [from_scratch(plan, child, lasting(recipe, epochs)) for child, epochs in children]
+        longer.append((f"start s{seed}", start_training(plan, recipe.lasting(one.epochs))))
+        jobs = [from_scratch(plan, child, recipe.lasting(epochs)) for child, epochs in children]
         scratch.append([(f"scratch s{seed} {short(job.arch)}", job) for job in jobs])
     work = [*longer, *(child for children in scratch for child in children)]
     ended = executor.do(work)
-    trials = {digest(job): ended_trial("serial", 1, n, None, job, end) for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))}
+    trials = {
+        digest(job): ended_trial(spnas[0].plan, "serial", 1, n, None, job, end)
+        for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))
+    }
     alone = [Searched(one.plan, [trials[digest(job)]], epochs_of([job])) for one, (_, job) in zip(spnas, longer, strict=True)]
     many = []
     for one, children in zip(spnas, scratch, strict=True):
@@ -95,7 +98,7 @@ def random_search(spnas: Searched, executor: Executor) -> Searched:
         children = propose_children(ledger, settings, number, min(settings.serial.candidates, len(lengths)), plan.cost_of)
         if not children:
             break  # the search space has no more nets
-        train("serial", number, children, [lasting(settings.serial.recipe, epochs) for epochs in lengths])
+        train("serial", number, children, [settings.serial.recipe.lasting(epochs) for epochs in lengths])
         lengths = lengths[len(children) :]
     if copies:
         finished, rng = ranked(ledger, settings.objectives), np.random.default_rng(settings.seed)

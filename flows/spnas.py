@@ -17,6 +17,7 @@ from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.run.register import announce_run
 from spnas_core.settings.run import Run, StageName
+from spnas_core.track.following import open_trackers, tracked
 from tasks.jobs import Executor
 from tasks.page import show_result
 from tasks.stages import run_stage
@@ -46,11 +47,13 @@ def spnas(
     run = presets.load_preset(settings) if isinstance(settings, str) else check_places(settings)
     refresh = refresh or run.refresh
     run = run.model_copy(update={"name": name or run.name, "refresh": ()})  # `refresh` applies to this start only
+    trackers = open_trackers(run)
     plan = open_plan(run, data, store)
     announce_run(plan)
-    executor = Executor(plan.store.url, plan.settings, refresh)
-    final = run_stage(plan, executor, "full_train", search(plan, executor))
-    summary = publish_run(plan, final)
+    with tracked(plan, trackers):
+        executor = Executor(plan.store.url, plan.settings, refresh)
+        final = run_stage(plan, executor, "full_train", search(plan, executor))
+        summary = publish_run(plan, final)
     show_result(summary)
     return summary
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from spnas_core.errors import UserError
 
-MIN_BLOCKS, MAX_BLOCKS, MAX_STAGES = 8, 60, 7
+MIN_BLOCKS, MAX_BLOCKS, MAX_STAGES = 8, 60, 7  # the authors' space
+FEWEST_BLOCKS = 4  # of any net here: ResNet-10's
 WHOLE, MOST_EIGHTHS = 8, 16  # inner width of a stage as the block type has it, and the largest
 _TYPE = re.compile(r"b|r|x\(([1-9][0-9]*)x([1-9][0-9]*)d\)")
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -10,6 +10,7 @@ from spnas_core.settings.base import ArchText, Settings, key_document
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.reading import Reading
 from spnas_core.settings.run import DeviceTarget
+from spnas_core.settings.supernet import FamilySpace, PathTraining
 from spnas_core.settings.training import Recipe, Reignite
 
 FORMER_NAMES = {"stop": "stop_after_epochs", "resume": "resume_from"}  # of fields of a job; digests are made with the former ones
@@ -25,17 +26,19 @@ class Data(Settings):
     val: str = "val"
     strict: bool = False
     reading: Reading = Reading()
+    fold: tuple[int, PositiveInt] | None = Field(None, description="number, from 0, and count of the folds of train and val together")
 
     @property
     def identity(self) -> dict[str, Any]:
         """What counts in digests: not where it lies, nor whether faulty boxes are refused, since no result depends on that."""
-        return self.model_dump(mode="json", exclude={"url", "reading"}) | {"strict": False} | self.reading.identity
+        whole = self.model_dump(mode="json", exclude={"url", "reading", *(() if self.fold else ("fold",))})
+        return whole | {"strict": False} | self.reading.identity
 
 
 class Weights(Settings):
-    """The weights file of an artifact, and the architecture whose names it uses."""
+    """The weights file of an artifact, and the architecture whose names it uses; of a supernet, those of its path `arch`."""
 
-    kind: Literal["train", "reignite"]
+    kind: Literal["train", "reignite", "supernet"]
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     arch: ArchText
 
@@ -43,6 +46,7 @@ class Weights(Settings):
 class TrainJob(Settings):
     """Train one detector, from given weights (inherited where the architecture differs) or from scratch, and evaluate it."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"leaves_out"})
     kind: Literal["train"] = "train"
     arch: ArchText
     detector: Detector
@@ -61,6 +65,7 @@ class TrainJob(Settings):
     resume_from: str | None = Field(
         None, description="digest of the artifact of an earlier rung to go on from; it saves time and does not change the result"
     )
+    leaves_out: bool = Field(False, description="the search takes blocks out too: see `weights.lineage`")
     device_target: DeviceTarget = "CPU"
 
     @model_validator(mode="before")
@@ -130,7 +135,41 @@ class MeasureJob(Settings):
     device_target: DeviceTarget = "CPU"
 
 
-Job = Annotated[TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob, Field(discriminator="kind")]
+class SupernetJob(Settings):
+    """Train all nets of the family around `arch` as paths of one net, from the weights of `arch`; `blocks`: fewest and most of a net."""
+
+    kind: Literal["supernet"] = "supernet"
+    arch: ArchText
+    detector: Detector
+    family: FamilySpace
+    blocks: tuple[PositiveInt, PositiveInt]
+    recipe: Recipe
+    paths: PathTraining
+    data: Data
+    weights: tuple[Weights, ...]
+    seed: int = 0
+    device_target: DeviceTarget = "CPU"
+
+
+class PathsJob(Settings):
+    """Score paths of a trained supernet, each after its norms got their statistics from `calibration` batches of `recipe`."""
+
+    kind: Literal["paths"] = "paths"
+    arch: ArchText
+    detector: Detector
+    family: FamilySpace
+    blocks: tuple[PositiveInt, PositiveInt]
+    recipe: Recipe
+    calibration: PositiveInt
+    members: tuple[ArchText, ...]
+    data: Data
+    weights: tuple[Weights, ...] = Field(description="the supernet's; the architecture is `arch`")
+    seed: int = 0
+    device_target: DeviceTarget = "CPU"
+
+
+AnyJob = TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob | SupernetJob | PathsJob
+Job = Annotated[AnyJob, Field(discriminator="kind")]
 
 
 def canonical_json(value: Any) -> str:
@@ -138,7 +177,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def digest(job: TrainJob | ReigniteJob | EvaluateJob | BenchmarkJob | MeasureJob) -> str:
+def digest(job: AnyJob) -> str:
     """Sha256 (hex) of the job and the recipe version, without what cannot change the result: where things lie, what is refused.
 
     The kind of device is in it, since each has its own arithmetic; versions of libraries are not, and are in the artifact's manifest.

@@ -39,7 +39,7 @@ def score_detections(annotations: dict[str, Any], results: list[dict[str, Any]],
     """
     _check(annotations, results)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = hotcoco_evaluation(annotations, results) if engine == "hotcoco" else _pycocotools(annotations, results)
+        evaluation = hotcoco_evaluation(annotations, results) if engine == "hotcoco" else pycocotools_evaluation(annotations, results)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -57,7 +57,8 @@ def scores_line(scores: Scores) -> str:
     return f"current valid perfs [{text}]"
 
 
-def _pycocotools(annotations: dict[str, Any], results: list[dict[str, Any]]) -> Any:
+def pycocotools_evaluation(annotations: dict[str, Any], results: list[dict[str, Any]]) -> Any:
+    """Set up the comparison of pycocotools, which is silent only where its output is redirected."""
     truth = _indexed(annotations)
     # loadRes raises IndexError on no results at all
     found = truth.loadRes([dict(result) for result in results]) if results else _indexed({**annotations, "annotations": []})

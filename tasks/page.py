@@ -25,6 +25,7 @@ from spnas_core.report import markdown, pareto_png, table_of
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.search.ledger import Ledger
+from spnas_core.search.net import gene_words
 
 _log = logging.getLogger("spnas_core.page")  # a child of spnas_core, whose lines the run's log shows
 INTERVAL = 5.0  # s between two updates of a job's progress
@@ -80,7 +81,7 @@ def ledger_rows(ledger: Ledger) -> list[dict[str, Any]]:
             "stage": trial.stage,
             "round": trial.round,
             "candidate": trial.index + 1,
-            "architecture": trial.arch,
+            "architecture": ", ".join(filter(None, (trial.arch, gene_words(trial.net, ledger[0].net)))),
             "AP": round(100 * trial.score, 1) if trial.score is not None and trial.score >= 0 else "-",
             "parameters, M": round(trial.metrics["params"] / 1e6, 2) if trial.metrics else "-",
             "GMACs": round(trial.metrics["macs"] / 1e9, 2) if trial.metrics else "-",

@@ -1,13 +1,19 @@
 """Nets to export: random weights that let every part matter, inputs, and what it means that two find the same."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from mindspore import Tensor
+from safetensors.numpy import save_file
 
+from spnas_core.data.annotations import Categories
+from spnas_core.jobs import detection
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights, set_weights
+from spnas_core.settings.detector import Detector
 
 Array = npt.NDArray[Any]
 Weights = dict[str, npt.NDArray[np.float32]]
@@ -43,6 +49,14 @@ def lively(net: DetectorNet, seed: int = 0) -> Weights:
             weights[name] /= one.asnumpy().std()
     set_weights(net, weights)
     return weights
+
+
+def write_model(folder: Path, text: str, settings: Detector, weights: Weights, categories: Categories) -> Path:
+    """Write a model folder."""
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "weights.safetensors")
+    (folder / "model.json").write_text(json.dumps(detection.model_document(text, settings, categories)))
+    return folder
 
 
 def iou(a: Array, b: Array) -> float:

@@ -118,7 +118,8 @@ class StoringCrew:
             (folder / f"{name}.json").write_text(json.dumps(content))
         (folder / "weights.safetensors").write_bytes(rng.bytes(1000))
         spent = {"compile": 20.0, "data": 10.0, "steps": 500.0, "evaluation": 80.0}
-        return {**metrics, "seconds": 620.0, "timing": spent, "epochs": EPOCHS, "inherited": 0.9}
+        opinions = {"block_gammas": rng.uniform(0, 1, len(net_of(job.arch, job.detector).arch.digits)).round(6).tolist()}
+        return {**metrics, **opinions, "seconds": 620.0, "timing": spent, "epochs": EPOCHS, "inherited": 0.9}
 
     def _audit(self, job: TrainJob) -> dict[str, Any]:
         net = net_of(job.arch, job.detector)

@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
+from trials import mutate_arch
 
 from spnas_core import arch as architecture
 from spnas_core.jobs import initial_weights
@@ -14,7 +15,6 @@ from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.search.costs import candidate_cost
-from spnas_core.search.mutation import mutate
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Mutation, Space
 from spnas_core.weights import inherit
@@ -49,9 +49,9 @@ def check_chain(seed: int, count: int) -> None:
     parent = architecture.parse(("b_1111-2111", "r_111-2111-11")[seed % 2])
     weights = get_weights(build(parent, SETTINGS, 2))
     for number in range(count):
-        child = mutate(parent, rng, MUTATION, SPACE)
+        child = mutate_arch(parent, rng, MUTATION, SPACE)
         net = build(child, SETTINGS, 2)
-        before, audit = inherit.inherit(parent, child, weights, get_weights(net), base_width=SETTINGS.base_width)
+        before, audit = inherit.inherit(parent, child, weights, get_weights(net))
         assert audit.copied_params + audit.new_params == candidate_cost(child, SETTINGS, 2).params
         assert len([source for source in lineage(parent, child) if source is not None]) == len(parent.digits)
         set_weights(net, before)

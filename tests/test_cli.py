@@ -144,7 +144,8 @@ def test_all_settings_are_explained() -> None:
         ("serial.rounds=x", "demo: serial.rounds: expected a valid integer"),
         ("serial.rounds=0", "demo: serial.rounds: expected greater than 0, got 0"),
         ("serial=3", "demo: serial: expected a valid dictionary"),
-        ("arch=1112", "demo: arch: architecture 'r_1112_0': expected 8 to 60 blocks, got 4"),
+        ("arch=112", "demo: arch: architecture 'r_112_0': expected 4 to 60 blocks, got 3"),
+        ("arch=1112", "architecture 'r_1112_0': expected 8 to 60 blocks, got 4"),
         ("detector.norm=batch", "demo: detector.norm: expected 'frozen' or 'train', got 'batch'"),
         ("checkpoint=s3://me:secret@bucket/x.pth", "demo: checkpoint: URL: expected one without user and password"),
         ("serial.rounds", "--set: expected key=value"),
@@ -173,7 +174,7 @@ def test_wrong_files_of_settings(content: str, words: str, tmp_path: Path) -> No
 
 
 def test_a_preset_that_is_not_there() -> None:
-    assert "expected one of bccd, coco, demo, smoke, spnet_coco, spnet_ecp, study, voc" in mistake("run", "nope", "--data", "x")
+    assert "expected one of bccd, coco, demo, slim, smoke, spnet_coco, spnet_ecp, study, voc" in mistake("run", "nope", "--data", "x")
 
 
 def test_data_and_stores_that_are_not_there(tmp_path: Path, tiny_data: Path) -> None:

@@ -89,6 +89,6 @@ def test_the_course_of_a_search_is_that_of_its_ledger(rows, n_stuck, most, objec
         so_far += trials
         assert course.reignitions == whole_reignitions(so_far, n_stuck, most, objectives)
         assert course.best(n) == ranked_best(so_far, n, objectives)
-        assert course.archs == {one.net.arch for one in so_far}
+        assert course.tried == {one.net.identity for one in so_far}
     order = np.random.default_rng(n).permutation(len(ledger))
     assert reignitions([ledger[place] for place in order], n_stuck, most, objectives) == course.reignitions

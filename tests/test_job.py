@@ -12,9 +12,22 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from spnas_core import job as jobs
-from spnas_core.job import BenchmarkJob, Data, EvaluateJob, MeasureJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
+from spnas_core.job import (
+    BenchmarkJob,
+    Data,
+    EvaluateJob,
+    MeasureJob,
+    PathsJob,
+    ReigniteJob,
+    SupernetJob,
+    TrainJob,
+    Weights,
+    canonical_json,
+    digest,
+)
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.reading import Reading
+from spnas_core.settings.supernet import FamilySpace, PathTraining
 from spnas_core.settings.training import Recipe, Reignite
 
 ARCH = "b_1111-1111_0-0"
@@ -22,16 +35,19 @@ READING = Reading(splits={"train": "a"}, split_file="s", annotations={"train": "
 COMMON: dict[str, Any] = {
     "arch": ARCH,
     "detector": Detector(taps=(0, 1), soft_nms="linear"),
-    "data": Data(url="here", fingerprint="f", reading=READING),
+    "data": Data(url="here", fingerprint="f", reading=READING, fold=(0, 2)),
     "weights": (Weights(kind="train", digest="a" * 64, arch=ARCH),),
 }
 FROM_FILE = {"checkpoint": "net.pth", "checkpoint_sha256": "b" * 64, "checkpoint_coverage": 0.5}
+FAMILY: dict[str, Any] = {"family": FamilySpace(), "blocks": (8, 12), "recipe": Recipe(clip_norm=1.0)}
 EXAMPLES = (
     TrainJob(recipe=Recipe(clip_norm=1.0), stop_after_epochs=1, resume_from="c" * 64, **FROM_FILE, **COMMON),
     ReigniteJob(recipe=Reignite(data="folder", stem="3x3"), images="d", **COMMON),
     EvaluateJob(split="val", **COMMON),
     BenchmarkJob(arch=ARCH, detector=COMMON["detector"], classes=3, device_target="CPU", threads=2),
     MeasureJob(recipe=Recipe(clip_norm=1.0), **{name: COMMON[name] for name in ("arch", "detector", "data")}),
+    SupernetJob(paths=PathTraining(), **FAMILY, **COMMON),
+    PathsJob(calibration=3, members=(ARCH,), **FAMILY, **COMMON),
 )  # with a value in every optional field
 PLACES = {f"data.reading.{name}" for name in ("splits", "split_file", "annotations", "images", "max_pixels")}  # the fingerprint tells
 WITHOUT_EFFECT = PLACES | {"data.url", "data.strict", "checkpoint", "checkpoint_coverage", "resume_from", "recipe.data"}

@@ -89,7 +89,7 @@ def test_settings_that_contradict_each_other(wrong: dict[str, Any], says: str) -
 def test_what_is_off_is_in_no_digest() -> None:
     one = TrainJob(arch="b_1111-1111", detector=SMALL, recipe=Recipe(), data=Data(url="x", fingerprint="y"))
     plain = digest(one)
-    for name, value in {"ema": 0.9, "scored_epochs": 2, "keep_best": True, "patience": 1}.items():
+    for name, value in {"ema": 0.9, "scored_epochs": 2, "keep_best": True, "patience": 1, "inherited_batches": 2}.items():
         other = one.model_copy(update={"recipe": Recipe(**{"eval_epochs": 1, name: value})})
         assert digest(other) not in (plain, digest(one.model_copy(update={"recipe": Recipe(eval_epochs=1)})))
 

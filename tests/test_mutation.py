@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from test_arch import archs
+from trials import mutate_arch
 
 from spnas_core.arch import ArchError, check_space, parse
-from spnas_core.search.mutation import add_stage, change_type, expand, move_double, mutate, operation, swap
+from spnas_core.search.mutation import add_stage, change_type, expand, move_double, operation, swap
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Mutation, Space
 from spnas_core.weights.lineage import lineage
@@ -103,7 +104,7 @@ def test_probabilities_are_what_they_say(chances, space, expected):
 def test_all_operators_are_reached_by_mutate():
     """Whole children, not single operations: over many draws each operator shows in one that only it can have made."""
     rng, settings, space = generator(4), Mutation(num_mutate=1, add_stage=0.2, change_type=0.2, move_double=0.2), Space(block_types=TYPES)
-    kinds = Counter(kind_of(RESNET_50, mutate(RESNET_50, rng, settings, space)) for _ in range(500))
+    kinds = Counter(kind_of(RESNET_50, mutate_arch(RESNET_50, rng, settings, space)) for _ in range(500))
     assert set(kinds) == {"add_stage", "change_type", "move_double", "swap", "expand"}
     assert min(kinds.values()) > 40
 
@@ -135,7 +136,7 @@ def test_by_default_neither_type_nor_digits_change():
     """As the authors' operators: only `-` moves and `1` appears."""
     rng = generator(7)
     for _ in range(2000):
-        child = mutate(RESNET_50, rng, Mutation(), Space())
+        child = mutate_arch(RESNET_50, rng, Mutation(), Space())
         assert child.block_type == RESNET_50.block_type
         assert child.digits.count("2") == 3
         assert lineage(RESNET_50, child).count(None) == len(child.digits) - 16
@@ -167,7 +168,7 @@ def test_300_random_mutations_stay_in_the_space():
     for step in range(300):
         if step % 25 == 0:
             arch = RESNET_50
-        child = mutate(arch, rng, Mutation(), Space())
+        child = mutate_arch(arch, rng, Mutation(), Space())
         assert child != arch
         assert check_space(parse(str(child))) == child
         texts.add(str(child))
@@ -181,8 +182,8 @@ def test_children_are_serial_nets_in_the_space(arch, seed):
     space = Space()
     if len(arch.digits) == space.max_blocks and len(arch.stages) == 1:
         return
-    child = mutate(arch, generator(seed), Mutation(), space)
-    assert child == mutate(arch, generator(seed), Mutation(), space)
+    child = mutate_arch(arch, generator(seed), Mutation(), space)
+    assert child == mutate_arch(arch, generator(seed), Mutation(), space)
     assert child != arch.serial()
     assert not any(child.parallel)
     assert check_space(child) == child
@@ -190,6 +191,6 @@ def test_children_are_serial_nets_in_the_space(arch, seed):
 
 def test_a_parent_without_a_child_is_an_error():
     with pytest.raises(ArchError, match="expected a child in the space"):
-        mutate(parse("1" * 60), generator(0), Mutation(), Space())
+        mutate_arch(parse("1" * 60), generator(0), Mutation(), Space())
     with pytest.raises(ArchError, match="expected 8 to 60 blocks"):
-        mutate(parse("1111"), generator(0), Mutation(), Space())
+        mutate_arch(parse("1111"), generator(0), Mutation(), Space())

@@ -42,12 +42,12 @@ def test_candidates_of_the_store_take_less_than_a_third_of_a_second(
     rng, settings = np.random.default_rng(0), plan.settings.serial
     (tmp_path / "nothing").mkdir()
     job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
-    start = ended_trial("fine_tune", 0, 0, None, job, publish(plan, job, rng, tmp_path / "nothing"))
+    start = ended_trial(plan, "fine_tune", 0, 0, None, job, publish(plan, job, rng, tmp_path / "nothing"))
     ledger: tuple[Trial, ...] = (start,)
     for number in range(1, settings.rounds + 1):
         for index, child in enumerate(propose_serial(ledger, plan.settings, number, plan.cost_of)):
             job = plan.train_net(child.net, settings.recipe, (inherited(child.parent),))
-            ledger += (ended_trial("serial", number, index, child.parent.digest, job, publish(plan, job, rng, tmp_path / "nothing")),)
+            ledger += (ended_trial(plan, "serial", number, index, child.parent.digest, job, publish(plan, job, rng, tmp_path / "nothing")),)
     assert len(ledger) == candidates + 1
 
     @flow(name="serial-only")
@@ -69,7 +69,7 @@ def test_a_candidate_that_is_trained_takes_half_a_second_more_than_its_process(
     settings = presets.load_preset("smoke", [f"serial.candidates={TRAINED}", "serial.max_reignite=0", "devices=[0]"])
     plan = open_plan(settings, str(tiny_data), (tmp_path / "store").as_uri())
     job = plan.train(settings.arch, settings.detector, settings.fine_tune)
-    start = ended_trial("fine_tune", 0, 0, None, job, runner.run_job(job, plan.store.url))
+    start = ended_trial(plan, "fine_tune", 0, 0, None, job, runner.run_job(job, plan.store.url))
     processes, seconds = runner._follow, []
 
     def timed(*words: Any) -> Any:

@@ -66,7 +66,7 @@ def test_a_search_on_two_hosts_of_which_one_is_killed_in_mid_training(
     longer = ["serial.recipe.epochs=80", "checkpoint_seconds=0.5"]
     undisturbed = open_plan(presets.load_preset("smoke", longer), str(tiny_data), str(tmp_path / "store"))
     job = undisturbed.train(undisturbed.settings.arch, undisturbed.settings.detector, undisturbed.settings.fine_tune)
-    trial = ended_trial("fine_tune", 0, 0, None, job, runner.run_job(job, undisturbed.store.url))
+    trial = ended_trial(undisturbed, "fine_tune", 0, 0, None, job, runner.run_job(job, undisturbed.store.url))
     start = StageRecord(name="fine_tune", key=undisturbed.keys["fine_tune"], ledger=(trial,))
     settings = presets.load_preset("smoke", [*longer, "executor=work_pool", "lease_seconds=6"])
     plan = open_plan(settings, upload(tiny_data, s3_url), upload(tmp_path / "store", s3_url))

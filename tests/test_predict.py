@@ -193,7 +193,7 @@ def copy(model: Path, target: Path, **changes: Any) -> Path:
         (b"\xff\xfe{}", "model.json: Invalid JSON"),
         (b"[]", "model.json: Input should be an object"),
         (b"{}", "arch: Field required"),
-        ({"arch": "b_11"}, "arch: architecture 'b_11_0': expected 8 to 60 blocks"),
+        ({"arch": "b_11"}, "arch: architecture 'b_11_0': expected 4 to 60 blocks"),
         ({"detector": {"image_size": [64]}}, r"detector.image_size.1: Field required"),
         ({"detector": {"unknown": 1}}, "detector.unknown: Extra inputs are not permitted"),
         ({"classes": []}, "classes: Tuple should have at least 1 item"),

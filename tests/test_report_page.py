@@ -1,7 +1,9 @@
 import csv
+import html
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,7 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from many_trials import make_data as make_many_data
+from many_trials import make_many, settings_of
 from reported import CHILD, COPIES, HOSTILE, LOG, START, WIDER, Page, guesses, make_data, make_run
+from trials import mutate_arch
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -20,15 +25,17 @@ from spnas_core.metrics import score_detections
 from spnas_core.report import publish_run
 from spnas_core.report.ancestry import edits, entries, tree
 from spnas_core.report.charts import UNITS, axis
+from spnas_core.report.comparisons import comparisons, gains
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import collect, reopen
 from spnas_core.report.net_drawings import draw_net, stage_rows
 from spnas_core.report.page import report_html
 from spnas_core.report.quality import judge_detections
+from spnas_core.report.tables import trials_csv
 from spnas_core.report.val_images import choose
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
-from spnas_core.search.mutation import mutate
+from spnas_core.search.entropy import backbone_entropy
 from spnas_core.search.net import net_of
 from spnas_core.settings.search import SCORES, Mutation, Objective, Space
 
@@ -150,7 +157,7 @@ def test_edits_say_what_a_child_changed() -> None:
 def test_every_mutation_has_edits(seed: int, count: int) -> None:
     settings, space = Mutation(num_mutate=count, add_stage=0.2, change_type=0.1, move_double=0.1), Space(block_types=("b", "r"))
     parent = parse(START)
-    child = mutate(parent, np.random.default_rng(seed), settings, space)
+    child = mutate_arch(parent, np.random.default_rng(seed), settings, space)
     kinds = {edit.kind for edit in edits(parent, child)}
     assert kinds
     assert ("change type" in kinds) == (parent.block_type != child.block_type)
@@ -232,5 +239,59 @@ def test_errors_and_pictures_follow_the_boxes(tmp_path: Path) -> None:
     )
 
 
+def test_gains_and_estimates_stand_beside_each_trial(made: tuple[Plan, StageRecord], page: str) -> None:
+    """Of a run whose parents were trained on: the estimate is the AP of the table, and the gain has the difference of the two trainings."""
+    plan, stage = made
+    wider, start = stage.ledger[1], stage.ledger[0]
+    believed = replace(wider, controls=(start.digest,), repeats=(stage.ledger[4].digest,), estimate={"AP": 0.123, "AP50": 0.456})
+    other = stage.model_copy(update={"ledger": (start, believed, *stage.ledger[2:])})
+    inputs = collect(plan, other)
+    (gain,) = gains(inputs)
+    measured = [score_detections(inputs.val.annotations, inputs.detections_of(one.digest)).stats["AP"] for one in (wider, start)]
+    assert gain.number == 1
+    assert gain.interval.mean == pytest.approx(measured[0] - measured[1])
+    assert gain.interval.low <= gain.interval.mean <= gain.interval.high
+    text = report_html(inputs)
+    assert ("gain over its parent" in text, "gain over its parent" in page) == (True, False)
+    (row,) = [cells for cells in Page(text).trials if cells["digest"] == wider.digest]
+    assert float(row["AP"]) == pytest.approx(0.123)
+    assert ", 2 seeds" in text
+    table = list(csv.DictReader(trials_csv(other.ledger).splitlines()))
+    assert (table[1]["AP"], table[1]["estimate_AP"]) == (str(wider.metrics["AP"]), "0.123")
+    serial = next(one for one in stage_costs(inputs) if one.name == "serial")
+    assert serial.jobs == next(one for one in stage_costs(collect(plan, stage)) if one.name == "serial").jobs + 2
+
+
+def test_the_final_net_is_compared_with_the_start_net(page: str, made: tuple[Plan, StageRecord]) -> None:
+    (one,) = comparisons(collect(*made))
+    assert (one.net, one.split) == ("start", "val")
+    assert one.words in html.unescape(page)
+    assert ("a tie with" in one.words) is not one.interval.means_something
+
+
 def test_every_objective_has_a_unit() -> None:
     assert set(UNITS) == {*SCORES, *get_args(Objective)}
+
+
+def test_second_opinions_stand_beside_each_trial(page: str, many: str) -> None:
+    """Trainings of earlier versions tell no gammas; the entropy is of the architecture, and with few candidates nothing is compared."""
+    shown = Page(page).trials
+    assert [float(row["entropy"]) for row in shown] == [
+        backbone_entropy(parse(text)) for text in (START, WIDER, "b_11-211-21-21", CHILD, COPIES)
+    ]
+    assert not any("gammas" in row or "AP_inherited" in row for row in shown)
+    assert "Too few trained candidates to compare second opinions with." in page
+    assert "serial.recipe.inherited_batches" in page
+    assert many.count("used ") > 5
+    assert re.search(r"block \d+ of stage \d: used \d+ % as much as its neighbours", many)
+    assert re.search(r"<b>unused</b> block \d+ of stage \d: used \d %", many)
+    assert re.search(r"In brackets Kendall's tau over \d+ candidates and its 95 % bootstrap interval; of so few the", html.unescape(many))
+    assert all("gammas" in row for row in Page(many).trials if row["AP" if "AP" in row else "digest"] != row["digest"])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Report of a run of 30 trials whose trainings tell the use of their blocks."""
+    folder = tmp_path_factory.mktemp("thirty")
+    plan = make_many(folder / "store", make_many_data(folder / "data"), settings_of(30))
+    return report_html(reopen(plan.store, "many"))

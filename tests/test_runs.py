@@ -136,6 +136,14 @@ def test_commands_for_a_run_that_is_not_there(command: list[str], tmp_path: Path
     assert "expected one of its runs" in found.stderr or "--rounds" in found.stderr
 
 
+def test_a_search_with_a_supernet_has_no_rounds_to_add_to(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    announce_run(plan_of(store, serial={"evaluator": "supernet"}))
+    found = CliRunner().invoke(app, ["extend", "mine", "--rounds", "1", "--store", store.url])
+    assert found.exit_code == 2
+    assert "run mine: expected a serial search in rounds to add some to, got one with a supernet" in found.stderr
+
+
 def test_a_search_goes_on_from_its_newest_round(tmp_path: Path) -> None:
     plan = plan_of(Store(str(tmp_path / "store")), serial={"rounds": 5})
     start = StageRecord(

@@ -31,6 +31,7 @@ from spnas_core.monitor.inventory import take_inventory
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.store.listing import list_entries
 from spnas_core.store.storage import Storage
 
 pytestmark = pytest.mark.training
@@ -219,3 +220,20 @@ def test_a_whole_run_on_s3(s3_url: str, prefect_server: None, tiny_data: Path, m
     assert not [text for text in left if "secretsecret" in text]
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *_, **__: pytest.fail("a job was started"))
     assert spnas(settings, str(tiny_data), url) == summary
+
+
+def test_what_another_client_deleted_is_not_listed(s3_url: str) -> None:
+    """The server goes on to name the folder of the last key that was deleted (findings/seaweedfs-empty-prefix.sh)."""
+    import s3fs
+
+    root = f"{s3_url}/{os.urandom(8).hex()}"
+    store = Store(root)
+    store.write("train/x/one", b"1")
+    store.write("logs/y", b"2")
+    other = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+    place = root.removeprefix("s3://")
+    other.rm_file(f"{place}/train/x/one")
+    system = s3fs.S3FileSystem(skip_instance_cache=True)
+    assert {path.removeprefix(f"{place}/") for path in list_entries(system, place)} == {"logs/y"}
+    assert list_entries(system, f"{place}/train") == list_entries(system, f"{place}/train/x") == {}
+    assert not take_inventory(Store(root)).artifacts

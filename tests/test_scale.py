@@ -32,6 +32,7 @@ from spnas_core.search.ledger import best, volumes
 from spnas_core.search.propose import course_of, propose_next, propose_parallel
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import Storage
+from spnas_core.track.view import SearchView
 
 FEW, MANY = 75, 300
 SIZES = (50, 100, 200, 400, 700, 1000)
@@ -60,6 +61,7 @@ def test_work_grows_no_faster_than_the_trials(plans: dict[int, Plan]) -> None:
     works: dict[str, Callable[[Plan], Any]] = {
         "replay": lambda plan: replay(plan, known_results(plan)),
         "status": lambda plan: Watcher(plan.store, "many").look(),
+        "what a tracker is told": lambda plan: [run.version for run in SearchView(plan).look("running")],
         "report": lambda plan: report_html(reopen(plan.store, "many")),
         "volumes": lambda plan: volumes(replay(plan, known_results(plan)).ledger, plan.settings.objectives),
     }

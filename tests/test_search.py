@@ -16,6 +16,7 @@ from spnas_core.cost import Cost, backbone_cost, stage_macs
 from spnas_core.errors import UserError
 from spnas_core.job import Weights
 from spnas_core.run.record import StageRecord
+from spnas_core.search.bounds import cost_bounds
 from spnas_core.search.costs import candidate_cost, within
 from spnas_core.search.course import Course, reignitions
 from spnas_core.search.ledger import Trial, best, pareto_front, ranked, ranked_best, volumes, winner
@@ -24,7 +25,7 @@ from spnas_core.search.pareto import dominates, hypervolume, pareto_rank
 from spnas_core.search.propose import propose_parallel, propose_serial
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
-from spnas_core.settings.search import Budget, Parallel, Serial
+from spnas_core.settings.search import Budget, Mutation, Parallel, Serial
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=25)
 SMALL = Detector(image_size=(64, 96), base_width=16, fpn_channels=16, head_channels=16)
@@ -482,3 +483,10 @@ def test_genes_that_a_search_chooses_stand_in_the_text_of_a_net(genes):
 def test_other_genes_are_refused(genes):
     with pytest.raises(UserError, match=r"expected \+wWIDTH and \+HxW after faster_rcnn, got"):
         parse_net(f"b_11-21-21-21_0-0-0-0+fpn32+3x3+faster_rcnn{genes}")
+
+
+def test_bounds_know_the_inner_widths_of_the_start_net():
+    run = Run(arch="b_11-21-21-21_0-0-0-0_4-4-4-4", detector=SMALL, serial=Serial(rounds=1, mutation=Mutation(add_stage=0.0)))
+    small, large = cost_bounds(run, cost_of)
+    assert {small.net.arch.inner, large.net.arch.inner} == {(4, 4, 4, 4)}
+    assert small.cost.macs <= cost_of(net_of(run.arch, SMALL)).macs <= large.cost.macs

@@ -32,7 +32,7 @@ from spnas_core.monitor.housekeeping import garbage
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce
-from spnas_core.search.propose import propose_serial
+from spnas_core.search.propose import levelled, propose_children, propose_serial
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Serial
 from spnas_core.settings.training import Recipe, Reignite
@@ -45,9 +45,7 @@ from spnas_core.study.methods import (
     arrival,
     bootstrap_interval,
     deal,
-    levelled,
     paired_difference,
-    propose_children,
     search_epochs,
 )
 from spnas_core.study.report import entries_csv, report_arrivals, report_forecasts, report_outcomes
@@ -189,7 +187,50 @@ def test_the_proxy_is_judged_by_ranks_and_by_what_its_choice_costs() -> None:
     assert report.computed["tau"] == pytest.approx((7 - 3) / 10)  # of 10 pairs 7 in order, 3 not
     assert report.computed["low"] <= report.computed["tau"] <= report.computed["high"]
     assert report.computed["regret"] == pytest.approx(0.02)
-    assert [row[2] for row in report.parts[1][1:]] == ["53.0", "52.0", "51.0", "50.0", "49.0"]
+    assert [row[3] for row in report.parts[3][1:]] == ["53.0", "52.0", "51.0", "50.0", "49.0"]
+
+
+def test_the_proxys_report_sets_second_opinions_beside_both_scores() -> None:
+    """Twelve nets whose long score rises with their MACs, and whose entropy falls; two bands of six."""
+    longs = [0.30, 0.32, 0.31, 0.34, 0.33, 0.36, 0.50, 0.52, 0.51, 0.54, 0.53, 0.56]
+    nets = [
+        Forecast(
+            arch="b_11-21-21-21",
+            artifacts=(),
+            short=0.2 - n / 100,
+            long=long,
+            opinions={"macs": 1e9 + n, "entropy": -long, "gammas": 8.0, "AP_inherited": None},
+        )
+        for n, long in enumerate(longs)
+    ]
+    report = report_forecasts(nets)
+    (macs, entropy, gammas, before, fifty, estimate, own) = report.computed["opinions"]
+    assert macs["short"] == {"tau": -1.0, "low": -1.0, "high": -1.0}
+    assert macs["long"]["tau"] == pytest.approx((62 - 4) / 66)
+    assert macs["long"]["low"] > 0.5
+    assert macs["long_in_bands"]["tau"] == pytest.approx((13 - 2) / 15)
+    assert entropy["long"]["tau"] == pytest.approx(-1)
+    assert gammas["long"]["tau"] is None
+    assert (before["nets"], before["long"]["tau"]) == (0, None)
+    assert own["long"] == estimate["long"]  # without settings that ask for more
+    assert own["long"]["tau"] == -macs["long"]["tau"]
+    assert fifty["nets"] == 0
+    json.dumps(report.computed, allow_nan=False)
+    table = report.parts[-1]
+    assert [row[0] for row in table[1:]] == [
+        "MACs",
+        "entropy (MAE-DET)",
+        "sum of |γ| (BN-NAS)",
+        "AP before training",
+        "AP50 short",
+        "estimate",
+        "AP short",
+    ]
+    assert table[4][1:] == ("0", "-", "-", "-", "-")
+    assert "Second opinions" in report.markdown()
+    old = report_forecasts([net.model_copy(update={"opinions": {}}) for net in nets])
+    assert old.computed["opinions"] == []
+    assert "Second opinions" not in old.plain()
 
 
 def test_ratios_of_children_that_never_arrived_are_lower_bounds() -> None:

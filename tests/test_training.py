@@ -233,7 +233,7 @@ def test_freezing_what_was_inherited_makes_a_step_faster() -> None:
     runs: dict[bool, Callable[[], Any]] = {}
     for frozen in (False, True):
         net = build(child, detector, 3)
-        weights, audit = inherit.inherit(parent, child, given, get_weights(net), base_width=detector.base_width)
+        weights, audit = inherit.inherit(parent, child, given, get_weights(net))
         set_weights(net, weights)
         recipe = bccd.serial.recipe.model_copy(update={"freeze_inherited": frozen})
         job = TrainJob(arch=str(child), detector=detector, recipe=recipe, data=Data(url="x", fingerprint="y"), weights=(source,))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spnas_core.check import images as check_images
@@ -49,6 +49,7 @@ def test_the_same_are_found_as_by_all_pairs(rows: int, noise: float, monkeypatch
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 40), st.floats(0.0, 100.0))
+@example(32, 32, 77.0)  # 3e-5 too small once
 def test_no_pair_is_missed_by_the_bound(seed: int, count: int, noise: float) -> None:
     rng = np.random.default_rng(seed)
     grey = twins.unit_thumbnails(np.asarray(scenes(rng, count)[0] + rng.normal(size=(count, 256)) * noise, np.float32))

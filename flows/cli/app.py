@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.cli.commands import check, doctor, model, plan, report, split, status, store, study, vega
+from flows.cli.commands import check, doctor, model, plan, prune, report, split, status, store, study, vega
 from flows.cli.options import (
     AnnotationsOption,
     AsJson,
@@ -131,7 +131,7 @@ def show_settings(
     help="Blocks, parameters, MACs and levels of a backbone (7x7 stem, no classifier).\n\nExample: spnas arch 111-2111-211111-211 --json"
 )
 def arch(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Architecture: TYPE_SERIAL_PARALLEL, or SERIAL for Bottleneck blocks.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Architecture: TYPE_SERIAL_PARALLEL_INNER, or SERIAL for Bottleneck blocks.")],
     size: Annotated[tuple[int, int], typer.Option("--size", metavar="H W", help="Input height and width, px.")] = (224, 224),
     as_json: AsJson = False,
 ) -> None:
@@ -160,6 +160,8 @@ def _continue(name: str, store: str, data: str | None, rounds: int, as_json: boo
 
     record = read_run(Store(store), name)
     serial = record.settings.serial
+    if rounds and serial.evaluator == "supernet":
+        raise UserError(f"run {name}: expected a serial search in rounds to add some to, got one with a supernet")
     serial = serial.model_copy(update={"rounds": serial.rounds + rounds})
     _search(settle_run(record.settings.model_copy(update={"serial": serial})), data or record.data.url, store, as_json)
 
@@ -186,6 +188,7 @@ app.add_typer(status.app)
 app.add_typer(doctor.app)
 app.add_typer(vega.app)
 app.add_typer(model.app)  # eval, predict, export, convert
+app.add_typer(prune.app)
 app.add_typer(report.app)
 app.add_typer(store.app, name="store")
 app.add_typer(study.app, name="study")

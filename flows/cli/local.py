@@ -14,6 +14,7 @@ from spnas_core.run.record import read_stage
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 from spnas_core.study.studies import StudyKind, open_study, publish_report, stored_entries
+from spnas_core.track.following import catch_up, open_trackers
 
 _T = TypeVar("_T")
 PREFECT_DEFAULTS = {
@@ -41,9 +42,11 @@ def run_locally(settings: Run, data: str, store: str) -> dict[str, Any]:
     """Run the search, showing its progress on standard error, and return its summary."""
     url = Store(store).url
     with shown(), ended_by_signals():
-        plan = open_plan(settings, data, url)
+        trackers, plan = open_trackers(settings), open_plan(settings, data, url)
         if not settings.refresh and plan.store.find("stage", plan.keys["full_train"]):
-            return publish_run(plan, read_stage(plan.store, plan.keys["full_train"]))
+            summary = publish_run(plan, read_stage(plan.store, plan.keys["full_train"]))
+            catch_up(plan, trackers)
+            return summary
         return with_server(lambda: _flow(settings, plan.data.url, url))
 
 

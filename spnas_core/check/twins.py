@@ -16,6 +16,7 @@ FLAT = 2.0  # standard deviation of grey levels, of 255, under which there is no
 ROWS = 2048  # of a block of the table of correlations
 _AXES = 31
 _ROUNDING = 1e-4  # of float32 products, with a wide margin
+_CANCELLED = 1e-6  # by which the square of the rest may come out too small, as the difference of two sums near 1 in float32
 
 
 def unit_thumbnails(grey: Floats) -> Floats:
@@ -79,7 +80,7 @@ def _main_axes(grey: Floats) -> Floats:
 
 
 def _bounds(grey: Floats, axes: Floats) -> Floats:
-    """Thumbnails (n, 256) along the axes, and the length of the rest: (n, 32)."""
+    """Thumbnails (n, 256) along the axes, and the length of the rest, or a little more: (n, 32)."""
     along = grey @ axes
-    rest = np.sqrt(np.maximum((grey**2).sum(axis=1) - (along**2).sum(axis=1), 0))
+    rest = np.sqrt(np.maximum((grey**2).sum(axis=1) - (along**2).sum(axis=1), 0) + _CANCELLED)
     return np.concatenate([along, rest[:, None]], axis=1, dtype=np.float32)

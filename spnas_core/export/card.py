@@ -5,9 +5,18 @@ from typing import Any
 
 from spnas_core.cost import Cost
 
-_TITLES = {"onnx": "ONNX", "mindir": "MindSpore's MindIR", "torchvision": "a PyTorch module of torchvision's parts"}
+_TITLES = {
+    "onnx": "ONNX",
+    "openvino": "OpenVINO's IR",
+    "om": "ONNX graphs for Ascend's compiler ATC",
+    "mindir": "MindSpore's MindIR",
+    "torchvision": "a PyTorch module of torchvision's parts",
+}
 _NETWORKS = {
     "onnx": "`model.onnx`: the network, opset 17, for any number of images at once",
+    "openvino": "`model.xml` and `model.bin`: the network, for any number of images at once",
+    "om": "`trunk.onnx`, `head0.onnx` (...): the parts of the network that ATC compiles, for one image, opset 17; `atc.sh`: the commands "
+    "for the SoC {soc}; `trunk.om`, `head0.om` (...): what they make; `parts.py`: what runs between the parts, in numpy",
     "mindir": "`model.mindir`: the network, for one image at a time",
     "torchvision": "`weights.safetensors`: the state dict; `net.py`: torchvision's `FasterRCNN` on this backbone, which takes it",
 }
@@ -16,19 +25,23 @@ _COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     """Text of the card, in Markdown, of an exported `model.json` document."""
-    files = (_NETWORKS[form], "`model.json`: architecture, settings, classes, preprocessing, scores", "`detect.py`: from image to objects")
+    files = (
+        _NETWORKS[form].format(**document),
+        "`model.json`: architecture, settings, classes, preprocessing, scores",
+        "`detect.py`: from image to objects",
+    )
     sections = {
         "Classes": _table(("label", "category id", "name"), ((one["label"], one["id"], one["name"]) for one in document["classes"])),
         "Scores": _scores(document["scores"]),
         "Input": _input(document, "1" if form == "mindir" else "batch"),
-        "Output": _output(document),
-        "Run it": _RUN.format(packages=_PACKAGES[form]) + (_TRAIN if form == "torchvision" else ""),
+        "Output": _output(form, document),
+        "Run it": _RUN.format(packages=_PACKAGES[form]) + {"torchvision": _TRAIN, "om": _DEVICE}.get(form, ""),
         "Files": "\n".join(f"- {line}" for line in files),
     }
     head = (
         f"# Object detector `{document['arch']}`\n\n"
         f"Faster R-CNN with a feature pyramid, as {_TITLES[form]}, exported by spnas, which searched its backbone (SP-NAS, CVPR 2020). "
-        f"{cost.params:,} parameters, {cost.macs / 1e9:.2f} GMACs an image.{_origin(document)}"
+        f"{cost.params:,} parameters, {cost.macs / 1e9:.2f} GMACs an image.{_origin(document)}{_precision(document)}"
     )
     return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
 
@@ -38,6 +51,16 @@ def _origin(document: dict[str, Any]) -> str:
     known = {"training": "train_artifact", "data": "data_fingerprint", "weights": "source_sha256"}
     parts = [f"{what} `{document[key][:12]}`" for what, key in known.items() if document.get(key)]
     return f" Digests of its origin: {', '.join(parts)}." if parts else ""
+
+
+def _precision(document: dict[str, Any]) -> str:
+    """Say how a network in INT8 was made; empty for one in float32."""
+    if not (made := document.get("int8")):
+        return ""
+    return (
+        f" In INT8: convolutions and dense layers, their ranges from {made['images']} images of the split {made['split']}; the scores "
+        "below are those of the network in float32, and `spnas eval` compares both."
+    )
 
 
 def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
@@ -74,7 +97,7 @@ def _input(document: dict[str, Any], batch: str) -> str:
     )
 
 
-def _output(document: dict[str, Any]) -> str:
+def _output(form: str, document: dict[str, Any]) -> str:
     settings = document["detector"]
     lines = [
         "- `boxes` (batch, D, 4): x1, y1, x2, y2 in px of the network's input; divide by the factors of the resizing.",
@@ -84,6 +107,8 @@ def _output(document: dict[str, Any]) -> str:
     ]
     if settings["soft_nms"]:
         lines.append("Soft-NMS, the last step, is not in the network: `soft_nms` of `detect.py` makes the detections of the D candidates.")
+    elif form == "om":
+        lines.append(f"Non-maximum suppression is in `parts.py`: D, at most {settings['detections']}, are the detections.")
     else:
         lines.append(f"Non-maximum suppression is in the network: D, at most {settings['detections']}, are the detections.")
     return "\n".join(lines)
@@ -100,7 +125,13 @@ prints the objects of `photo.jpg` as JSON. In a program, with this folder on its
     detector = Detector("this/folder")
     for thing in detector(Image.open("photo.jpg"), threshold=0.5):
         print(thing["label"], thing["score"], thing["box"])  # box: x1, y1, x2, y2 in px of the photo"""
-_PACKAGES = {"onnx": "onnxruntime", "mindir": "mindspore", "torchvision": "torch torchvision safetensors"}
+_PACKAGES = {
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "om": "onnxruntime",
+    "mindir": "mindspore",
+    "torchvision": "torch torchvision safetensors",
+}
 _TRAIN = """
 
 To train on, take the module itself, with images and targets as torchvision wants them:
@@ -108,3 +139,7 @@ To train on, take the module itself, with images and targets as torchvision want
     from net import build
 
     model = build("this/folder").train()"""
+_DEVICE = """
+
+Where `sh atc.sh` has made the files `.om`, these run on the Ascend device, by Ascend's `ais_bench` (which pip does not find: Ascend's
+tools bring it); without them onnxruntime runs the files `.onnx`, on any machine."""

@@ -88,10 +88,13 @@ class Features:
         return self.graph("BatchNormalization", y, *tensors, epsilon=self.settings.norm_epsilon)
 
     def upsample(self, x: Value, size: Size, target: Size) -> Value:
-        """Double (B, C, *size) by nearest neighbour and crop it to (B, C, *target)."""
+        """Double (B, C, *size) by nearest neighbour and crop it to (B, C, *target).
+
+        Centres of cells never lie halfway, so that all modes of rounding to the nearest agree: Ascend's ATC has but one.
+        """
         if size == target:
             return x
-        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        how = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
         x = self.graph("Resize", x, "", [1.0, 1.0, 2.0, 2.0], **how)
         return x if target == (2 * size[0], 2 * size[1]) else self.graph("Slice", x, [0, 0], list(target), [2, 3])
 
@@ -101,3 +104,8 @@ def conv(graph: Graph, x: Value, name: str, stride: int = 1, groups: int = 1) ->
     tensors = [graph.weight(f"{name}.{kind}") for kind in ("weight", "bias") if f"{name}.{kind}" in graph.weights]
     padding = graph.weights[f"{name}.weight"].shape[-1] // 2
     return graph("Conv", x, *tensors, strides=[stride] * 2, pads=[padding] * 4, group=groups)
+
+
+def dense(graph: Graph, x: Value, name: str) -> Value:
+    """Fully connected layer `name` of (R, inputs)."""
+    return graph("Gemm", x, graph.weight(f"{name}.weight"), graph.weight(f"{name}.bias"), transB=1)

@@ -3,8 +3,11 @@
 import json
 import posixpath
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import mindspore as ms
 import numpy as np
@@ -14,8 +17,11 @@ from safetensors.numpy import save
 from spnas_core import arch as architecture
 from spnas_core.data import files as places
 from spnas_core.errors import UserError
+from spnas_core.export.atc import ATC_FILE, atc_commands, atc_script
+from spnas_core.export.calibration import Calibration
 from spnas_core.export.card import readme
 from spnas_core.export.convert import check_parts, write_files
+from spnas_core.export.shipped.detect import import_openvino
 from spnas_core.jobs import detection, evaluate
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import get_weights
@@ -24,17 +30,27 @@ from spnas_core.search.costs import candidate_cost
 from spnas_core.weights.model_folder import Model, read_scores
 from spnas_core.weights.torchvision_names import to_module
 
-Format = Literal["mindir", "onnx", "torchvision"]
+Format = Literal["mindir", "onnx", "openvino", "om", "torchvision"]
 SHIPPED = Path(__file__).parent / "shipped"
-DETECT, NET, README = "detect.py", "net.py", "README.md"
+DETECT, NET, PARTS, README = "detect.py", "net.py", "parts.py", "README.md"
+Made = tuple[dict[str, bytes], dict[str, Any]]  # files by name, and what model.json says of them
 
 
-def export_model(model: str, form: Format) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Wish:
+    """What an export is to be, beyond its format: a network in INT8, for `onnx`; a SoC, for `om`."""
+
+    calibration: Calibration | None = None
+    soc: str = ""
+
+
+def export_model(model: str, form: Format, wish: Wish = Wish()) -> dict[str, bytes]:
     """Files by name of the model folder at `model`, a path or URL, in another format; UserError if the format does not support the net."""
     net, found = evaluate.open_model(model)
-    files = {"onnx": _onnx, "mindir": _mindir, "torchvision": _torchvision}[form](net, found, model)
+    makers = {"onnx": _onnx, "openvino": _openvino, "om": _om, "mindir": _mindir, "torchvision": _torchvision}
+    files, facts = makers[form](net, found, model, wish)
     categories = tuple((one.id, one.name) for one in found.classes)
-    document = found.model_dump(mode="json") | detection.model_document(found.arch, found.detector, categories, found.bits)
+    document = found.model_dump(mode="json") | detection.model_document(found.arch, found.detector, categories, found.bits) | facts
     document["scores"] = document.get("scores") or read_scores(model)
     document["source_sha256"] = document.pop("weights_sha256")
     cost = candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
@@ -57,25 +73,60 @@ def check_empty(url: str) -> None:
         raise UserError(f"{url}: expected a new or empty folder for the export, got one with {posixpath.relpath(there, path)}")
 
 
-def _onnx(net: DetectorNet, found: Model, _: str) -> dict[str, bytes]:
+@contextmanager
+def _needs_packages(form: Format) -> Iterator[None]:
+    """Raise UserError for a package that is not installed."""
     try:
-        from spnas_core.export.onnx_model import onnx_model
+        yield
     except ModuleNotFoundError as error:
-        raise UserError(f"--format onnx: expected the package {error.name}, found none: pip install --editable '.[onnx]'") from error
-    return {"model.onnx": onnx_model(found, get_weights(net))}
+        extra = "openvino" if form == "openvino" else "onnx"
+        raise UserError(f"--format {form}: expected the package {error.name}, found none: pip install --editable '.[{extra}]'") from error
 
 
-def _mindir(net: DetectorNet, found: Model, _: str) -> dict[str, bytes]:
+def _onnx(net: DetectorNet, found: Model, _: str, wish: Wish) -> Made:
+    with _needs_packages("onnx"):
+        from spnas_core.export.onnx_model import onnx_model
+
+        content = onnx_model(found, get_weights(net))
+        if wish.calibration is None:
+            return {"model.onnx": content}, {}
+        from spnas_core.export.int8 import quantise
+    return {"model.onnx": quantise(content, wish.calibration.inputs(found))}, {"int8": wish.calibration.facts()}
+
+
+def _openvino(net: DetectorNet, found: Model, _: str, __: Wish) -> Made:
+    """OpenVINO's IR of the ONNX model, its weights in float32 (OpenVINO's default is float16)."""
+    with _needs_packages("openvino"):
+        openvino = import_openvino()
+        from spnas_core.export.onnx_model import onnx_model
+    content = onnx_model(found, get_weights(net))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.xml")
+        openvino.save_model(openvino.Core().read_model(content), path, compress_to_fp16=False)
+        return {one.name: one.read_bytes() for one in (path, path.with_suffix(".bin"))}, {}
+
+
+def _om(net: DetectorNet, found: Model, _: str, wish: Wish) -> Made:
+    """Graphs for ATC, its commands, and what runs between the graphs."""
+    with _needs_packages("om"):
+        from spnas_core.export.cut import cut_levels, cut_parts
+    parts = cut_parts(found, get_weights(net))
+    files = {f"{name}.onnx": cut.content for name, cut in parts.items()}
+    files |= {ATC_FILE: atc_script(atc_commands(parts, wish.soc)), PARTS: (SHIPPED / PARTS).read_bytes()}
+    return files, {"levels": cut_levels(found), "soc": wish.soc}
+
+
+def _mindir(net: DetectorNet, found: Model, _: str, __: Wish) -> Made:
     """MindIR file for one image at a time, since MindSpore compiles for fixed shapes."""
     height, width = found.detector.image_size
     inputs = np.zeros((1, 3, height, width), np.float32), np.array([[height, width]], np.float32)
     with tempfile.TemporaryDirectory() as folder:
         ms.export(net, *map(Tensor, inputs), file_name=f"{folder}/model", file_format="MINDIR")
-        return {"model.mindir": Path(folder, "model.mindir").read_bytes()}
+        return {"model.mindir": Path(folder, "model.mindir").read_bytes()}, {}
 
 
-def _torchvision(net: DetectorNet, found: Model, model: str) -> dict[str, bytes]:
+def _torchvision(net: DetectorNet, found: Model, model: str, _: Wish) -> Made:
     arch, weights = architecture.parse(found.arch), get_weights(net)
     check_parts(arch, found.detector, model)
     names = to_module(arch, weights)
-    return {WEIGHTS_FILE: save({names[name]: array for name, array in weights.items()}), NET: (SHIPPED / NET).read_bytes()}
+    return {WEIGHTS_FILE: save({names[name]: array for name, array in weights.items()}), NET: (SHIPPED / NET).read_bytes()}, {}

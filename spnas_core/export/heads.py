@@ -8,7 +8,7 @@ import numpy as np
 
 from spnas_core.cost import CASCADE_STAGES, POOLED
 from spnas_core.export.boxes import INT64, after_nms, as_number, clip_boxes, corner_and_size, decode_deltas, large_enough, take_rows
-from spnas_core.export.features import conv
+from spnas_core.export.features import conv, dense
 from spnas_core.export.graph import Graph, Value
 from spnas_core.models import cascade, roi, rpn
 from spnas_core.models.anchors import Grid, place_anchors
@@ -79,14 +79,10 @@ class Heads:
         """Probabilities (B, P, K+1) of the classes and the background, and deltas (B, P, boxes, 4), of regions (B, P, 4)."""
         x = self.pool(regions)
         for layer in ("fc1", "fc2"):
-            x = self.graph("Relu", self.dense(x, f"{head}{layer}"))
-        score = self.graph("Reshape", self.dense(x, f"{head}score"), [-1, self.proposals, self.classes + 1])
-        delta = self.graph("Reshape", self.dense(x, f"{head}delta"), [-1, self.proposals, boxes, 4])
+            x = self.graph("Relu", dense(self.graph, x, f"{head}{layer}"))
+        score = self.graph("Reshape", dense(self.graph, x, f"{head}score"), [-1, self.proposals, self.classes + 1])
+        delta = self.graph("Reshape", dense(self.graph, x, f"{head}delta"), [-1, self.proposals, boxes, 4])
         return self.graph("Softmax", score, axis=-1), delta
-
-    def dense(self, x: Value, name: str) -> Value:
-        """Fully connected layer `name` of (R, inputs)."""
-        return self.graph("Gemm", x, self.graph.weight(f"{name}.weight"), self.graph.weight(f"{name}.bias"), transB=1)
 
     def pool(self, regions: Value) -> Value:
         """Features (R, C * 7 * 7) of regions (B, P, 4), R = B * P, each from the level that fits its size."""

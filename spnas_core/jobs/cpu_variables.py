@@ -30,6 +30,12 @@ def instruction_variables() -> dict[str, str]:
     return {INSTRUCTIONS[0]: "AVX2"} if wanted else {}
 
 
+def prepare_process() -> None:
+    """Set the variables of a process that is about to load MindSpore itself, without a job: errors only in its log, and the instructions."""
+    os.environ.setdefault("GLOG_v", "3")
+    os.environ.update(instruction_variables())
+
+
 @cache
 def mindspore_version() -> tuple[int, ...]:
     """First two numbers of the version of MindSpore that is installed, without loading it; empty if there is none."""

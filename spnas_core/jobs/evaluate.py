@@ -9,7 +9,7 @@ import mindspore as ms
 from spnas_core import arch as architecture
 from spnas_core import metrics
 from spnas_core.data.fingerprints import check_fingerprint
-from spnas_core.data.samples import match_categories
+from spnas_core.data.samples import Split, match_categories
 from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import EvaluateJob
@@ -59,12 +59,21 @@ def open_model(model: str) -> tuple[DetectorNet, Model]:
 def score_model(model: str, data_url: str, name: str, reading: Reading | None = None) -> dict[str, Any]:
     """Metrics of a model folder on a split, by pycocotools; categories are those of the model, matched by name."""
     net, card = open_model(model)
+    split, listed = open_for_model(card, data_url, name, reading)
+    return score_listed(split, listed, detect(net, split, card.detector))
+
+
+def open_for_model(card: Model, data_url: str, name: str, reading: Reading | None = None) -> tuple[Split, set[str]]:
+    """Open a split with the categories of a model, matched by name; also returns which of them its files list."""
     reading = (reading or Reading()).model_copy(update={"bits": card.bits})
     data = DataSet(data_url, reading)
     names = dict(data.categories(name))  # a converted checkpoint knows but the ids, unless a file named them
     classes = tuple((one.id, names.get(one.id, one.name) if one.name == str(one.id) else one.name) for one in card.classes)
-    split = data.split(name, classes)
-    scores = metrics.score_detections(split.annotations, detect(net, split, card.detector), "pycocotools").document()
     known = [name for _, name in classes]
-    listed = {known[match] for match in match_categories(list(names.values()), known) if match is not None}
+    return data.split(name, classes), {known[match] for match in match_categories(list(names.values()), known) if match is not None}
+
+
+def score_listed(split: Split, listed: set[str], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Metrics of COCO results on a split, by pycocotools; of the classes only those `listed`."""
+    scores = metrics.score_detections(split.annotations, results, "pycocotools").document()
     return {**scores, "per_class": {kind: one for kind, one in scores["per_class"].items() if kind in listed}}

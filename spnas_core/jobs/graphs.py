@@ -30,7 +30,7 @@ NUMBERS_ONLY: dict[str, Any] = {
     "split": True,
     "stop_after_epochs": True,
     "resume_from": True,
-    "data": {"url"},
+    "data": {"url", "fold"},
     "recipe": {
         "epochs",
         "lr",
@@ -44,11 +44,15 @@ NUMBERS_ONLY: dict[str, Any] = {
         "scored_epochs",
         "keep_best",
         "patience",
+        "inherited_batches",
         "data",
         "mixup",
         "label_smoothing",
     },
     "weights": {"__all__": {"digest"}},
+    "paths": True,
+    "members": True,
+    "calibration": True,
 }  # fields of a job that affect no graph
 
 

@@ -5,12 +5,13 @@ from safetensors.numpy import load_file
 
 from spnas_core import arch as architecture
 from spnas_core.errors import UserError
-from spnas_core.job import ReigniteJob, TrainJob, Weights
+from spnas_core.job import ReigniteJob, SupernetJob, TrainJob, Weights
 from spnas_core.names import WEIGHTS_FILE
+from spnas_core.search.family import family_of
 from spnas_core.settings.detector import Detector
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
-from spnas_core.weights import adopt, checkpoint, inherit
+from spnas_core.weights import adopt, checkpoint, inherit, paths
 from spnas_core.weights.adopt import Audit
 from spnas_core.weights.tensor_names import AFFINE, BACKBONE, BIAS, STATISTICS, STEM, Arrays, block_name
 
@@ -23,15 +24,26 @@ def merge_weights(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arra
             raise UserError(f"weights of one job: expected one architecture, got {weights[0].arch} and {source.arch}")
         if source.kind == "reignite":  # a whole backbone, possibly with another stem
             merged = {name: array for name, array in merged.items() if not name.startswith(BACKBONE)}
-        merged |= load_file(store.fetch(source.kind, source.digest, WEIGHTS_FILE))
+        found: Arrays = load_file(store.fetch(source.kind, source.digest, WEIGHTS_FILE))
+        merged |= member_weights(source, store, found) if source.kind == "supernet" else found
     return weights[0].arch, merged
+
+
+def member_weights(source: Weights, store: Store, arrays: Arrays) -> Arrays:
+    """Weights of a path of a supernet that has the weights `arrays`; its norms have the statistics of no data."""
+    manifest = store.find("supernet", source.digest)
+    assert manifest  # its weights were read
+    job = SupernetJob.model_validate(manifest.job)
+    cut = paths.path_weights(arrays, family_of(job.arch, job.family, job.blocks), architecture.parse(source.arch), job.detector.base_width)
+    return paths.reset_statistics(cut)
 
 
 def start_detector(job: TrainJob, store: Store, fresh: Arrays) -> tuple[Arrays, Audit]:
     """Weights that a training starts from, and the audit of their origin; `fresh` are the weights of the newly initialised net."""
     if job.weights:
-        parent, weights = merge_weights(job.weights, store)
-        return inherit.inherit(architecture.parse(parent), architecture.parse(job.arch), weights, fresh, base_width=job.detector.base_width)
+        text, weights = merge_weights(job.weights, store)
+        parent, child = architecture.parse(text), architecture.parse(job.arch)
+        return inherit.inherit(parent, child, weights, fresh, base_width=job.detector.base_width, leaves_out=job.leaves_out)
     if job.checkpoint:
         return _start_from_file(job, job.checkpoint, fresh)
     count = sum(array.size for name, array in fresh.items() if not name.endswith(STATISTICS))
@@ -72,17 +84,18 @@ def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
 def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:
     """Freeze parameters as the settings and, with `freeze_inherited`, the inheritance say; new tensors are always trained.
 
-    So a block inserted into a frozen stage, or into a net with frozen norms, trains all its convolutions, gammas and betas; its norms
-    keep the statistics of the identity (mean 0, variance 1).
+    So are those that were widened or narrowed. So a block inserted into a frozen stage, or into a net with frozen norms, trains all its
+    convolutions, gammas and betas; its norms keep the statistics of the identity (mean 0, variance 1).
     """
     arch = architecture.parse(job.arch)
     freeze(net, arch, job.detector)
     if job.recipe.freeze_inherited and job.weights:
         names = [parameter.name for parameter in net.get_parameters()]
-        allowed = inherit.trainable_when_frozen(architecture.parse(job.weights[0].arch), arch, names, job.detector.base_width)
+        parent = architecture.parse(job.weights[0].arch)
+        allowed = inherit.trainable_when_frozen(parent, arch, names, job.detector.base_width, job.leaves_out)
         for parameter in net.get_parameters():
             parameter.requires_grad = parameter.requires_grad and parameter.name in allowed
-    new = set(audit.new)
+    new = {*audit.new, *audit.resized}
     for parameter in net.get_parameters():
         if parameter.name in new and not parameter.name.endswith(STATISTICS):
             parameter.requires_grad = True

@@ -1,6 +1,6 @@
 """Progress of a running job in the store, so that any machine can watch it; a by-product, whose errors are ignored.
 
-    logs/KIND/DIGEST.json                                    its latest events: epoch, step, loss, AP, seconds left
+    logs/KIND/DIGEST.json                                    its latest events: epoch, step, loss, AP, seconds left; `curve`: its epochs
     logs/KIND/ARCH.DIGEST/events.out.tfevents.TIME.ATTEMPT   its curves (curves.py), for `tensorboard --logdir STORE/logs`
 
 The process that monitors the job writes it, so it does not slow down a training.
@@ -34,9 +34,10 @@ class ProgressFile:
     def __init__(self, store: Store, job: Job) -> None:
         kind, key = job.kind, digest(job)
         self._store, self._begun, self._written = Store(store.url, delays=()), time.time(), 0.0
-        before = read_progress(self._store, kind, key).get("attempt")
+        former = read_progress(self._store, kind, key)
+        before, curve = former.get("attempt"), former.get("curve", [])
         attempt = before + 1 if isinstance(before, int) else 1
-        self._state: dict[str, Any] = {"arch": job.arch, "attempt": attempt, "begun": round(self._begun, 3)}
+        self._state: dict[str, Any] = {"arch": job.arch, "attempt": attempt, "begun": round(self._begun, 3), "curve": curve}
         self._path = f"logs/{kind}/{key}.json"
         letters = job.arch.replace("(", "").replace(")", "")  # no name in a store has parentheses
         self._drawing = f"logs/{kind}/{letters}.{key}/events.out.tfevents.{int(self._begun):010d}.{attempt}"
@@ -49,6 +50,9 @@ class ProgressFile:
         self._state |= {**event, "at": round(time.time(), 3)}
         if kind == "resume":
             self._first = event["done"]
+        if kind == "epoch":
+            point = {name: event[name] for name in ("epoch", *_SCORES) if name in event}
+            self._state["curve"] = [*(one for one in self._state["curve"] if one["epoch"] < event["epoch"]), point]
         waits = min(SLOWEST, max(INTERVAL, 0.02 * (time.time() - self._begun)))
         with contextlib.suppress(OSError):  # an error of the progress file is no error of the job
             if kind in ("step", "epoch", "scored"):

@@ -40,8 +40,8 @@ class WorkerRequest(Settings):
 
     @property
     def ranks(self) -> int:
-        """Count of the job's processes, one per device; measurements use one."""
-        return 1 if self.job.kind in ("benchmark", "measure") else len(self.devices)
+        """Count of the job's processes, one per device; measurements and supernets use one."""
+        return 1 if self.job.kind in ("benchmark", "measure", "supernet", "paths") else len(self.devices)
 
 
 def environment(request: WorkerRequest) -> dict[str, str]:

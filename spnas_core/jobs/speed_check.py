@@ -81,8 +81,8 @@ def _complaint(ratio: float) -> str:
     cure = f"set {INSTRUCTIONS[0]}=AVX2" if not name or theirs.upper() != "AVX2" else "use another version (make setup has a fast one)"
     given = f" with {name}={theirs}" if name else ""
     return (
-        f"MindSpore {version('mindspore')}{given} convolves slowly on this processor, expected at most {LIMIT:g} times the time of the same "
-        f"work as a matrix product, got {ratio:.0f} times: {cure}"
+        f"MindSpore {version('mindspore')}{given} convolves slowly on this processor, expected at most {LIMIT:g} times the time "
+        f"of the same work as a matrix product, got {ratio:.0f} times: {cure}"
     )
 
 

@@ -48,7 +48,7 @@ def parts(kind: str, seconds: float, metrics: Mapping[str, Any]) -> dict[str, fl
     An evaluation or a benchmark is all evaluation. An interrupted training has the phases of all its attempts, but the seconds of the
     last one.
     """
-    if kind not in ("train", "reignite"):
+    if kind not in ("train", "reignite", "supernet", "paths"):
         return {"evaluation": seconds}
     phases: dict[str, float] = {phase: float(metrics.get("timing", {}).get(phase, 0.0)) for phase in PHASES}
     return {**phases, "other": max(0.0, seconds - sum(phases.values()))}

@@ -19,11 +19,13 @@ from spnas_core import arch as architecture
 from spnas_core import cost
 from spnas_core.data import loader
 from spnas_core.data.fingerprints import check_fingerprint
+from spnas_core.data.folds import fold_of
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
 from spnas_core.jobs import initial_weights
 from spnas_core.jobs.detection import WORK
+from spnas_core.jobs.inherited_score import batch_stream, inherited_score
 from spnas_core.jobs.kept_weights import KeptWeights
 from spnas_core.jobs.progress import JobContext
 from spnas_core.jobs.timing import Stopwatch
@@ -34,9 +36,11 @@ from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.names import AUDIT_FILE, HISTORY_FILE, MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
-from spnas_core.settings.task import MEAN
+from spnas_core.search.opinions import BLOCK_GAMMAS
+from spnas_core.settings.task import MEAN_OF
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
+from spnas_core.weights.gammas import block_gammas
 
 LOSS_SCALE = 1024.0  # for float16 training
 _log = logging.getLogger(__name__)
@@ -55,6 +59,8 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     train_split, val_split = data.split(job.data.train), data.split(job.data.val)
     if rank().first:
         check_fingerprint([train_split, val_split], job.data)
+    if job.data.fold:
+        train_split, val_split = fold_of(train_split, val_split, *job.data.fold)
     arch = architecture.parse(job.arch)
     net = WORK.build(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = initial_weights.start_detector(job, store, get_weights(net))
@@ -89,6 +95,7 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     if rank().first:
         take_state(job, store, context.resume)
     gather_ranks(None)  # the other ranks read it after this
+    before = inherited_score(job, store, context.resume, step, lambda: batch_stream(batches), lambda: evaluated()[1])
     history = run_epochs(step, batches, rate, epochs, steps, context, score, kept)
     if job.stop_after_epochs and rank().first:
         save_checkpoint(step, history, [], out / CHECKPOINT, kept)
@@ -108,7 +115,8 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     history[-1] |= {"timing": watch.seconds}
     epochs = len(history)  # fewer than asked for where the training ended early
     context.report({"event": "scored", "epoch": epochs, "epochs": epochs, "steps": steps, **stats, "timing": watch.seconds})
-    save_file(get_weights(net), out / WEIGHTS_FILE)
+    trained = get_weights(net)
+    save_file(trained, out / WEIGHTS_FILE)
     documents = {
         MODEL_FILE: WORK.document(job.arch, settings, train_split.categories, job.data.reading.bits),
         AUDIT_FILE: audit.model,
@@ -122,13 +130,14 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
     took = {"seconds": history[-1]["seconds"], "timing": history[-1]["timing"]}
     means = mean_scores(history, recipe.scored_epochs)
-    return {**scores.document(), **means, **counts, **took, "epochs": epochs, "inherited": audit.share}
+    opinions = {BLOCK_GAMMAS: block_gammas(arch, trained), **before}
+    return {**scores.document(), **means, **counts, **took, **opinions, "epochs": epochs, "inherited": audit.share}
 
 
 def mean_scores(history: list[dict[str, Any]], count: int) -> dict[str, float]:
-    """Mean scores after the last `count` epochs by the names `MEAN + score`; none for 1. An undefined score (-1) stays undefined."""
+    """Mean scores after the last `count` epochs by the names `MEAN_OF + score`; none for 1. An undefined score (-1) stays undefined."""
     last = [[record[name] for record in history[-count:]] for name in WORK.task.scores]
-    means = {MEAN + name: min(values) if min(values) < 0 else fmean(values) for name, values in zip(WORK.task.scores, last, strict=True)}
+    means = {MEAN_OF + name: min(values) if min(values) < 0 else fmean(values) for name, values in zip(WORK.task.scores, last, strict=True)}
     return means if count > 1 else {}
 
 

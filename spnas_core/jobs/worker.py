@@ -82,6 +82,14 @@ def do_job(job: jobs.Job, store: Store, out: Path, context: JobContext) -> dict[
         from spnas_core.jobs import measure
 
         return measure.run(job, context)
+    if isinstance(job, jobs.SupernetJob):
+        from spnas_core.jobs import supernet
+
+        return supernet.run(job, store, out, context)
+    if isinstance(job, jobs.PathsJob):
+        from spnas_core.jobs import paths
+
+        return paths.run(job, store, context)
     from spnas_core.jobs import evaluate
 
     return evaluate.run(job, store, out, context)

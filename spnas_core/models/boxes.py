@@ -108,7 +108,7 @@ def draw_rest(candidates: Tensor, noise: Tensor, taken: Tensor, total: int) -> T
 
 def set_apart(boxes: Tensor, group: Tensor, extent: float) -> Tensor:
     """Shift boxes (B, N, 4) by multiples of `extent` px, right by their group (B, N), down by their image: none of them meet."""
-    image = p.zeros_like(group) + _numbers(boxes.shape[0])
+    image = p.zeros_like(group) + numbers(boxes.shape[0])
     return boxes + p.stack_last((group, image, group, image)) * (extent + 1.0)
 
 
@@ -127,7 +127,7 @@ def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
 
 
 @ops.constexpr  # type: ignore[untyped-decorator]
-def _numbers(count: int) -> Tensor:
+def numbers(count: int) -> Tensor:
     """0 to `count` - 1 (count, 1)."""
     return Tensor(np.arange(count, dtype=np.float32).reshape(-1, 1))
 

@@ -49,5 +49,5 @@ class BiasedConv3x3(nn.Conv2d):
         self.convolve = Convolve3x3(inputs, outputs)
 
     def construct(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H, W)."""
-        return self.bias_add(self.convolve(x, self.weight), self.bias)
+        """Map (B, C, H, W) to (B, C', H, W); weights in the precision of x, since a gradient of one's own is not cast back to theirs."""
+        return self.bias_add(self.convolve(x, p.cast(self.weight, x.dtype)), self.bias)

@@ -34,7 +34,10 @@ class FasterRCNN(DetectorNet):
 
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect, see `DetectorNet`."""
-        maps = self.features(images)
+        return self.find(self.features(images), image_hw)
+
+    def find(self, maps: tuple[Tensor, ...], image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect on the neck's maps of images of valid size (B, 2), see `DetectorNet`."""
         scores, deltas = self.rpn(maps)
         proposals, valid = self.rpn.propose(scores, deltas, image_hw)
         return self.head.detect(maps, proposals, valid, image_hw)
@@ -55,7 +58,22 @@ class FasterRCNN(DetectorNet):
 
         Ground truth is (B, M, 4) with labels (B, M), 0 = padding; noise (B, P + M) in (0, 1) draws regions; the rest is an `AnchorSample`.
         """
-        maps = self.features(images)
+        sample = (anchor_index, anchor_positive, anchor_weight, anchor_target)
+        return self.compare(self.features(images), image_hw, truth, labels, region_noise, *sample)
+
+    def compare(
+        self,
+        maps: tuple[Tensor, ...],
+        image_hw: Tensor,
+        truth: Tensor,
+        labels: Tensor,
+        region_noise: Tensor,
+        anchor_index: Tensor,
+        anchor_positive: Tensor,
+        anchor_weight: Tensor,
+        anchor_target: Tensor,
+    ) -> Tensor:
+        """Losses, as `losses`, on the neck's maps."""
         scores, deltas = self.rpn(maps)
         objectness, rpn_box = self.rpn.losses(scores, deltas, anchor_index, anchor_positive, anchor_weight, anchor_target)
         proposals, valid = self.rpn.propose(scores, deltas, image_hw)

@@ -18,6 +18,7 @@ from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 from spnas_core.models.pooling import RegionPooling
 from spnas_core.models.ranks import RankSum
+from spnas_core.models.suppression import suppression
 from spnas_core.settings.detector import Detector
 
 BOX_CODER = (10.0, 10.0, 5.0, 5.0)
@@ -117,7 +118,7 @@ class Selection(nn.Cell):
         self.threshold = settings.score_threshold
         self.extent = float(max(settings.image_size))
         self.soft = settings.soft_nms is not None
-        self.nms = ops.NMSWithMask(settings.box_nms)
+        self.nms = suppression(settings.box_nms)
 
     def construct(self, found: Tensor, share: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Select from clipped boxes (B, P * K, 4), shares (B, P, K+1) of the classes and the background, and validity (B, P).
@@ -133,7 +134,7 @@ class Selection(nn.Cell):
         label = order % self.classes
         keep = best > self.threshold
         if not self.soft:
-            kept = box_ops.keep_after_nms(self.nms, box_ops.set_apart(found, p.cast(label, ms.float32), self.extent))
+            kept = self.nms(box_ops.set_apart(found, p.cast(label, ms.float32), self.extent))
             best, order = p.topk(best * p.cast(p.both(kept, keep), ms.float32), min(self.detections, best.shape[1]))
             found, label = box_ops.take(found, order), p.gather_elements(label, 1, order)
         else:

@@ -18,6 +18,7 @@ from spnas_core.models.anchor_targets import AnchorSample, sample_batch
 from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.convolution import BiasedConv3x3
 from spnas_core.models.ranks import RankSum
+from spnas_core.models.suppression import suppression
 from spnas_core.settings.detector import Detector
 
 RPN_CODER = (1.0, 1.0, 1.0, 1.0)
@@ -89,7 +90,7 @@ class Proposals(nn.Cell):
         self.starts = tuple(sum(counts[:level]) for level in range(len(counts)))
         self.limits = (settings.head.proposals_test, settings.head.proposals_train)
         self.extent = float(max(settings.image_size))
-        self.nms = ops.NMSWithMask(settings.head.rpn_nms)
+        self.nms = suppression(settings.head.rpn_nms)
 
     def construct(self, scores: Tensor, deltas: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor]:
         """Select proposals (B, P, 4) and their validity (B, P) from the scores (B, A) and deltas (B, A, 4)."""
@@ -108,7 +109,7 @@ class Proposals(nn.Cell):
         apart, first = box_ops.set_apart(found, p.zeros_like(best), self.extent), 0
         for values in values_of:
             last = first + values.shape[1]
-            kept = (*kept, box_ops.keep_after_nms(self.nms, p.slice_strided(apart, (0, first, 0), (values.shape[0], last, 4), (1, 1, 1))))
+            kept = (*kept, self.nms(p.slice_strided(apart, (0, first, 0), (values.shape[0], last, 4), (1, 1, 1))))
             first = last
         keep = p.cast(p.both(ops.Concat(1)(kept), box_ops.large(found, MIN_SIZE)), ms.float32)
         keys, order = p.topk(p.sigmoid(best) * keep + (keep - 1.0), min(limit, best.shape[1]))  # -1 for removed boxes

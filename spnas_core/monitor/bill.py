@@ -18,21 +18,27 @@ from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan, short
 from spnas_core.run.register import flat
 from spnas_core.run.replay import Replay, known_results, replays
-from spnas_core.search.bounds import cost_bounds
+from spnas_core.run.supernet import search_bounds
 from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.training import Recipe
+from spnas_core.track.following import open_trackers
 
 
 def open_all(settings: Run, data: str, store: str) -> tuple[Plan | None, list[str]]:
-    """Open the plan of a run and check that its budget allows a net; returns None and one line per mistake where something is wrong."""
+    """Open the plan of a run, check its trackers, and that its budget allows a net; else returns None and one line per mistake."""
+    plan, mistakes = None, list[str]()
+    try:
+        open_trackers(settings)
+    except UserError as error:
+        mistakes += str(error).splitlines()
     try:
         plan = open_plan(settings, data, store)
-        cost_bounds(settings, plan.cost_of)
+        search_bounds(settings, plan.cost_of)
     except UserError as error:
-        return None, str(error).splitlines()
-    return plan, []
+        mistakes += str(error).splitlines()
+    return (None if mistakes else plan), mistakes
 
 
 def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
@@ -47,7 +53,7 @@ def bill(plan: Plan, measured: bool = True) -> dict[str, Any]:
     total = {kind: _sum([getattr(one, kind) for one in stages.values()]) for kind in kinds}
     if speed:
         total |= {kind: (total[kind] or 0.0) + RUN for kind in ("seconds", "least", "most")}
-    small, large = cost_bounds(settings, plan.cost_of)
+    small, large = search_bounds(settings, plan.cost_of)
     start = net_of(settings.arch, settings.detector)
     nets = {"start net": (start, plan.cost_of(start)), "fewest MACs": small, "most MACs": large}
     finished = {name: plan.store.manifest(f"stage/{key}") is not None for name, key in plan.keys.items()}
@@ -68,7 +74,7 @@ def measure_nets(plan: Plan, first: Replay) -> list[MeasuredNet]:
     """Measure the start net and the net with most MACs of a replay."""
     settings = plan.settings
     jobs = [step.job for step in first.steps if isinstance(step.job, TrainJob)]
-    largest = max(jobs, key=lambda job: plan.cost_of(net_of(job.arch, job.detector)).macs)
+    largest = max(jobs, key=lambda job: plan.cost_of(net_of(job.arch, job.detector, plan.settings.detector)).macs)
     nets = {settings.arch: (settings.detector, settings.fine_tune), largest.arch: (largest.detector, largest.recipe)}
     return [_measure(plan, arch, detector, recipe) for arch, (detector, recipe) in nets.items()]
 

@@ -12,11 +12,12 @@ from spnas_core.arch import Arch, parse
 from spnas_core.cost import backbone_cost
 from spnas_core.data.loader import steps_per_epoch
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.job import EvaluateJob, Job, ReigniteJob, TrainJob
+from spnas_core.job import EvaluateJob, Job, PathsJob, ReigniteJob, SupernetJob, TrainJob
 from spnas_core.monitor.speed import WARM, Speed, fit_line, makespan
 from spnas_core.run.plan import Plan
 from spnas_core.run.replay import Replay, Step
 from spnas_core.search.costs import candidate_cost
+from spnas_core.search.family import family_of
 from spnas_core.search.net import net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, StageName
@@ -114,7 +115,7 @@ def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: floa
         fits = counts.train * size[0] * size[1] * 3 <= ImageCache().max_bytes
         decoded = steps * batch / (epochs if fits and epochs else 1)
         compiled = compiling * speed.train_compile.at(graph_blocks(arch))
-        scored = epochs // job.recipe.eval_epochs if job.recipe.eval_epochs else 1
+        scored = (epochs // job.recipe.eval_epochs if job.recipe.eval_epochs else 1) + bool(job.recipe.inherited_batches)
         whole = speed.start + compiled + steps * speed.step.at(batch * images / devices) + decoded * speed.decode / devices
         return whole + evaluation(counts.val) + (scored - 1) * counts.val * speed.image.at(images) / devices
     if isinstance(job, ReigniteJob):
@@ -123,9 +124,24 @@ def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: floa
         steps = epochs * steps_per_epoch(counts.crops, recipe.batch)
         compiled = compiling * speed.train_compile.at(graph_blocks(arch))
         return speed.start + compiled + steps * speed.step.slope * recipe.batch * body.macs / 1e9 / devices + counts.crops * speed.decode
+    if isinstance(job, SupernetJob | PathsJob):
+        return speed.start + _supernet_seconds(plan, job, epochs, speed, compiling)
     if isinstance(job, EvaluateJob):
         return speed.start + evaluation(counts.test if job.split == "test" else counts.val)
     return speed.start + speed.eval_compile.at(graph_blocks(arch)) + 5.0  # a benchmark takes images for so long
+
+
+def _supernet_seconds(plan: Plan, job: SupernetJob | PathsJob, epochs: int, speed: Speed, compiling: float) -> float:
+    """Seconds of a job of a supernet, whose graph computes the blocks of all places; devices are of no use to it."""
+    family, batch = family_of(job.arch, job.family, job.blocks), job.recipe.batch
+    images = image_gmacs(plan, family.union, job.detector) * len(family.places) / len(family.slots)
+    count = plan.counts.train
+    if isinstance(job, SupernetJob):
+        steps = epochs * steps_per_epoch(count, batch)
+        return compiling * speed.train_compile.at(len(family.places)) + steps * speed.step.at(batch * images) + count * speed.decode
+    path = (job.calibration * batch + plan.counts.val) * speed.image.at(images)
+    decoded = (job.calibration * batch + plan.counts.val) * speed.decode
+    return 2 * compiling * speed.eval_compile.at(len(family.places)) + decoded + len(job.members) * path
 
 
 def _step_bytes(plan: Plan, step: Step) -> float:
@@ -141,8 +157,10 @@ def job_bytes(plan: Plan, job: Job) -> float:
         images = counts.test if isinstance(job, EvaluateJob) and job.split == "test" else counts.val
         found += images * FOUND * job.detector.detections * _DETECTION_BYTES
     if isinstance(job, TrainJob):
-        weights = 4 * _STATISTICS * plan.cost_of(net_of(arch, job.detector)).params
+        weights = 4 * _STATISTICS * plan.cost_of(net_of(arch, job.detector, plan.settings.detector)).params
         found += weights * (3 if job.stop_after_epochs else 1)
+    if isinstance(job, SupernetJob):
+        found += 4 * _STATISTICS * plan.cost_of(net_of(family_of(job.arch, job.family, job.blocks).union, job.detector)).params
     if isinstance(job, ReigniteJob):
         detector = job.detector
         body = backbone_cost(arch, detector.image_size, detector.base_width, detector.stem, detector.share_weights)

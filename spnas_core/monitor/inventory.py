@@ -129,8 +129,8 @@ def _stages(store: Store, keys: dict[str, str], artifacts: dict[str, Artifact]) 
             record = parse_record(content, manifest.job)
         except (ValidationError, FileNotFoundError):
             continue
-        trained = [trial.digest for trial in record.ledger] + [result.digest for result in record.results.values()]
+        trained = [digest for trial in record.ledger for digest in trial.trainings] + [result.digest for result in record.results.values()]
         reignited = [f"reignite/{weights.digest}" for weights in record.reignited.values()]
         measured = [f"benchmark/{digest}" for digest in record.benchmarks]
-        found[stage] = frozenset([name, *(f"train/{digest}" for digest in trained), *reignited, *measured])
+        found[stage] = frozenset([name, *(f"train/{digest}" for digest in trained), *reignited, *measured, *record.searched])
     return found

@@ -71,10 +71,14 @@ class Status:
 
 
 class Watcher:
-    """Observer of one run of a store: each look reads only what has changed since the last."""
+    """Observer of one run of a store: each look reads only what has changed since the last.
 
-    def __init__(self, store: Store, name: str) -> None:
+    `plays`: how often the rounds to come are played for the time left; one is enough for what has happened.
+    """
+
+    def __init__(self, store: Store, name: str, plays: int = STATUS_PLAYS) -> None:
         self.plan = plan_of(read_run(store, name), store)
+        self._plays = plays
         self._held: dict[str, Ended] = {}
         self._progress: dict[str, dict[str, Any]] = {}
         self._replays: list[Replay] = []
@@ -94,7 +98,7 @@ class Watcher:
         open_steps = [step for step in sure if step.key not in self._held]
         changed = [(known(step.job) is None) != (step.ended is None) for step in open_steps]  # all of them: how far they are is noted
         if any(changed) or not self._replays:
-            self._replays = replays(self.plan, known, STATUS_PLAYS)
+            self._replays = replays(self.plan, known, self._plays)
         return self._replays
 
     def look(self) -> Status:

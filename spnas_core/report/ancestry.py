@@ -10,9 +10,13 @@ from spnas_core.cost import Cost
 from spnas_core.necks import taps_of
 from spnas_core.report.inputs import ReportInputs, Training
 from spnas_core.search.ledger import Trial, pareto_front
+from spnas_core.settings.detector import Detector
 from spnas_core.weights.lineage import lineage
 
-EditKind = Literal["swap", "expand", "add stage", "move double", "change type", "parallel", "taps", "stem", "reignite"]
+EditKind = Literal[
+    "swap", "expand", "shrink", "add stage", "move double", "change type", "inner width", "base width", "image size", "neck channels",
+    "parallel", "taps", "stem", "reignite",
+]  # fmt: skip
 TrialState = Literal["front", "trained", "stopped", "failed"]
 NAMES = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}
 
@@ -87,8 +91,8 @@ def tree(family: Sequence[TrialEntry]) -> list[tuple[int, TrialEntry]]:
 def _edits(trial: Trial, parent: TrialEntry | None, training: Training, inputs: ReportInputs) -> tuple[Edit, ...]:
     if parent is None:
         return ()
-    found = list(edits(parent.trial.net.arch, trial.net.arch))
-    net, before = trial.net, parent.trial.net
+    net, before, run = trial.net, parent.trial.net, inputs.plan.settings.detector
+    found = [*edits(before.arch, net.arch, inputs.plan.leaves_out), *gene_edits(before.detector(run), net.detector(run))]
     if (taps := taps_of(net.neck)) and net.neck != before.neck:
         found.append(Edit("taps", f"the pyramid's outputs read the merged levels {', '.join(map(str, taps))}"))
     if net.stem != before.stem:
@@ -100,19 +104,19 @@ def _edits(trial: Trial, parent: TrialEntry | None, training: Training, inputs: 
     return tuple(found)
 
 
-def edits(parent: Arch, child: Arch) -> tuple[Edit, ...]:
-    """Edits that lead from parent to child, derived from the blocks that the child inherits (see `lineage`).
+def edits(parent: Arch, child: Arch, leaves_out: bool = False) -> tuple[Edit, ...]:
+    """Edits that lead from parent to child, derived from the blocks that the child inherits (see `lineage`, also for `leaves_out`).
 
     The search may have drawn other operations with the same result. ArchError if no operations lead to the child.
     """
-    line, ours, theirs = lineage(parent, child), blocks(parent), blocks(child)
+    line, ours, theirs = lineage(parent, child, leaves_out), blocks(parent), blocks(child)
     found = []
     if child.block_type != parent.block_type:
         found.append(Edit("change type", f"{child.block_type.text} blocks for {parent.block_type.text}"))
     kept = [(ours[source], block) for source, block in zip(line, theirs, strict=True) if source is not None]
     moves = []
     for stage in range(1, len(child.stages)):
-        steps = sum(block.stage < stage for _, block in kept) - sum(block.stage < stage for block in ours)
+        steps = sum(block.stage < stage for _, block in kept) - sum(block.stage < stage for block, _ in kept)
         if steps:
             moves.append(f"stage {stage} ends {_blocks(abs(steps))} {'later' if steps > 0 else 'earlier'}")
     if moves:
@@ -123,12 +127,31 @@ def edits(parent: Arch, child: Arch) -> tuple[Edit, ...]:
         new[stage] -= 1
     if inserted := [f"{_blocks(count, 'new block')} in stage {stage + 1}" for stage, count in sorted(new.items()) if count > 0]:
         found.append(Edit("expand", ", ".join(inserted)))
+    lost = Counter(block.stage for block in ours if block.index not in line)
+    if removed := [f"{_blocks(count)} of stage {stage + 1}" for stage, count in sorted(lost.items())]:
+        found.append(Edit("shrink", ", ".join(removed) + " taken out"))
+    inner = [(stage + 1, parent.eighths(stage), child.eighths(stage)) for stage in range(len(parent.stages))]
+    if changed := [f"stage {stage}: {before}/8 to {after}/8" for stage, before, after in inner if before != after]:
+        found.append(Edit("inner width", ", ".join(changed)))
     digits = [(parent.digits[a.index], child.digits[b.index]) for a, b in kept]
     if any(a != b for a, b in digits):
         found.append(Edit("move double", "the channels double at another block"))
     if any(child.parallel) and child.parallel != parent.parallel:
         copies = [f"{count} beside stage {stage}" for stage, count in enumerate(child.parallel, start=1) if count]
         found.append(Edit("parallel", ", ".join(copies)))
+    return tuple(found)
+
+
+def gene_edits(parent: Detector, child: Detector) -> tuple[Edit, ...]:
+    """Edits to what a search may change of a whole net."""
+    found = []
+    if parent.base_width != child.base_width:
+        found.append(Edit("base width", f"{parent.base_width} to {child.base_width} channels after the stem"))
+    if parent.image_size != child.image_size:
+        before, after = ("x".join(map(str, size)) for size in (parent.image_size, child.image_size))
+        found.append(Edit("image size", f"input {before} to {after} px"))
+    if parent.neck.channels != child.neck.channels:
+        found.append(Edit("neck channels", f"pyramid of {parent.neck.channels} to {child.neck.channels} channels"))
     return tuple(found)
 
 

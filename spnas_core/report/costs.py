@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from spnas_core.jobs.timing import parts, total_seconds
-from spnas_core.report.inputs import ReportInputs
+from spnas_core.report.inputs import ReportInputs, trained_before
 from spnas_core.settings.run import STAGE_NAMES
 from spnas_core.store.manifest import Manifest
 
@@ -27,7 +27,9 @@ class StageCost(NamedTuple):
 def stage_costs(inputs: ReportInputs) -> list[StageCost]:
     """Compute the cost of each stage; a job reused from another run counts with the time that it took there."""
     ledger, results = inputs.stage.ledger, inputs.stage.results
-    digests = {name: [one.digest for one in ledger if one.stage == name] for name in ("fine_tune", "serial", "parallel")}
+    stages = ("fine_tune", "serial", "parallel")
+    digests = {name: [digest for one in ledger if one.stage == name for digest in one.trainings] for name in stages}
+    digests["serial"] += trained_before(inputs.stage)
     digests["full_train"] = [one.digest for one in results.values()]
     jobs: dict[str, list[Manifest | None]] = {
         name: [inputs.trainings[digest].manifest for digest in dict.fromkeys(ones)] for name, ones in digests.items()

@@ -5,6 +5,7 @@ An unfinished run is reported up to its last finished stage. Whatever the store 
 
 import contextlib
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from spnas_core.data.fingerprints import fingerprint_splits
 from spnas_core.data.samples import Split
 from spnas_core.data.splits import DataSet
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
-from spnas_core.job import TrainJob, digest
+from spnas_core.job import Data, TrainJob, digest
 from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE
 from spnas_core.run.plan import Plan, ScoredSplit
 from spnas_core.run.record import StageRecord, newest_round, read_stage
@@ -43,8 +44,8 @@ class ReportInputs:
     """A run with all inputs of its report; `stage` is the record of the last finished stage.
 
     `trainings`, `reignitions` and `benchmarks` by the digest of their artifact; `evaluations` of the nets trained to the end. `seconds`:
-    from start to end of each stage, if the store tells. `detections`: of the final net on val, COCO results. `val` is None if the data
-    cannot be read, and `no_data` gives the reason.
+    from start to end of each stage, if the store tells. `outputs`: detections of the nets trained to the end, COCO results, by net and
+    split. `val` is None if the data cannot be read, and `no_data` gives the reason; `test` is None then too, or where there is none.
     """
 
     plan: Plan
@@ -54,9 +55,21 @@ class ReportInputs:
     evaluations: tuple[Manifest, ...]
     benchmarks: dict[str, Manifest]
     seconds: dict[str, float]
-    detections: list[dict[str, Any]] | None = None
+    outputs: Mapping[tuple[str, ScoredSplit], list[dict[str, Any]]] = field(default_factory=dict)
     val: Split | None = None
     no_data: str = ""
+    test: Split | None = None
+
+    @property
+    def detections(self) -> list[dict[str, Any]] | None:
+        """Detections of the final net on val."""
+        return self.outputs.get(("final", "val"))
+
+    def detections_of(self, digest: str) -> list[dict[str, Any]] | None:
+        """Read the detections of a training on val; None where the store has none any more."""
+        training = self.trainings.get(digest)
+        found: list[dict[str, Any]] | None = _document(self.plan.store, training.manifest if training else None, DETECTIONS_FILE)
+        return found
 
     @property
     def measured(self) -> bool:
@@ -78,24 +91,26 @@ class ReportInputs:
 def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
     """Read all inputs of the report of `plan`, finished up to `stage`."""
     store, results = plan.store, stage.results
-    digests = [trial.digest for trial in stage.ledger] + [result.digest for result in results.values()]
+    digests = [digest for trial in stage.ledger for digest in trial.trainings] + [result.digest for result in results.values()]
+    digests += trained_before(stage)
     wanted = [("train", digest) for digest in dict.fromkeys(digests)] + [("reignite", w.digest) for w in stage.reignited.values()]
     with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-report") as pool:
         found = dict(zip(wanted, pool.map(lambda one: _training(store, *one), wanted), strict=True))
     trained, reignited = ({name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite"))
-    detections = _document(store, trained[results["final"].digest].manifest, DETECTIONS_FILE) if "final" in results else None
-    val, no_data = _open_val(plan)
+    val, no_data = _open(plan.data, plan.data.val)
+    evaluations = _evaluations(plan, stage, trained)
     return ReportInputs(
         plan=plan,
         stage=stage,
         trainings=trained,
         reignitions=reignited,
-        evaluations=_evaluations(plan, stage, trained),
+        evaluations=tuple(evaluations.values()),
         benchmarks=_benchmarks(plan, stage),
         seconds=_seconds(plan),
-        detections=detections,
+        outputs=_outputs(store, stage, trained, evaluations),
         val=val,
         no_data=no_data,
+        test=_open(plan.test, None)[0] if plan.test else None,
     )
 
 
@@ -127,9 +142,11 @@ def _check_data(record: Record) -> None:
         )
 
 
-def _open_val(plan: Plan) -> tuple[Split | None, str]:
+def _open(data: Data, name: str | None) -> tuple[Split | None, str]:
+    """Open a split; without a name, the test split."""
     try:
-        return DataSet(plan.data.url, plan.data.reading, plan.data.strict).split(plan.data.val), ""
+        opened = DataSet(data.url, data.reading, data.strict)
+        return (opened.split(name) if name else opened.test()), ""
     except (UserError, StoreError) as error:
         return None, str(error.args[0])
 
@@ -153,16 +170,33 @@ def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
     return None
 
 
-def _evaluations(plan: Plan, stage: StageRecord, trainings: dict[str, Training]) -> tuple[Manifest, ...]:
-    """Find the evaluations of full_train: of the final net on val, and of both nets on test."""
-    found = []
-    for result in stage.results.values():
+def trained_before(stage: StageRecord) -> list[str]:
+    """Digests of the trainings that a search made before its rounds."""
+    return [name.split("/")[1] for name in stage.searched if name.startswith("train/")]
+
+
+def _evaluations(plan: Plan, stage: StageRecord, trainings: dict[str, Training]) -> dict[tuple[str, ScoredSplit], Manifest]:
+    """Find the evaluations of full_train by net and split: of the final net on val, and of all on test."""
+    found: dict[tuple[str, ScoredSplit], Manifest | str | None] = {}
+    for name, result in stage.results.items():
         if manifest := trainings[result.digest].manifest:
             job = TrainJob.model_validate(manifest.job)
             splits: tuple[ScoredSplit, ...] = ("val", "test")
-            scored = [digest(plan.evaluate(job, result.digest, split)) for split in splits if split in result.scores]
-            found += [plan.store.manifest(f"evaluate/{name}") for name in scored]
-    return tuple(one for one in found if isinstance(one, Manifest))
+            scored = {split: digest(plan.evaluate(job, result.digest, split)) for split in splits if split in result.scores}
+            found |= {(name, split): plan.store.manifest(f"evaluate/{key}") for split, key in scored.items()}
+    return {place: one for place, one in found.items() if isinstance(one, Manifest)}
+
+
+def _outputs(
+    store: Store, stage: StageRecord, trainings: dict[str, Training], evaluations: Mapping[tuple[str, ScoredSplit], Manifest]
+) -> dict[tuple[str, ScoredSplit], list[dict[str, Any]]]:
+    """Read the detections of the nets trained to the end: on val those of their training, on test those of their evaluation."""
+    artifacts: dict[tuple[str, ScoredSplit], Manifest | None] = {
+        (name, "val"): trainings[result.digest].manifest for name, result in stage.results.items()
+    }
+    artifacts |= {place: one for place, one in evaluations.items() if place[1] == "test"}
+    found = {place: _document(store, one, DETECTIONS_FILE) for place, one in artifacts.items()}
+    return {place: results for place, results in found.items() if results is not None}
 
 
 def _benchmarks(plan: Plan, stage: StageRecord) -> dict[str, Manifest]:

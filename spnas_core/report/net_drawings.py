@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spnas_core.arch import Arch, blocks, levels
+from spnas_core.arch import Arch, ArchError, blocks, levels
 from spnas_core.cost import Size, stage_macs
 from spnas_core.weights.lineage import lineage
 
@@ -41,15 +41,27 @@ class Drawing:
     words: str
 
 
-def draw_net(arch: Arch, parent: Arch | None = None, scale: float = 1.0, links: bool = True) -> Drawing:
+def descends(parent: Arch, child: Arch) -> bool:
+    """Whether a net can inherit the weights of another; a member of a supernet's family may have fewer blocks than the start net."""
+    try:
+        lineage(parent, child)
+    except ArchError:
+        return False
+    return True
+
+
+def draw_net(
+    arch: Arch, parent: Arch | None = None, scale: float = 1.0, links: bool = True, leaves_out: bool = False, width: float = 1.0
+) -> Drawing:
     """Draw a net, with parallel copies below their stages; blocks that `parent` lacks are of the kind `new`.
 
-    Without `links` the copies' connections are left out, and the drawing is narrower.
+    Without `links` the copies' connections are left out, and the drawing is narrower. `leaves_out`: see `lineage`; `width`: the net's base
+    width as a multiple of the run's.
     """
-    line = lineage(parent, arch) if parent else (0,) * len(arch.digits)
+    line = lineage(parent, arch, leaves_out) if parent else (0,) * len(arch.digits)
     linked = links and any(arch.parallel)
     gap, space = (19.0, 14.0) if linked else (6.0 * scale, 4.0 * scale)
-    places = _places(arch, scale, gap, 9.0 if linked else 0.0)
+    places = _places(arch, scale, gap, 9.0 if linked else 0.0, width)
     rows = _rows(arch, places, space)
     paths: dict[str, list[str]] = defaultdict(list)
     for block, bar, source in zip(blocks(arch), places, line, strict=True):
@@ -60,13 +72,13 @@ def draw_net(arch: Arch, parent: Arch | None = None, scale: float = 1.0, links: 
     return Drawing(places[-1].right + (9.0 if linked else 0.0), bottom, bars, _links(arch, places, rows) if linked else (), str(arch))
 
 
-def _places(arch: Arch, scale: float, gap: float, left: float) -> list[Bar]:
+def _places(arch: Arch, scale: float, gap: float, left: float, width: float) -> list[Bar]:
     found: list[Bar] = []
     x, stage = left, 0
     for block in blocks(arch):
         x += gap if block.stage != stage else 0.0
         stage = block.stage
-        breadth = BREADTH * scale * (block.out_channels / 64) ** WIDER
+        breadth = BREADTH * scale * (width * block.out_channels / 64) ** WIDER
         found.append(Bar(x, breadth, HEIGHT * scale * FLATTER**stage))
         x += breadth + BETWEEN * min(1.0, scale)
     return found

@@ -11,21 +11,25 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from spnas_core.arch import Arch, parse
+from spnas_core.arch import Arch
 from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
+from spnas_core.report.comparisons import comparisons, gains
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import ReportInputs
-from spnas_core.report.net_drawings import Drawing, draw_net, stage_rows
+from spnas_core.report.net_drawings import Drawing, descends, draw_net, stage_rows
 from spnas_core.report.quality import Quality, class_rows, judge_detections, size_rows
 from spnas_core.report.reproduction import commands, facts
-from spnas_core.report.tables import SHOWN_SCORES, rows
+from spnas_core.report.second_opinions import second_opinions
+from spnas_core.report.tables import SHOWN_SCORES, path_rows, rows
 from spnas_core.report.val_images import shoot
-from spnas_core.run.plan import short
+from spnas_core.run.plan import Plan, short
 from spnas_core.run.rounds import rounds
 from spnas_core.search.ledger import chosen_net, ranked, winner
+from spnas_core.search.net import Net, gene_words
+from spnas_core.search.opinions import OPINIONS
 from spnas_core.settings.search import MEASURED
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -64,18 +68,25 @@ def report_html(inputs: ReportInputs) -> str:
         "table": table,
         "scores": SHOWN_SCORES,
         "notes": stage.notes,
+        "estimated": any(trial.estimate for trial in stage.ledger),
+        "gains": {one.number: one.interval for one in gains(inputs)},
+        "differences": [one.words for one in comparisons(inputs)],
         "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
         "family": family,
         "tree": tree(family),
-        "drawings": [draw_net(one.trial.net.arch, _parent(one), SMALL, links=False) for one in family],
+        "drawings": [_drawn(one.trial.net, plan, _parent(one), SMALL, links=False) for one in family],
+        "genes": [gene_words(one.trial.net, stage.ledger[0].net) for one in family],
         "pareto": pareto_chart(family, inputs.settings.objectives),
         "chosen": _chosen(inputs, family),
         "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in inputs.settings.objectives),
         "measured": [name for name in MEASURED if inputs.measured],
         "units": UNITS,
+        "opinions": second_opinions(inputs, family),
+        "opinion_titles": OPINIONS,
         "failed": [one for one in family if one.state == "failed"],
         "reasons": REASONS,
         "rounds": rounds(stage.ledger, inputs.settings),
+        "paths": path_rows(stage),
         "reignited": [(weights.arch, stage.top1.get(digest)) for digest, weights in stage.reignited.items()],
         "nets": _nets(inputs),
         "curves": curve_charts(inputs, family),
@@ -138,30 +149,38 @@ def _chosen(inputs: ReportInputs, family: Sequence[TrialEntry]) -> int | None:
 def _nets(inputs: ReportInputs) -> list[dict[str, Any]]:
     """List the nets to draw, each once: the start net, the best of each search stage, the final net."""
     plan, ledger = inputs.plan, inputs.stage.ledger
-    wanted = {"Start net": ledger[0].arch}
+    wanted = {"Start net": ledger[0].net}
     for stage in ("serial", "parallel"):
         trials = [trial for trial in ledger if trial.stage == stage]
         if ranked(trials, inputs.settings.objectives):
-            wanted[f"Best {stage} net"] = winner(trials, inputs.settings.objectives).arch
-    if "final" in inputs.stage.results:
-        wanted["Final net"] = inputs.stage.results["final"].arch
-    names: dict[str, list[str]] = {}
-    for name, text in wanted.items():
-        names.setdefault(text, []).append(name)
-    start, detector = parse(ledger[0].arch), plan.settings.detector
+            wanted[f"Best {stage} net"] = winner(trials, inputs.settings.objectives).net
+    if inputs.finished:
+        wanted["Final net"] = chosen_net(ledger, plan.settings)[0].net
+    names: dict[Net, list[str]] = {}
+    for name, net in wanted.items():
+        names.setdefault(net, []).append(name)
     return [
         {
             "name": ", ".join(titles[:1] + [title.lower() for title in titles[1:]]),
-            "arch": text,
-            "drawing": _large(parse(text), start),
-            "rows": stage_rows(parse(text), detector.image_size, detector.base_width),
+            "arch": str(net.arch),
+            "genes": gene_words(net, ledger[0].net),
+            "drawing": _large(net, plan, ledger[0].net),
+            "rows": stage_rows(net.arch, detector.image_size, detector.base_width),
         }
-        for text, titles in names.items()
+        for net, titles in names.items()
+        for detector in [net.detector(plan.settings.detector)]
     ]
 
 
-def _large(arch: Arch, start: Arch) -> Drawing:
-    return draw_net(arch, start, min(2.2, max(1.0, WIDE / draw_net(arch, start).width)))
+def _large(net: Net, plan: Plan, start: Net) -> Drawing:
+    before = start.arch if descends(start.arch, net.arch) else None
+    return _drawn(net, plan, before, min(2.2, max(1.0, WIDE / _drawn(net, plan, before).width)))
+
+
+def _drawn(net: Net, plan: Plan, parent: Arch | None, scale: float = 1.0, links: bool = True) -> Drawing:
+    """Draw a net of a run."""
+    own = plan.settings.detector
+    return draw_net(net.arch, parent, scale, links, plan.leaves_out, net.detector(own).base_width / own.base_width)
 
 
 def _shots(inputs: ReportInputs, quality: Quality | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import yaml
 
 from spnas_core.metrics import STATS
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
+from spnas_core.report.comparisons import comparisons
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import collect
 from spnas_core.report.page import report_html
@@ -31,8 +32,10 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     weights = store.fetch("train", final.digest, WEIGHTS_FILE).read_bytes()
     card |= {"scores": final.scores, "train_artifact": final.digest, "data_fingerprint": plan.data.fingerprint}
     card |= {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    compared = comparisons(inputs)
+    differences = [one.words for one in compared]
     store.write(f"{folder}/config.yml", yaml.safe_dump(plan.settings.model_dump(mode="json"), sort_keys=False).encode())
-    store.write(f"{folder}/report.md", report_md(plan, stage).encode())
+    store.write(f"{folder}/report.md", report_md(plan, stage, differences).encode())
     store.write(f"{folder}/{HTML}", report_html(inputs).encode())
     store.write(f"{folder}/trials.csv", trials_csv(stage.ledger, plan.settings.objectives).encode())
     store.write(f"{folder}/pareto.png", pareto_png(stage.ledger))
@@ -46,9 +49,18 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
         "trials": len(stage.ledger),
         "failed": sum(1 for trial in stage.ledger if trial.failure),
         "notes": list(stage.notes),
+        "differences": [{"net": one.net, "split": one.split, **one.interval._asdict(), "words": one.words} for one in compared],
         "rounds": rounds(stage.ledger, plan.settings),
         "reignited": [{"arch": weights.arch, "top1": stage.top1[digest]} for digest, weights in stage.reignited.items()],
-        "table": [{"net": row.net, "arch": row.arch, **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)}} for row in table],
+        "table": [
+            {
+                "net": row.net,
+                "arch": row.arch,
+                **({"genes": row.genes} if row.genes else {}),
+                **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)},
+            }
+            for row in table
+        ],
         "timing": {one.name: dict(one.phases) for one in stage_costs(inputs)},
         "key": stage.key,
     }

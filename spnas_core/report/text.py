@@ -1,15 +1,18 @@
 """Report of a finished run as Markdown, `report.md`."""
 
-from spnas_core.report.tables import markdown, rows
+from collections.abc import Sequence
+
+from spnas_core.report.tables import markdown, paths_md, rows
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.run.rounds import rounds_md
 from spnas_core.search.ledger import Trial
 
 
-def report_md(plan: Plan, stage: StageRecord) -> str:
-    """Return the report of a finished run."""
+def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -> str:
+    """Return the report of a finished run; `differences`: what is told of the final net beside others, a line each."""
     final, failed = stage.results["final"], [trial for trial in stage.ledger if trial.failure]
+    genes = f", {final.genes}" if final.genes else ""
     counts = {name: sum(trial.stage == name for trial in stage.ledger) for name in ("serial", "parallel")}
     parts = [
         f"# Run `{plan.settings.name}`",
@@ -17,18 +20,20 @@ def report_md(plan: Plan, stage: StageRecord) -> str:
         f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. AP in per cent, on the val split unless said otherwise.",
         markdown(rows(stage, plan.settings.objectives)),
         *stage.notes,
+        "\n".join(f"- {line}" for line in differences),
         *map(_failed, failed),
         rounds_md(stage.ledger, plan.settings),
+        *filter(None, [paths_md(stage)]),
         *(f"- reignited: `{weights.arch}`, top-1 {100 * stage.top1[digest]:.1f} %" for digest, weights in stage.reignited.items()),
         "![AP against MACs](pareto.png)",
-        f"## Final net\n\n`{final.arch}`, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
+        f"## Final net\n\n`{final.arch}`{genes}, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
         "| class | AP | AP50 |\n| --- | ---: | ---: |\n"
         + "\n".join(
             f"| {name} | {100 * scores['AP']:.1f} | {100 * scores['AP50']:.1f} |"
             for name, scores in final.scores["val"].get("per_class", {}).items()
         ),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _failed(trial: Trial) -> str:

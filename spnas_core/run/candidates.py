@@ -6,7 +6,9 @@ from typing import NamedTuple
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
 from spnas_core.metrics import STATS, Scores, scores_line
-from spnas_core.run.crew import Crew, Ended, Label, do
+from spnas_core.run.crew import Crew, Ended, Label, Work, do
+from spnas_core.run.estimates import Control, control_work, with_estimates
+from spnas_core.run.folds import with_folds
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import ended_trial
 from spnas_core.search.costs import over_budget
@@ -30,10 +32,18 @@ Evaluator = Callable[[Plan, Crew, Round, Sequence[Proposal], Mapping[str, Weight
 
 
 def train_each(plan: Plan, crew: Crew, place: Round, children: Sequence[Proposal], reignited: Mapping[str, Weights]) -> list[Trial]:
-    """Train every child on inherited weights by the recipe of its stage; with halving, the worse ones stop early."""
+    """Train every child on inherited weights by the recipe of its stage; with halving, the worse ones stop early.
+
+    Where the settings ask for it, parents are trained on beside them, and the best get further seeds (estimates.py).
+    """
     settings = plan.settings.serial if place.stage == "serial" else plan.settings.parallel
     work = [plan.short_training(settings.recipe, child, reignited) for child in children]
-    return train_jobs(plan, crew, place, work, settings.halving)
+    parents = {child.parent.digest: child.parent for child in children} if settings.control else {}
+    controls = [Control(one, plan.short_training(settings.recipe, Proposal(one.net, one), reignited)[0]) for one in parents.values()]
+    trials, ended = _train(plan, crew, place, work, settings.halving, control_work(place.stage, place.number, controls))
+    jobs = {index: job for index, (job, _) in enumerate(work)}
+    trials = with_estimates(plan, crew, trials, jobs, controls, ended, settings.race)
+    return with_folds(plan, crew, trials, {index: child.parent for index, child in enumerate(children)}, settings.recipe)
 
 
 def train_jobs(
@@ -44,26 +54,38 @@ def train_jobs(
     A training that fails is a failed trial, and so is one over a measured limit, untrained. With `halving`, the worse ones stop at its
     rungs.
     """
+    return _train(plan, crew, place, work, halving, [])[0]
+
+
+def _train(
+    plan: Plan, crew: Crew, place: Round, work: Sequence[tuple[TrainJob, Trial | None]], halving: Halving | None, beside: Sequence[Work]
+) -> tuple[list[Trial], list[Ended]]:
+    """Do the trainings of one round as `train_jobs`, and the jobs `beside` them, whose ends come with the trials."""
     labels = [Label(place.stage, "candidate", job.arch, place.number, index, ends_run=False) for index, (job, _) in enumerate(work)]
-    measured = measure(plan, crew, [(label, net_of(job.arch, job.detector)) for label, (job, _) in zip(labels, work, strict=True)])
+    measured = measure(
+        plan, crew, [(label, net_of(job.arch, job.detector, plan.settings.detector)) for label, (job, _) in zip(labels, work, strict=True)]
+    )
 
     def trial(index: int, job: TrainJob, ended: Ended) -> Trial:
         crew.tell(lambda: f"{labels[index]}: {f'after {job.stop_after_epochs} epochs ' if job.stop_after_epochs else ''}{_scores(ended)}")
         costs, parent = measured[index], work[index][1]
         digest = parent.digest if parent else None
-        return ended_trial(place.stage, place.number, index, digest, job, ended, {} if isinstance(costs, JobError) else costs)
+        return ended_trial(plan, place.stage, place.number, index, digest, job, ended, {} if isinstance(costs, JobError) else costs)
 
     standing = {index: job for index, (job, _) in enumerate(work)}
     refused = {index: error for index, costs in enumerate(measured) if (error := _refusal(costs, plan.settings.budget))}
     trials = [trial(index, standing.pop(index), error) for index, error in refused.items()]
+    ended_beside: list[Ended] = []
     for rung in (*(halving.rungs if halving else ()), None):
         standing = {index: job.model_copy(update={"stop_after_epochs": rung}) for index, job in standing.items()}
-        ended = do(crew, [(labels[index], job) for index, job in standing.items()])
+        others = [] if ended_beside else beside
+        ended = do(crew, [*others, *((labels[index], job) for index, job in standing.items())])
+        ended_beside, ended = [*ended_beside, *ended[: len(others)]], ended[len(others) :]
         at_rung = [trial(index, job, one) for (index, job), one in zip(standing.items(), ended, strict=True)]
         on = {one.index: one.digest for one in survivors(at_rung, halving.keep, plan.settings.objectives)} if halving and rung else {}
         trials += [one for one in at_rung if one.index not in on]
         standing = {index: standing[index].model_copy(update={"resume_from": on[index]}) for index in sorted(on)}
-    return sorted(trials, key=lambda one: one.index)
+    return sorted(trials, key=lambda one: one.index), ended_beside
 
 
 def measure(plan: Plan, crew: Crew, nets: Sequence[tuple[Label, Net]]) -> list[Measured | JobError]:

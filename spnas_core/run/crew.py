@@ -16,15 +16,17 @@ from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
 
 Ended = Manifest | JobError
-JobRole = Literal["fine_tune", "candidate", "benchmark", "reignite", "full_train", "evaluate"]
+JobRole = Literal[
+    "fine_tune", "candidate", "control", "repeat", "fold", "pilot", "benchmark", "reignite", "full_train", "evaluate", "supernet", "paths"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a job is for: the stage and the serial round that ask for it, its role there, and its architecture.
+    """What a job is for: the stage and the serial round (of paths, the generation) that ask for it, its role there, and its architecture.
 
-    `index`: of a candidate, from 0. `net`: which of the two nets that are trained to the end. `split`: what an evaluation scores.
-    `ends_run`: whether the run cannot go on without this job.
+    `index`: of a candidate, from 0; `seed`: the number of a further seed, from 1, or of a fold, from 0. `net`: which of the nets that
+    are trained to the end. `split`: what an evaluation scores. `ends_run`: whether the run cannot go on without this job.
     """
 
     stage: StageName
@@ -32,14 +34,24 @@ class Label:
     arch: str
     round: int = 0
     index: int = 0
+    seed: int = 0
     net: FinalNet | None = None
     split: ScoredSplit | None = None
     ends_run: bool = True
 
     def __str__(self) -> str:
         """One line for people: `serial r1 c2 b_111-2111-211111-211`."""
-        if self.role == "candidate":
-            return f"{self.stage} r{self.round} c{self.index + 1} {short(self.arch)}"
+        again = f" seed {self.seed + 1}" if self.seed else ""
+        if self.role == "fold":
+            return f"{self.stage} r{self.round} c{self.index + 1} {short(self.arch)} fold {self.seed + 1}"
+        if self.role in ("candidate", "repeat"):
+            return f"{self.stage} r{self.round} c{self.index + 1} {short(self.arch)}{again}"
+        if self.role == "pilot":
+            return f"pilot c{self.index + 1} {short(self.arch)}"
+        if self.role == "control":
+            return f"{self.stage} r{self.round} control {short(self.arch)}{again}"
+        if self.role == "paths":
+            return f"{self.stage} g{self.round} paths"
         return " ".join(filter(None, (self.role, self.net, self.split or short(self.arch))))
 
 

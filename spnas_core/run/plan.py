@@ -12,15 +12,18 @@ from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import Net
 from spnas_core.search.propose import Proposal
+from spnas_core.search.stock import stock_family
 from spnas_core.settings.base import Settings, key_document
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, Run, StageName
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.weights.lineage import lineage
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 ScoredSplit = Literal["val", "test"]
-FinalNet = Literal["final", "start"]  # the two nets that are trained to the end
+FinalNet = str  # of the nets that are trained to the end: `final`, `start`, and those that it is compared with
+EQUAL, STOCK = "start, equal epochs", "stock: "  # names of these, and before the names of stock nets
 _T = TypeVar("_T")
 
 
@@ -52,6 +55,11 @@ class Plan:
         """Derive the keys of the stages, each from its settings and the key of the stage before."""
         object.__setattr__(self, "keys", stage_keys(self))
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether children may lack blocks of their parents, see `weights.lineage`."""
+        return self.settings.serial.mutation.shrink > 0
+
     def train(self, arch: str, detector: Detector, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
         """Job that trains `arch` in `detector`; without `weights` it starts from the run's checkpoint, if that has one."""
         settings, from_checkpoint = self.settings, {}
@@ -72,12 +80,26 @@ class Plan:
         """Job that trains a child on the weights of its parent, with the parent's reignited backbone where there is one; and the parent."""
         parent = child.parent
         weights = (inherited(parent), *((reignited[parent.digest],) if parent.digest in reignited else ()))
-        return self.train_net(child.net, recipe, weights), parent
+        job, nets = self.train_net(child.net, recipe, weights), (parent.net.arch, child.net.arch)
+        matters = self.leaves_out and lineage(*nets, leaves_out=True) != lineage(*nets)  # else its digest is that of any other run
+        return job.model_copy(update={"leaves_out": matters}), parent
 
-    def full_trainings(self, chosen: Trial, start: Trial) -> dict[FinalNet, TrainJob]:
-        """Jobs that fully train the chosen net, and the start net for comparison, from their weights in the ledger."""
+    def full_trainings(self, chosen: Trial, start: Trial, behind: int = 0) -> dict[FinalNet, TrainJob]:
+        """Jobs that fully train the chosen net, and the start net for comparison, from their weights in the ledger.
+
+        Where the settings ask for it also the start net for as many epochs as the chosen one, `behind` of them before its full training,
+        and a family of stock nets from scratch.
+        """
+        settings, full = self.settings, self.settings.full_train
         trials: dict[FinalNet, Trial] = {"final": chosen, "start": start}
-        return {name: self.train_net(one.net, self.settings.full_train, (inherited(one),)) for name, one in trials.items()}
+        jobs = {name: self.train_net(one.net, full, (inherited(one),)) for name, one in trials.items()}
+        if settings.final.equal_epochs:
+            jobs[EQUAL] = self.train_net(start.net, full.lasting(full.epochs + behind), (inherited(start),))
+        if settings.final.stock:
+            recipe = settings.fine_tune.lasting(settings.fine_tune.epochs + behind + full.epochs)
+            family = stock_family(start.net, settings.detector)
+            jobs |= {f"{STOCK}{name}": self.train_net(net, recipe) for name, net in family.items()}
+        return jobs
 
     def reignite(self, trial: Trial) -> ReigniteJob:
         """Job that trains the backbone of `trial` as a classifier."""
@@ -135,12 +157,14 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     whole = key_document(settings) | {"detector": settings.detector.former_document()}
     device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
     reignite = {**whole["reignite"], "data": plan.images}
+    folds = {"folds": whole["folds"]} if "folds" in whole else {}
     parts: dict[StageName, dict[str, Any]] = {
         "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
-        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device,
+        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device | folds,
         "reignite": {"reignite": reignite, "parents": settings.parallel.parents},
         "parallel": {name: whole[name] for name in ("parallel", "budget")},
-        "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None},
+        "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None}
+        | ({"final": whole["final"]} if "final" in whole else {}),
     }
     keys: dict[str, str] = {}
     before = canonical_json({"data": plan.data.identity, "device": settings.device_target, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
@@ -153,5 +177,5 @@ def stage_keys(plan: Plan) -> dict[str, str]:
 def short(arch: str, length: int = 28) -> str:
     """Architecture text without a parallel part of zeros, cut to `length` for names."""
     value = parse(arch)
-    text = arch if any(value.parallel) else f"{value.block_type.text}_{value.serial_text}"
+    text = arch if any(value.parallel) or value.inner else f"{value.block_type.text}_{value.serial_text}"
     return text if len(text) <= length else text[: length - 1] + "…"

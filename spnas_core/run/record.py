@@ -18,6 +18,7 @@ from spnas_core.names import STAGE_FILE
 from spnas_core.run.plan import Plan
 from spnas_core.search.ledger import SearchStage, Trial, pareto_front
 from spnas_core.search.net import net_of
+from spnas_core.search.opinions import BLOCK_GAMMAS
 from spnas_core.settings.base import Settings
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import StageName
@@ -27,6 +28,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
 _DOCUMENT = TypeAdapter(dict[str, Any])
+PATH = "path_"  # with a score's name: metric of a trial, its score as a path of a supernet
 KEYS = "stages.json"  # below runs/NAME/: the keys of its stages
 
 
@@ -36,6 +38,7 @@ class Result(Settings):
     arch: str
     digest: str
     scores: dict[str, dict[str, Any]]
+    genes: str = Field("", description="what else it has other than the start net, in words: base width, input, pyramid")
 
 
 class StageRecord(Settings):
@@ -47,6 +50,9 @@ class StageRecord(Settings):
     reignited: dict[str, Weights] = Field(default={}, description="reignited backbone by the digest of the trial that it came from")
     top1: dict[str, float] = Field(default={}, description="accuracy of the reignited backbones, a fraction, by the same digests")
     benchmarks: tuple[str, ...] = Field(default=(), description="digests of the benchmarks of these trials, where the settings ask for any")
+    searched: tuple[str, ...] = Field(
+        default=(), description="KIND/DIGEST of what the search made before these trials: a pilot, a supernet, its paths"
+    )
     results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
     notes: tuple[str, ...] = ()
 
@@ -60,6 +66,7 @@ class StageRecord(Settings):
 
 
 def ended_trial(
+    plan: Plan,
     stage: SearchStage,
     number: int,
     index: int,
@@ -70,7 +77,7 @@ def ended_trial(
 ) -> Trial:
     """Make the trial of an ended training; `measured` are latency and memory of its net."""
     key, rung = digest(job), job.stop_after_epochs
-    place = (net_of(job.arch, job.detector), stage, number, index, parent, key)
+    place = (net_of(job.arch, job.detector, plan.settings.detector), stage, number, index, parent, key)
     if isinstance(ended, JobError):
         return Trial(*place, failure=ended.reason, rung=rung)
     weights, metrics = Weights(kind="train", digest=key, arch=job.arch), scores_of(ended) | dict(measured)
@@ -78,8 +85,8 @@ def ended_trial(
 
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:
-    """Metrics without times, so that a repeated search leaves equal records."""
-    return {name: value for name, value in manifest.metrics.items() if name not in ("seconds", "timing")}
+    """Metrics without times, so that a repeated search leaves equal records; figures of single blocks stay in the artifact."""
+    return {name: value for name, value in manifest.metrics.items() if name not in ("seconds", "timing", BLOCK_GAMMAS)}
 
 
 def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:

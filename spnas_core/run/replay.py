@@ -5,6 +5,7 @@ stages (stages.py) are played with a crew that does nothing, but answers from th
 for before the first made-up result are sure; the others show one way that the run may take.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spnas_core.errors import JobError
-from spnas_core.job import Job, ReigniteJob, TrainJob, digest
+from spnas_core.job import Job, PathsJob, ReigniteJob, SupernetJob, TrainJob, digest
 from spnas_core.jobs import timing
 from spnas_core.metrics import STATS
 from spnas_core.run.crew import Ended, Label, Work
@@ -21,8 +22,9 @@ from spnas_core.run.record import StageRecord, newest_round, read_stage
 from spnas_core.run.stages import STAGES
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import net_of
+from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, StageName
-from spnas_core.settings.search import MEASURED
+from spnas_core.settings.search import MEASURED, SCORES
 from spnas_core.store.manifest import Manifest
 
 Known = Callable[[Job], Ended | None]
@@ -182,7 +184,7 @@ class _ReplayCrew:
 
     def _added(self, job: Job, key: str) -> int:
         """Epochs that a job adds to those of the rung from which it goes on."""
-        if isinstance(job, ReigniteJob):
+        if isinstance(job, ReigniteJob | SupernetJob):
             return job.recipe.epochs
         if not isinstance(job, TrainJob):
             return 0
@@ -194,13 +196,22 @@ class _ReplayCrew:
         job, key, plan = step.job, step.key, self.plan
         metrics: dict[str, Any] = {"top1": 0.5, **dict.fromkeys(MEASURED, 1.0)}
         if isinstance(job, TrainJob):
-            cost, start = (plan.cost_of(net_of(arch, job.detector)) for arch in (job.arch, plan.settings.arch))
-            noise = np.random.default_rng((self.play, int(key[:8], 16))).normal(0, SPREAD)
-            score = float(np.clip(0.5 + PER_DOUBLING * np.log2(cost.macs / start.macs) + noise, 0.01, 0.99))
-            metrics |= {**dict.fromkeys(STATS, score), "params": cost.params, "macs": cost.macs}
+            cost = plan.cost_of(net_of(job.arch, job.detector, plan.settings.detector))
+            metrics |= {**dict.fromkeys(STATS, self._score(job.arch, job.detector, key)), "params": cost.params, "macs": cost.macs}
+        if isinstance(job, PathsJob):
+            metrics["scores"] = {
+                one: dict.fromkeys(SCORES, self._score(one, job.detector, hashlib.sha256(one.encode()).hexdigest())) for one in job.members
+            }
         if plan.settings.measures:
             metrics |= {name: _inside(getattr(plan.settings.budget, name)) for name in MEASURED}
         return Manifest(kind=job.kind, digest=key, job={}, files={}, metrics=metrics, versions={}, seconds=0.0)
+
+    def _score(self, arch: str, detector: Detector, key: str) -> float:
+        """Make up the score of a net, with the noise that a key (hex) draws."""
+        run = self.plan.settings
+        own, start = (self.plan.cost_of(net_of(*one, run.detector)).macs for one in ((arch, detector), (run.arch, run.detector)))
+        noise = np.random.default_rng((self.play, int(key[:8], 16))).normal(0, SPREAD)
+        return float(np.clip(0.5 + PER_DOUBLING * np.log2(own / start) + noise, 0.01, 0.99))
 
 
 def _inside(limit: tuple[float | None, float | None]) -> float:

@@ -13,7 +13,8 @@ _COLUMNS = ("stage", "round", "trials", "failed", "stopped", "hypervolume", "rei
 def rounds(ledger: Ledger, settings: Run) -> list[dict[str, Any]]:
     """One entry per round: counts of trials, failures and stops at a rung, the hyper-volume after it, and the net reignited then."""
     serial, found = settings.serial, []
-    reignited = reignitions(ledger, serial.n_stuck, serial.max_reignite, settings.objectives)
+    most = serial.max_reignite if serial.evaluator == "train" else 0
+    reignited = reignitions(ledger, serial.n_stuck, most, settings.objectives)
     groups: dict[tuple[str, int], list[Trial]] = defaultdict(list)
     for trial in ledger:
         groups[trial.stage, trial.round].append(trial)

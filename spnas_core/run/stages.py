@@ -15,9 +15,13 @@ from spnas_core.job import TrainJob, Weights
 from spnas_core.necks import taps_of
 from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
+from spnas_core.run.folds import with_start_folds
+from spnas_core.run.pilot import piloted
 from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
-from spnas_core.search.ledger import Trial, best, chosen_net, volumes
+from spnas_core.run.supernet import train_finalists
+from spnas_core.search.ledger import Trial, best, chosen_net, epochs_behind, volumes
+from spnas_core.search.net import gene_words, net_of
 from spnas_core.search.propose import course_of, propose_next, propose_parallel
 from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
@@ -27,13 +31,16 @@ def fine_tune(plan: Plan, crew: Crew, _before: StageRecord | None = None) -> Sta
     """Train the start net on the data: trial 0 of the ledger, whose weights all others inherit."""
     job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
     (ended,) = do(crew, [(Label("fine_tune", "fine_tune", job.arch), job)])
-    return StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(ended_trial("fine_tune", 0, 0, None, job, ended),))
+    return StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(ended_trial(plan, "fine_tune", 0, 0, None, job, ended),))
 
 
 def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evaluator = train_each) -> StageRecord:
     """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and continue from it."""
     run, settings = plan.settings, plan.settings.serial
     finished, record = crew.newest_round(plan, _measured(plan, crew, start))
+    if settings.evaluator == "supernet":
+        return record.model_copy(update={"key": plan.keys["serial"]}) if finished else _searched(plan, crew, record)
+    record = record if finished else piloted(plan, crew, with_start_folds(plan, crew, record))
     course = course_of(record.ledger, run)
     for number in range(finished + 1, settings.rounds + 1):
         begun = time.monotonic()
@@ -69,7 +76,8 @@ def parallel_search(plan: Plan, crew: Crew, reignited: StageRecord, score_round:
 def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
     chosen, notes = chosen_net(parallel.ledger, plan.settings)
-    jobs = plan.full_trainings(chosen, parallel.ledger[0])
+    behind = epochs_behind(parallel.ledger, chosen, plan.settings, parallel.reignited)
+    jobs = plan.full_trainings(chosen, parallel.ledger[0], behind)
     labels = {name: Label("full_train", "full_train", job.arch, net=name, ends_run=name == "final") for name, job in jobs.items()}
     ended = dict(zip(jobs, do(crew, [(labels[name], job) for name, job in jobs.items()]), strict=True))
     if isinstance(failure := ended["start"], JobError):
@@ -77,7 +85,7 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     if taps := taps_of(chosen.net.neck):
         notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, taps))}.")
     results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
-    update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": tuple(notes)}
+    update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": (*parallel.notes, *notes)}
     return parallel.model_copy(update=update)
 
 
@@ -97,6 +105,16 @@ def _measured(plan: Plan, crew: Crew, start: StageRecord) -> StageRecord:
     assert not isinstance(costs, JobError)  # without it the run ends
     ledger = (replace(trial, metrics={**(trial.metrics or {}), **costs}),)
     return start.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})
+
+
+def _searched(plan: Plan, crew: Crew, start: StageRecord) -> StageRecord:
+    """Search among the paths of a supernet, and train the best of them: the one round of such a serial search."""
+    begun = time.monotonic()
+    trials, searched = train_finalists(plan, crew, start.ledger[0])
+    record = _with_round(plan, crew, start, trials)
+    record = record.model_copy(update={"name": "serial", "key": plan.keys["serial"], "searched": searched})
+    crew.leave(plan, record, time.monotonic() - begun)
+    return record
 
 
 def _with_round(plan: Plan, crew: Crew, record: StageRecord, trials: Sequence[Trial]) -> StageRecord:
@@ -139,4 +157,9 @@ def _results(
     scores: dict[FinalNet, dict[str, Any]] = {name: {"val": scores_of(manifest)} for name, manifest in trained.items()}
     for (name, split), scored in zip(wanted, manifests(do(crew, work)), strict=True):
         scores[name][split] = scores_of(trained[name]) | scores_of(scored)
-    return {name: Result(arch=jobs[name].arch, digest=trained[name].digest, scores=found) for name, found in scores.items()}
+    own = plan.settings.detector
+    start = net_of(plan.settings.arch, own)
+    genes = {name: gene_words(net_of(job.arch, job.detector, own), start) for name, job in jobs.items()}
+    return {
+        name: Result(arch=jobs[name].arch, digest=trained[name].digest, scores=found, genes=genes[name]) for name, found in scores.items()
+    }

@@ -1,24 +1,27 @@
 """Bounds on candidate cost: the cheapest and the most expensive net, by MACs, that the operators can reach.
 
-The operators (mutation.py) insert `1`, append stages, move `-`, and where the settings say so change the type or move `2`. A block costs
+The operators (mutation.py) insert `1`, append stages, move `-`, and where the settings say so change the type, move `2`, take `1` out, or
+change a width, the network input or the pyramid's channels: of these the least, the run's own and the most count. A block costs
 the more MACs, the finer its resolution, so of all places of the `-` the first possible ones make the smallest net and the last possible
 ones the largest; and blocks that may still come make the greatest difference where all of them stand at one place of the sequence.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, product
+from typing import Any, NamedTuple
 
+from spnas_core import arch
 from spnas_core.arch import Arch, BlockType, parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
 from spnas_core.necks import with_taps
 from spnas_core.search.costs import CostOf, within
+from spnas_core.search.mutation import by_size
 from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
-from spnas_core.settings.search import Budget
+from spnas_core.settings.search import GENES, Budget
 
 
 class Bound(NamedTuple):
@@ -29,9 +32,13 @@ class Bound(NamedTuple):
 
 
 class _Family(NamedTuple):
-    """Serial nets of the same first blocks, to which up to `room` may still come, and of as many stages, which end early or late."""
+    """Serial nets of the same first blocks, to which up to `room` may still come, and of as many stages, which end early or late.
+
+    `eighths`: the inner width of all stages.
+    """
 
     kind: BlockType
+    eighths: int
     digits: str
     room: int
     stages: int
@@ -42,7 +49,7 @@ class _Family(NamedTuple):
         digits = self.digits[:place] + "1" * count + self.digits[place:]
         first = len(digits) - self.stages + 1 if self.late else 1
         ends = [0, *range(first, first + self.stages - 1), len(digits)]
-        return Arch(self.kind, tuple(digits[a:b] for a, b in pairwise(ends)), (copies,) * self.stages)
+        return Arch(self.kind, tuple(digits[a:b] for a, b in pairwise(ends)), (copies,) * self.stages, (self.eighths,) * self.stages)
 
     @property
     def places(self) -> list[int]:
@@ -61,9 +68,11 @@ def cost_bounds(settings: Run, cost_of: CostOf) -> tuple[Bound, Bound]:
         for detector in _detectors(settings, family.stages)
         for place in family.places
         for copies in (0, settings.parallel.max_parallel)
-        for one in _members(family, place, copies, detector, settings.budget, cost_of)
+        for one in _members(family, place, copies, detector, settings, cost_of)
     ]
     inside = [one for one in found if within(one.cost, settings.budget)]
+    if not inside and (between := [one for one in found if within(one.cost, settings.budget, lower=False)]) and _has_steps(settings):
+        return max(between, key=_size), min(found, key=_size)  # nets between the extremes may lie in it
     if not inside:
         small, large = (pick(found, key=_size).cost for pick in (min, max))
         have = f"{small.params / 1e6:.3g} to {large.params / 1e6:.3g} M parameters, {small.macs / 1e9:.3g} to {large.macs / 1e9:.3g} GMACs"
@@ -84,33 +93,78 @@ def _families(settings: Run) -> Iterator[_Family]:
     doubles = start.digits.count("2")
     ones = len(start.digits) - doubles
     orders = {start.digits} | ({"2" * doubles + "1" * ones, "1" * ones + "2" * doubles} if mutation.move_double else set())
-    for kind in space.block_types or (start.block_type.text,):
+    if mutation.shrink:
+        orders |= {_shortest(order, max(space.min_blocks, len(start.stages), len(order) - operations)) for order in orders}
+    own = {*start.inner, *(() if start.inner and most_stages == len(start.stages) else (arch.WHOLE,))}  # a new stage is whole
+    inner = own | ({arch.WHOLE, min(space.inner_widths), max(space.inner_widths)} if mutation.inner_width else set())
+    for kind, eighths in product(space.block_types or (start.block_type.text,), sorted(inner)):
         for order in sorted(orders):
             for stages in range(len(start.stages), most_stages + 1):
                 digits = order + "1" * (stages - len(start.stages))
                 if (room := most_blocks - len(digits)) >= 0:
-                    yield from (_Family(BlockType(kind), digits, room, stages, late) for late in (False, True))
+                    yield from (_Family(BlockType(kind), eighths, digits, room, stages, late) for late in (False, True))
+
+
+def _shortest(digits: str, length: int) -> str:
+    """Take out as many `1` as leave `length` blocks, the finest first, but not the first block."""
+    for _ in range(len(digits) - length):
+        if (place := digits.find("1", 1)) > 0:
+            digits = digits[:place] + digits[place + 1 :]
+    return digits
+
+
+def _has_steps(settings: Run) -> bool:
+    """Whether the search has widths or sizes between the extremes."""
+    return any(getattr(settings.serial.mutation, gene) for gene in GENES)
 
 
 def _detectors(settings: Run, stages: int) -> list[Detector]:
-    """All detectors that a candidate with `stages` stages can have, as settings."""
+    """Detectors that a candidate with `stages` stages can have, as settings.
+
+    Costs grow with each gene, so without a budget the least of all and the most of all are enough.
+    """
     stems = dict.fromkeys((settings.detector.stem, settings.reignite.stem or settings.detector.stem))
-    own = settings.detector.neck
-    necks = dict.fromkeys((own, *(with_taps(own, taps) for taps in settings.parallel.taps if len(taps) <= stages)))
-    return [settings.detector.model_copy(update={"stem": stem, "neck": neck}) for stem in stems for neck in necks]
+    own, space, mutation = settings.detector, settings.space, settings.serial.mutation
+    taps = [None, *(taps for taps in settings.parallel.taps if len(taps) <= stages)]
+    channels = _ends(own.neck.channels, space.neck_channels if mutation.neck_channels else ())
+    widths = _ends(own.base_width, space.base_widths if mutation.base_width else ())
+    sizes = _ends(own.image_size, space.image_sizes if mutation.image_size else ())
+    every = product(channels, widths, sizes) if _is_limited(settings.budget) else zip(*map(_outer, (channels, widths, sizes)), strict=True)
+    genes = dict.fromkeys(every)
+    found: dict[Detector, None] = {}
+    for (count, width, size), choice, stem in product(genes, taps, stems):
+        wide = own.neck.model_copy(update={"channels": count})
+        neck = wide if choice is None else with_taps(wide, choice)
+        found[own.model_copy(update={"stem": stem, "neck": neck, "base_width": width, "image_size": size})] = None
+    return list(found)
 
 
-def _members(family: _Family, place: int, copies: int, detector: Detector, budget: Budget, cost_of: CostOf) -> Iterator[Bound]:
+def _ends(own: Any, choices: Sequence[Any]) -> list[Any]:
+    """Least and most of the run's `own` value and the choices, and between them the own one."""
+    every = sorted([own, *choices], key=by_size)
+    return list(dict.fromkeys((every[0], own, every[-1])))
+
+
+def _outer(values: Sequence[Any]) -> tuple[Any, Any]:
+    return values[0], values[-1]
+
+
+def _is_limited(budget: Budget) -> bool:
+    """Whether what is counted has limits."""
+    return (budget.params_m, budget.gmacs) != ((None, None), (None, None))
+
+
+def _members(family: _Family, place: int, copies: int, detector: Detector, settings: Run, cost_of: CostOf) -> Iterator[Bound]:
     """Nets with no block more, with all that may come, and with the fewest and the most that the budget allows."""
 
     def net(count: int) -> Net:
-        return net_of(family.member(place, count, copies), detector)
+        return net_of(family.member(place, count, copies), detector, settings.detector)
 
     def cost(count: int) -> Cost:
         return cost_of(net(count))
 
-    counts, room = {0, family.room}, range(family.room + 1)
-    if budget.params_m != (None, None) or budget.gmacs != (None, None):
+    counts, room, budget = {0, family.room}, range(family.room + 1), settings.budget
+    if _is_limited(budget) and within(cost(0), budget, lower=False):  # else none of them is in it
         least = Budget(params_m=(budget.params_m[0], None), gmacs=(budget.gmacs[0], None))
         counts.add(bisect_left(room, True, key=lambda count: within(cost(count), least)))
         counts.add(bisect_left(room, True, key=lambda count: not within(cost(count), budget, lower=False)) - 1)

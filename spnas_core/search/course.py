@@ -1,11 +1,10 @@
 """Course of a search: what its next round follows from, kept up as rounds end, so that a round costs no more the longer the search is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 
 import numpy as np
 
-from spnas_core.arch import Arch
 from spnas_core.search.ledger import Trial, first_best, has_scores, ranked, winner
 from spnas_core.search.pareto import Point, dominates
 from spnas_core.settings.search import OBJECTIVES, Objectives
@@ -14,12 +13,12 @@ from spnas_core.settings.search import OBJECTIVES, Objectives
 class Course:
     """Start net and serial rounds of a ledger; parallel trials do not count. It is a function of these trials alone.
 
-    `archs` are all architectures that were tried, `reignitions` the serial rounds after which the search reignites, at most
+    `tried` are the identities of all nets that were tried, `reignitions` the serial rounds after which the search reignites, at most
     `max_reignite`, with the best net that was not reignited before.
     """
 
     def __init__(self, trials: Iterable[Trial] = (), n_stuck: int = 1, max_reignite: int = 0, objectives: Objectives = OBJECTIVES) -> None:
-        self.archs, self.reignitions = set[Arch](), dict[int, Trial]()
+        self.tried, self.reignitions = set[Hashable](), dict[int, Trial]()
         self._n_stuck, self._max_reignite, self._objectives = n_stuck, max_reignite, objectives
         self._ranked, self._points = list[Trial](), np.empty((0, len(objectives)))
         self._front: list[Point] = []
@@ -33,7 +32,7 @@ class Course:
         if not trials:
             return
         self._last = trials[0].round
-        self.archs |= {trial.net.arch for trial in trials}
+        self.tried |= {trial.net.identity for trial in trials}
         new = ranked(trials, self._objectives)
         points = [trial.point(self._objectives) for trial in new]
         gains = [

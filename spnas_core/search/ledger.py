@@ -6,7 +6,7 @@ is not proposed again.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -31,6 +31,10 @@ class Trial:
     `digest` names its train artifact, `parent` that of its parent; `metrics` are those of the manifest (AP as a fraction, "macs",
     "params"). `rung`: the epochs after which it was stopped, or failed, in successive halving; None for a training to its end. `weights`:
     those that its children inherit; `score`: the metric by which its task shows a net; both None for a failed trial.
+
+    `estimate`: the scores that it is ranked by, where those are not the scores of its own training at the end. `repeats`: train artifacts
+    of the same net with further seeds; `controls`: of its parent trained on, one for each seed; `folds`: of the same net
+    on each fold, empty where one failed; the estimate is made of all of them.
     """
 
     net: NetText
@@ -44,15 +48,24 @@ class Trial:
     rung: int | None = None
     weights: Weights | None = None
     score: float | None = None
+    estimate: dict[str, float] | None = field(default=None, hash=False)
+    repeats: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    folds: tuple[str, ...] = ()
 
     @property
     def arch(self) -> str:
         """Text of its backbone."""
         return str(self.net.arch)
 
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """Digests of its training and of those that its estimate is made of."""
+        return (self.digest, *self.repeats, *self.controls, *filter(None, self.folds))
+
     def value(self, name: str) -> float:
-        """Metric `name`; nan for a failed trial."""
-        return float(self.metrics[name]) if self.metrics and self.failure is None else math.nan
+        """Metric `name`, of a score the estimate where there is one; nan for a failed trial."""
+        return float({**self.metrics, **(self.estimate or {})}[name]) if self.metrics and self.failure is None else math.nan
 
     def point(self, objectives: Objectives) -> Point:
         """Return the objectives as a point of `pareto`: the first and costs as they are, any other score with a minus."""
@@ -145,9 +158,16 @@ def _place(stage: SearchStage, number: int) -> tuple[int, int]:
 
 
 def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:
-    """Choose the net for the full training, as in the paper the best parallel one; the notes say where another was ahead."""
+    """Choose the net for the full training, as in the paper the best parallel one; the notes say where another was ahead.
+
+    Or as `settings.final` says: the best of all, or the cheapest whose score is hardly below the start net's.
+    """
     objectives, score = settings.objectives, settings.objectives[0]
     first, candidates = winner(ledger, objectives), [trial for trial in ledger if trial.stage == "parallel"]
+    if settings.final.choose == "best":
+        return first, []
+    if settings.final.choose == "cheapest":
+        return _cheapest(ledger, settings), []
     stage = "start" if first.stage == "fine_tune" else first.stage
     if not ranked(candidates, objectives):
         return first, [f"No parallel net was trained with success: the final net is the best of all, the {stage} net {first.arch}."]
@@ -157,3 +177,31 @@ def chosen_net(ledger: Ledger, settings: Run) -> tuple[Trial, list[str]]:
     ahead = f"After the short trainings the {stage} net {first.arch} was ahead of the best parallel net"
     figures = f"{score} {100 * first.value(score):.1f} against {100 * chosen.value(score):.1f}"
     return chosen, [f"{ahead} ({figures}); as in the paper, the parallel net is the final one."]
+
+
+def _cheapest(ledger: Ledger, settings: Run) -> Trial:
+    """Return the trial with the lowest second objective of those that are hardly worse than the start net; the best where none is."""
+    objectives = settings.objectives
+    trials = ranked(ledger, objectives)
+    start = [trial.value(objectives[0]) for trial in trials if trial.stage == "fine_tune"]
+    least = max(start, default=0.0) - settings.final.margin
+    enough = [trial for trial in trials if trial.value(objectives[0]) >= least]
+    return min(enough, key=lambda t: (t.value(objectives[1]), -t.value(objectives[0]), t.digest)) if enough else winner(ledger, objectives)
+
+
+def epochs_behind(ledger: Ledger, trial: Trial, settings: Run, reignited: Collection[str] = ()) -> int:
+    """Epochs of a trial and its ancestors after the start net's training; of an ancestor in `reignited` (digests) also its reignition's.
+
+    A finalist of a supernet has the supernet's epochs behind it too.
+    """
+    of_stage = {"serial": settings.serial.recipe.epochs, "parallel": settings.parallel.recipe.epochs}
+    by_digest, total = {one.digest: one for one in ledger}, 0
+    here: Trial | None = trial
+    while here is not None and here.stage != "fine_tune":
+        total += here.rung or of_stage[here.stage]
+        if here.parent is None and settings.serial.evaluator == "supernet":
+            total += settings.serial.supernet.recipe.epochs
+        here = by_digest.get(here.parent or "")
+        if here is not None and here.digest in reignited:
+            total += settings.reignite.epochs
+    return total

@@ -1,18 +1,25 @@
 """Operators of the serial search: swap, expand, add stage (SP-NAS, CVPR 2020, section 3.2; limits as in the authors' release).
 
 Pure functions of an architecture and a `numpy.random.Generator`. By these the digits of the parent never move; only `-` moves and `1`
-appears. Two more are ours: one changes the block type, where the space has several, and one moves a `2`, which is off by default.
+appears. The others are ours: one changes the block type, where the space has several; one moves a `2`; some make a net cheaper or larger in
+other ways: they take a `1` out, change the width inside a stage, or a gene of the whole net (base width, network input, the pyramid's
+channels: as SM-NAS does, AAAI 2020, section 3.1). These are off by default.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from typing import TypeVar
 
 import numpy as np
 
-from spnas_core.arch import Arch, ArchError, BlockType, check_space
+from spnas_core.arch import WHOLE, Arch, ArchError, BlockType, check_space
+from spnas_core.search.net import Net
+from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import Mutation, Space
 
+_Value = TypeVar("_Value", int, tuple[int, int])
+_RARE = ("add_stage", "change_type", "move_double", "shrink", "inner_width")  # with a probability of their own
 ATTEMPTS = 1000  # of one child; only a space without any neighbour of the parent exhausts them
 
 
@@ -72,10 +79,62 @@ def move_double(arch: Arch, rng: np.random.Generator) -> Arch:
     return replace(arch, stages=tuple(digits[a:b] for a, b in pairwise(ends))).serial()
 
 
+def remove_block(arch: Arch, rng: np.random.Generator) -> Arch:
+    """Take out a ``1``, all equally likely, but never the first block or the only one of a stage; the parallel part is dropped.
+
+    The net is returned as it is where it has no such block.
+    """
+    places = [
+        (n, k) for n, stage in enumerate(arch.stages) for k, digit in enumerate(stage) if digit == "1" and len(stage) > 1 and (n or k)
+    ]
+    if not places:
+        return arch.serial()
+    number, place = places[int(rng.integers(len(places)))]
+    shorter = arch.stages[number][:place] + arch.stages[number][place + 1 :]
+    return replace(arch, stages=(*arch.stages[:number], shorter, *arch.stages[number + 1 :])).serial()
+
+
+def change_inner(arch: Arch, rng: np.random.Generator, widths: Sequence[int]) -> Arch:
+    """Move the inner width of a stage, all equally likely, to the next of `widths` (eighths) up or down; the parallel part is dropped."""
+    stage = int(rng.integers(len(arch.stages)))
+    inner = [arch.eighths(number) for number in range(len(arch.stages))]
+    inner[stage] = _neighbour(inner[stage], (*widths, WHOLE), rng)
+    return replace(arch, inner=tuple(inner)).serial()
+
+
+def change_gene(net: Net, gene: str, rng: np.random.Generator, space: Space, detector: Detector) -> Net:
+    """Move a gene of the whole net, `base_width`, `image_size` or `neck_channels`, to the next value of the space up or down.
+
+    `detector` has the run's own values. The parallel part is dropped.
+    """
+    own, net = net.detector(detector), replace(net, arch=net.arch.serial())
+    if gene == "base_width":
+        width = _neighbour(own.base_width, (*space.base_widths, detector.base_width), rng)
+        return replace(net, width=None if width == detector.base_width else width)
+    if gene == "image_size":
+        size = _neighbour(own.image_size, (*space.image_sizes, detector.image_size), rng)
+        return replace(net, size=None if size == detector.image_size else size)
+    channels = _neighbour(net.neck.channels, (*space.neck_channels, detector.neck.channels), rng)
+    return replace(net, neck=net.neck.model_copy(update={"channels": channels}))
+
+
+def _neighbour(value: _Value, values: Sequence[_Value], rng: np.random.Generator) -> _Value:
+    """Next smaller or next larger of `values`, both equally likely where there are both; `value` itself where there is none."""
+    ranks = sorted(set(values) | {value}, key=by_size)
+    place = ranks.index(value)
+    beside = ranks[max(0, place - 1) : place] + ranks[place + 1 : place + 2]
+    return beside[int(rng.integers(len(beside)))] if beside else value
+
+
+def by_size(value: int | tuple[int, int]) -> tuple[int, ...]:
+    """Key that sorts widths, and inputs by their area."""
+    return (value,) if isinstance(value, int) else (value[0] * value[1], *value)
+
+
 def operation(arch: Arch, rng: np.random.Generator, settings: Mutation, space: Space) -> Arch:
     """One operation on `arch`, drawn with the probabilities of `settings` among those that stay in the space.
 
-    Add stage, change type and move double have theirs outright, where they are possible; swap and expand share the rest.
+    Swap and expand share what the others leave, which have theirs outright, where they are possible.
     """
     blocks, stages = len(arch.digits), len(arch.stages)
     rare: list[tuple[float, Callable[[], Arch]]] = []
@@ -85,6 +144,10 @@ def operation(arch: Arch, rng: np.random.Generator, settings: Mutation, space: S
         rare.append((settings.change_type, lambda: change_type(arch, rng, space.block_types)))
     if settings.move_double:
         rare.append((settings.move_double, lambda: move_double(arch, rng)))
+    if settings.shrink and blocks > space.min_blocks:
+        rare.append((settings.shrink, lambda: remove_block(arch, rng)))
+    if settings.inner_width:
+        rare.append((settings.inner_width, lambda: change_inner(arch, rng, space.inner_widths)))
     draw = rng.random() if rare else 1.0
     for chance, operator in rare:
         if draw < chance:
@@ -96,17 +159,33 @@ def operation(arch: Arch, rng: np.random.Generator, settings: Mutation, space: S
     return expand(arch, rng) if can_expand else arch
 
 
-def mutate(parent: Arch, rng: np.random.Generator, settings: Mutation, space: Space) -> Arch:
+def mutate(parent: Net, rng: np.random.Generator, settings: Mutation, space: Space, detector: Detector) -> Net:
     """Child of `num_mutate` operations on the serial part of `parent`: another net than the parent, and in the space.
 
-    ArchError where the space holds no such child, or not the parent.
+    `detector`: the settings of the run. ArchError where the space holds no such child, or not the parent.
     """
-    start = parent.serial()
-    check_space(start, space.min_blocks, space.max_blocks, space.max_stages)
+    start = replace(parent, arch=parent.arch.serial())
+    check_space(start.arch, space.min_blocks, space.max_blocks, space.max_stages)
+    genes = {gene: chance for gene in ("base_width", "image_size", "neck_channels") if (chance := getattr(settings, gene))}
+    if genes:  # the operators on the architecture have what these leave
+        left = max(1 - sum(genes.values()), 1e-9)
+        settings = settings.model_copy(update={name: getattr(settings, name) / left for name in _RARE})
     for _ in range(ATTEMPTS):
         child = start
         for _ in range(settings.num_mutate):
-            child = operation(child, rng, settings, space)
+            child = _operation_on_net(child, genes, rng, settings, space, detector)
         if child != start:
-            return check_space(child, space.min_blocks, space.max_blocks, space.max_stages)
-    raise ArchError(f"architecture {str(parent)!r}: expected a child in the space, found none in {ATTEMPTS} draws")
+            check_space(child.arch, space.min_blocks, space.max_blocks, space.max_stages)
+            return child
+    raise ArchError(f"architecture {str(parent.arch)!r}: expected a child in the space, found none in {ATTEMPTS} draws")
+
+
+def _operation_on_net(
+    net: Net, genes: Mapping[str, float], rng: np.random.Generator, settings: Mutation, space: Space, detector: Detector
+) -> Net:
+    draw = rng.random() if genes else 1.0
+    for gene, chance in genes.items():
+        if draw < chance:
+            return change_gene(net, gene, rng, space, detector)
+        draw -= chance
+    return replace(net, arch=operation(net.arch, rng, settings, space))

@@ -5,6 +5,7 @@ the base width or the size of the network input too, they follow: ``...+w48+640x
 """
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, get_args
@@ -39,6 +40,11 @@ class Net:
         genes = (*((f"w{self.width}",) if self.width else ()), *(("x".join(map(str, self.size)),) if self.size else ()))
         return "+".join((str(self.arch), self.neck.text, self.stem, self.head, *genes))
 
+    @property
+    def identity(self) -> Hashable:
+        """Identity of a candidate, for de-duplication: nets with equal ones are the same, but for their stem."""
+        return self.arch, self.neck.identity(self.arch), self.width, self.size
+
     def detector(self, settings: Detector) -> Detector:
         """Return the settings of its detector, those of the run being `settings`."""
         return _detector(self, settings)
@@ -58,6 +64,14 @@ def net_of(arch: Arch | str, detector: Detector, settings: Detector | None = Non
     width = detector.base_width if detector.base_width != run.base_width else None
     size = detector.image_size if detector.image_size != run.image_size else None
     return Net(value, detector.neck, detector.stem, detector.head.kind, width, size)
+
+
+def gene_words(net: Net, start: Net) -> str:
+    """Say what of a whole net is other than in the start net of its run: base width, network input, pyramid's channels."""
+    words = [f"base width {net.width}"] if net.width else []
+    words += [f"input {net.size[0]}x{net.size[1]}"] if net.size else []
+    words += [f"pyramid of {net.neck.channels} channels"] if net.neck.channels != start.neck.channels else []
+    return ", ".join(words)
 
 
 def parse_net(text: str) -> Net:

@@ -4,13 +4,13 @@ A round's proposals depend only on earlier rounds, in the order (stage, round, i
 finish, and a killed search continues to the same end without any state of its own.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from spnas_core.arch import Arch, ArchError
+from spnas_core.arch import ArchError
 from spnas_core.cost import stage_macs
 from spnas_core.errors import UserError
 from spnas_core.necks import with_taps
@@ -64,27 +64,45 @@ def propose_next(
         raise UserError(f"serial round {number}: expected a finished trial to start from, got none")
     weights = np.array([1 / (1 + rank) for rank, _ in parents])
     rng = _generator(settings.seed, "serial", number)
-    known = set(course.archs)
+    known = set(course.tried)
     found: list[Proposal] = []
     for _ in range(DRAWS * serial.candidates):
         parent = parents[int(rng.choice(len(parents), p=weights / weights.sum()))][1]
         try:
-            arch = mutate(parent.net.arch, rng, serial.mutation, settings.space)
-        except ArchError:  # a space so tight that this parent has no child; another may have one
+            child = mutate(parent.net, rng, serial.mutation, settings.space, settings.detector)
+            fits = child.identity not in known and within(cost_of(child), settings.budget)
+        except ArchError:  # a space so tight that this parent has no child, where another may have one; or a block without channels
             continue
-        child = replace(parent.net, arch=arch)
-        if arch not in known and within(cost_of(child), settings.budget):
-            known.add(arch)
+        if fits:
+            known.add(child.identity)
             found.append(Proposal(child, parent))
             if len(found) == serial.candidates:
                 break
     return found
 
 
+def levelled(ledger: Ledger) -> list[Trial]:
+    """Trials with equal metrics, all of Pareto rank 0, so that the proposers draw parents uniformly."""
+    return [
+        replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0), estimate=None) if (trial.score or -1.0) >= 0 else trial
+        for trial in ledger
+    ]
+
+
+def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cost_of: CostOf) -> list[Proposal]:
+    """Propose `count` children by the operators of serial round `number`, with parents drawn uniformly from all of `ledger`.
+
+    With the start net alone, the first ones equal the children of the search's first round, since both use the same seed.
+    """
+    serial = settings.serial.model_copy(update={"candidates": max(1, count), "max_optimal": len(ledger), "max_reignite": 0})
+    return propose_serial(levelled(ledger), settings.model_copy(update={"serial": serial}), number, cost_of)[:count]
+
+
 def _grow(start: Net, rng: np.random.Generator, settings: Run, cost_of: CostOf) -> Net:
     """Add copies to `start`, one at a time, to a stage drawn by 1 / MACs, up to a drawn total or the upper limits of the budget."""
     most = settings.parallel.max_parallel
-    rarity = 1 / np.array(stage_macs(start.arch, settings.detector.image_size, settings.detector.base_width), dtype=np.float64)
+    own = start.detector(settings.detector)
+    rarity = 1 / np.array(stage_macs(start.arch, own.image_size, own.base_width), dtype=np.float64)
     copies = np.zeros(len(start.arch.stages), dtype=np.int64)
     grown = start
     for _ in range(int(rng.integers(1, most * len(copies) + 1))):
@@ -97,11 +115,6 @@ def _grow(start: Net, rng: np.random.Generator, settings: Run, cost_of: CostOf) 
     return grown
 
 
-def _identity(net: Net) -> tuple[Arch, Hashable]:
-    """Identity of a candidate, for de-duplication."""
-    return net.arch, net.neck.identity(net.arch)
-
-
 def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, ledger: Ledger = ()) -> list[Proposal]:
     """Children of the parallel search, dealt out to `parents` in turn: the serial part of a parent with copies beside its stages.
 
@@ -111,8 +124,8 @@ def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, l
     if not parents:
         raise UserError("parallel search: expected a serial net to start from, got none")
     rng = _generator(settings.seed, "parallel", 0)
-    known = {_identity(trial.net) for trial in (*parents, *ledger)}
-    known |= {_identity(replace(trial.net, arch=trial.net.arch.serial())) for trial in parents}
+    known = {trial.net.identity for trial in (*parents, *ledger)}
+    known |= {replace(trial.net, arch=trial.net.arch.serial()).identity for trial in parents}
     found: list[Proposal] = []
     for draw in range(DRAWS * settings.parallel.candidates):
         parent = parents[draw % len(parents)]
@@ -120,9 +133,8 @@ def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, l
         if choice := settings.parallel.taps:
             start = replace(start, neck=with_taps(start.neck, choice[int(rng.integers(len(choice)))]))
         child = _grow(start, rng, settings, cost_of)
-        identity = _identity(child)
-        if identity not in known and within(cost_of(child), settings.budget):
-            known.add(identity)
+        if child.identity not in known and within(cost_of(child), settings.budget):
+            known.add(child.identity)
             found.append(Proposal(child, parent))
             if len(found) == settings.parallel.candidates:
                 break

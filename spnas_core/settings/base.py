@@ -9,7 +9,7 @@ from spnas_core.names import check_url
 
 
 def _canonical(text: str) -> str:
-    return str(architecture.check_space(architecture.parse(text)))
+    return str(architecture.check_space(architecture.parse(text), architecture.FEWEST_BLOCKS))
 
 
 def _canonical_type(text: str) -> str:

@@ -1,7 +1,7 @@
 """Settings of a run as a whole: resolved once at the door and passed by hand."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -10,11 +10,12 @@ from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.reading import Reading
-from spnas_core.settings.search import MEASURED, OBJECTIVES, SCORES, Budget, Objectives, Parallel, Serial, Space
+from spnas_core.settings.search import GENES, MEASURED, OBJECTIVES, SCORES, Budget, Final, Objectives, Parallel, Serial, Space
 from spnas_core.settings.training import Recipe, Reignite
 
 DeviceTarget = Literal["CPU", "Ascend", "GPU"]
 StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
+TimedKind = Literal["train", "reignite", "evaluate", "benchmark", "supernet", "paths"]  # of jobs
 STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
 
 
@@ -32,6 +33,7 @@ class Retries(Settings):
 class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"folds", "final"})
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="folder below `runs/` of the store")
     arch: ArchText = Field("r_111-2111-211111-211_0-0-0-0", description="architecture of the start net")
     checkpoint: Url | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
@@ -46,8 +48,10 @@ class Run(Settings):
     devices_per_job: PositiveInt = Field(1, description="devices that train one net together, each on its share of every batch")
     threads: PositiveInt = Field(2, description="CPU threads, shared by the jobs that run at once")
     device_target: DeviceTarget = Field("CPU", description="what the devices are")
-    timeout_minutes: PositiveFloat | dict[Literal["train", "reignite", "evaluate", "benchmark"], PositiveFloat] = Field(
-        600.0, description="longest time of one job, or that by its kind, such as {train: 300, evaluate: 20}; 600 for a kind left out"
+    timeout_minutes: PositiveFloat | dict[Literal["train", "reignite", "evaluate", "benchmark", "supernet", "paths"], PositiveFloat] = (
+        Field(
+            600.0, description="longest time of one job, or that by its kind, such as {train: 300, evaluate: 20}; 600 for a kind left out"
+        )
     )
     memory_gb: PositiveFloat | None = Field(None, description="most memory of the host that one job may have, GB; null = no limit")
     retries: Retries = Field(Retries(), description="how often a job that failed is started again")
@@ -60,7 +64,15 @@ class Run(Settings):
     refresh: tuple[StageName, ...] = Field((), description="stages to compute anew although the store has them, one or a list")
     data: Reading = Field(Reading(), description="how the data set is read")
     strict: bool = Field(False, description="refuse a data set with faulty boxes instead of leaving them out")
+    folds: int = Field(
+        1,
+        ge=1,
+        le=10,
+        description="for a small data set: folds of train and val together, on each of which every net is trained too, and ranked by its "
+        "mean score on the images held back; 1: val alone",
+    )
     objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: a score first, which alone decides the winner")
+    tracker: dict[str, Url] = Field({}, description="servers that show the search while it runs, such as {mlflow: http://127.0.0.1:5000}")
     detector: Detector = Field(Detector(), description="all of the detector but its backbone")
     space: Space = Field(Space(), description="limits of the search space")
     budget: Budget = Field(Budget(), description="limits of a candidate's cost")
@@ -69,6 +81,21 @@ class Run(Settings):
     reignite: Reignite = Field(Reignite(), description="training of the backbone as a classifier")
     parallel: Parallel = Field(Parallel(), description="the parallel search")
     full_train: Recipe = Field(Recipe(), description="training of the final net, and of the start net to compare with")
+    final: Final = Field(Final(), description="which net is the final one, and what it is compared with")
+
+    @model_validator(mode="after")
+    def _check_search(self) -> "Run":
+        if self.final.choose == "cheapest" and (len(self.objectives) < 2 or self.objectives[1] in SCORES):
+            raise ValueError(f"expected a cost as second objective with final.choose cheapest, got objectives {list(self.objectives)}")
+        for gene, choices in GENES.items():
+            if getattr(self.serial.mutation, gene) and not getattr(self.space, choices):
+                raise ValueError(f"expected space.{choices} with serial.mutation.{gene}, got none")
+        beside = (self.serial.control, self.parallel.control, self.serial.race, self.parallel.race, self.serial.evaluator == "supernet")
+        if self.folds > 1 and any(beside):
+            raise ValueError("expected neither control nor race nor a supernet with folds, which rank nets by other trainings")
+        if self.final.stock and self.checkpoint:
+            raise ValueError("expected no checkpoint with final.stock, whose nets are trained from scratch")
+        return self
 
     def timeout(self, kind: str) -> float:
         """Longest time of a job of that kind, seconds."""
@@ -96,7 +123,7 @@ class Run(Settings):
     @model_validator(mode="after")
     def _all_at_once(self) -> "Run":
         mistakes = []
-        for check in (self._check_shares, self._check_frozen_norms, self._check_start):
+        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet):
             try:
                 check()
             except ValueError as error:
@@ -130,12 +157,29 @@ class Run(Settings):
         if self.checkpoint is None and (self.detector.norm == "frozen" or self.detector.frozen_stages):
             raise ValueError("expected norm: train and frozen_stages: 0 without a checkpoint, since new weights must all be trained")
 
+    def _check_supernet(self) -> None:
+        if self.serial.evaluator != "supernet":
+            return
+        if self.detector.norm == "frozen" or self.detector.frozen_stages:
+            raise ValueError(
+                "expected norm: train and frozen_stages: 0 with serial.evaluator: supernet, whose paths have norms of their own"
+            )
+        if any(architecture.parse(self.arch).parallel):
+            raise ValueError(f"expected a serial start net with serial.evaluator: supernet, got {self.arch}")
+        if self.serial.halving or self.serial.race or self.serial.control or self.serial.pilot:
+            raise ValueError("expected no serial.halving, race, control or pilot with serial.evaluator: supernet: it trains finalists only")
+        inner, widths = architecture.parse(self.arch).inner or (architecture.WHOLE,), self.serial.supernet.family.inner
+        if not set(inner) <= set(widths):
+            raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
+
     def _check_start(self) -> None:
         space, start = self.space, architecture.parse(self.arch)
         architecture.check_space(start, space.min_blocks, space.max_blocks, space.max_stages)
         if space.block_types and start.block_type.text not in space.block_types:
             raise ValueError(f"expected the start net's block type {start.block_type.text!r} in space.block_types, got {space.block_types}")
         for kind in space.block_types or (start.block_type.text,):
-            architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), self.detector.base_width)
+            for width in (self.detector.base_width, *space.base_widths):
+                architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), width)
         for neck in (self.detector.neck, *(Fpn(taps=taps) for taps in self.parallel.taps)):
-            neck.outputs(start, self.detector.image_size)  # children never have fewer stages
+            for size in (self.detector.image_size, *space.image_sizes):
+                neck.outputs(start, size)  # children never have fewer stages

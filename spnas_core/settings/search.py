@@ -1,15 +1,17 @@
 """Settings of the search: its space and budget, what trials are ranked by, its operators and rounds."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from spnas_core import arch as architecture
 from spnas_core.settings.base import Limit, Settings, Taps, TypeText
+from spnas_core.settings.supernet import Supernet
 from spnas_core.settings.task import DETECTION, Score
 from spnas_core.settings.training import Recipe
 
+Eighths = Annotated[int, Field(ge=1, le=architecture.MOST_EIGHTHS)]
 Objective = Literal[Score, "params", "macs", "latency_ms", "memory_mb"]
 Objectives = tuple[Objective, ...]
 SCORES: Objectives = DETECTION.scores  # the higher the better; of the others, the lower
@@ -18,31 +20,59 @@ COUNTED: Objectives = (DETECTION.score, "macs")  # what ranks nets that nobody h
 MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
 
 
-class Mutation(Settings):
-    """Operators of the serial search (SP-NAS, section 3.2)."""
+LEAST_PILOT = 8
+GENES = {"inner_width": "inner_widths", "base_width": "base_widths", "image_size": "image_sizes", "neck_channels": "neck_channels"}
 
+
+class Mutation(Settings):
+    """Operators of the serial search (SP-NAS, section 3.2); those that make it smaller, or another size, are ours, and off by default."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"shrink", "inner_width", "base_width", "image_size", "neck_channels"})
     num_mutate: PositiveInt = Field(3, description="operations from parent to child")
     add_stage: float = Field(0.05, ge=0, le=1, description="probability that one operation appends a stage")
     change_type: float = Field(0.05, ge=0, le=1, description="probability that it changes the block type, where the space has several")
     move_double: float = Field(
         0.0, ge=0, le=1, description="probability that it moves a `2` past a neighbouring `1`; the authors' operators never do"
     )
+    shrink: float = Field(0.0, ge=0, le=1, description="probability that it takes a `1` out")
+    inner_width: float = Field(
+        0.0, ge=0, le=1, description="probability that it widens or narrows the blocks of a stage inside, a step of space.inner_widths"
+    )
+    base_width: float = Field(
+        0.0, ge=0, le=1, description="probability that it widens or narrows the whole net, a step of space.base_widths"
+    )
+    image_size: float = Field(0.0, ge=0, le=1, description="probability that it changes the network input, a step of space.image_sizes")
+    neck_channels: float = Field(
+        0.0, ge=0, le=1, description="probability that it changes the pyramid's channels, a step of space.neck_channels"
+    )
     swap: float = Field(0.5, ge=0, le=1, description="probability of swap among the other operations; expand has the rest, 1 - swap")
     max_step: PositiveInt = Field(3, description="swap: most blocks by which the end of a stage moves")
 
     @model_validator(mode="after")
     def _at_most_one(self) -> "Mutation":
-        if (total := self.add_stage + self.change_type + self.move_double) > 1:
-            raise ValueError(f"expected add_stage, change_type and move_double to add up to at most 1, got {total:g}")
+        rare = ("add_stage", "change_type", "move_double", "shrink", "inner_width", "base_width", "image_size", "neck_channels")
+        if (total := sum(getattr(self, name) for name in rare)) > 1:
+            raise ValueError(f"expected {', '.join(rare[:-1])} and {rare[-1]} to add up to at most 1, got {total:g}")
         return self
 
 
 class Space(Settings):
     """Limits of the search space."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"inner_widths", "base_widths", "image_sizes", "neck_channels"})
     block_types: tuple[TypeText, ...] = Field((), description="block types to choose from, such as [r, x(32x4d)]; none: the start net's")
 
-    min_blocks: PositiveInt = Field(architecture.MIN_BLOCKS, description="fewest residual blocks")
+    inner_widths: tuple[Eighths, ...] = Field(
+        (), description="inner widths of a stage to choose from, eighths, such as [4, 6, 8]; 8 is always one"
+    )
+    base_widths: tuple[PositiveInt, ...] = Field(
+        (), description="base widths to choose from, such as [48, 56, 64]; the detector's is always one"
+    )
+    image_sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
+        (), description="network inputs to choose from, [height, width], px; the detector's is always one"
+    )
+    neck_channels: tuple[PositiveInt, ...] = Field((), description="channels of the pyramid to choose from; the detector's are always one")
+    min_blocks: int = Field(architecture.MIN_BLOCKS, ge=architecture.FEWEST_BLOCKS, description="fewest residual blocks")
     max_blocks: PositiveInt = Field(architecture.MAX_BLOCKS, description="most residual blocks")
     max_stages: PositiveInt = Field(architecture.MAX_STAGES, description="most stages")
 
@@ -63,12 +93,26 @@ class Halving(Settings):
     keep: float = Field(0.5, gt=0, lt=1, description="share of them that goes on, rounded up")
 
 
+class Race(Settings):
+    """Further seeds for the best candidates of a round: these are ranked by their mean score over all seeds."""
+
+    best: PositiveInt = Field(2, description="how many candidates of a round are trained with further seeds")
+    seeds: PositiveInt = Field(1, description="further seeds of each")
+
+
 class Candidates(Settings):
     """How many candidates there are, and their short training."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"control", "race"})
     candidates: PositiveInt = Field(4, description="candidates of one round")
     recipe: Recipe = Field(Recipe(), description="training of a candidate")
     halving: Halving | None = Field(None, description="stop the worse candidates of a round early; null: train all to the end")
+    control: bool = Field(
+        False,
+        description="train each parent on by the recipe too, once per round, and rank a child by its gain over that: its estimate is the "
+        "parent's plus the gain",
+    )
+    race: Race | None = Field(None, description="train the best candidates of a round with further seeds; null: one seed for all")
 
     @model_validator(mode="after")
     def _rungs_rise(self) -> "Candidates":
@@ -81,11 +125,42 @@ class Candidates(Settings):
 class Serial(Candidates):
     """The serial search."""
 
+    later: ClassVar[frozenset[str]] = Candidates.later | {"pilot", "evaluator", "supernet"}
     rounds: PositiveInt = Field(4, description="rounds of the search")
     max_optimal: PositiveInt = Field(5, description="parents are the best of the ledger by Pareto rank")
     n_stuck: PositiveInt = Field(2, description="rounds without gain before a reignition")
     max_reignite: int = Field(2, ge=0, description="most reignitions during the search")
     mutation: Mutation = Field(Mutation(), description="what makes a child of its parent")
+    evaluator: Literal["train", "supernet"] = Field(
+        "train", description="train every candidate, in rounds; or train one supernet, search among its paths, and train the best of them"
+    )
+    supernet: Supernet = Field(Supernet(), description="the supernet and the search among its paths, with evaluator: supernet")
+    pilot: int = Field(
+        0,
+        ge=0,
+        description="nets that are trained to the end first, to say how well the short score tells the long one; 8 or more; 0: none",
+    )
+
+    @model_validator(mode="after")
+    def _enough_for_a_pilot(self) -> "Serial":
+        if 0 < self.pilot < LEAST_PILOT:
+            raise ValueError(f"expected pilot 0, or at least {LEAST_PILOT} nets, since fewer say nothing, got {self.pilot}")
+        return self
+
+
+class Final(Settings):
+    """The net that is trained to the end, and what it is compared with."""
+
+    choose: Literal["parallel", "best", "cheapest"] = Field(
+        "parallel",
+        description="parallel: the best net with copies, as in the paper; best: that of all trials; cheapest: that with the lowest second "
+        "objective of those whose score is at most `margin` below the start net's",
+    )
+    margin: float = Field(0.01, ge=0, le=1, description="loss of the first objective, a fraction, that counts as none")
+    equal_epochs: bool = Field(
+        False, description="compare with the start net trained for as many epochs in all as the final net and its ancestors were"
+    )
+    stock: bool = Field(False, description="compare with a fixed family of nets too, from scratch for as many epochs in all")
 
 
 class Parallel(Candidates):

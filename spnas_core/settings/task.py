@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Score = Literal["AP", "AP50"]
-MEAN = "mean_"  # before the name of a score in metrics: its mean after the last epochs of a training
+MEAN_OF = "mean_"  # before the name of a score in metrics: its mean after the last epochs of a training
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from spnas_core.settings.base import Settings, Url
 class Recipe(Settings):
     """One training: SGD with momentum, linear warm-up, then a step or cosine schedule."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"ema", "scored_epochs", "keep_best", "patience"})
+    later: ClassVar[frozenset[str]] = frozenset({"ema", "scored_epochs", "keep_best", "patience", "inherited_batches"})
     epochs: PositiveInt = Field(12, description="times that every image is seen")
     batch: PositiveInt = Field(2, description="images of one step")
     lr: PositiveFloat = Field(0.02, description="learning rate after the warm-up")
@@ -39,6 +39,16 @@ class Recipe(Settings):
     )
     keep_best: bool = Field(False, description="keep the weights of the evaluation with the best score instead of the last ones")
     patience: int = Field(0, ge=0, description="evaluations without a better score after which the training ends early; 0: never")
+    inherited_batches: int = Field(
+        0,
+        ge=0,
+        description="score the net before its first step too, as metric AP_inherited, with the norms' statistics anew from so many "
+        "training batches; 0: not",
+    )
+
+    def lasting(self, epochs: int) -> "Recipe":
+        """Return the same recipe with another number of epochs."""
+        return self.model_copy(update={"epochs": epochs})
 
     @model_validator(mode="after")
     def _evaluations(self) -> "Recipe":

@@ -6,20 +6,18 @@ Tie: the 95 % confidence interval of the mean difference over the seeds (paired,
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy import stats
 
 from spnas_core.data.images import Doubles
 from spnas_core.job import TrainJob
-from spnas_core.search.costs import CostOf
-from spnas_core.search.ledger import Ledger, Trial
-from spnas_core.search.propose import Proposal, propose_serial
+from spnas_core.search.ledger import Ledger
 from spnas_core.settings.base import Settings
 from spnas_core.settings.run import Run
-from spnas_core.settings.training import Recipe
 
 Method = Literal["start", "scratch", "random", "spnas"]
 METHODS: dict[Method, str] = {
@@ -57,10 +55,25 @@ class Outcome(StudyEntry):
 
 
 class Forecast(StudyEntry):
-    """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions."""
+    """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions.
+
+    `short` is that at the end of the training, `short50` its AP50, `estimate` what the search ranks by (its first objective, and what the
+    settings make of that); `long` is a mean where there are several seeds. Earlier versions had only `short` and `long`.
+    """
 
     short: float
     long: float
+    short50: float | None = None
+    estimate: float | None = None
+    macs: int = 0
+    net: str = ""
+    path: dict[str, float] = Field(default={}, description="scores as a path of a supernet, where it was one")
+    opinions: dict[str, float | None] = Field(default={}, description="second opinions on it, see search/opinions.py; none in old records")
+
+    @property
+    def ranked_by(self) -> float:
+        """Score that the search ranks it by."""
+        return self.short if self.estimate is None else self.estimate
 
 
 class Arrival(StudyEntry):
@@ -88,35 +101,22 @@ def deal(total: int, least: int) -> tuple[int, ...]:
     return tuple(total // count + (number < total % count) for number in range(count))
 
 
-def lasting(recipe: Recipe, epochs: int) -> Recipe:
-    """Recipe with another number of epochs."""
-    return recipe.model_copy(update={"epochs": epochs})
-
-
 def epochs_of(jobs: Iterable[TrainJob]) -> int:
     """Sum of the epochs of trainings, failed ones included."""
     return sum(job.recipe.epochs for job in jobs)
 
 
 def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
-    """Epochs that SP-NAS spent on a ledger: of each trial up to its rung if it stopped there, else its full recipe, even if it failed."""
-    planned = {"fine_tune": settings.fine_tune, "serial": settings.serial.recipe, "parallel": settings.parallel.recipe}
-    spent = sum(trial.rung or planned[trial.stage].epochs for trial in ledger)
-    return spent + reignitions * settings.reignite.epochs
+    """Epochs that SP-NAS spent on a ledger: of each trial up to its rung if it stopped there, else its full recipe, even if it failed.
 
-
-def levelled(ledger: Ledger) -> list[Trial]:
-    """Trials with equal metrics, all of Pareto rank 0, so that the proposers draw parents uniformly."""
-    return [replace(trial, metrics=dict.fromkeys(trial.metrics or {}, 1.0)) if (trial.score or -1.0) >= 0 else trial for trial in ledger]
-
-
-def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cost_of: CostOf) -> list[Proposal]:
-    """Propose `count` children by the operators of serial round `number`, with parents drawn uniformly from all of `ledger`.
-
-    With the start net alone, the first ones equal the children of the search's first round, since both use the same seed.
+    Further seeds and folds count, and so does each control, once, and the training of a supernet.
     """
-    serial = settings.serial.model_copy(update={"candidates": max(1, count), "max_optimal": len(ledger), "max_reignite": 0})
-    return propose_serial(levelled(ledger), settings.model_copy(update={"serial": serial}), number, cost_of)[:count]
+    planned = {"fine_tune": settings.fine_tune, "serial": settings.serial.recipe, "parallel": settings.parallel.recipe}
+    controls = {digest: planned[trial.stage].epochs for trial in ledger for digest in trial.controls}
+    more = sum((len(trial.repeats) + len(trial.folds)) * planned[trial.stage].epochs for trial in ledger)
+    spent = more + sum(trial.rung or planned[trial.stage].epochs for trial in ledger)
+    supernet = settings.serial.supernet.recipe.epochs if settings.serial.evaluator == "supernet" else 0
+    return spent + sum(controls.values()) + reignitions * settings.reignite.epochs + supernet
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Charts of studies as PNG; AP in per cent."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -45,8 +45,12 @@ def draw_forecasts(nets: Sequence[Forecast], tau: float) -> bytes:
     """Draw AP after the full training against AP after the short one."""
 
     def draw(axes: Any) -> None:
-        axes.plot([100 * net.short for net in nets], [100 * net.long for net in nets], "o")
-        axes.set(xlabel="AP on val after the short training, %", ylabel="AP on val after the full training, %", title=f"tau = {tau:.2f}")
+        axes.plot([100 * net.ranked_by for net in nets], [100 * net.long for net in nets], "o")
+        axes.set(
+            xlabel="what the search ranks by after the short training, %",
+            ylabel="AP on val after the full training, %",
+            title=f"tau = {tau:.2f}",
+        )
 
     return _png(draw, (5, 4.5))
 
@@ -62,6 +66,36 @@ def draw_arrivals(children: Sequence[Arrival]) -> bytes:
             axes.annotate("" if child.reached else "not reached", (place + 0.2, child.scratch_epochs), ha="center", va="bottom")
         axes.set_xticks(places, [f"AP50 {100 * child.target:.1f}" for child in children])
         axes.set(ylabel="epochs until that AP50 on val")
+        axes.legend()
+
+    return _png(draw, (7, 4.5))
+
+
+def draw_bars(values: Mapping[str, Sequence[float]], names: Sequence[str], axis: str) -> bytes:
+    """Draw a group of bars for each entry of `values`, one bar for each of `names`."""
+
+    def draw(axes: Any) -> None:
+        places, width = np.arange(len(values)), 0.8 / len(names)
+        for number, name in enumerate(names):
+            axes.barh(places + (number - (len(names) - 1) / 2) * width, [row[number] for row in values.values()], width, label=name)
+        axes.set_yticks(places, list(values))
+        axes.invert_yaxis()
+        axes.set(xlabel=axis)
+        axes.legend()
+
+    return _png(draw, (7, 4.5))
+
+
+def draw_fronts(by_method: Mapping[str, Sequence[Sequence[Any]]]) -> bytes:
+    """Draw the fronts of all methods, AP on test against GMACs; points have `macs` and `test`, one front per seed."""
+
+    def draw(axes: Any) -> None:
+        for number, (name, fronts) in enumerate(by_method.items()):
+            for seed, points in enumerate(fronts):
+                ordered = sorted(points, key=lambda point: point.macs)
+                values = [point.macs / 1e9 for point in ordered], [100 * point.test for point in ordered]
+                axes.plot(*values, "o-", color=f"C{number}", alpha=0.5, label=name if not seed else None)
+        axes.set(xlabel="GMACs of the detector", ylabel="AP on test, %")
         axes.legend()
 
     return _png(draw, (7, 4.5))

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from statistics import fmean, median, stdev
 from typing import Any
@@ -25,6 +26,7 @@ from spnas_core.study.methods import (
     paired_difference,
 )
 from spnas_core.study.pictures import draw_arrivals, draw_forecasts, draw_outcomes
+from spnas_core.study.second_scores import compare_opinions
 
 Lines = list[tuple[str, ...]]
 _Score = Callable[[Outcome], float]
@@ -108,20 +110,41 @@ def _unequal(by_method: dict[Method, list[Outcome]]) -> list[str]:
 
 
 def report_forecasts(nets: Sequence[Forecast]) -> StudyReport:
-    """Report how well AP after the short training predicts AP after the full one."""
-    pairs = np.array([(net.short, net.long) for net in nets])
-    tau = _tau(pairs)
-    low, high = bootstrap_interval(_tau, pairs)
-    picked = max(nets, key=lambda net: net.short)
-    regret = max(net.long for net in nets) - picked.long
-    lines: Lines = [("architecture", "AP short", "AP long")]
-    lines += [(short(net.arch, 60), f"{100 * net.short:.1f}", f"{100 * net.long:.1f}") for net in sorted(nets, key=lambda net: -net.long)]
+    """Report how well the score of the short training, and what the search makes of it, predict the AP after the full one."""
+    scores: dict[str, Callable[[Forecast], float]] = {"AP short": lambda net: net.short}
+    if all(net.short50 is not None for net in nets):
+        scores["AP50 short"] = lambda net: net.short50 or 0.0
+    for name in sorted({name for net in nets for name in net.path}):
+        scores[f"{name} as a path"] = partial(_path_score, name)
+    if any(net.ranked_by not in (net.short, net.short50) for net in nets):
+        scores["estimate"] = lambda net: net.ranked_by
+    taus: Lines = [("score", "tau", "95 % interval", "regret")]
+    found: dict[str, dict[str, float]] = {}
+    for name, score in scores.items():
+        pairs = np.array([(score(net), net.long) for net in nets])
+        tau, (low, high) = _tau(pairs), bootstrap_interval(_tau, pairs)
+        regret = max(net.long for net in nets) - max(nets, key=score).long
+        taus.append((name, f"{tau:.2f}", f"{low:.2f} to {high:.2f}", f"{100 * regret:.1f}"))
+        found[name] = {"tau": tau, "low": low, "high": high, "regret": regret}
+    lines: Lines = [("net", "GMACs", *scores, "AP long")]
+    for net in sorted(nets, key=lambda net: -net.long):
+        genes = [part for part in net.net.split("+")[1:] if not part.endswith("_rcnn") and part not in ("3x3", "7x7")]
+        values = (f"{100 * value:.1f}" for value in (*(score(net) for score in scores.values()), net.long))
+        lines.append((" ".join((short(net.arch, 60), *genes)), f"{net.macs / 1e9:.3f}", *values))
     text = (
-        f"Kendall's tau-b of the val AP after the short and after the full training: {tau:.2f} over {len(nets)} nets, 95 % bootstrap "
-        f"interval {low:.2f} to {high:.2f}. The net that is best after the short training ends {100 * regret:.1f} points below the best."
+        f"Kendall's tau-b of scores after the short training with the val AP after the full one, over {len(nets)} nets, 95 % bootstrap "
+        f"intervals. Regret: points of AP that the net that such a score puts first ends below the best. The search "
+        f"ranks by its first objective, or by the estimate."
     )
-    computed = {"tau": tau, "low": low, "high": high, "regret": regret}
-    return StudyReport("Proxy: does the short score predict the long one?", (text, lines), computed, draw_forecasts(nets, tau))
+    spread = f"The nets cost {min(n.macs for n in nets) / 1e9:.3f} to {max(n.macs for n in nets) / 1e9:.3f} GMACs."
+    title, last = "Proxy: does the short score predict the long one?", next(reversed(found.values()))
+    second = compare_opinions(nets)
+    parts: tuple[str | Lines, ...] = (text, taus, spread, lines, *second.parts)
+    return StudyReport(title, parts, {**last, "scores": found, "opinions": second.computed}, draw_forecasts(nets, last["tau"]))
+
+
+def _path_score(name: str, net: Forecast) -> float:
+    return net.path.get(name, -1.0)
 
 
 def _tau(pairs: Doubles) -> float:

@@ -16,21 +16,27 @@ from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce
 from spnas_core.settings.run import Run
+from spnas_core.study.fronts import FrontOutcome, report_fronts
 from spnas_core.study.methods import Arrival, Forecast, Outcome, StudyEntry
+from spnas_core.study.noise import NoisyScore, report_noise
 from spnas_core.study.report import StudyReport, entries_csv, report_arrivals, report_forecasts, report_outcomes
 
 STUDY_VERSION = 2  # increase it when a change makes a study give other results with the same settings
 ENTRIES_FILE = "entries.json"
-StudyKind = Literal["baselines", "proxy", "inheritance"]
+StudyKind = Literal["baselines", "proxy", "inheritance", "noise", "front"]
 ENTRIES: dict[StudyKind, TypeAdapter[Any]] = {
     "baselines": TypeAdapter(tuple[Outcome, ...]),
     "proxy": TypeAdapter(tuple[Forecast, ...]),
     "inheritance": TypeAdapter(tuple[Arrival, ...]),
+    "noise": TypeAdapter(tuple[NoisyScore, ...]),
+    "front": TypeAdapter(tuple[FrontOutcome, ...]),
 }
 REPORTS: dict[StudyKind, Callable[[Any], StudyReport]] = {
     "baselines": report_outcomes,
     "proxy": report_forecasts,
     "inheritance": report_arrivals,
+    "noise": report_noise,
+    "front": report_fronts,
 }
 
 
@@ -60,7 +66,7 @@ def open_study(kind: StudyKind, settings: Run, data_url: str, store_url: str, se
     if settings.checkpoint:
         raise UserError(f"study: expected settings without a checkpoint, since nets are trained from scratch, got {settings.checkpoint!r}")
     first = open_plan(settings, data_url, store_url)
-    if kind == "baselines" and first.test is None:
+    if kind in ("baselines", "front") and first.test is None:
         raise UserError(f"{data_url}: expected a test split, on which the methods are compared, got none")
     later = (settings.model_copy(update={"seed": settings.seed + number}) for number in range(1, seeds))
     study = Study(kind, (first, *(replace(first, settings=run) for run in later)), count)

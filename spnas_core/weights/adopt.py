@@ -5,7 +5,7 @@ Weights are ``dict[str, ndarray]`` with the names of the built net.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from spnas_core import necks
@@ -21,7 +21,8 @@ class Audit:
     """Audit of a transfer: names of the child's copied and new tensors, and of the parent's dropped ones.
 
     `zero` names the new gammas and betas that start at zero. Counts are of parameters, without the statistics of norms. `peeled` says which
-    part of a checkpoint file the weights are (see `peeling`), where they are not the whole file.
+    part of a checkpoint file the weights are (see `peeling`), where they are not the whole file. `resized`: copied tensors that were
+    widened or narrowed (see `channels`). `narrowed`: how many parameters were lost by that, by what was narrowed, and by blocks taken out.
     """
 
     copied: tuple[str, ...]
@@ -32,6 +33,13 @@ class Audit:
     new_params: int
     dropped_params: int
     peeled: str = ""
+    resized: tuple[str, ...] = ()
+    narrowed: dict[str, int] = field(default_factory=dict, hash=False)
+
+    def after_resizing(self, names: Iterable[str], lost: Mapping[str, int], taken_out: int = 0) -> "Audit":
+        """Return the audit of the transfer of widened or narrowed weights; `taken_out`: parameters of blocks without a place."""
+        narrowed = {**lost, **({"blocks": taken_out} if taken_out else {})}
+        return replace(self, resized=tuple(sorted(names)), narrowed=narrowed, dropped_params=self.dropped_params + sum(lost.values()))
 
     @property
     def share(self) -> float:
@@ -42,7 +50,7 @@ class Audit:
     def model(self) -> dict[str, Any]:
         """JSON document of the audit."""
         document = {**asdict(self), "share": self.share}
-        return document if self.peeled else {name: value for name, value in document.items() if name != "peeled"}
+        return {name: value for name, value in document.items() if value or name not in ("peeled", "resized", "narrowed")}
 
 
 def audit_of(fresh: Arrays, weights: Arrays, copied: set[str], dropped: set[str], zero: Iterable[str] = ()) -> Audit:

@@ -7,7 +7,7 @@ of a block change, a layer (a convolution and its norm) of unchanged shape is in
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,8 +24,22 @@ from spnas_core.weights.adopt import (
     is_last_layer,
     is_other_head,
 )
+from spnas_core.weights.channels import fit_widths, target_blocks, width_of
 from spnas_core.weights.lineage import lineage
-from spnas_core.weights.tensor_names import AFFINE, BLOCKS, CONNECT, COPIES, HEAD, NECK, RPN, Arrays, block_name, convolution_of, part_of
+from spnas_core.weights.tensor_names import (
+    AFFINE,
+    BLOCKS,
+    CONNECT,
+    COPIES,
+    HEAD,
+    NECK,
+    RPN,
+    STATISTICS,
+    Arrays,
+    block_name,
+    convolution_of,
+    part_of,
+)
 
 Shapes = dict[str, tuple[int, int, int, int]]  # of the layers of one block
 
@@ -40,6 +54,7 @@ class _Plan:
     given: Collection[str] = ()  # names of the parent's tensors
     wanted: Collection[str] = ()  # and of the child's
     replace_head: bool = False
+    leaves_out: bool = False
 
     @cached_property
     def own_copies(self) -> bool:
@@ -53,12 +68,16 @@ class _Plan:
 
     @cached_property
     def line(self) -> tuple[int | None, ...]:
-        return lineage(self.parent, self.child)
+        return lineage(self.parent, self.child, self.leaves_out)
 
     @cached_property
     def ours(self) -> tuple[Shapes, ...]:
-        """Layers of the parent's blocks."""
-        return tuple(block.layers(self.parent.block_type) for block in blocks(self.parent, self.width))
+        """Layers of the parent's blocks, with the widths of the child's."""
+        return tuple(block.layers(self.parent.block_type) for block in self._target)
+
+    @cached_property
+    def _target(self) -> tuple[Block, ...]:
+        return target_blocks(self.parent, self.child, self.width, self.leaves_out)
 
     @cached_property
     def theirs(self) -> tuple[Shapes, ...]:
@@ -71,8 +90,8 @@ class _Plan:
         return source is not None and self.ours[source].get(layer) == self.theirs[index].get(layer)
 
     def keeps_part(self, stage: int, number: int) -> bool:
-        """Whether parent and child both have this copy; False for all copies if the serial parts differ."""
-        if self.parent.serial() != self.child.serial():
+        """Whether parent and child both have this copy; False for all copies if the serial parts differ, but for their inner widths."""
+        if replace(self.parent.serial(), inner=()) != replace(self.child.serial(), inner=()):
             return False
         return number < min(self.parent.parallel[stage], self.child.parallel[stage])
 
@@ -99,13 +118,18 @@ class _Plan:
             return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
         return name
 
+    def lacks(self, name: str) -> bool:
+        """Whether a tensor of the parent belongs to a block of the main stages that the child has no place for."""
+        parts = name.split(".")
+        return part_of(name) == BLOCKS and len(parts) > 3 and parts[2].isdecimal() and int(parts[2]) not in self.line
+
     def drops(self, name: str) -> bool:
         """Whether a tensor of the parent is dropped by design."""
         part, parts = part_of(name), name.split(".")
         numbers = [int(one) for one in parts if one.isdecimal()]
-        if part == BLOCKS and len(parts) > 3 and numbers and numbers[0] in self.line:
+        if part == BLOCKS and len(parts) > 3 and numbers and numbers[0] < len(self.ours):
             layer = convolution_of(parts[3])
-            return layer in self.ours[numbers[0]] and not self.keeps_layer(self.line.index(numbers[0]), layer)
+            return layer in self.ours[numbers[0]] and (self.lacks(name) or not self.keeps_layer(self.line.index(numbers[0]), layer))
         if part in (COPIES, CONNECT) and len(numbers) > 1 and numbers[0] < len(self.parent.stages):
             return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
         if part == NECK and numbers and numbers[0] < len(self.parent.stages):
@@ -125,7 +149,7 @@ class _Plan:
 
 
 def inherit(
-    parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, *, base_width: int = 64, replace_head: bool = False
+    parent: Arch, child: Arch, weights: Arrays, fresh: Arrays, *, base_width: int = 64, replace_head: bool = False, leaves_out: bool = False
 ) -> tuple[Arrays, Audit]:
     """Weights of `child`: from `parent` where its blocks and parts continue, else from `fresh`, the newly initialised child.
 
@@ -133,9 +157,13 @@ def inherit(
     type or channels, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta zero:
     the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: the tensors
     of these kinds that only the parent has. `replace_head`: the box head's last layers are new, for other classes; see also
-    `adopt.head_source`. Any other difference in name, shape or dtype is a UserError with a +/- list.
+    `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`), to the base width of `fresh`
+    (`base_width` where that has no stem). Blocks that the child has no room for are dropped, and with `leaves_out` others where that
+    keeps more (see `lineage`). Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
-    plan = _Plan(parent, child, base_width, weights, fresh, replace_head)
+    base_width = width_of(fresh, base_width)
+    weights, resized, narrowed = fit_widths(parent, child, weights, fresh, base_width, leaves_out)
+    plan = _Plan(parent, child, base_width, weights, fresh, replace_head, leaves_out)
     mains = {name: main for name in fresh if (main := plan.main_name(name)) is not None}
     sources = {name: plan.source(name) for name in fresh.keys() - mains.keys()}
     matched = {name: source for name, source in sources.items() if source is not None and fits(fresh, name, weights, source)}
@@ -150,15 +178,18 @@ def inherit(
     result |= {name: result[main].copy() for name, main in mains.items()}
     copied = matched.keys() | {name for name, main in mains.items() if main in matched}
     zero |= {name for name, main in mains.items() if main in zero}
-    return {name: result[name] for name in fresh}, audit_of(fresh, weights, copied, unused, zero)
+    audit = audit_of(fresh, weights, copied, unused, zero)
+    changed = {name for name, source in matched.items() if source in resized}
+    taken_out = sum(weights[name].size for name in unused if plan.lacks(name) and not name.endswith(STATISTICS))
+    return {name: result[name] for name in fresh}, audit.after_resizing(changed, narrowed, taken_out)
 
 
-def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_width: int = 64) -> set[str]:
+def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_width: int = 64, leaves_out: bool = False) -> set[str]:
     """Subset of `names` that is trained when inherited blocks are frozen: changed blocks (new, other stride, other layers), neck, heads.
 
     The stem, all unchanged blocks and the copies that the parent has too are frozen.
     """
-    plan = _Plan(parent, child, base_width)
+    plan = _Plan(parent, child, base_width, leaves_out=leaves_out)
     changed = (block_name(block.index) for block in blocks(child) if plan.changes(block))
     trained = (CONNECT, NECK, RPN, HEAD, *changed)
 

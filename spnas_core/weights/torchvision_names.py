@@ -112,6 +112,10 @@ def to_torchvision(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     UserError for a name that torchvision has no place for: parallel copies and their connections, and the 3x3 stem.
     """
     names = list(names)
+    if arch.inner:
+        raise UserError(
+            f"architecture {str(arch)!r}: expected blocks as wide inside as torchvision's, got {'-'.join(map(str, arch.inner))} eighths"
+        )
     table = _table(arch, detector=any(name.startswith(NECK) for name in names))
     theirs = {ours: name for name, ours in table.items()}
     return _complete({name: theirs.get(name) for name in names}, f"names of {arch}, serial, with the 7x7 stem")

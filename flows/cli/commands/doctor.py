@@ -1,8 +1,8 @@
-"""The command `spnas doctor`: causes of an AP of 0, in a run or in its data."""
+"""The command `spnas doctor`: causes of an AP of 0, in a run or in its data; or what a kind of device lacks of a run's graphs."""
 
 import contextlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ from flows.cli.options import (
     StoreOption,
     with_reading,
 )
+from spnas_core.errors import UserError
 
 app = typer.Typer()
 
@@ -24,11 +25,14 @@ app = typer.Typer()
     help="Name what makes the AP 0: class mapping, boxes format, anchors that never match, learning rate, frozen norms with new weights, "
     "empty targets, an evaluation on the wrong split, broken data. One line for each cause: where, what was seen, what to do.\n\n"
     "RUN_OR_DATA: the name of a run of the store, finished or not; or a data set, as spnas check takes it.\n\n"
-    "Exit status 0: no cause was found; 1: there is one; 2: there is nothing to look at.\n\n"
+    "With --target Ascend: compile the graphs of a preset or a YAML file (default: --preset) on this CPU, and look all operators, dtypes "
+    "and shapes up in what MindSpore's package has for Ascend. One row for each operator, one line for each gap.\n\n"
+    "Exit status 0: no cause or gap was found; 1: there is one; 2: there is nothing to look at.\n\n"
     "Example: spnas doctor demo --store demo/store"
 )
 def doctor(
-    subject: Annotated[str, typer.Argument(metavar="RUN_OR_DATA", help="What to look at.")],
+    subject: Annotated[str | None, typer.Argument(metavar="RUN_OR_DATA", help="What to look at; with --target, a preset or YAML.")] = None,
+    target: Annotated[Literal["Ascend"] | None, typer.Option("--target", help="Kind of device that the graphs must run on.")] = None,
     store: StoreOption = "spnas-store",
     data: MovedData = None,
     preset: Annotated[str, typer.Option("--preset", help="For data: whose anchors count, a preset or a YAML file.")] = "coco",
@@ -38,7 +42,12 @@ def doctor(
     images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for causes of an AP of 0."""
+    """Look for causes of an AP of 0, or for gaps of a kind of device."""
+    if target is not None:
+        _of_target(subject or preset, target, overrides or [], as_json)
+        return
+    if subject is None:
+        raise UserError("doctor: expected RUN_OR_DATA, or --target Ascend, got neither")
     if _is_run(subject, store):
         causes, notes = _of_run(subject, store, data)
     else:
@@ -54,6 +63,25 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _of_target(preset: str, target: str, overrides: list[str], as_json: bool) -> None:
+    """Print the table and the gaps of the graphs of settings; exit status 1 where there is a gap."""
+    from flows import presets
+    from flows.cli.display import shown
+    from spnas_core.ascend.audit import audit, table_text
+    from spnas_core.ascend.nets import nets_of
+
+    settings = presets.load_preset(preset, overrides)
+    with shown():
+        rows = audit(nets_of(settings), target)
+    gaps = [gap for row in rows for gap in row.gaps]
+    if as_json:
+        typer.echo(json.dumps({"operators": [row.__dict__ for row in rows], "gaps": gaps}))
+    else:
+        typer.echo("\n".join([table_text(rows), "", *gaps, f"{len(rows)} primitives, {len(gaps)} gaps for {target}"]))
+    if gaps:
+        raise typer.Exit(1)
+
+
 def _is_run(subject: str, store: str) -> bool:
     from spnas_core.run.register import names_of_runs
     from spnas_core.store.artifacts import Store
@@ -64,7 +92,6 @@ def _is_run(subject: str, store: str) -> bool:
 def _of_data(url: str, store: str, preset: str, overrides: list[str]) -> tuple[list[Any], list[str]]:
     from flows import presets
     from spnas_core.check.dataset import inspect
-    from spnas_core.errors import UserError
     from spnas_core.monitor.doctor import causes_in_data, first_error
 
     try:
@@ -80,7 +107,6 @@ def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[st
     """Causes in a run and in its data, which may no longer exist."""
     from spnas_core.check.dataset import inspect
     from spnas_core.data.splits import DataSet
-    from spnas_core.errors import UserError
     from spnas_core.monitor.doctor import WELL, causes_in_data, causes_in_run, first_error
     from spnas_core.monitor.status import Watcher
     from spnas_core.store.artifacts import Store

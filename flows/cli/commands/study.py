@@ -1,4 +1,4 @@
-"""The commands `spnas study baselines|proxy|inheritance`: studies of the search on a data set."""
+"""The commands `spnas study baselines|front|proxy|inheritance|noise`: studies of the search on a data set."""
 
 import json
 from typing import Annotated, Any
@@ -50,8 +50,34 @@ def baselines(
 
 
 @app.command(
+    help="The same AP for less: the front of AP and MACs of the search, of random search with inheritance, and of a fixed family of stock "
+    "nets, each with as many epochs and the same seeds; hyper-volumes are those of AP on the test split. Then the recommended net, the "
+    "cheapest that is hardly behind the start net on val (final.margin), is trained by full_train and set beside the start net trained for "
+    "as many epochs in all: AP on test, MACs, latency.\n\n"
+    f"{PRESETS} {GOES_ON}\n\n"
+    "Example: spnas study front study --data path/to/bccd --seeds 5"
+)
+def front(
+    data: DataOption,
+    preset: PresetArgument = "study",
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, max=20, help="How many, from `seed` of the settings on.")] = 5,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare fronts."""
+    _study("front", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, seeds=seeds)
+
+
+@app.command(
     help="How well the short score predicts the long one: Kendall's tau-b between the val AP of children of the start net after their "
-    "short, inherited training (serial.recipe), and after the training full_train that goes on from it.\n\n"
+    "short, inherited training (serial.recipe), and after the training full_train that goes on from it. What the search ranks by, a gain "
+    "over the parent or a mean of seeds and epochs where the settings ask for it, is set beside. A tau over nets of unequal cost measures "
+    "their size above all, so keep the budget narrow: --set 'budget={gmacs: [0.085, 0.1]}'. With serial.evaluator=supernet they are paths, "
+    "and their scores as paths are compared too.\n\n"
     f"{PRESETS} {GOES_ON}\n\n"
     "Example: spnas study proxy study --data path/to/bccd"
 )
@@ -61,13 +87,14 @@ def proxy(
     store: StoreOption = "spnas-store",
     overrides: Overrides = None,
     nets: Annotated[int, typer.Option("--nets", min=8, help="How many nets; fewer say nothing.")] = 8,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=20, help="Of the full trainings, whose mean counts.")] = 1,
     split_file: SplitFileOption = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the proxy."""
-    _study("proxy", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=nets)
+    _study("proxy", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=nets, seeds=seeds)
 
 
 @app.command(
@@ -90,6 +117,31 @@ def inheritance(
 ) -> None:
     """Measure inheritance."""
     _study("inheritance", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=children)
+
+
+@app.command(
+    help="How far short scores can be believed: children of the start net and the start net itself are trained by serial.recipe with "
+    "several seeds, on the same inherited weights, and evaluated after each epoch. Told are the noise (standard deviation over seeds) of "
+    "the AP at the end and of what can lower it: the mean of the last epochs, an average of the weights (serial.recipe.ema, else 0.98), "
+    "the gain over the parent trained on with the same seed; the spread of the nets; Kendall's tau to expect from both; and how many "
+    "seeds would make it 0.5. The budget makes the nets' cost equal: --set 'budget={gmacs: [0.085, 0.095]}'.\n\n"
+    f"{PRESETS} {GOES_ON}\n\n"
+    "Example: spnas study noise study --data path/to/bccd"
+)
+def noise(
+    data: DataOption,
+    preset: PresetArgument = "study",
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    nets: Annotated[int, typer.Option("--nets", min=2, help="How many nets.")] = 6,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, max=20, help="How many, from `seed` of the settings on.")] = 5,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the noise."""
+    _study("noise", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=nets, seeds=seeds)
 
 
 def _study(kind: Any, preset: str, overrides: list[str], data: str, store: str, as_json: bool, **size: int) -> None:

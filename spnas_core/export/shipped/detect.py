@@ -3,13 +3,16 @@
     python detect.py IMAGE... [--threshold 0.5]
 
 prints one JSON record per image; `Detector(folder)(image)` gives the same to a program. Needs numpy, pillow, and what runs the model:
-onnxruntime for model.onnx, mindspore for model.mindir, torch, torchvision and safetensors for weights.safetensors.
+onnxruntime for model.onnx, openvino for model.xml, mindspore for model.mindir, torch, torchvision and safetensors for weights.safetensors,
+onnxruntime for trunk.onnx, or Ascend's ais_bench for trunk.om.
 """
 
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,7 @@ class Detector:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         self.card = json.loads((folder / "model.json").read_text())
-        openers = {"model.onnx": open_onnx, "model.mindir": open_mindir, "weights.safetensors": open_torch}
-        name = next(name for name in openers if (folder / name).exists())
-        self.run: Run = openers[name](folder / name)
+        self.run = open_network(folder)
 
     def __call__(self, image: Image.Image, threshold: float = 0.0) -> list[dict[str, Any]]:
         """Objects with at least this score, the best one first: label, category id, score, and box x1, y1, x2, y2 in px of the image."""
@@ -46,12 +47,44 @@ class Detector:
         ]
 
 
+def open_network(folder: Path) -> Run:
+    """Open the network of a folder in what runs it."""
+    openers = {
+        "model.onnx": open_onnx,
+        "model.xml": open_openvino,
+        "model.mindir": open_mindir,
+        "weights.safetensors": open_torch,
+        "trunk.onnx": open_parts,
+    }
+    name = next(name for name in openers if (folder / name).exists())
+    return openers[name](folder / name)
+
+
 def open_onnx(path: Path) -> Run:
     """Open the network in onnxruntime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
     return lambda images, image_hw: tuple(session.run(["boxes", "scores", "labels"], {"images": images, "image_hw": image_hw}))
+
+
+def open_openvino(path: Path) -> Run:
+    """Open the network in OpenVINO, for single images; in float32, where it would compute in bfloat16 on processors that can."""
+    openvino = import_openvino()
+    how = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    net = openvino.Core().compile_model(path, "CPU", how)
+
+    def run(images: Array, image_hw: Array) -> tuple[Any, Any, Any]:
+        found = net({"images": images, "image_hw": image_hw})
+        return found["boxes"], found["scores"], found["labels"]
+
+    return run
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which on import sends Google Analytics a message from a fork of this process."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed, which OpenVINO allows
+    return import_module("openvino")
 
 
 def open_mindir(path: Path) -> Run:
@@ -67,10 +100,9 @@ def open_mindir(path: Path) -> Run:
 def open_torch(path: Path) -> Run:
     """Open the network in torchvision, whose own preparation of images is left out."""
     import torch
-    from net import build
     from torchvision.models.detection.image_list import ImageList
 
-    model = build(path.parent)
+    model = beside("net").build(path.parent)
 
     def run(images: Array, image_hw: Array) -> tuple[Any, Any, Any]:
         batch = ImageList(torch.from_numpy(images), [(int(height), int(width)) for height, width in image_hw])
@@ -81,6 +113,17 @@ def open_torch(path: Path) -> Run:
         return boxes, scores, labels
 
     return run
+
+
+def open_parts(path: Path) -> Run:
+    """Open the networks of a folder that has several."""
+    run: Run = beside("parts").Parts(path.parent, json.loads((path.parent / "model.json").read_text()))
+    return run
+
+
+def beside(name: str) -> Any:
+    """Import the module `name` of this folder."""
+    return import_module(f"{__package__}.{name}" if __package__ else name)
 
 
 def network_input(image: Image.Image, how: dict[str, Any]) -> tuple[Array, Array, Array]:

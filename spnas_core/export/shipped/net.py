@@ -80,8 +80,9 @@ class Body(nn.Module):
 
     def __init__(self, arch: str, settings: dict[str, Any]) -> None:
         super().__init__()
-        kind, serial, parallel = arch.split("_")
+        kind, serial, parallel, *inner = arch.split("_")
         width = settings["base_width"]
+        self.eighths = [int(one) for one in inner[0].split("-")] if inner else [8] * (serial.count("-") + 1)
         self.norm = partial(FrozenBatchNorm2d if settings["norm"] == "frozen" else nn.BatchNorm2d, eps=settings["norm_epsilon"])
         self.block = self.residual(kind)
         self.small = settings["stem"] == "3x3"
@@ -96,7 +97,7 @@ class Body(nn.Module):
         self.connect, self.copies = nn.ModuleList(), nn.ModuleList()
         inputs, planes = width, width
         for level, (digits, count) in enumerate(zip(serial.split("-"), self.copies_of, strict=True)):
-            make = partial(self.stage, inputs, planes, digits, 2 if level else 1)
+            make = partial(self.stage, inputs, planes, digits, 2 if level else 1, self.eighths[level])
             stage, outputs, planes = make()
             self.add_module(f"layer{level + 1}", stage)
             connections = min(count, 1) if self.shared else count
@@ -106,24 +107,37 @@ class Body(nn.Module):
             inputs = outputs
 
     def residual(self, kind: str) -> Any:
-        """Give the class of the blocks, with groups and base width."""
+        """Give the class of the blocks, and keep their groups and base width."""
         if kind == "b":
             return BasicBlock
-        groups, base_width = map(int, re.findall(r"\d+", kind)) if kind != "r" else (1, 64)
-        return partial(Bottleneck, groups=groups, base_width=base_width)
+        self.groups, self.base_width = map(int, re.findall(r"\d+", kind)) if kind != "r" else (1, 64)
+        return Bottleneck
 
     def projection(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
         """1x1 convolution and norm."""
         return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), self.norm(outputs))
 
-    def stage(self, inputs: int, planes: int, digits: str, stride: int) -> tuple[nn.Sequential, int, int]:
+    def residual_block(self, inputs: int, planes: int, stride: int, shortcut: nn.Module | None, eighths: int) -> nn.Module:
+        """Make one block; `eighths`: its width inside, as a share of what its type says."""
+        if self.block is BasicBlock:
+            block = BasicBlock(inputs, planes, stride, shortcut, norm_layer=self.norm)
+            if eighths != 8:
+                inner = max(1, planes * eighths // 8)
+                block.conv1, block.bn1 = nn.Conv2d(inputs, inner, 3, stride, 1, bias=False), self.norm(inner)
+                block.conv2 = nn.Conv2d(inner, planes, 3, 1, 1, bias=False)
+            return block
+        channels = max(1, planes * self.base_width // 64 * eighths // 8)  # of one group
+        width = (channels + 0.5) * 64 / planes  # torchvision rounds planes * width / 64 down
+        return Bottleneck(inputs, planes, stride, shortcut, self.groups, width, norm_layer=self.norm)
+
+    def stage(self, inputs: int, planes: int, digits: str, stride: int, eighths: int) -> tuple[nn.Sequential, int, int]:
         """Make the blocks of one stage; also returns its output channels, and its planes."""
         blocks = []
         for digit in digits:
             planes *= int(digit)
             outputs = planes * (1 if self.block is BasicBlock else 4)
             shortcut = self.projection(inputs, outputs, stride) if stride != 1 or inputs != outputs else None
-            blocks.append(self.block(inputs, planes, stride, shortcut, norm_layer=self.norm))
+            blocks.append(self.residual_block(inputs, planes, stride, shortcut, eighths))
             inputs, stride = outputs, 1
         return nn.Sequential(*blocks), inputs, planes
 

@@ -1,0 +1,38 @@
+"""Folds of a small data set: the images of train and val together, dealt into parts of which each in turn is held back to score on."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+
+from spnas_core.data.columns import Marks
+from spnas_core.data.samples import Sample, Split
+
+
+def fold_of(train: Split, val: Split, number: int, count: int) -> tuple[Split, Split]:
+    """Images to learn from and images to score on, in fold `number` (from 0) of `count`.
+
+    Images are dealt in the order of a hash of their names, so that each fold has its share whatever the order in which they were taken;
+    they have new ids, since those of train and val may be the same.
+    """
+    samples = [*train.samples, *val.samples]
+    order = sorted(range(len(samples)), key=lambda n: hashlib.sha256(samples[n].name.encode()).digest())
+    held = {n for place, n in enumerate(order) if place % count == number}
+    known = [
+        {one.image_id: start + n for n, one in enumerate(split.samples, start=1)}
+        for start, split in ((0, train), (len(train.samples), val))
+    ]
+    marks = np.concatenate([_renumbered(split.marks, ids) for split, ids in zip((train, val), known, strict=True)])
+    named = [replace(one, image_id=n) for n, one in enumerate(samples, start=1)]
+    parts: list[Split] = []
+    for split, wanted in ((train, set(range(len(samples))) - held), (val, held)):
+        own: list[Sample] = [one for n, one in enumerate(named) if n in wanted]
+        chosen = np.isin(marks["image_id"], [one.image_id for one in own])
+        parts.append(replace(split, samples=own, marks=marks[chosen]))
+    return parts[0], parts[1]
+
+
+def _renumbered(marks: Marks, ids: dict[int, int]) -> Marks:
+    found = marks.copy()
+    found["image_id"] = [ids[int(number)] for number in marks["image_id"]]
+    return found

@@ -1,0 +1,39 @@
+"""Images of a data set by which the ranges of a network in INT8 are found."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from spnas_core.data.images import Floats
+from spnas_core.data.loader import eval_batches
+from spnas_core.data.samples import Split
+from spnas_core.data.splits import DataSet
+from spnas_core.errors import UserError
+from spnas_core.settings.reading import Reading
+from spnas_core.weights.model_folder import Model
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`images` of the split `split` of the data set at `data`, the same ones every time: at equal distances in the order of the split."""
+
+    images: int
+    data: str
+    split: str = "train"
+    reading: Reading = field(default_factory=Reading)
+
+    def inputs(self, card: Model) -> Iterator[tuple[Floats, Floats]]:
+        """Yield a network's inputs (1, 3, H, W) and (1, 2) of each image; UserError if the split has fewer."""
+        split = DataSet(self.data, self.reading.model_copy(update={"bits": card.bits})).split(self.split)
+        count = len(split.samples)
+        if count < self.images:
+            raise UserError(f"--int8: expected at most {count} images, as many as the split {self.split} has, got {self.images}")
+        rows = np.linspace(0, count - 1, self.images).round().astype(int).tolist()
+        chosen = Split(split.name, [split.samples[row] for row in rows], split.categories, reading=split.reading)
+        return ((batch.images, batch.image_hw) for batch in eval_batches(chosen, card.detector.image_size, 1))
+
+    def facts(self) -> dict[str, Any]:
+        """Give what model.json says of it."""
+        return {"images": self.images, "split": self.split}

@@ -1,0 +1,119 @@
+"""Difference of AP of two nets on the same images, with its bootstrap interval: which differences of a report mean something.
+
+The images are drawn anew with replacement, the same for both nets, and COCO's AP is computed for each draw; detections are matched once,
+since a match concerns one image alone. Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; pycocotools
+`cocoeval.py` `accumulate`, whose AP this is when every image counts once.
+"""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from spnas_core.data.images import Doubles
+from spnas_core.metrics import pycocotools_evaluation
+
+DRAWS_OF_IMAGES = 400
+
+
+class Interval(NamedTuple):
+    """Difference of AP, a fraction, its 95 % interval over the images, and the share of draws in which it is above 0."""
+
+    mean: float
+    low: float
+    high: float
+    ahead: float
+
+    @property
+    def means_something(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class _Class:
+    """Matched detections of one class, best first: their images, and whether each is right or ignored, (T, N); objects per image (I,)."""
+
+    image: npt.NDArray[np.int64]
+    right: npt.NDArray[np.bool_]
+    ignored: npt.NDArray[np.bool_]
+    objects: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MatchedDetections:
+    """Detections of one net on a split, matched with its objects."""
+
+    classes: tuple[_Class, ...]
+    images: int
+    recalls: Doubles
+
+    def ap(self, counts: npt.NDArray[np.int64]) -> Doubles:
+        """AP (R,) of R draws, given how often each image was drawn, (R, I); nan for a draw without any object."""
+        found = np.full((len(self.classes), len(counts)), np.nan)
+        for number, one in enumerate(self.classes):
+            objects = counts @ one.objects
+            weights = counts[:, one.image]
+            levels = []
+            for right, ignored in zip(one.right, one.ignored, strict=True):
+                true = np.cumsum(weights * (right & ~ignored), axis=1)
+                false = np.cumsum(weights * (~right & ~ignored), axis=1)
+                levels.append(_area(true, false, objects, self.recalls))
+            found[number] = np.where(objects > 0, np.mean(levels, axis=0), np.nan)
+        with np.errstate(invalid="ignore"):
+            return np.array([row[~np.isnan(row)].mean() if (~np.isnan(row)).any() else np.nan for row in found.T])
+
+
+def match_detections(annotations: dict[str, Any], results: list[dict[str, Any]]) -> MatchedDetections:
+    """Match the detections of a net (COCO results) with the objects of a split, at all IoU thresholds of COCO's AP."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = pycocotools_evaluation(annotations, results)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
+        evaluation.evaluate()
+    params, images = evaluation.params, len(evaluation.params.imgIds)
+    most, thresholds = params.maxDets[-1], len(params.iouThrs)
+    classes = []
+    for number in range(len(params.catIds)):
+        own = evaluation.evalImgs[number * images : (number + 1) * images]
+        objects = np.array([0 if one is None else np.count_nonzero(np.asarray(one["gtIgnore"]) == 0) for one in own], np.int64)
+        there = [(place, one) for place, one in enumerate(own) if one is not None and len(one["dtScores"])]
+        scores = np.concatenate([one["dtScores"][:most] for _, one in there]) if there else np.zeros(0)
+        image = np.concatenate([np.full(len(one["dtScores"][:most]), place) for place, one in there]) if there else np.zeros(0, np.int64)
+        order = np.argsort(-scores, kind="mergesort")
+        right, ignored = (
+            np.concatenate([np.asarray(one[name])[:, :most] for _, one in there], axis=1)[:, order].astype(bool)
+            if there
+            else np.zeros((thresholds, 0), bool)
+            for name in ("dtMatches", "dtIgnore")
+        )
+        classes.append(_Class(image[order], right, ignored, objects))
+    return MatchedDetections(tuple(classes), images, np.asarray(params.recThrs))
+
+
+def difference(ours: MatchedDetections, theirs: MatchedDetections, draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> Interval:
+    """Difference of AP of two nets on the same split."""
+    rng = np.random.default_rng(seed)
+    once = np.ones((1, ours.images), np.int64)
+    drawn = np.stack([np.bincount(rng.integers(ours.images, size=ours.images), minlength=ours.images) for _ in range(draws)])
+    mean = float((ours.ap(once) - theirs.ap(once))[0])
+    gains = ours.ap(drawn) - theirs.ap(drawn)
+    gains = gains[~np.isnan(gains)]
+    low, high = np.quantile(gains, (0.025, 0.975)) if len(gains) else (np.nan, np.nan)
+    return Interval(mean, float(low), float(high), float(np.mean(gains > 0)) if len(gains) else float("nan"))
+
+
+def _area(true: npt.NDArray[np.int64], false: npt.NDArray[np.int64], objects: npt.NDArray[np.int64], recalls: Doubles) -> Doubles:
+    """Mean of the precision at COCO's recall thresholds, (R,), from counts (R, N) of right and wrong detections up to each."""
+    if not true.shape[1]:
+        return np.zeros(len(true))
+    recall = true / np.maximum(objects, 1)[:, None]
+    precision = true / np.maximum(true + false, np.spacing(1))
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    found = np.zeros(len(true))
+    for row, (at, values) in enumerate(zip(recall, precision, strict=True)):
+        places = np.searchsorted(at, recalls, side="left")
+        found[row] = values[places[places < len(values)]].sum() / len(recalls)
+    return found
