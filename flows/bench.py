@@ -37,7 +37,8 @@ from spnas_core.data.loader import Batch, eval_batches, steps_per_epoch
 from spnas_core.data.samples import Sample, Split
 from spnas_core.data.splits import open_split
 from spnas_core.job import TrainJob
-from spnas_core.jobs import cpu, detection, initial_weights, request, runner, worker
+from spnas_core.jobs import cpu, detection, initial_weights, runner, worker
+from spnas_core.jobs.cpu_variables import cpu_variables
 from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.step import TrainStep
@@ -212,8 +213,8 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true", help="time by operator in a training step, instead of the measurements")
     parser.add_argument("--peer", default="", help="command that measures torchvision")
     options = parser.parse_args()
-    if (allocator := request.allocator_file()) and "LD_PRELOAD" not in os.environ:  # as in jobs
-        os.execve(sys.executable, [sys.executable, "-m", "flows.bench", *sys.argv[1:]], {**os.environ, "LD_PRELOAD": allocator})
+    if variables := cpu_variables():  # as in jobs
+        os.execve(sys.executable, [sys.executable, "-m", "flows.bench", *sys.argv[1:]], {**os.environ, **variables})
     sys.stdout = worker.own_stdout()
     ms.set_context(mode=ms.GRAPH_MODE)
     cpu.use_threads(options.threads)

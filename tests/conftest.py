@@ -13,11 +13,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from spnas_core.jobs.cpu_variables import instruction_variables
+
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
 os.environ.setdefault("PREFECT_API_REQUEST_TIMEOUT", "300")
 os.environ.pop("PREFECT_API_URL", None)
+os.environ.update(instruction_variables())  # for the nets in the tests' own processes
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script: Prefect's workers would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may do other work

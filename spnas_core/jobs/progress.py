@@ -1,8 +1,8 @@
 """Progress of jobs as log records, one channel for the terminal, Prefect's page and a file; and the interface of a job and its worker.
 
 A record's text is for people; its `progress` attribute is (label, event), for progress bars. Workers send the events, the runner "wait":
-{"event": "wait" | "start" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "evaluate" | "scored" | "done" | "failed", "epoch",
-"epochs", "loss", "AP", "seconds_left", "done" (steps at a checkpoint), "timing" (seconds by phase), ...}.
+{"event": "wait" | "start" | "warning" | "compile" | "resume" | "step" | "checkpoint" | "epoch" | "evaluate" | "scored" | "done" | "failed",
+"epoch", "epochs", "loss", "AP", "seconds_left", "done" (steps at a checkpoint), "timing" (seconds by phase), "text" (of a warning), ...}.
 """
 
 import logging
@@ -42,6 +42,8 @@ def line(label: str, event: dict[str, Any]) -> str:
         parts.append(f"{duration(event['seconds_left'])} left")
     if kind == "wait":
         parts.append("another process does the same, waiting for it")
+    if kind == "warning":
+        parts.append(str(event.get("text", "")))
     if kind == "failed":
         parts.append(f"failed, {event.get('reason')}: {str(event.get('message', '')).splitlines()[0] if event.get('message') else ''}")
     if kind == "done" and isinstance(event.get("seconds"), int | float):
@@ -70,7 +72,10 @@ def duration(seconds: float) -> str:
 
 
 def log_progress(label: str, event: dict[str, Any]) -> None:
-    """Log one event of the job `label`; events of `QUIET` at debug level."""
+    """Log one event of the job `label`; events of `QUIET` at debug level, a warning as a line of its own."""
+    if event.get("event") == "warning":
+        _log.warning("%s", line(label, event))
+        return
     level = logging.DEBUG if event.get("event") in QUIET else logging.INFO
     _log.log(level, "%s", line(label, event), extra={"progress": (label, event)})
 

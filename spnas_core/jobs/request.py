@@ -1,19 +1,14 @@
 """Request of a runner to a worker, the worker's environment, and the interpretation of its exit."""
 
-import importlib.util
-import os
 import re
-import sys
-from functools import cache
-from pathlib import Path
 
 from pydantic import Field
 
 from spnas_core import job as jobs
+from spnas_core.jobs.cpu_variables import cpu_variables
 from spnas_core.settings.base import Settings
 
 DONE, BAD_INPUT, FAILED = 0, 2, 3  # exit statuses; any other is a bug or a signal
-ALLOCATOR = "libjemalloc.so.2"
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cannot allocate memory", "memory not enough", "memory isn't enough")
 # Texts and error codes of CANN, which MindSpore passes on in a RuntimeError: a device that does not answer, or whose hardware failed.
 # Source: error codes of https://github.com/hicann/runtime; texts as in https://github.com/vllm-project/vllm-ascend/issues/8186
@@ -54,21 +49,13 @@ def environment(request: WorkerRequest) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     variables = {**dict.fromkeys(names, str(request.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
     devices = ",".join(map(str, request.devices[: request.ranks]))
-    if request.job.device_target == "CPU" and (allocator := allocator_file()) and "LD_PRELOAD" not in os.environ:
-        variables["LD_PRELOAD"] = allocator
+    if request.job.device_target == "CPU":
+        variables |= cpu_variables()
     if request.job.device_target == "Ascend":
         variables["ASCEND_RT_VISIBLE_DEVICES"] = devices
     if request.job.device_target == "GPU":
         variables["CUDA_VISIBLE_DEVICES"] = devices
     return variables
-
-
-@cache
-def allocator_file() -> str | None:
-    """Path of the memory allocator that MindSpore's package brings along for Linux: with it, compiling a net takes a fifth less time."""
-    spec = importlib.util.find_spec("mindspore") if sys.platform == "linux" else None
-    files = [Path(folder, "lib", ALLOCATOR) for folder in (spec and spec.submodule_search_locations) or ()]
-    return next((str(file) for file in files if file.is_file()), None)
 
 
 def out_of_memory(text: str) -> bool:

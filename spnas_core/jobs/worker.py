@@ -140,6 +140,11 @@ def compute(request: WorkerRequest, folder: Path, report: _Report, stop: threadi
         report(event)
 
     prepare_device(request)
+    if request.job.device_target == "CPU" and request.ranks == 1 and request.job.kind in ("train", "reignite", "evaluate"):
+        from spnas_core.jobs import speed_check
+
+        if found := speed_check.slow_convolution():
+            report({"event": "warning", "text": found})
     return do_job(request.job, store, folder / OUT, JobContext(on_progress, resume, request.checkpoint_seconds, stop))
 
 

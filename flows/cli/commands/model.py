@@ -1,7 +1,6 @@
 """The commands for models, `spnas eval|predict|export|convert`."""
 
 import json
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,6 +8,7 @@ import typer
 
 from flows.cli.options import LAYOUTS, AnnotationsOption, AsJson, DataOption, ImagesOption, reading
 from spnas_core.errors import UserError
+from spnas_core.jobs.cpu_variables import prepare_process
 
 if TYPE_CHECKING:
     from spnas_core.export.compare import Compared
@@ -36,7 +36,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score models."""
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log lines, errors only
+    prepare_process()
     from spnas_core.export.compare import network_format, score_side_by_side
     from spnas_core.jobs.evaluate import score_model
     from spnas_core.settings.reading import Reading
@@ -94,7 +94,7 @@ def predict_command(
     as_json: AsJson = False,
 ) -> None:
     """Find objects in images."""
-    os.environ.setdefault("GLOG_v", "3")
+    prepare_process()
     from spnas_core.jobs.predict import predict as find
 
     found = find(model, images, out, threshold)
@@ -138,7 +138,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a model."""
-    os.environ.setdefault("GLOG_v", "3")
+    prepare_process()
     if (soc is None) is (form == "om"):
         raise UserError(f"--soc: expected a SoC, such as Ascend310P3, with --format om and there alone, got {soc or 'none'}")
     if int8 and form != "onnx":
@@ -188,7 +188,7 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Convert weights."""
-    os.environ.setdefault("GLOG_v", "3")
+    prepare_process()
     from spnas_core.export import convert as conversion
 
     made = conversion.convert_checkpoint(checkpoint, arch, to, norm_epsilon, categories, coverage)

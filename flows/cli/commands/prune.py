@@ -1,13 +1,13 @@
 """The command `spnas prune`: a model without the blocks that it hardly uses."""
 
 import json
-import os
 from typing import Annotated
 
 import typer
 
 from flows.cli.commands.model import ModelUrl
 from flows.cli.options import AsJson
+from spnas_core.jobs.cpu_variables import prepare_process
 
 app = typer.Typer()
 
@@ -26,7 +26,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Leave out unused blocks."""
-    os.environ.setdefault("GLOG_v", "3")
+    prepare_process()
     from spnas_core.export import folder, pruned
 
     folder.check_empty(out)

@@ -9,6 +9,7 @@ onnxruntime for trunk.onnx, or Ascend's ais_bench for trunk.om.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -88,6 +89,7 @@ def import_openvino() -> Any:
 
 def open_mindir(path: Path) -> Run:
     """Open the network in MindSpore; it takes one image at a time."""
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # with AVX-512, MindSpore 2.9 and later convolve 60 times slower on the CPU
     import mindspore
 
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
