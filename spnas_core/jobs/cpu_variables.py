@@ -31,7 +31,7 @@ def instruction_variables() -> dict[str, str]:
 
 
 def prepare_process() -> None:
-    """Set the variables of a process that is about to load MindSpore itself, without a job: errors only in its log, and the instructions."""
+    """Set the variables of a process that is about to load MindSpore itself, without a job: only errors in its log, and instructions."""
     os.environ.setdefault("GLOG_v", "3")
     os.environ.update(instruction_variables())
 
