@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_API_REQUEST_TIMEOUT": "300",  # s; a busy machine slows down the server, too
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # of a server whose database starts again: Prefect calls only some of them a 503
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
 }
 EPHEMERAL = {  # settings without logs, since nobody looks at such a server
