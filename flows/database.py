@@ -1,7 +1,7 @@
 """Database of a Prefect server: what a user's URL names, in the spelling that Prefect needs, and whether it answers.
 
-Prefect takes `postgresql+asyncpg://` and `sqlite+aiosqlite://` (https://docs.prefect.io/v3/api-ref/settings-ref, `connection_url`). SQLAlchemy
-hands the parameters of the URL to asyncpg's `connect`, which knows `ssl` and not the `sslmode` of libpq.
+Prefect takes `postgresql+asyncpg://` and `sqlite+aiosqlite://` (https://docs.prefect.io/v3/api-ref/settings-ref, `connection_url`).
+SQLAlchemy hands the parameters of the URL to asyncpg's `connect`, which knows `ssl` and not the `sslmode` of libpq.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ def shown_database(database: str) -> str:
 
 
 def check_database(database: str) -> None:
-    """Connect to a PostgreSQL database as Prefect's server does; UserError, one line, where that fails or takes longer than `_PATIENCE` s."""
+    """Connect to a PostgreSQL database as Prefect's server does; UserError, one line, where that fails or takes over `_PATIENCE` s."""
     if make_url(database).drivername == _POSTGRES and (found := asyncio.run(_fault(make_url(database)))):
         raise UserError(f"DATABASE: expected {shown_database(database)} to let us in, got: {found}")
 
@@ -67,7 +67,7 @@ async def _fault(url: URL) -> str:
             return ""
     except TimeoutError:
         return f"no answer within {_PATIENCE:.0f} s"
-    except Exception as error:  # asyncpg's own errors, those of SQLAlchemy around them, of the network, of TLS, of wrong parameters
+    except Exception as error:  # noqa: BLE001 - those of asyncpg, with SQLAlchemy's around them or not, of the network and of TLS
         cause = getattr(error, "orig", None) or error
         return " ".join(str(cause).split()).rpartition("'>: ")[2][:200] or type(cause).__name__
     finally:
@@ -81,5 +81,5 @@ def of_server(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_clients(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without these: workers, and the jobs that inherit it from them, have no business with the database."""
+    """Leave these out: workers, and the jobs that inherit the environment from them, have no business with the database."""
     return {name: value for name, value in environment.items() if name not in _SECRET}

@@ -24,7 +24,7 @@ def publish(plan: Plan, job: TrainJob, rng: np.random.Generator, scratch: Path) 
 
 
 def published_search(plan: Plan, scratch: Path, trained: Callable[[int, int], bool] = lambda _number, _index: False) -> tuple[Trial, ...]:
-    """Ledger of the start net and of all candidates; `trained` says of which round and index the training is really done (round 0: the start)."""
+    """Ledger of the start net (round 0) and of all candidates; `trained` says for which round and index the training is really done."""
     rng, settings = np.random.default_rng(0), plan.settings.serial
     scratch.mkdir()
 
