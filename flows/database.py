@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from spnas_core.errors import UserError
 
-VARIABLE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-_NAMES = ("DATABASE", VARIABLE, "PREFECT_API_DATABASE_CONNECTION_URL")  # the first that is set counts
+DATABASE_VARIABLE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+_NAMES = ("DATABASE", DATABASE_VARIABLE, "PREFECT_API_DATABASE_CONNECTION_URL")  # the first that is set counts
 _SECRET = (*_NAMES, "PREFECT_SERVER_DATABASE_PASSWORD", "PREFECT_API_DATABASE_PASSWORD", "PGPASSWORD")  # for the server alone
 _POSTGRES, _SQLITE = "postgresql+asyncpg", "sqlite+aiosqlite"
 _DRIVERS = {"postgres": _POSTGRES, "postgresql": _POSTGRES, _POSTGRES: _POSTGRES, "sqlite": _SQLITE, _SQLITE: _SQLITE}
@@ -77,7 +77,7 @@ async def _fault(url: URL) -> str:
 def of_server(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that the server alone gets: the URL of its database and passwords."""
     kept = {name: environment[name] for name in _SECRET if name not in _NAMES and name in environment}
-    return {**kept, **({VARIABLE: database} if (database := database_of(environment)) else {})}
+    return {**kept, **({DATABASE_VARIABLE: database} if (database := database_of(environment)) else {})}
 
 
 def of_clients(environment: Mapping[str, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from flows.database import VARIABLE, check_database, database_of, of_clients, of_server, shown_database
+from flows.database import DATABASE_VARIABLE, check_database, database_of, of_clients, of_server, shown_database
 from flows.network import check_server, prepare_network
 from spnas_core.errors import UserError
 
@@ -70,7 +70,7 @@ def start_server(folder: Path, port: int) -> str:
         if (there := words[words.index("--port") + 1]) != str(port):
             other = "make prefect-down stops it; SPNAS_PREFECT=FOLDER is for a second one"
             raise UserError(f"port {port}: expected {there}, where the server of {folder} runs; {other}")
-        if database and database != server.environ().get(VARIABLE):
+        if database and database != server.environ().get(DATABASE_VARIABLE):
             raise UserError(f"DATABASE: expected that of the server of {folder}, which runs, or none; make prefect-down stops it")
     else:
         if _is_taken(port):
