@@ -46,7 +46,7 @@ bench: setup  ## one JSON line per measurement; PEER="COMMAND", see flows/bench.
 	$(BIN)/python -m flows.bench --peer "$(PEER)"
 
 export PREFECT_PORT ?= 4200
-prefect-up: setup  ## Prefect's server on the loopback, pools, deployments and workers on this machine
+prefect-up: setup  ## Prefect's server on the loopback, pools, deployments and workers on this machine; DATABASE=URL of PostgreSQL
 	$(BIN)/python -m flows.services up
 
 prefect-down:  ## stop them

@@ -3,6 +3,8 @@
 Prefect's clients take proxies from the environment (httpx, websockets): HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY in any letter case.
 """
 
+import base64
+import functools
 import ipaddress
 import threading
 from collections.abc import MutableMapping
@@ -15,6 +17,7 @@ from spnas_core.jobs.progress import log_line
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_REFUSED = "401"
 _PATIENCE = 8.0  # s for the first answer of a server that is there
 
 
@@ -45,29 +48,46 @@ def prepare_network(environment: MutableMapping[str, str], api: str | None) -> N
 
 
 def check_server(api: str) -> None:
-    """Ask the Prefect server at `api` whether it is well; UserError, one line, where it is not, or has not answered within `_PATIENCE` s.
+    """Ask the Prefect server at `api` whether it is well and lets us in; UserError, one line, where not, or no answer within `_PATIENCE` s.
 
     The question is asked in a thread, since looking up a host's name can take longer than any time limit of a client.
     """
     answers: list[str] = []
-    thread = threading.Thread(target=lambda: answers.append(_ask(api)), daemon=True)
+    credentials = _credentials()
+    thread = threading.Thread(target=lambda: answers.append(_ask(api, credentials)), daemon=True)
     thread.start()
     thread.join(_PATIENCE + 1)
     found = answers[0] if answers else f"no answer within {_PATIENCE:.0f} s"
+    if found == _REFUSED:
+        got = "one that it refuses" if "Authorization" in credentials else "none"
+        raise UserError(f"PREFECT_API_AUTH_STRING: expected USER:PASSWORD of the Prefect server at {_shown(api)}, got {got}")
     if found:
         hint = "start it (make prefect-up), correct PREFECT_API_URL, or unset it for a server of the run's own"
         raise UserError(f"PREFECT_API_URL: expected a Prefect server at {_shown(api)}, got: {found}; {hint}")
 
 
-def _ask(api: str) -> str:
+def _credentials() -> dict[str, str]:
+    """HTTP headers by which Prefect's clients say who they are."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_CLIENT_CUSTOM_HEADERS
+
+    headers = {name.title(): value for name, value in PREFECT_CLIENT_CUSTOM_HEADERS.value().items()}
+    if pair := PREFECT_API_AUTH_STRING.value():
+        return headers | {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    return headers | ({"Authorization": f"Bearer {key}"} if (key := PREFECT_API_KEY.value()) else {})
+
+
+def _ask(api: str, credentials: dict[str, str]) -> str:
     """Reason why the server is not to be used, "" if it is well."""
+    ask = functools.partial(httpx.get, headers=credentials, timeout=_PATIENCE, follow_redirects=True)
     try:
-        answer = httpx.get(f"{api.rstrip('/')}/health", timeout=_PATIENCE, follow_redirects=True)
+        answer, closed = ask(f"{api.rstrip('/')}/health"), ask(f"{api.rstrip('/')}/admin/version")  # anyone may ask for its health
     except httpx.TimeoutException:
         return f"no answer within {_PATIENCE:.0f} s"
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError, OSError) as error:
         return _line(error)
-    if answer.status_code in (401, 403):  # it knows the question, but not us; Prefect has the key
+    if 401 in (answer.status_code, closed.status_code):
+        return _REFUSED
+    if answer.status_code == 403:  # it knows the question, but not us; Prefect has the key
         return ""
     if answer.is_error:
         return f"HTTP status {answer.status_code} of {_shown(api)}/health"

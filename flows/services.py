@@ -1,7 +1,8 @@
 """Prefect services of one machine: server (on the loopback), pools, deployments, automations, workers: ``python -m flows.services up``.
 
 All its files (process ids, logs, Prefect's database) are in one folder, ``$SPNAS_PREFECT``, by default `.prefect` in the current folder;
-the port is ``$PREFECT_PORT``, by default 4200. For several machines see docs/prefect.md.
+the port is ``$PREFECT_PORT``, by default 4200, and the database is that of ``$DATABASE`` (database.py), by default SQLite. For several
+machines see docs/prefect.md.
 """
 
 import contextlib
@@ -13,13 +14,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import yaml
 
-from flows.network import prepare_network
+from flows.database import DATABASE_VARIABLE, check_database, database_of, of_clients, of_server, shown_database
+from flows.network import check_server, prepare_network
 from spnas_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder of prefect.yaml
@@ -38,6 +40,7 @@ def up(folder: Path, port: int) -> str:
     before = {name for name in PARTS if running(folder, name)}
     try:
         url = start_server(folder, port)
+        check_server(url)
         deploy(folder, url)
         for pool in (FLOWS, JOBS):
             if not running(folder, pool):
@@ -45,8 +48,9 @@ def up(folder: Path, port: int) -> str:
     except BaseException:
         down(folder, [name for name in PARTS if name not in before])
         raise
+    database = f", its database is {shown_database(found)}" if (found := database_of(os.environ)) else ""
     return (
-        f"Prefect is up: http://127.0.0.1:{port}, its logs are in {folder}. Next:\n\n"
+        f"Prefect is up: http://127.0.0.1:{port}, its logs are in {folder}{database}. Next:\n\n"
         f"  export PREFECT_API_URL={url}\n"
         f"  .venv/bin/prefect deployment run spnas/demo --watch\n"
         f"  .venv/bin/prefect deployment run spnas/full -p settings=bccd -p data=/path/to/data -p store=file:///path/to/store --watch\n\n"
@@ -55,18 +59,25 @@ def up(folder: Path, port: int) -> str:
 
 
 def start_server(folder: Path, port: int) -> str:
-    """Start the server on the loopback if it does not run, wait until it answers, and return the URL of its API."""
-    url = f"http://127.0.0.1:{port}/api"
+    """Start the server on the loopback if it does not run, wait until it answers, and return the URL of its API.
+
+    UserError if the database of the environment does not answer, or is another than that of the server that runs.
+    """
+    url, database = f"http://127.0.0.1:{port}/api", database_of(os.environ)
     folder.mkdir(parents=True, exist_ok=True)
     if server := running(folder, SERVER):
         words = server.cmdline()
         if (there := words[words.index("--port") + 1]) != str(port):
             other = "make prefect-down stops it; SPNAS_PREFECT=FOLDER is for a second one"
             raise UserError(f"port {port}: expected {there}, where the server of {folder} runs; {other}")
+        if database and database != server.environ().get(DATABASE_VARIABLE):
+            raise UserError(f"DATABASE: expected that of the server of {folder}, which runs, or none; make prefect-down stops it")
     else:
         if _is_taken(port):
             raise UserError(f"port {port}: expected a free one, but something answers there; another: make prefect-up PREFECT_PORT=4201")
-        _start(folder, SERVER, ("server", "start", "--host", "127.0.0.1", "--port", str(port)), url)
+        if database:
+            check_database(database)
+        _start(folder, SERVER, ("server", "start", "--host", "127.0.0.1", "--port", str(port)), url, of_server(os.environ))
     end = time.monotonic() + _PATIENCE
     while not _answers(url):
         if not running(folder, SERVER) or time.monotonic() > end:
@@ -133,9 +144,10 @@ def running(folder: Path, name: str) -> psutil.Process | None:
 
 def prefect_variables(folder: Path, url: str) -> dict[str, str]:
     """Environment variables for processes that use the server at `url`."""
-    environment = dict(os.environ)
+    environment = of_clients(os.environ)
     prepare_network(environment, url)
     return {
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # of a server whose database starts again
         **environment,
         "PREFECT_HOME": str(folder / "home"),
         "PREFECT_API_URL": url,
@@ -145,11 +157,12 @@ def prefect_variables(folder: Path, url: str) -> dict[str, str]:
     }
 
 
-def _start(folder: Path, name: str, command: Sequence[str], url: str) -> None:
-    """Start `prefect` with `command` in a new session, and write its process id to a file."""
+def _start(folder: Path, name: str, command: Sequence[str], url: str, more: Mapping[str, str] | None = None) -> None:
+    """Start `prefect` with `command` and `more` variables in a new session, and write its process id to a file."""
+    variables = prefect_variables(folder, url) | (more or {})
     with (folder / f"{name}.log").open("ab") as log:
         quiet = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        process = subprocess.Popen([*PREFECT, *command], cwd=ROOT, env=prefect_variables(folder, url), start_new_session=True, **quiet)
+        process = subprocess.Popen([*PREFECT, *command], cwd=ROOT, env=variables, start_new_session=True, **quiet)
     _started.append(process)
     (folder / f"{name}.pid").write_text(str(process.pid))
     with contextlib.suppress(psutil.Error):  # it has ended already

@@ -67,13 +67,22 @@ def run_on_pool(job: Job, store_url: str, label: str, settings: Run, stopped: th
         with get_client(sync_client=True) as client:
             run = _going_on(client, mark) or _begin(job, store.url, label, settings, mark)
             state = _follow(client, run, label, store.claim(kind, digest), Lease.of(settings.lease_seconds), stopped)
-    except httpx.TransportError as error:  # after a minute of retries by Prefect's client
-        raise StoreError(f"Prefect server: expected an answer, got: {error or type(error).__name__}") from error
+    except httpx.HTTPError as error:  # after a minute of retries by Prefect's client
+        raise server_fault(error) from error
     if not state.is_completed():
         raise error_of(state)
     if found := store.find(kind, digest):
         return found
     raise runner.JobBug(f"{kind}/{digest}: its run on the work pool has completed, but its artifact is not in {store.url}")
+
+
+def server_fault(error: httpx.HTTPError) -> Exception:
+    """StoreError, one line, for a server that does not answer, or whose database does not (5xx); any other error is returned as it is."""
+    if isinstance(error, httpx.TransportError):
+        return StoreError(f"Prefect server: expected an answer, got: {error or type(error).__name__}")
+    if isinstance(error, httpx.HTTPStatusError) and error.response.is_server_error:
+        return StoreError(f"Prefect server: expected an answer, got: HTTP status {error.response.status_code}; is its database away?")
+    return error
 
 
 def _going_on(client: SyncPrefectClient, mark: str) -> UUID | None:

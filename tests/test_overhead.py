@@ -4,32 +4,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from prefect import flow
+from published import published_search
 
 from flows import presets
-from spnas_core.job import TrainJob
 from spnas_core.jobs import runner
-from spnas_core.metrics import STATS
 from spnas_core.run.opening import open_plan
-from spnas_core.run.plan import Plan, inherited
 from spnas_core.run.record import StageRecord, ended_trial
-from spnas_core.search.ledger import Trial
-from spnas_core.search.net import net_of
-from spnas_core.search.propose import propose_serial
-from spnas_core.store.manifest import Manifest
 from tasks.jobs import Executor
 from tasks.stages import run_stage
 
 TRAINED = 10
-
-
-def publish(plan: Plan, job: TrainJob, rng: np.random.Generator, scratch: Path) -> Manifest:
-    """Leave an artifact as the training would."""
-    cost = plan.cost_of(net_of(job.arch, job.detector))
-    scores = {**dict.fromkeys(STATS, 0.5), "AP": float(rng.random())}
-    return plan.store.publish(job, scratch, {**scores, "macs": cost.macs, "params": cost.params}, 1.0)
 
 
 @pytest.mark.training
@@ -39,15 +25,7 @@ def test_candidates_of_the_store_take_less_than_a_third_of_a_second(
 ) -> None:
     rounds = ["serial.rounds=4", f"serial.candidates={candidates // 4}", "serial.max_reignite=0"]
     plan = open_plan(presets.load_preset("smoke", rounds), str(tiny_data), (tmp_path / "store").as_uri())
-    rng, settings = np.random.default_rng(0), plan.settings.serial
-    (tmp_path / "nothing").mkdir()
-    job = plan.train(plan.settings.arch, plan.settings.detector, plan.settings.fine_tune)
-    start = ended_trial(plan, "fine_tune", 0, 0, None, job, publish(plan, job, rng, tmp_path / "nothing"))
-    ledger: tuple[Trial, ...] = (start,)
-    for number in range(1, settings.rounds + 1):
-        for index, child in enumerate(propose_serial(ledger, plan.settings, number, plan.cost_of)):
-            job = plan.train_net(child.net, settings.recipe, (inherited(child.parent),))
-            ledger += (ended_trial(plan, "serial", number, index, child.parent.digest, job, publish(plan, job, rng, tmp_path / "nothing")),)
+    start, *_ = ledger = published_search(plan, tmp_path / "nothing")
     assert len(ledger) == candidates + 1
 
     @flow(name="serial-only")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from flows.cli.display import shown
-from spnas_core.errors import StoreError
 from spnas_core.report import publish_run
 from spnas_core.run.opening import open_plan
 from spnas_core.run.record import read_stage
@@ -20,6 +19,7 @@ _T = TypeVar("_T")
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_API_REQUEST_TIMEOUT": "300",  # s; a busy machine slows down the server, too
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # of a server whose database starts again: Prefect calls only some of them a 503
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
 }
 EPHEMERAL = {  # settings without logs, since nobody looks at such a server
@@ -82,6 +82,7 @@ def with_server(work: Callable[[], _T]) -> _T:
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.network import check_server, prepare_network
+    from tasks.pool import server_fault
 
     api = PREFECT_API_URL.value() or None  # from the environment or a profile of Prefect
     served = api is not None
@@ -94,8 +95,8 @@ def with_server(work: Callable[[], _T]) -> _T:
     if served:
         try:
             return work()
-        except httpx.TransportError as error:  # after retries by Prefect's client
-            raise StoreError(f"Prefect server: expected an answer, got: {error or type(error).__name__}") from error
+        except httpx.HTTPError as error:  # after retries by Prefect's client
+            raise server_fault(error) from error
     from flows.cli.server import watch_ephemeral_server
 
     watch_ephemeral_server()
