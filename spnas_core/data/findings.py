@@ -14,7 +14,7 @@ _KINDS = FINDING_KINDS | MASK_FINDING_KINDS
 
 @dataclass(frozen=True)
 class Finding:
-    """`count` things of one kind (a key of `FINDING_KINDS` or `MASK_FINDING_KINDS`) in one place, such as a split; `first` is one of them, or a detail."""
+    """`count` things of one kind (a key of the kinds' tables) in one place, such as a split; `first` is one of them, or a detail."""
 
     kind: str
     where: str

@@ -78,7 +78,8 @@ def _split(tree: FileTree, split: str, listed: Listed, places: Mapping[str, str]
 def _names(tree: FileTree, described: Sequence[Described]) -> dict[int, str]:
     """Names of the categories by number, of the YAML file or of a list of names in the data set."""
     place = next((name for name in CLASS_FILES if name in tree.entries), None)
-    return named_classes(tree, described) or ({number: line for number, line in enumerate(class_lines(tree, place)) if line} if place else {})
+    lines = class_lines(tree, place) if place else []
+    return named_classes(tree, described) or {number: line for number, line in enumerate(lines) if line}
 
 
 def _ade_names(tree: FileTree, place: str) -> dict[int, str]:

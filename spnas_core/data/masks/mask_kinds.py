@@ -8,7 +8,7 @@ MASK_FINDING_KINDS = {
     "colour-mask": Kind("error", "mask in colours", "masks in colours", "save one channel with the number of the category of each pixel"),
     "broken-mask": Kind("error", "broken mask", "broken masks", "fetch them again, or remove them with their images"),
     "stretched-mask": Kind(
-        "error", "mask of 0 and 255 alone", "masks of 0 and 255 alone", "255 is ignored, so nothing but 0 is learnt: write 1 in place of 255"
+        "error", "mask of 0 and 255 alone", "masks of 0 and 255 alone", "255 is ignored, so only 0 is learnt: write 1 in place of 255"
     ),
     "mask-size": Kind("error", "mask of another size than its image", "masks of another size than their images", "save both at one size"),
     "mask-unturned": Kind(
@@ -44,7 +44,7 @@ MASK_FINDING_KINDS = {
     "absent-value": Kind(
         "warning", "category that no mask of the split has", "categories that no mask of the split has", "its IoU there is undefined"
     ),
-    "unlearnt-value": Kind("error", "category that train lacks", "categories that train lacks", "its IoU will be 0: move some images to train"),
+    "unlearnt-value": Kind("error", "category that train lacks", "categories that train lacks", "its IoU will be 0: move images to train"),
     "unused-value": Kind("warning", "category that no mask has", "categories that no mask has", "drop the name: it costs an output"),
     "rare-value": Kind("note", "category under 0.1 % of the pixels", "categories under 0.1 % of the pixels", "label more of it, or merge"),
     "other-names": Kind(

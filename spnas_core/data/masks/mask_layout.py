@@ -47,7 +47,9 @@ def pair_masks(
     tree: FileTree, split: str, pictures: Mapping[str, Sequence[str]], masks: Mapping[str, Sequence[str]], zero_ignored: bool = False
 ) -> RawMasks:
     """Pair the pictures of a split with masks of the same key, each a list of paths; what has no partner is told."""
-    pairs, missing, several, shared = [], [], [], []
+    pairs: list[MaskPair] = []
+    missing: list[str] = []
+    several, shared = [], []
     for key, names in pictures.items():
         some = lossless(masks.get(key, ()))
         if not some:

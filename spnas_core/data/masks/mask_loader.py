@@ -145,20 +145,23 @@ def place_masked(pixels: Pixels, mask: Pixels, hw: Size, size: Size, flip: bool,
 
 def _kept_image(sample: MaskSample, size: Size, factor: float, cache: ImageCache | None) -> tuple[Pixels, Size]:
     """Image resized to fill `size` times `factor`, without padding, and its own height and width: of the cache, or decoded and kept."""
-    pixels, own = (cache.get(key) if cache else None for key in (keys := ((sample.file, size, factor), (sample.file, "size"))))
-    if pixels is None or own is None:
+    keys = (sample.file, size, factor), (sample.file, "height and width")
+    pixels, side = (cache.get(keys[0]), cache.get(keys[1])) if cache else (None, None)
+    if pixels is not None and side is not None:
+        height, width = side.view(np.uint32).tolist()
+        return pixels, (height, width)
 
-        def ratio(width: int, height: int) -> float:
-            h, w = images.fitted_size(height, width, size, factor)
-            return min(width / w, height / h)
+    def ratio(width: int, height: int) -> float:
+        h, w = images.fitted_size(height, width, size, factor)
+        return min(width / w, height / h)
 
-        picture, step = images.decode_reduced(files.local_file(sample.file), ratio, sample.file, sample.rules)
-        own = np.array([picture.height * step, picture.width * step], np.int64)
-        pixels = images.resize(picture, *images.fitted_size(int(own[0]), int(own[1]), size, factor))
-        if cache:
-            cache.put(keys[1], own)
-            cache.put(keys[0], pixels)
-    return pixels, (int(own[0]), int(own[1]))
+    picture, step = images.decode_reduced(files.local_file(sample.file), ratio, sample.file, sample.rules)
+    own = picture.height * step, picture.width * step
+    pixels = images.resize(picture, *images.fitted_size(*own, size, factor))
+    if cache:
+        cache.put(keys[1], np.array(own, np.uint32).view(np.uint8))
+        cache.put(keys[0], pixels)
+    return pixels, own
 
 
 def _fitted_mask(sample: MaskSample, own: Size, size: Size, factor: float) -> Pixels:

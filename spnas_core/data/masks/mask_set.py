@@ -26,7 +26,7 @@ _log = logging.getLogger("spnas_core")
 
 
 class MaskSet:
-    """A segmentation data set as it is now: its layout and its splits by their names here, as its split file divides them, if it has one."""
+    """A segmentation data set as it is now: its layout and its splits by their names here; `divided` by its split file, if it has one."""
 
     def __init__(self, url: str, reading: Reading | None = None, strict: bool = False, divided: bool = True) -> None:
         self.reading, self.strict, self._divided = reading or Reading(), strict, divided
@@ -62,7 +62,7 @@ class MaskSet:
         return MaskSplit(name, samples, known, self.reading)
 
     def categories(self, name: str) -> Categories:
-        """Number, from 0 on, and name of each category."""
+        """List the categories by number, from 0 on, as (number, name)."""
         del name  # all splits of a data set have the same
         return tuple(enumerate(self._layout.names))
 
