@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-Counts = npt.NDArray[np.int64]
-Values = npt.NDArray[np.uint8]
+_Counts = npt.NDArray[np.int64]
+_Values = npt.NDArray[np.uint8]
 MASK_STATS = ("mIoU", "pixel_accuracy", "mean_accuracy", "boundary_F")
-TOLERANCE = 0.0075  # of the diagonal: how far a boundary may be off
+_TOLERANCE = 0.0075  # of the diagonal: how far a boundary may be off
 _IGNORED = 255
 
 
@@ -30,8 +30,8 @@ _IGNORED = 255
 class MaskCounts:
     """Pixels of some images."""
 
-    confusion: Counts  # (K, K) by truth (row) and prediction (column)
-    boundary: Counts  # (K, 4) boundary pixels of the truth, those of them that are met; of the prediction, those of them that are met
+    confusion: _Counts  # (K, K) by truth (row) and prediction (column)
+    boundary: _Counts  # (K, 4) boundary pixels of the truth, those of them that are met; of the prediction, those of them that are met
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class MaskScores:
 
 
 def no_counts(classes: int) -> MaskCounts:
-    """Counts of no image."""
+    """Zeros: the sum over no image."""
     return MaskCounts(np.zeros((classes, classes), np.int64), np.zeros((classes, 4), np.int64))
 
 
 def add_counts(one: MaskCounts, two: MaskCounts) -> MaskCounts:
-    """Counts of all images of both."""
+    """Sum of both, as of all their images together."""
     return MaskCounts(one.confusion + two.confusion, one.boundary + two.boundary)
 
 
-def count_masks(truth: Values, prediction: Values, classes: int, boundary: bool = True) -> MaskCounts:
+def count_masks(truth: _Values, prediction: _Values, classes: int, boundary: bool = True) -> MaskCounts:
     """Compare the masks (h, w) of one image; without `boundary` its boundaries are not counted.
 
     ValueError for masks of two shapes, a prediction of a value from `classes` on, and such a truth that is not 255.
@@ -93,10 +93,10 @@ def score_masks(counts: MaskCounts, class_names: tuple[str, ...]) -> MaskScores:
 
 def boundary_tolerance(hw: tuple[int, int]) -> float:
     """How many px a boundary may be off in an image of `hw` px."""
-    return max(1.0, TOLERANCE * float(np.hypot(*hw)))
+    return max(1.0, _TOLERANCE * float(np.hypot(*hw)))
 
 
-def find_boundary(mask: Values, counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def find_boundary(mask: _Values, counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Pixels (h, w) beside a pixel of another value, up, down, left or right, both of them `counted`."""
     found = np.zeros(mask.shape, bool)
     for here, there in (
@@ -109,7 +109,7 @@ def find_boundary(mask: Values, counted: npt.NDArray[np.bool_]) -> npt.NDArray[n
     return found
 
 
-def _boundary_counts(truth: Values, prediction: Values, counted: npt.NDArray[np.bool_], classes: int) -> Counts:
+def _boundary_counts(truth: _Values, prediction: _Values, counted: npt.NDArray[np.bool_], classes: int) -> _Counts:
     most = int(boundary_tolerance((truth.shape[0], truth.shape[1])) ** 2)  # of a squared distance, which is a whole number
     true, said = _by_value(truth, counted), _by_value(prediction, counted)
     counts = np.zeros((classes, 4), np.int64)
@@ -121,20 +121,20 @@ def _boundary_counts(truth: Values, prediction: Values, counted: npt.NDArray[np.
     return counts
 
 
-def _by_value(mask: Values, counted: npt.NDArray[np.bool_]) -> dict[int, Counts]:
+def _by_value(mask: _Values, counted: npt.NDArray[np.bool_]) -> dict[int, _Counts]:
     """Row and column of the boundary pixels (n, 2) of each value that has some."""
     points = np.argwhere(find_boundary(mask, counted))
     values = mask[points[:, 0], points[:, 1]]
     return {int(value): points[values == value] for value in np.unique(values)}
 
 
-def _near(points: Counts, others: Counts, most: int) -> int:
+def _near(points: _Counts, others: _Counts, most: int) -> int:
     """How many points have one of the `others` within a squared distance of `most`."""
     _, nearest = cKDTree(others).query(points)
     return int(np.count_nonzero(((points - others[nearest]) ** 2).sum(axis=1) <= most))
 
 
-def _ratio(part: Counts, whole: Counts) -> npt.NDArray[np.float64]:
+def _ratio(part: _Counts, whole: _Counts) -> npt.NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(len(whole), -1.0), where=whole > 0)
 
 
