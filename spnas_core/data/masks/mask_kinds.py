@@ -28,6 +28,9 @@ MASK_FINDING_KINDS = {
     "shared-mask": Kind("warning", "mask of several images", "masks of several images", "rename or remove images that it does not fit"),
     "missing-mask": Kind("warning", "image without a mask", "images without a mask", "left out; draw the mask, or remove the image"),
     "lone-mask": Kind("warning", "mask without an image", "masks without an image", "add the image, or remove the mask"),
+    "unscored-test": Kind(
+        "warning", "test split without masks", "test splits without masks", "not read: the final net is scored on val alone"
+    ),
     "no-masks": Kind("error", "split without any mask", "splits without any mask", "there is nothing to learn or to score"),
     "all-ignored": Kind(
         "warning", "mask that is ignored throughout", "masks that are ignored throughout", "nothing is learnt of it; write numbers"

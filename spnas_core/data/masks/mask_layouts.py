@@ -1,28 +1,43 @@
-"""The layout of a segmentation data set, recognised by its folders."""
+"""The layout of a segmentation data set, recognised by its folders.
+
+Cityscapes  leftImg8bit and gtFine; `mask_cityscapes.py`
+Pascal VOC  SegmentationClass beside JPEGImages; `mask_voc.py`
+folders     images and masks (or another usual name), ADE20K's own among them; `mask_folders.py`
+COCO        shapes of an annotation file, where there are no files of masks; `mask_coco.py`
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from spnas_core.data import files
+from spnas_core.data.coco import find_coco_root
+from spnas_core.data.listings import Listings
+from spnas_core.data.masks.mask_cityscapes import open_cityscapes
+from spnas_core.data.masks.mask_coco import open_mask_coco
 from spnas_core.data.masks.mask_folders import open_mask_folders
 from spnas_core.data.masks.mask_layout import MaskLayout, RawMasks
+from spnas_core.data.masks.mask_voc import open_mask_voc
 from spnas_core.data.split_names import name_splits
 from spnas_core.data.tree import FileTree, list_tree, printable
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
-_READERS: tuple[Callable[[FileTree], MaskLayout | None], ...] = (open_mask_folders,)
-KNOWN = "images/SPLIT and masks/SPLIT with a YAML file of names"
+_READERS: tuple[Callable[[FileTree], MaskLayout | None], ...] = (open_cityscapes, open_mask_voc, open_mask_folders)
+_KNOWN = "images/SPLIT and masks/SPLIT with a YAML file of names, or in the layout of Pascal VOC, Cityscapes, ADE20K or COCO"
 
 
 def open_mask_layout(url: str, reading: Reading | None = None) -> MaskLayout:
     """Read all splits of the segmentation data set at `url`, by their names here; UserError where it is in no known layout."""
     reading = reading or Reading()
     layout = find_mask_layout(url)
+    system, root = files.open_url(url)
     if layout is None:
-        system, root = files.open_url(url)
+        listings = Listings(system)
+        inner, annotated = find_coco_root(listings, root, reading.annotations)
+        layout = open_mask_coco(files.url_of(system, root).rstrip("/"), listings, inner, annotated, reading) if annotated else None
+    if layout is None:
         names = ", ".join(map(printable, sorted(files.list_folder(system, root))[:8])) or "nothing"
-        raise UserError(f"{files.url_of(system, root).rstrip('/')}: expected images with masks, as {KNOWN}; there is {names}")
+        raise UserError(f"{files.url_of(system, root).rstrip('/')}: expected images with masks, as {_KNOWN}; there is {names}")
     return _named(layout, reading)
 
 

@@ -110,7 +110,7 @@ class MaskSet:
 
     def _heed(self, finding: Finding, where: str) -> None:
         """Refuse what cannot be read as it is meant; tell of the rest, or refuse it too."""
-        if finding.kind == "no-masks":
+        if finding.kind in ("no-masks", "unscored-test"):
             raise EmptySplitError(f"{where}: expected at least one image with a mask, got none ({finding.first})")
         if finding.severity == "error" or (self.strict and finding.severity == "warning"):
             raise UserError(f"{self.url} {finding.line}")
