@@ -115,7 +115,7 @@ def _sound(raw: RawSplit, key: str) -> list[dict[str, Any]]:
 
 
 def _fault(shape: Any, hw: tuple[int, int]) -> str:
-    """What keeps a shape from being drawn; empty where nothing does."""
+    """Fault that keeps a shape from being drawn; an empty text for a sound one."""
     if isinstance(shape, dict):
         if shape.get("size") != list(hw):
             return f"expected an RLE of {list(hw)}, got {shape.get('size')}"

@@ -71,7 +71,7 @@ def pair_masks(
 
 
 def nothing_paired(split: str, images: int) -> list[Finding]:
-    """Finding of a split without any mask; a run does without such a test split."""
+    """One finding about a split without any mask; a run does without such a test split."""
     return found("unscored-test" if usual_name(split) == "test" and images else "no-masks", split, [f"{images} images"])
 
 
