@@ -78,7 +78,7 @@ def test_values_are_those_that_the_file_stores(tmp_path: Path) -> None:
         (tmp_path / "grey.png").write_bytes(grey_png(values, depth))
         assert np.array_equal(decode_mask(tmp_path / "grey.png"), values)
     values = rng.integers(0, 9, (5, 11)).astype(np.uint8)
-    picture = Image.fromarray(values, "P") if False else Image.fromarray(values)
+    picture = Image.fromarray(values)
     picture.putpalette([number * 7 % 256 for number in range(768)])
     for name in ("palette.png", "palette.tif", "palette.gif", "palette.bmp"):
         picture.save(tmp_path / name)
@@ -292,7 +292,7 @@ def test_images_without_masks_are_told_or_refused(tmp_path: Path, caplog: pytest
         assert len(open_mask_split(str(tmp_path), "train").samples) == 2
     assert "1 image without a mask (images/train/train1.png)" in caplog.text
     assert "1 mask without an image (masks/train/train2.png)" in caplog.text
-    with pytest.raises(UserError, match="without an image|without a mask"):
+    with pytest.raises(UserError, match="mask without an image"):
         open_mask_split(str(tmp_path), "train", strict=True)
 
 

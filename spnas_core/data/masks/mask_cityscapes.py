@@ -10,6 +10,7 @@ from spnas_core.data.findings import found
 from spnas_core.data.masks.mask_layout import MaskLayout, RawMasks, pair_masks
 from spnas_core.data.split_names import usual_name
 from spnas_core.data.tree import FileTree
+from spnas_core.settings.reading import Reading
 
 TRAIN_NAMES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain", "sky"),
@@ -19,8 +20,9 @@ _IMAGES, _MASKS = "leftimg8bit", "gtfine"
 _IMAGE, _MASK, _IDS = "_leftimg8bit.png", "_gtfine_labeltrainids.png", "_gtfine_labelids.png"
 
 
-def open_cityscapes(tree: FileTree) -> MaskLayout | None:
+def open_cityscapes(tree: FileTree, reading: Reading) -> MaskLayout | None:
     """Read a data set in this layout; None where there are no such folders."""
+    del reading  # the folders say all
     images = _by_scene(tree, _IMAGES, _IMAGE)
     masks, numbered = _by_scene(tree, _MASKS, _MASK), _by_scene(tree, _MASKS, _IDS)
     if not images or not (masks or numbered):

@@ -20,14 +20,16 @@ from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.tree import FileTree, lines_of, printable
 from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, named_classes, read_described
 from spnas_core.data.yolo_folders import Listed, named_splits
+from spnas_core.settings.reading import Reading
 
 IMAGE_FOLDERS = ("images", "img_dir", "image", "imgs")
 MASK_FOLDERS = ("masks", "ann_dir", "mask", "annotations", "labels", "segmentation", "segmentations")
 ADE_NAMES = "objectInfo150.txt"
 
 
-def open_mask_folders(tree: FileTree) -> MaskLayout | None:
+def open_mask_folders(tree: FileTree, reading: Reading) -> MaskLayout | None:
     """Read a data set in this layout; None where no folder of masks is beside one of images."""
+    del reading  # the folders and the YAML file say all
     described, broken = read_described(tree)
     given = next((str(one.document["masks_dir"]).strip("/") for one in described if one.document.get("masks_dir")), None)
     places = _places(tree, given)

@@ -1,9 +1,11 @@
-"""The layout of a segmentation data set, recognised by its folders.
+"""The layout of a segmentation data set, recognised by its folders; COCO's shapes count where there are no files of masks.
 
-Cityscapes  leftImg8bit and gtFine; `mask_cityscapes.py`
-Pascal VOC  SegmentationClass beside JPEGImages; `mask_voc.py`
-folders     images and masks (or another usual name), ADE20K's own among them; `mask_folders.py`
-COCO        shapes of an annotation file, where there are no files of masks; `mask_coco.py`
+    Cityscapes  leftImg8bit and gtFine; `mask_cityscapes.py`
+    Pascal VOC  SegmentationClass beside JPEGImages; `mask_voc.py`
+    folders     images and masks (or another usual name), ADE20K's own among them; `mask_folders.py`
+    COCO        shapes of annotation files; `mask_coco.py`
+
+The first that fits is read.
 """
 
 from collections.abc import Callable
@@ -22,14 +24,14 @@ from spnas_core.data.tree import FileTree, list_tree, printable
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
-_READERS: tuple[Callable[[FileTree], MaskLayout | None], ...] = (open_cityscapes, open_mask_voc, open_mask_folders)
+_READERS: tuple[Callable[[FileTree, Reading], MaskLayout | None], ...] = (open_cityscapes, open_mask_voc, open_mask_folders)
 _KNOWN = "images/SPLIT and masks/SPLIT with a YAML file of names, or in the layout of Pascal VOC, Cityscapes, ADE20K or COCO"
 
 
 def open_mask_layout(url: str, reading: Reading | None = None) -> MaskLayout:
     """Read all splits of the segmentation data set at `url`, by their names here; UserError where it is in no known layout."""
     reading = reading or Reading()
-    layout = find_mask_layout(url)
+    layout = find_mask_layout(url, reading)
     system, root = files.open_url(url)
     if layout is None:
         listings = Listings(system)
@@ -41,11 +43,11 @@ def open_mask_layout(url: str, reading: Reading | None = None) -> MaskLayout:
     return _named(layout, reading)
 
 
-def find_mask_layout(url: str) -> MaskLayout | None:
+def find_mask_layout(url: str, reading: Reading) -> MaskLayout | None:
     """Read the data set at `url` by the first layout of mask files that fits, its splits by their own names; None where none does."""
     system, root = files.open_url(url)
     tree = list_tree(system, root.rstrip("/") or "/")
-    return next((layout for read in _READERS if (layout := read(tree))), None)
+    return next((layout for read in _READERS if (layout := read(tree, reading))), None)
 
 
 def _named(layout: MaskLayout, reading: Reading) -> MaskLayout:

@@ -17,6 +17,7 @@ from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.split_names import SPLITS, usual_name
 from spnas_core.data.tree import FileTree, lines_of, printable
 from spnas_core.errors import UserError
+from spnas_core.settings.reading import Reading
 
 VOC_NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse"),
@@ -26,7 +27,7 @@ _MASKS, _IMAGES = "segmentationclass", "jpegimages"
 _Colour = tuple[int, int, int]
 
 
-def open_mask_voc(tree: FileTree) -> MaskLayout | None:
+def open_mask_voc(tree: FileTree, reading: Reading) -> MaskLayout | None:
     """Read a data set in this layout; None where there is no such folder. UserError for several of them."""
     folders = sorted(folder for folder in tree.folders if posixpath.basename(folder).lower() == _MASKS)
     if not folders:
@@ -37,10 +38,10 @@ def open_mask_voc(tree: FileTree) -> MaskLayout | None:
     named, colours = _label_map(tree, top)
     images = next((folder for folder in tree.folders if folder.lower() == posixpath.join(top, _IMAGES).lower()), top)
     inside = (name for name in tree.folders.get(images, ()) if not name.startswith(f"{folders[0]}/"))
-    pictures = {key: names for key, names in by_key(inside, images).items()}
+    pictures = by_key(inside, images)
     masks = by_key(tree.folders[folders[0]], folders[0])
     stored = partial(StoredMask, colours=colours)
-    lists = _lists(tree, top)
+    lists = _lists(tree, top, set(reading.splits.values()))
     sources = [_listed(tree, split, lines, pictures, masks, stored) for split, lines in lists.items()]
     if not lists:
         splits = splits_by_folders([name for key in masks for name in pictures.get(key, ())])
@@ -69,15 +70,17 @@ def _listed(
     return RawMasks(split, raw.pairs, (*raw.findings, *extra))
 
 
-def _lists(tree: FileTree, top: str) -> dict[str, list[str]]:
-    """Lines of the lists of the splits; trainval is train where there is no list of that, and else left out."""
+def _lists(tree: FileTree, top: str, chosen: set[str]) -> dict[str, list[str]]:
+    """Lines of the lists of the splits; trainval is train where there is no list of that.
+
+    Of other names those count that are `chosen`, or share no line with train, val and test.
+    """
     folder = posixpath.join(top, "imagesets", "segmentation")
     texts = [name for name in tree.ending(".txt") if posixpath.dirname(name).lower() == folder.lower()]
     lists = {posixpath.splitext(posixpath.basename(name))[0]: [_key(line) for line in lines_of(tree.text(name))] for name in texts}
-    both = lists.pop("trainval", None)
-    if both is not None and "train" not in lists:
-        lists["train" if "val" not in lists else "trainval"] = both
-    usual = {split: lines for split, lines in lists.items() if usual_name(split) in SPLITS}
+    if "trainval" in lists and not {"train", "val"} & lists.keys() and not chosen:
+        lists["train"] = lists.pop("trainval")
+    usual = {split: lines for split, lines in lists.items() if usual_name(split) in SPLITS or split in chosen}
     return lists if not usual else {split: lines for split, lines in lists.items() if split in usual or _apart(lines, usual)}
 
 
