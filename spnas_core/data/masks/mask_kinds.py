@@ -47,7 +47,9 @@ MASK_FINDING_KINDS = {
     "absent-value": Kind(
         "warning", "category that no mask of the split has", "categories that no mask of the split has", "its IoU there is undefined"
     ),
-    "unlearnt-value": Kind("error", "category that train lacks", "categories that train lacks", "its IoU will be 0: move images to train"),
+    "unlearnt-value": Kind(
+        "warning", "category that train lacks", "categories that train lacks", "its IoU will be 0: move images to train"
+    ),
     "unused-value": Kind("warning", "category that no mask has", "categories that no mask has", "drop the name: it costs an output"),
     "rare-value": Kind("note", "category under 0.1 % of the pixels", "categories under 0.1 % of the pixels", "label more of it, or merge"),
     "other-names": Kind(
