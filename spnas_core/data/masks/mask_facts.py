@@ -91,7 +91,7 @@ def _judge_fit(image: ImageFact, size: tuple[int, int]) -> tuple[str, str] | Non
 
 
 def verify_masks(split: MaskSplit, threads: int = 4) -> None:
-    """Read every image and mask to its end, once per machine as long as they stay the same; UserError for the first error of `spnas check`."""
+    """Read every image and mask to its end, once per machine as long as they stay the same; UserError for an error of `spnas check`."""
     mark = cache_folder("verified") / f"{_identity(split)}.masks"
     if mark.exists():
         return
