@@ -148,7 +148,14 @@ WAYS: dict[str, tuple[Callable[[Path], None], Found]] = {
     ),
     "a split's folder is not there": (
         in_place("images/val", "images/valid"),
-        {("list-of-images", "data", 1), ("missing-split", "data", 1)},
+        {("missing-split", "data", 1)},
+    ),
+    "a list of images has one that is not there": (
+        lambda folder: (
+            (folder / "val.txt").write_text("images/val/val0.png\nimages/val/val1.png\nimages/val/val2.png\nimages/val/val9.png\n")
+            and in_place("val: images/val", "val: val.txt")(folder)
+        ),
+        {("list-of-images", "val", 1)},
     ),
     "two masks of an image": (both_formats, {("two-masks", "train", 1)}),
     "a mask of two images": (two_images, {("shared-mask", "train", 1)}),
@@ -262,7 +269,8 @@ def test_the_command_finds_out_what_the_data_is_for(tmp_path: Path) -> None:
     assert code == 0
     assert "pixels" in out
     assert "0 errors, 0 warnings" in out
-    assert Image.open(tmp_path / "samples.png").width > 300
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.width > 300
     place(tmp_path / "a", 1).unlink()
     code, out, _ = spnas("check", tmp_path / "a", "--json")
     assert code == 1

@@ -19,6 +19,7 @@ from spnas_core.data.masks.mask_voc import VOC_NAMES
 from spnas_core.errors import EmptySplitError, UserError
 from spnas_core.job import Data
 from spnas_core.settings.reading import Reading
+from tests.command_line import spnas
 from tests.masked import NAMES, ade, cityscapes, coco, mask_of, masked_set, picture_of, save, voc
 
 
@@ -248,6 +249,25 @@ def test_a_test_split_without_masks_or_of_ignored_pixels_is_done_without(tmp_pat
     assert MaskSet(str(tmp_path)).test() is None
     save(tmp_path / "masks" / "test" / "t.png", mask_of(9))
     assert len(MaskSet(str(tmp_path)).test().samples) == 1  # type: ignore[union-attr]
+
+
+def test_the_command_divides_masks(tmp_path: Path) -> None:
+    """Every category is in every split, though few images have one of them."""
+    masked_set(tmp_path, {"train": 12})
+    for number in range(12):
+        if number % 4:
+            path = tmp_path / "masks" / "train" / f"train{number}.png"
+            save(path, np.where(mask_of(number) == 2, 0, mask_of(number)).astype(np.uint8))
+    (tmp_path / "data.yaml").write_text("names: [ground, square, disc]\n")
+    code, out, _ = spnas("split", tmp_path, "--val", "0.34", "--test", "0.33", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["images"] == {"train": 4, "val": 4, "test": 4}
+    assert [some["disc"] for some in document["images_per_category"].values()] == [1, 1, 1]
+    data = MaskSet(str(tmp_path))
+    assert data.names == ("train", "val", "test")
+    assert data.test() is not None
+    assert spnas("check", tmp_path)[0] == 0
 
 
 def test_a_split_file_divides_masks(tmp_path: Path) -> None:

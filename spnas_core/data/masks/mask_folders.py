@@ -39,13 +39,12 @@ def open_mask_folders(tree: FileTree, reading: Reading) -> MaskLayout | None:
     names = _ade_names(tree, ade) if ade else _names(tree, described)
     if ade:
         described = []
-    listed, absent, _, order = named_splits(tree, described)
-    lost = [f"{split}: {place}" for split in ("train", "val") if listed and split not in listed for place in order[0].places(split)]
+    listed, absent, _, _ = named_splits(tree, described)
     inside = [picture for images in places for picture in tree.folders[images]]
     splits = listed or {split: Listed(some) for split, some in splits_by_folders(inside).items()}
     sources = tuple(_split(tree, split, some, places, bool(ade)) for split, some in splits.items())
     known, findings = judge_names(names, f"no {'names in ' + described[0].name if described else 'data.yaml with names'}")
-    findings += [*found("malformed", "data", broken), *found("list-of-images", "data", [*absent, *lost])]
+    findings += [*found("malformed", "data", broken), *found("list-of-images", "data", absent)]
     return MaskLayout("ADE20K" if ade else "masks", tree.url, known, sources, tuple(findings))
 
 
