@@ -66,6 +66,12 @@ def as_jpeg(path: Path, mask: np.ndarray) -> None:
     Image.fromarray(mask).save(path.with_suffix(".jpg"))
 
 
+def renumbered(path: Path, mask: np.ndarray) -> None:
+    picture = Image.fromarray(np.where(mask == 255, 1, mask * 2).astype(np.uint8))
+    picture.putpalette([value for grey in (0, 255, 1, 1, 2) for value in [grey] * 3])
+    picture.save(path)
+
+
 def turned(orientation: int) -> Callable[[Path], None]:
     def do(folder: Path) -> None:
         path = place(folder, 1, kind="images")
@@ -132,6 +138,7 @@ WAYS: dict[str, tuple[Callable[[Path], None], Found]] = {
     "a mask in colours": (one(lambda path, mask: save(path, picture_of(mask, 1))), {("colour-mask", "train", 1)}),
     "a grey mask of three channels": (one(lambda path, mask: save(path, mask[..., None].repeat(3, 2))), {("colour-mask", "train", 1)}),
     "a mask with alpha": (one(lambda path, mask: Image.fromarray(mask).convert("LA").save(path)), {("colour-mask", "train", 1)}),
+    "a mask whose palette an optimiser has made": (one(renumbered), {("renumbered-mask", "train", 1)}),
     "a mask of another size": (one(lambda path, mask: save(path, mask[:, :-1])), {("mask-size", "train", 1)}),
     "a mask at half the size": (one(lambda path, mask: save(path, mask[::2, ::2])), {("mask-size", "train", 1)}),
     "an image is turned by EXIF, its mask is not": (turned(6), {("mask-unturned", "train", 1)}),

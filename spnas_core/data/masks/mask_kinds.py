@@ -7,6 +7,12 @@ MASK_FINDING_KINDS = {
     "deep-mask": Kind("error", "mask of 16 bits", "masks of 16 bits", "save as 8-bit PNG, ignored pixels as 255"),
     "colour-mask": Kind("error", "mask in colours", "masks in colours", "save one channel with the number of the category of each pixel"),
     "broken-mask": Kind("error", "broken mask", "broken masks", "fetch them again, or remove them with their images"),
+    "renumbered-mask": Kind(
+        "error",
+        "mask whose numbers are unsure",
+        "masks whose numbers are unsure",
+        "save as 8-bit grey; optimisers of PNG files renumber masks",
+    ),
     "stretched-mask": Kind(
         "error", "mask of 0 and 255 alone", "masks of 0 and 255 alone", "255 is ignored, so only 0 is learnt: write 1 in place of 255"
     ),
