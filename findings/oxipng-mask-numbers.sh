@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # pyoxipng 9.1.1: optimising a label mask renumbers its categories: an 8-bit grey PNG of 0, 2, 7 and 15 becomes a palette PNG of 0, 1, 2 and 3.
 #
-# Expected (oxipng's README: "multithreaded lossless PNG/APNG compression optimizer"; only the option --alpha is said to alter pixels): the file
-# holds the same numbers, in fewer bytes. Segmentation masks are such files: a pixel is the number of a category.
+# Expected (oxipng(1): "Losslessly improve compression of PNG files"; its option --nc leaves the colour type and --np the palette as they are): the same
+# numbers in fewer bytes. In segmentation a pixel is the number of a category, and its colour means nothing.
 # Seen with pyoxipng 9.1.1, its default options: the colours stay, the numbers do not. Grey becomes indices of a palette of greys, and a VOC palette
 # loses its unused entries. Readers of masks take the indices (numpy.asarray(Image.open(...)) of a palette PNG), so that they train on other
 # categories, and say nothing. Grey 0 and 17 become 0 and 1 of 4 bits, which Pillow widens to 0 and 17 again, and other readers need not.

@@ -3,17 +3,23 @@
 import json
 import logging
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
+from pycocotools import mask as rle
 
 from spnas_core.data.fingerprints import check_fingerprint, fingerprint_splits
 from spnas_core.data.masks.decoding import decode_mask
 from spnas_core.data.masks.mask_cityscapes import TRAIN_NAMES
+from spnas_core.data.masks.mask_coco import packed_pixels
 from spnas_core.data.masks.mask_set import MaskSet, open_mask_split
 from spnas_core.data.masks.mask_voc import VOC_NAMES, voc_colour
 from spnas_core.errors import EmptySplitError, UserError
@@ -213,6 +219,39 @@ def test_a_fault_of_a_shape_is_refused_and_a_box_without_one_is_told(tmp_path: P
         open_mask_split(str(coco(tmp_path / "b", [{"category_id": 3, "segmentation": [[1, 1, 4, 4]]}])), "train")
     with pytest.raises(UserError, match="box without a shape"):
         open_mask_split(str(tmp_path / "a"), "train", strict=True)
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1)))
+@settings(max_examples=200, deadline=None)
+def test_a_packed_rle_has_the_pixels_of_its_image(mask: np.ndarray) -> None:
+    assert packed_pixels(rle.encode(np.asfortranarray(mask))["counts"].decode()) == mask.size
+
+
+@given(st.one_of(st.text(max_size=12), st.text("0123456789PQRSTUVWXYZ`abcno", max_size=12)))
+@settings(max_examples=200, deadline=None)
+def test_any_text_as_an_rle_is_drawn_or_refused(text: str) -> None:
+    """pycocotools believes what a packed RLE says of its own length."""
+    with tempfile.TemporaryDirectory() as folder:
+        shape = {"category_id": 3, "segmentation": {"size": [24, 24], "counts": text}}
+        data = MaskSet(str(coco(Path(folder), [shape])))
+        if packed_pixels(text) == 24 * 24:
+            assert data.split("train").samples[0].mask().shape == (24, 24)
+        else:
+            with pytest.raises(UserError, match="shape that cannot be drawn"):
+                data.split("train")
+
+
+@pytest.mark.parametrize("masks_dir", ["gone", "../..", "[a, b]", "{a: 1}", "''", "masks/train"])
+def test_a_masks_dir_that_leads_nowhere_is_one_line(tmp_path: Path, masks_dir: str) -> None:
+    masked_set(tmp_path)
+    text = (tmp_path / "data.yaml").read_text()
+    (tmp_path / "data.yaml").write_text(text.replace("masks_dir: masks", f"masks_dir: {masks_dir}"))
+    if masks_dir == "''":
+        assert len(open_mask_split(str(tmp_path), "train").samples) == 4
+        return
+    with pytest.raises(UserError, match=r"as masks_dir of the YAML file says|split without any mask|expected at least one") as caught:
+        open_mask_split(str(tmp_path), "train")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_place_that_is_no_such_data_set_is_one_line(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def open_mask_layout(url: str, reading: Reading | None = None, divided: bool = T
     UserError where it is in no known layout.
     """
     reading = reading or Reading()
-    layout = find_mask_layout(url, reading)
     system, root = files.open_url(url)
+    layout = _by_folders(list_tree(system, root.rstrip("/") or "/"), reading)
     if layout is None:
         listings = Listings(system)
         inner, annotated = find_coco_root(listings, root, reading.annotations)
@@ -51,10 +51,8 @@ def open_mask_layout(url: str, reading: Reading | None = None, divided: bool = T
     return layout if given is None else _parts(layout, given)
 
 
-def find_mask_layout(url: str, reading: Reading) -> MaskLayout | None:
-    """Read the data set at `url` by the first layout of mask files that fits, its splits by their own names; None where none does."""
-    system, root = files.open_url(url)
-    tree = list_tree(system, root.rstrip("/") or "/")
+def _by_folders(tree: FileTree, reading: Reading) -> MaskLayout | None:
+    """Read a data set by the first layout of mask files that fits, its splits by their own names; None where none does."""
     return next((layout for read in _READERS if (layout := read(tree, reading))), None)
 
 
@@ -67,7 +65,7 @@ def has_masks(url: str, reading: Reading | None = None) -> bool:
     tree = list_tree(system, root.rstrip("/") or "/")
     stems = {stem_of(name).lower() for name in tree.pictures}
     boxes = any(stem_of(name).lower() in stems for name in tree.ending(".xml", ".txt", ".json"))
-    return not boxes and find_mask_layout(url, reading) is not None
+    return not boxes and _by_folders(tree, reading) is not None
 
 
 def _parts(layout: MaskLayout, given: SplitFile) -> MaskLayout:
