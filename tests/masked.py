@@ -118,3 +118,15 @@ def coco(folder: Path, extra: list[dict] | None = None) -> Path:
         (folder / "annotations").mkdir(exist_ok=True)
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
     return folder
+
+
+def roboflow(folder: Path) -> Path:
+    """Write masks beside their pictures, as Roboflow exports them."""
+    for split, count in {"train": 3, "valid": 2}.items():
+        for number in range(count):
+            mask = np.where(mask_of(number) == 255, 0, mask_of(number)).astype(np.uint8)
+            save(folder / split / f"{split}{number}.jpg", picture_of(mask, number + len(split)), quality=95)
+            save(folder / split / f"{split}{number}_mask.png", mask)
+        lines = [f"{number}, {name}" for number, name in enumerate(NAMES)]
+        (folder / split / "_classes.csv").write_text("\n".join(["Pixel Value, Class", *lines]) + "\n")
+    return folder

@@ -235,7 +235,14 @@ def test_one_folder_as_both_splits_is_not_learnt(tmp_path: Path) -> None:
 
 
 def test_every_kind_is_broken_by_some_test(tmp_path: Path) -> None:
-    of_layouts = {"train-ids", "bad-shape", "box-alone", "other-names", "rare-value"}
+    of_layouts = {
+        "train-ids",
+        "bad-shape",
+        "box-alone",
+        "other-names",
+        "rare-value",
+        "unlike-names",
+    }  # the last one: tests/test_mask_layouts.py
     assert {
         kind for _, expected in WAYS.values() for kind, *_ in expected
     } & MASK_FINDING_KINDS.keys() | of_layouts == MASK_FINDING_KINDS.keys()

@@ -26,7 +26,7 @@ from spnas_core.errors import EmptySplitError, UserError
 from spnas_core.job import Data
 from spnas_core.settings.reading import Reading
 from tests.command_line import spnas
-from tests.masked import NAMES, ade, cityscapes, coco, mask_of, masked_set, picture_of, save, voc
+from tests.masked import NAMES, ade, cityscapes, coco, mask_of, masked_set, picture_of, roboflow, save, voc
 
 
 def test_folders_of_a_yaml_file(tmp_path: Path) -> None:
@@ -258,6 +258,19 @@ def test_a_place_that_is_no_such_data_set_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("")
     with pytest.raises(UserError, match=r"expected images with masks, as .*; there is notes.md"):
         MaskSet(str(tmp_path)).split("train")
+
+
+def test_roboflow(tmp_path: Path) -> None:
+    data = MaskSet(str(roboflow(tmp_path)))
+    assert data.names == ("train", "val")
+    split = data.split("val")
+    assert split.class_names == NAMES
+    assert [Path(sample.name).name for sample in split.samples] == ["valid0.jpg", "valid1.jpg"]
+    assert all(np.array_equal(sample.mask()[1:], mask_of(number)[1:]) for number, sample in enumerate(split.samples))
+    assert spnas("check", tmp_path)[0] == 0
+    (tmp_path / "valid" / "_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, disc\n2, square\n")
+    with pytest.raises(UserError, match=r"1 file of other names \(valid/_classes.csv and train/_classes.csv\)"):
+        MaskSet(str(tmp_path)).split("val")
 
 
 def test_masks_count_in_fingerprints(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
     Cityscapes  leftImg8bit and gtFine; `mask_cityscapes.py`
     Pascal VOC  SegmentationClass beside JPEGImages; `mask_voc.py`
+    Roboflow    NAME_mask.png beside NAME.jpg, and _classes.csv; `mask_roboflow.py`
     folders     images and masks (or another usual name), ADE20K's own among them; `mask_folders.py`
     COCO        shapes of annotation files; `mask_coco.py`
 
@@ -19,6 +20,7 @@ from spnas_core.data.masks.mask_cityscapes import open_cityscapes
 from spnas_core.data.masks.mask_coco import open_mask_coco
 from spnas_core.data.masks.mask_folders import open_mask_folders
 from spnas_core.data.masks.mask_layout import MaskLayout, RawMasks
+from spnas_core.data.masks.mask_roboflow import open_mask_roboflow
 from spnas_core.data.masks.mask_voc import open_mask_voc
 from spnas_core.data.matching import stem_of
 from spnas_core.data.split_file import SplitFile, find_split_file
@@ -27,8 +29,13 @@ from spnas_core.data.tree import FileTree, list_tree, printable
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
-_READERS: tuple[Callable[[FileTree, Reading], MaskLayout | None], ...] = (open_cityscapes, open_mask_voc, open_mask_folders)
-_KNOWN = "images/SPLIT and masks/SPLIT with a YAML file of names, or in the layout of Pascal VOC, Cityscapes, ADE20K or COCO"
+_READERS: tuple[Callable[[FileTree, Reading], MaskLayout | None], ...] = (
+    open_cityscapes,
+    open_mask_voc,
+    open_mask_roboflow,
+    open_mask_folders,
+)
+_KNOWN = "images/SPLIT and masks/SPLIT with a YAML file of names, or in the layout of Pascal VOC, Cityscapes, ADE20K, Roboflow or COCO"
 
 
 def open_mask_layout(url: str, reading: Reading | None = None, divided: bool = True) -> MaskLayout:
