@@ -122,11 +122,11 @@ def coco(folder: Path, extra: list[dict] | None = None) -> Path:
 
 def roboflow(folder: Path) -> Path:
     """Write masks beside their pictures, as Roboflow exports them."""
-    for split, count in {"train": 3, "valid": 2}.items():
-        for number in range(count):
-            mask = np.where(mask_of(number) == 255, 0, mask_of(number)).astype(np.uint8)
-            save(folder / split / f"{split}{number}.jpg", picture_of(mask, number + len(split)), quality=95)
-            save(folder / split / f"{split}{number}_mask.png", mask)
+    for split, seeds in {"train": (0, 1, 2), "valid": (100, 101)}.items():
+        for seed in seeds:
+            mask = np.where(mask_of(seed) == 255, 0, mask_of(seed)).astype(np.uint8)
+            save(folder / split / f"{split}{seed}.jpg", picture_of(mask, seed), quality=95)
+            save(folder / split / f"{split}{seed}_mask.png", mask)
         lines = [f"{number}, {name}" for number, name in enumerate(NAMES)]
         (folder / split / "_classes.csv").write_text("\n".join(["Pixel Value, Class", *lines]) + "\n")
     return folder

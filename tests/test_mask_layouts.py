@@ -265,8 +265,8 @@ def test_roboflow(tmp_path: Path) -> None:
     assert data.names == ("train", "val")
     split = data.split("val")
     assert split.class_names == NAMES
-    assert [Path(sample.name).name for sample in split.samples] == ["valid0.jpg", "valid1.jpg"]
-    assert all(np.array_equal(sample.mask()[1:], mask_of(number)[1:]) for number, sample in enumerate(split.samples))
+    assert [Path(sample.name).name for sample in split.samples] == ["valid100.jpg", "valid101.jpg"]
+    assert all(np.array_equal(sample.mask()[1:], mask_of(100 + number)[1:]) for number, sample in enumerate(split.samples))
     assert spnas("check", tmp_path)[0] == 0
     (tmp_path / "valid" / "_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, disc\n2, square\n")
     with pytest.raises(UserError, match=r"1 file of other names \(valid/_classes.csv and train/_classes.csv\)"):
