@@ -1,7 +1,7 @@
 """Pascal VOC with masks: JPEGImages/NAME.jpg, SegmentationClass/NAME.png, and lists of names in ImageSets/Segmentation/SPLIT.txt.
 
 Value 255 is the void between objects, ignored; the names are the 21 of VOC, unless labelmap.txt (CVAT, Datumaro) has others: lines of
-NAME:R,G,B:PARTS:ACTIONS in the order of their numbers; Datumaro 1.13.12 may leave the colours out, and paints in VOC's then. A mask in these
+NAME:R,G,B:PARTS:ACTIONS in the order of their numbers; Datumaro 1.13.12 may leave colours out, and paints in those of VOC. A mask in these
 colours is read by them, as these programs write it and as optimisers of files renumber its palette.
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, section 3.2
 """
