@@ -48,7 +48,7 @@ def cut_levels(card: Model) -> list[dict[str, Any]]:
     least = [0.0, *map(float, least_sizes(pooled.sides))][: len(pooled.sides)]
     missing = (None,) * (len(grid.sizes) - len(pooled.sizes))
     return [
-        {"step": step, "anchors": anchor_shapes(side, card.detector.head.anchor_ratios).tolist(), "stride": stride, "least": smallest}
+        {"step": step, "anchors": anchor_shapes(side, card.detector.two_stage.anchor_ratios).tolist(), "stride": stride, "least": smallest}
         for step, side, stride, smallest in zip(steps(grid), grid.sides, (*pooled.strides, *missing), (*least, *missing), strict=True)
     ]
 
@@ -57,7 +57,7 @@ def _trunk(card: Model, weights: Arrays) -> CutPart:
     arch, settings = architecture.parse(card.arch), card.detector
     graph, grid = Graph(weights), anchor_grid(arch, settings)
     maps = Features(graph, arch, settings).pyramid("images")
-    ratios = len(settings.head.anchor_ratios)
+    ratios = len(settings.two_stage.anchor_ratios)
     outputs = {f"map_{level}": (maps[level], (settings.neck.channels, *grid.sizes[level])) for level in range(len(grid.sizes) - grid.extra)}
     for level, x in enumerate(maps):
         hidden = graph("Relu", conv(graph, x, f"{RPN}conv"))
@@ -72,8 +72,8 @@ def _trunk(card: Model, weights: Arrays) -> CutPart:
 def _head(card: Model, weights: Arrays, head: str, boxes: int) -> CutPart:
     settings = card.detector
     sizes = anchor_grid(architecture.parse(card.arch), settings).sizes
-    most = settings.head.proposals_test
-    count = min(most, sum(min(most, height * width * len(settings.head.anchor_ratios)) for height, width in sizes))
+    most = settings.two_stage.proposals_test
+    count = min(most, sum(min(most, height * width * len(settings.two_stage.anchor_ratios)) for height, width in sizes))
     graph: Graph = Graph(weights)
     x: Value = "regions"
     for layer in ("fc1", "fc2"):

@@ -9,11 +9,14 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
+from spnas_core.settings.segmentation import SemanticFpnHead
+from spnas_core.settings.task import DETECTION, Task
 
 
 class TwoStageHead(Settings):
     """Region proposals and what judges them; the defaults are torchvision's."""
 
+    task: ClassVar[Task] = DETECTION
     loss_names: ClassVar[tuple[str, ...]] = ("classifier", "box", "objectness", "rpn_box")
     kind: str
     head_channels: PositiveInt = Field(1024, description="width of the box head's two layers")
@@ -45,7 +48,7 @@ class CascadeRcnnHead(TwoStageHead):
     kind: Literal["cascade_rcnn"] = Field("cascade_rcnn", description="names this head")
 
 
-Head = Annotated[FasterRcnnHead | CascadeRcnnHead, Field(discriminator="kind")]
+Head = Annotated[FasterRcnnHead | CascadeRcnnHead | SemanticFpnHead, Field(discriminator="kind")]
 HEAD_KINDS = tuple(head.model_fields["kind"].default for head in get_args(get_args(Head)[0]))
 _FORMER_HEAD = tuple(name for name in TwoStageHead.model_fields if name != "kind")
 _FORMER_NECK = {"fpn_channels": "channels", "taps": "taps"}
@@ -63,7 +66,7 @@ class Detector(Settings):
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
     neck: Neck = Field(Fpn(), description="what merges the stages' outputs: a feature pyramid")
-    head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads")
+    head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads; or gives every pixel a class: semantic_fpn")
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
     box_nms: float = Field(0.5, gt=0, le=1, description="largest IoU of two detections of one class")
@@ -72,6 +75,13 @@ class Detector(Settings):
     )
     soft_nms_sigma: PositiveFloat = Field(0.5, description="of the gaussian")
     detections: PositiveInt = Field(100, description="most detections of one image")
+
+    @property
+    def two_stage(self) -> TwoStageHead:
+        """Head that proposes and judges regions; ValueError for one of another kind."""
+        if not isinstance(self.head, TwoStageHead):
+            raise ValueError(f"expected a head with regions, got {self.head.kind}")
+        return self.head
 
     @model_validator(mode="before")
     @classmethod
