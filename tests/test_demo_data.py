@@ -46,7 +46,7 @@ def test_the_splits_open_without_a_fault(folder):
 
 def test_boxes_are_those_of_the_ink(small):
     """Painted on a black photograph, every digit is bright: its box is the extent of what is not black."""
-    sources = demo._sources("train")._replace(photographs=[np.zeros((128, 128, 3), np.uint8)])
+    sources = demo.demo_sources("train")._replace(photographs=[np.zeros((128, 128, 3), np.uint8)])
     for seed in range(20):
         pixels, placed = demo.draw_image(sources, np.random.default_rng(seed))
         grey = pixels.astype(float).mean(axis=2)
@@ -81,7 +81,7 @@ def test_made_once_and_completed_when_it_was_interrupted(folder, small):
 
 
 def test_splits_share_no_scan_and_no_part_of_a_photograph(small):
-    sources = {split: demo._sources(split) for split in demo.COUNTS}
+    sources = {split: demo.demo_sources(split) for split in demo.COUNTS}
     assert sum(s.photographs[0].shape[1] for s in sources.values()) == 640
     for one, other in itertools.combinations(sources.values(), 2):
         for digit in demo.DIGITS:

@@ -47,7 +47,7 @@ def make_demo(folder: Path, seed: int = 0) -> Path:
             return folder
     elif folder.exists() and (folder / "annotations").exists() and any((folder / "annotations").iterdir()):
         raise UserError(f"{folder}: expected an empty folder for the demo's data, got one with annotations of other origin")
-    sources = {split: _sources(split) for split in COUNTS}
+    sources = {split: demo_sources(split) for split in COUNTS}
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(begun)
     for number, split in enumerate(COUNTS):
@@ -58,8 +58,14 @@ def make_demo(folder: Path, seed: int = 0) -> Path:
 
 def draw_image(sources: Sources, rng: np.random.Generator) -> tuple[Pixels, list[tuple[int, _Box]]]:
     """Draw one picture (128, 128, 3) and the (digit, box) of each digit on it; boxes are those of the visible ink, and do not touch."""
+    picture, placed = draw_digits(sources, rng)
+    return picture, [(digit, box) for digit, box, _ in placed]
+
+
+def draw_digits(sources: Sources, rng: np.random.Generator) -> tuple[Pixels, list[tuple[int, _Box, Floats]]]:
+    """Draw one picture as `draw_image` does; with the opacity of each digit's ink inside its box."""
     picture = _background(sources.photographs, rng)
-    placed: list[tuple[int, _Box]] = []
+    placed: list[tuple[int, _Box, Floats]] = []
     for _ in range(int(rng.integers(1, MOST_DIGITS + 1))):
         digit = int(rng.choice(DIGITS))
         ink = _ink(sources.scans[digit], rng)
@@ -67,14 +73,15 @@ def draw_image(sources: Sources, rng: np.random.Generator) -> tuple[Pixels, list
         for _ in range(20):
             x, y = int(rng.integers(0, SIDE - w + 1)), int(rng.integers(0, SIDE - h + 1))
             box = (x, y, x + w, y + h)
-            if not any(_near(box, other) for _, other in placed):
+            if not any(_near(box, other) for _, other, _ in placed):
                 _paint(picture[y : y + h, x : x + w], ink, rng)
-                placed.append((digit, box))
+                placed.append((digit, box, ink))
                 break
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8), placed
 
 
-def _sources(split: str) -> Sources:
+def demo_sources(split: str) -> Sources:
+    """Material of a split; UserError where scikit-learn is missing."""
     try:
         from sklearn.datasets import load_digits, load_sample_image
     except ImportError as error:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spnas_core.data.finding_kinds import FINDING_KINDS, Severity
+from spnas_core.data.masks.mask_kinds import MASK_FINDING_KINDS
+
+_KINDS = FINDING_KINDS | MASK_FINDING_KINDS
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`count` things of one kind (a key of `FINDING_KINDS`) in one place, such as a split; `first` is one of them, or a detail."""
+    """`count` things of one kind (a key of the kinds' tables) in one place, such as a split; `first` is one of them, or a detail."""
 
     kind: str
     where: str
@@ -21,22 +24,22 @@ class Finding:
     @property
     def severity(self) -> Severity:
         """Severity of its kind."""
-        return FINDING_KINDS[self.kind].severity
+        return _KINDS[self.kind].severity
 
     @property
     def what(self) -> str:
         """Count and name."""
-        kind = FINDING_KINDS[self.kind]
+        kind = _KINDS[self.kind]
         return f"{self.count:,} {kind.one if self.count == 1 else kind.many}"
 
     @property
     def line(self) -> str:
         """All of it in one line."""
-        return " ".join(f"{self.where}: {self.what} ({self.first}): {FINDING_KINDS[self.kind].advice}".split())
+        return " ".join(f"{self.where}: {self.what} ({self.first}): {_KINDS[self.kind].advice}".split())
 
     def document(self) -> dict[str, str | int]:
         """All of it for JSON."""
-        advice = FINDING_KINDS[self.kind].advice
+        advice = _KINDS[self.kind].advice
         return {"severity": self.severity, **self.__dict__, "what": self.what, "advice": advice}
 
 

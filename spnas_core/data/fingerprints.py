@@ -8,19 +8,20 @@ import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from spnas_core.data import files, images
+from spnas_core.data.content import content_digest
+from spnas_core.data.raw_split import ImageFile
 from spnas_core.data.samples import Sample, Split
 from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import Data
 from spnas_core.settings.reading import Reading
-from spnas_core.store.storage import cache_folder, sha256_file
+from spnas_core.store.storage import cache_folder
 
 _SETTLED = 2.0  # s after its last change from which on a file's time tells its next one
 
@@ -105,7 +106,23 @@ def _identity(path: Path, size: tuple[int, int]) -> int | None:
     return int.from_bytes(hashlib.blake2b(repr(values).encode(), digest_size=8).digest(), "little")
 
 
-def fingerprint_splits(splits: Sequence[Split], full: bool = False, threads: int = 4) -> str:
+class Fingerprinted(Protocol):
+    """A split of any task, as far as its fingerprint goes."""
+
+    @property
+    def name(self) -> str:
+        """Name of the split."""
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of its annotations."""
+
+    @property
+    def image_files(self) -> Sequence[tuple[str, ImageFile]]:
+        """Name and file of each image."""
+
+
+def fingerprint_splits(splits: Sequence[Fingerprinted], full: bool = False, threads: int = 4) -> str:
     """Sha256 (hex) of the annotations and of the names and sizes of the images, and if `full` of their contents.
 
     The annotations count by `Split.digest`. Equal data in an equal layout has an equal text wherever it lies. A text that is not `full`
@@ -115,24 +132,13 @@ def fingerprint_splits(splits: Sequence[Split], full: bool = False, threads: int
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _facts(split: Split, full: bool, threads: int) -> list[list[Any]]:
+def _facts(split: Fingerprinted, full: bool, threads: int) -> list[list[Any]]:
     """Name and size of each image, and if `full` the sha256 of its content."""
     if not full:
         return [[name, file.size] for name, file in split.image_files]
     with ThreadPoolExecutor(threads, thread_name_prefix="spnas-fingerprint") as pool:
-        digests = pool.map(lambda one: _content_digest(files.local_file(one[1].url)), split.image_files)
+        digests = pool.map(lambda one: content_digest(files.local_file(one[1].url)), split.image_files)
         return [[name, file.size, digest] for (name, file), digest in zip(split.image_files, digests, strict=True)]
-
-
-def _content_digest(path: Path) -> str:
-    facts = path.stat()
-    return _sha256(path, facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=1 << 20)
-def _sha256(path: Path, _size: int, _time: int) -> str:
-    """Sha256 (hex) of a file, read once per process as long as its size and time stay."""
-    return sha256_file(path)
 
 
 def data_of(url: str, reading: Reading | None = None) -> Data:
@@ -141,7 +147,7 @@ def data_of(url: str, reading: Reading | None = None) -> Data:
     return Data(url=url, fingerprint=fingerprint_splits([data.split(name) for name in ("train", "val")]), reading=data.reading)
 
 
-def check_fingerprint(splits: Sequence[Split], data: Data) -> None:
+def check_fingerprint(splits: Sequence[Fingerprinted], data: Data) -> None:
     """Refuse splits that are not those that a job was planned with, in this order: UserError. A full fingerprint needs all images read."""
     if data.fingerprint != (found := fingerprint_splits(splits)) and data.fingerprint != fingerprint_splits(splits, full=True):
         names = ", ".join(split.name for split in splits)

@@ -1,0 +1,1 @@
+"""Data of semantic segmentation: images with masks, in any layout, their batches and made images."""
