@@ -6,7 +6,8 @@ The outputs of a net on a split are counts, from which all scores follow, and fo
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from spnas_core.errors import JobError
 from spnas_core.job import Data
 from spnas_core.jobs.detection import TaskWork, batch_size, model_document
 from spnas_core.jobs.training import StepInputs
-from spnas_core.mask_metrics import MaskScorer, score_masks
+from spnas_core.mask_metrics import MaskCounts, add_counts, count_masks, no_counts, score_masks
 from spnas_core.metrics import Engine, Scores
 from spnas_core.models.build import build
 from spnas_core.models.detector import PyramidNet
@@ -35,6 +36,7 @@ from spnas_core.settings.task import SEGMENTATION
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 
+PixelInference = Callable[[Floats, Floats], Floats]  # (B, 3, H, W), (B, 2) to scores (B, K, h, w)
 KEPT = 4  # images of each kind (best, worst, others) whose prediction is kept
 SHOWN_SIDE = 480  # px, longer side of a kept prediction
 
@@ -44,7 +46,9 @@ def open_masks(data: Data, store: Store | None) -> MaskSet:
     return MaskSet(data.url, data.reading, data.strict)
 
 
-def evaluation_batches(split: MaskSplit, settings: Detector, count: int, cache: ImageCache | None, share: slice = ALL) -> Iterator[MaskBatch]:
+def evaluation_batches(
+    split: MaskSplit, settings: Detector, count: int, cache: ImageCache | None, share: slice = ALL
+) -> Iterator[MaskBatch]:
     """Batches of `count` images of a split."""
     return mask_eval_batches(split, settings.image_size, count, cache, share=share)
 
@@ -58,48 +62,60 @@ def score_pixels(net: PyramidNet, settings: Detector, pixels: Floats, image_hw: 
     return found
 
 
-def predict_masks(net: PyramidNet, batch: MaskBatch, settings: Detector) -> Iterator[tuple[int, Pixels]]:
+def _predictions(infer: PixelInference, batch: MaskBatch, settings: Detector) -> Iterator[tuple[int, Pixels]]:
     """Row and classes (own height, own width) of each image of a batch that is none of padding."""
-    scores = score_pixels(net, settings, batch.images, batch.image_hw)
+    scores = infer(batch.images, batch.image_hw)
     for row in np.flatnonzero(batch.ids >= 0):
         own = int(batch.own_hw[row, 0]), int(batch.own_hw[row, 1])
-        hw = int(batch.image_hw[row, 0]), int(batch.image_hw[row, 1])
-        yield int(row), restore_prediction(scores[row], hw, settings.image_size, own)
+        yield int(row), restore_prediction(scores[row], batch.image_hw[row], settings.image_size, own)
 
 
 def segment(net: PyramidNet, split: MaskSplit, settings: Detector, cache: ImageCache | None = None) -> dict[str, Any]:
-    """Outputs on all images of a split, as a JSON document: `counts` (see `MaskScorer`) and an entry for each of the `images`.
+    """Outputs on all images of a split, as a JSON document: `counts` (those of `mask_metrics.MaskCounts`) and an entry for each of the `images`.
 
     An entry has the image's `id` and `name`, and of each class the pixels that are `right`, those of the `truth` and those `found`; a few
     have their `prediction`, a PNG (base64). Ranks share the batches; every rank gets all of it, the same as a single process.
     """
     net.set_train(False)
-    whole, entries = MaskScorer(len(split.categories)), list[list[dict[str, Any]]]()
-    for batch in evaluation_batches(split, settings, batch_size(settings.image_size), cache, rank().share):
-        own = []
-        for row, prediction in predict_masks(net, batch, settings):
+    return segment_by(partial(score_pixels, net, settings), split, settings, batch_size(settings.image_size), cache)
+
+
+def segment_by(infer: PixelInference, split: MaskSplit, settings: Detector, count: int, cache: ImageCache | None = None) -> dict[str, Any]:
+    """Outputs as those of `segment`, by whatever gives the scores of `count` images at once."""
+    classes = len(split.categories)
+    whole, entries = no_counts(classes), list[dict[str, Any]]()
+    for batch in evaluation_batches(split, settings, count, cache, rank().share):
+        for row, prediction in _predictions(infer, batch, settings):
             sample = split.samples[int(batch.ids[row])]
-            scorer = MaskScorer(len(split.categories))
-            scorer.add(sample.mask(), prediction)
-            whole.merge(scorer.counts)
-            own.append(_entry(sample, scorer.counts["confusion"], prediction))
-        entries.append(own)
-    parts = gather_ranks([{name: array.tolist() for name, array in whole.counts.items()}, [one for own in entries for one in own]])
-    total = MaskScorer(len(split.categories))
-    for counts, _ in parts:
-        total.merge({name: np.array(values, np.int64) for name, values in counts.items()})
+            counts = count_masks(sample.mask(), prediction, classes)
+            whole = add_counts(whole, counts)
+            entries.append(_entry(sample, counts, prediction))
+    parts = gather_ranks([_document(whole), entries])
     joined = sorted((one for _, own in parts for one in own), key=lambda one: int(one["id"]))
-    return {"counts": {name: array.tolist() for name, array in total.counts.items()}, "images": _with_few_predictions(joined)}
+    total = no_counts(classes)
+    for counts, _ in parts:
+        total = add_counts(total, counts_of(counts))
+    return {"counts": _document(total), "images": _with_few_predictions(joined)}
 
 
-def _entry(sample: MaskSample, confusion: Any, prediction: Pixels) -> dict[str, Any]:
+def _document(counts: MaskCounts) -> dict[str, Any]:
+    return {"confusion": counts.confusion.tolist(), "boundary": counts.boundary.tolist()}
+
+
+def counts_of(document: dict[str, Any]) -> MaskCounts:
+    """Counts in a document of outputs."""
+    return MaskCounts(*(np.array(document[name], np.int64) for name in ("confusion", "boundary")))
+
+
+def _entry(sample: MaskSample, counts: MaskCounts, prediction: Pixels) -> dict[str, Any]:
     shown = Image.fromarray(prediction)
     ratio = min(1.0, SHOWN_SIDE / max(shown.size))
     shown = shown.resize((max(1, round(ratio * shown.width)), max(1, round(ratio * shown.height))), Image.Resampling.NEAREST)
     stream = io.BytesIO()
     shown.save(stream, "PNG")
-    counts = {"right": np.diagonal(confusion), "truth": confusion.sum(1), "found": confusion.sum(0)}
-    facts = {"id": sample.image_id, "name": sample.name, **{name: array.tolist() for name, array in counts.items()}}
+    table = counts.confusion
+    pixels = {"right": np.diagonal(table), "truth": table.sum(1), "found": table.sum(0)}
+    facts = {"id": sample.image_id, "name": sample.name, **{name: array.tolist() for name, array in pixels.items()}}
     return {**facts, "prediction": base64.b64encode(stream.getvalue()).decode()}
 
 
@@ -121,8 +137,7 @@ def _with_few_predictions(entries: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 def score_outputs(split: MaskSplit, outputs: dict[str, Any], engine: Engine) -> Scores:
     """Scores of outputs; there is but one engine."""
-    counts = {name: np.array(values, np.int64) for name, values in outputs["counts"].items()}
-    found = score_masks(counts, split.class_names)
+    found = score_masks(counts_of(outputs["counts"]), split.class_names)
     return Scores(dict(found.stats), {name: dict(one) for name, one in found.per_class.items()})
 
 

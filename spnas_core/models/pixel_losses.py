@@ -40,14 +40,16 @@ class Dice(nn.Cell):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.one_hot = ops.OneHot(1)
+        self.one, self.zero = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
         self.classes = classes
         self.ranks = rank().of
         self.all_reduce = ops.AllReduce() if self.ranks > 1 else None
 
     def construct(self, logs: Tensor, masks: Tensor) -> Tensor:
         """Loss () of log probabilities (B, K, H, W) and masks (B, H, W)."""
-        counted = p.expand_dims(p.cast(masks != IGNORED, ms.float32), 1)
-        truth = self.one_hot(masks, self.classes, Tensor(1.0, ms.float32), Tensor(0.0, ms.float32))  # zeros where a pixel is ignored
+        is_counted = masks != IGNORED
+        counted = p.expand_dims(p.cast(is_counted, ms.float32), 1)
+        truth = self.one_hot(p.select(is_counted, masks, p.zeros_like(masks)), self.classes, self.one, self.zero) * counted
         shares = p.exp(logs) * counted
         both = p.total(shares * truth, (0, 2, 3))
         sizes = p.total(shares + truth, (0, 2, 3))
@@ -63,6 +65,7 @@ class Lovasz(nn.Cell):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.one_hot = ops.OneHot(1)
+        self.one, self.zero = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
         self.classes = classes
         self.ranks = rank().of
         self.sum_up = ops.CumSum()
@@ -71,9 +74,10 @@ class Lovasz(nn.Cell):
         """Loss () of log probabilities (B, K, H, W) and masks (B, H, W)."""
         batch, classes, height, width = logs.shape
         pixels = height * width
-        counted = p.reshape(p.cast(masks != IGNORED, ms.float32), (batch, 1, pixels))
-        truth = self.one_hot(masks, self.classes, Tensor(1.0, ms.float32), Tensor(0.0, ms.float32))
-        truth = p.reshape(truth, (batch, classes, pixels))
+        is_counted = masks != IGNORED
+        counted = p.reshape(p.cast(is_counted, ms.float32), (batch, 1, pixels))
+        truth = self.one_hot(p.select(is_counted, masks, p.zeros_like(masks)), self.classes, self.one, self.zero)
+        truth = p.reshape(truth, (batch, classes, pixels)) * counted
         errors = ops.Abs()(truth - p.exp(p.reshape(logs, (batch, classes, pixels)))) * counted  # those of ignored pixels come last
         errors, order = p.topk(errors, pixels)
         truth = p.gather_elements(truth, 2, order)

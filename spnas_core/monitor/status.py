@@ -180,7 +180,11 @@ def _best(plan: Plan, found: Replay) -> dict[str, Any] | None:
     """Best net so far; the final net as soon as its full training has ended."""
     for step in found.steps:
         if (step.label.role, step.label.net) == ("full_train", "final") and isinstance(step.ended, Manifest):
-            return {"label": str(step.label), "arch": step.job.arch, **{name: step.ended.metrics[name] for name in (*plan.settings.work.scores, "params", "macs")}}
+            return {
+                "label": str(step.label),
+                "arch": step.job.arch,
+                **{name: step.ended.metrics[name] for name in (*plan.settings.work.scores, "params", "macs")},
+            }
     there = {step.key for step in found.steps if isinstance(step.ended, Manifest)}
     score = plan.settings.objectives[:1]  # costs may not be measured yet
     trials = ranked([trial for trial in found.ledger if trial.digest in there], score)

@@ -19,8 +19,17 @@ def pareto_png(ledger: Ledger, task: Task = DETECTION) -> bytes:
         trials = [trial for trial in ranked(ledger, objectives) if trial.stage == stage]
         label = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}[stage]
         axes.plot(*_points(trials), marker, label=label, markersize=11 if marker == "*" else 6, alpha=0.8)
-    axes.plot(*_points(pareto_front(ledger, objectives)), "-", color="grey", linewidth=1, zorder=0, label=f"Pareto front of {task.score} and GMACs")
-    axes.set(xlabel="GMACs of the detector" if task is DETECTION else "GMACs of the net", ylabel=f"{task.score} after the short training, %")
+    axes.plot(
+        *_points(pareto_front(ledger, objectives)),
+        "-",
+        color="grey",
+        linewidth=1,
+        zorder=0,
+        label=f"Pareto front of {task.score} and GMACs",
+    )
+    axes.set(
+        xlabel="GMACs of the detector" if task is DETECTION else "GMACs of the net", ylabel=f"{task.score} after the short training, %"
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     out = io.BytesIO()

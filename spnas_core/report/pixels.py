@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from spnas_core.data.images import Doubles, Pixels
+from spnas_core.data.mask_colours import class_colours, overlay
 from spnas_core.data.masks.mask_samples import MaskSample, MaskSplit
 from spnas_core.errors import StoreError, UserError
-from spnas_core.data.mask_colours import class_colours, overlay
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.intervals import DRAWS_OF_IMAGES, Interval
 from spnas_core.report.quality import CONFUSIONS, MATRIX, Confusion
@@ -62,16 +62,18 @@ class PixelQuality:
 
 
 def mean_iou(counts: dict[str, Doubles]) -> Doubles:
-    """Mean IoU (R,) of R draws, of counts (R, K) of pixels: `right`, `truth`, `found`; over the classes that the truth has."""
+    """Mean IoU (R,) of R draws, of counts (R, K) of pixels: `right`, `truth`, `found`; over the classes that truth or net have."""
     right, truth, found = (counts[name] for name in ("right", "truth", "found"))
     union = truth + found - right
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.nanmean(np.where(truth > 0, right / union, np.nan), axis=1))
+        return np.asarray(np.nanmean(np.where(union > 0, right / union, np.nan), axis=1))
 
 
 def mask_difference(ours: dict[str, Any], theirs: dict[str, Any], draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> Interval:
     """Difference of mIoU of two nets by their outputs on the same split, with its interval over the images, drawn anew for both."""
-    pairs = [{name: np.array([one[name] for one in net["images"]], np.float64) for name in ("right", "truth", "found")} for net in (ours, theirs)]
+    pairs = [
+        {name: np.array([one[name] for one in net["images"]], np.float64) for name in ("right", "truth", "found")} for net in (ours, theirs)
+    ]
     images = len(ours["images"])
     rng = np.random.default_rng(seed)
     drawn = np.stack([np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(draws)]).astype(np.float64)
@@ -97,9 +99,7 @@ def pixel_rows(inputs: ReportInputs) -> list[ClassRow]:
         return of.get(name, {}).get(kind)
 
     return [
-        ClassRow(
-            name, float(share), *(value(net, name, kind) for kind in ("IoU", "accuracy") for net in (final, start))
-        )
+        ClassRow(name, float(share), *(value(net, name, kind) for kind in ("IoU", "accuracy") for net in (final, start)))
         for name, share in zip(final, shares, strict=True)
     ]
 
@@ -110,7 +110,9 @@ def judge_pixels(val: MaskSplit, outputs: dict[str, Any]) -> PixelQuality:
     shares = table / np.maximum(1.0, table.sum(1, keepdims=True))
     names = val.class_names
     matrix = tuple(tuple((f"{100 * one:.0f}" if one >= 0.005 else "", float(one)) for one in row) for row in shares)
-    pairs = [Confusion(names[a], names[b], int(table[a, b])) for a in range(len(names)) for b in range(len(names)) if a != b and table[a, b]]
+    pairs = [
+        Confusion(names[a], names[b], int(table[a, b])) for a in range(len(names)) for b in range(len(names)) if a != b and table[a, b]
+    ]
     most = tuple(sorted(pairs, key=lambda one: -one.times)[:CONFUSIONS])
     colours = tuple((name, "#{:02x}{:02x}{:02x}".format(*colour)) for name, colour in zip(names, class_colours(len(names)), strict=True))
     return PixelQuality(names, matrix if len(names) <= MATRIX else (), most, _shots(val, outputs["images"]), colours)

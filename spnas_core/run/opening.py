@@ -12,8 +12,6 @@ from spnas_core.data.demo import make_demo
 from spnas_core.data.fingerprints import fingerprint_splits, verify_images
 from spnas_core.data.mask_crops import CROPS_OF_IMAGE
 from spnas_core.data.masks.mask_demo import make_mask_demo
-from spnas_core.data.masks.mask_samples import MaskSplit
-from spnas_core.data.masks.mask_verify import verify_masks
 from spnas_core.data.samples import Split
 from spnas_core.errors import UserError
 from spnas_core.job import Data
@@ -73,7 +71,8 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     plan = Plan(settings, store, data, len(splits["train"].class_names), scored, sha256, images, counts)
     if store.find("stage", plan.keys["fine_tune"]) is None:
         for split in splits.values():
-            tries.do(partial(verify_masks if isinstance(split, MaskSplit) else verify_images, split, threads))
+            if isinstance(split, Split):
+                tries.do(partial(verify_images, split, threads))
         if settings.checkpoint:
             tries.do(partial(_try_checkpoint, settings, settings.checkpoint, plan.classes))
     tries.end()

@@ -196,10 +196,15 @@ class _ReplayCrew:
         metrics: dict[str, Any] = {"top1": 0.5, **dict.fromkeys(MEASURED, 1.0)}
         if isinstance(job, TrainJob):
             cost = plan.cost_of(net_of(job.arch, job.detector, plan.settings.detector))
-            metrics |= {**dict.fromkeys(plan.settings.work.stats, self._score(job.arch, job.detector, key)), "params": cost.params, "macs": cost.macs}
+            metrics |= {
+                **dict.fromkeys(plan.settings.work.stats, self._score(job.arch, job.detector, key)),
+                "params": cost.params,
+                "macs": cost.macs,
+            }
         if isinstance(job, PathsJob):
             metrics["scores"] = {
-                one: dict.fromkeys(plan.settings.work.scores, self._score(one, job.detector, hashlib.sha256(one.encode()).hexdigest())) for one in job.members
+                one: dict.fromkeys(plan.settings.work.scores, self._score(one, job.detector, hashlib.sha256(one.encode()).hexdigest()))
+                for one in job.members
             }
         if plan.settings.measures:
             metrics |= {name: _inside(getattr(plan.settings.budget, name)) for name in MEASURED}

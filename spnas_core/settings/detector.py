@@ -10,7 +10,7 @@ from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
 from spnas_core.settings.segmentation import SemanticFpnHead
-from spnas_core.settings.task import DETECTION, Task
+from spnas_core.settings.task import DETECTION, SEGMENTATION, Task
 
 
 class TwoStageHead(Settings):
@@ -66,7 +66,10 @@ class Detector(Settings):
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
     neck: Neck = Field(Fpn(), description="what merges the stages' outputs: a feature pyramid")
-    head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads; or gives every pixel a class: semantic_fpn")
+    head: Head = Field(
+        FasterRcnnHead(),
+        description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads; or gives every pixel a class: semantic_fpn",
+    )
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
     box_nms: float = Field(0.5, gt=0, le=1, description="largest IoU of two detections of one class")
@@ -107,10 +110,10 @@ class Detector(Settings):
         return document
 
 
-def current_form(values: Any) -> Any:
+def current_form(values: Any, task: Any = DETECTION.name) -> Any:
     """Move former keys of a detector (`fpn_channels`, `taps`, `cascade`, those of a two-stage head) into its neck and head.
 
-    A former key replaces what neck or head say; anything but a mapping is returned as it is.
+    A former key replaces what neck or head say; anything but a mapping is returned as it is. A head that names no kind is that of the `task`.
     """
     if not isinstance(values, Mapping):
         return values
@@ -119,7 +122,8 @@ def current_form(values: Any) -> Any:
     head = {name: found.pop(name) for name in _FORMER_HEAD if name in found}
     if "cascade" in found:
         head["kind"] = _kind(found.pop("cascade"))
-    for part, moved, kind in (("neck", neck, "fpn"), ("head", head, "faster_rcnn")):
+    own = "semantic_fpn" if task == SEGMENTATION.name else "faster_rcnn"
+    for part, moved, kind in (("neck", neck, "fpn"), ("head", head, own)):
         given = found.get(part, {})
         given = given.model_dump() if isinstance(given, BaseModel) else given
         if isinstance(given, Mapping) and (part in found or moved):

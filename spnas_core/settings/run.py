@@ -35,7 +35,9 @@ class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
     later: ClassVar[frozenset[str]] = frozenset({"task", "folds", "final"})
-    task: TaskName = Field("detection", description="find objects, or give every pixel a class; segmentation needs detector.head.kind semantic_fpn")
+    task: TaskName = Field(
+        "detection", description="find objects, or give every pixel a class; segmentation needs detector.head.kind semantic_fpn"
+    )
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="folder below `runs/` of the store")
     arch: ArchText = Field("r_111-2111-211111-211_0-0-0-0", description="architecture of the start net")
     checkpoint: Url | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
@@ -92,10 +94,9 @@ class Run(Settings):
         if not isinstance(values, dict) or values.get("task") != "segmentation":
             return values
         found = {"objectives": counted(SEGMENTATION), **values}
-        detector = current_form(found.get("detector", {}))
+        detector = found.get("detector", {})
         if isinstance(detector, dict):
-            head = detector.get("head", {})
-            detector = {**detector, "head": {"kind": "semantic_fpn", **head} if isinstance(head, dict) else head}
+            detector = current_form({"head": {}, **detector}, "segmentation")
         return {**found, "detector": detector}
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 from spnas_core import arch as architecture
 from spnas_core.settings.base import Limit, Settings, Taps, TypeText
 from spnas_core.settings.supernet import Supernet
-from spnas_core.settings.task import DETECTION, TASKS, Score, Task
+from spnas_core.settings.task import TASKS, Score, Task
 from spnas_core.settings.training import Recipe
 
 Eighths = Annotated[int, Field(ge=1, le=architecture.MOST_EIGHTHS)]

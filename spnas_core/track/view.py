@@ -168,7 +168,9 @@ def _final_scores(steps: Iterable[Step]) -> dict[str, float]:
 
 def _stats(step: Step) -> _Numbers:
     return (
-        {name: value for name, value in _numbers(step.ended.metrics).items() if name in task_of_metrics(step.ended.metrics).stats} if isinstance(step.ended, Manifest) else {}
+        {name: value for name, value in _numbers(step.ended.metrics).items() if name in task_of_metrics(step.ended.metrics).stats}
+        if isinstance(step.ended, Manifest)
+        else {}
     )
 
 

@@ -82,9 +82,7 @@ def _page(now: Any) -> Any:
     lines.append(Text(f"time of the jobs so far {duration(now.spent)}, left {_left(now)}"))
     if now.best:
         size = f"{now.best['params'] / 1e6:.2f} M parameters, {now.best['macs'] / 1e9:.2f} GMACs"
-        lines.append(
-            Text(f"best so far {now.best['arch']}: {_scores(now.best)}, {size} ({now.best['label']})")
-        )
+        lines.append(Text(f"best so far {now.best['arch']}: {_scores(now.best)}, {size} ({now.best['label']})"))
     lines += [Text(f"failed: {line}", "red") for line in now.failures]
     jobs = Table("job", "state", "progress", box=None, pad_edge=False, show_header=False)
     for one in now.jobs:

@@ -1,0 +1,41 @@
+"""Semantic FPN's head as nodes of an ONNX graph, equivalent to `models/semantic_fpn.py` in inference.
+
+Shape shorthand: B images, C channels, (h, w) cells of the finest map, K classes.
+"""
+
+from spnas_core import arch as architecture
+from spnas_core.cost import Size
+from spnas_core.export.features import Features, conv
+from spnas_core.export.graph import Graph, Value
+from spnas_core.models.semantic_fpn import LEAST_EPSILON_TRAINED
+from spnas_core.settings.segmentation import ladders_of
+from spnas_core.weights.model_folder import Model
+from spnas_core.weights.tensor_names import CLASSES, TOWERS, Arrays
+
+
+def semantic_model(card: Model, weights: Arrays) -> bytes:
+    """Content of the ONNX file: images (B, 3, H, W) to `scores` (B, K, h, w), before softmax, for any batch size."""
+    arch, settings = architecture.parse(card.arch), card.detector
+    graph = Graph(weights)
+    features = Features(graph, arch, settings)
+    maps, total = features.pyramid("images"), Value()
+    epsilon = max(settings.norm_epsilon, LEAST_EPSILON_TRAINED)
+    ladders = ladders_of(settings.neck.outputs(arch, settings.image_size))
+    for level, ladder in enumerate(ladders):
+        x = maps[ladder.output]
+        for step, target in enumerate((*ladder.sizes[1:], ladder.target)):
+            name = f"{TOWERS}{level}.{step}."
+            x = graph("Relu", features.conv_norm(x, f"{name}conv", f"{name}bn", epsilon=epsilon))
+            x = _enlarged(graph, x, ladder.sizes[step], target)
+        total = graph("Add", total, x) if level else x
+    scores = conv(graph, total, CLASSES)
+    shape = ("batch", len(card.classes), *ladders[0].target)
+    return graph.model({"images": ("batch", 3, *settings.image_size)}, {"scores": (scores, "float32", shape)})
+
+
+def _enlarged(graph: Graph, x: Value, size: Size, target: Size) -> Value:
+    """Resize (B, C, *size) bilinearly to (B, C, *target), pixel centres at half pixels."""
+    if size == target:
+        return x
+    scales = [1.0, 1.0, target[0] / size[0], target[1] / size[1]]
+    return graph("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
