@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from flows import presets
 from flows.cli.app import app
 from spnas_core.check.dataset import inspect, write_as_coco
-from spnas_core.data import coco_source, files, fingerprints, image_facts, images, layout_source, splits, voc, yolo
+from spnas_core.data import coco_source, content, files, fingerprints, image_facts, images, layout_source, splits, voc, yolo
 from spnas_core.data.fingerprints import fingerprint_splits
 from spnas_core.data.recent import Recent
 from spnas_core.data.samples import Split
@@ -290,7 +290,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(layout_source, "_cleaned", Recent(4))
     count(coco_source, "clean_columns")
     count(layout_source, "clean_document")
-    count(fingerprints, "sha256_file")
+    count(content, "sha256_file")
     count(images, "look")
     count(images, "header_size")
     count(voc, "read_page")

@@ -2,6 +2,7 @@
 
 import io
 import posixpath
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -21,11 +22,16 @@ _GAP = 4  # px between samples
 
 def save_samples(report: CheckReport, url: str) -> None:
     """Draw samples into an image file, a path or any fsspec URL whose ending says the format; UserError."""
+    write_picture(url, lambda: draw_samples(report))
+
+
+def write_picture(url: str, draw: Callable[[], Image.Image]) -> None:
+    """Write what `draw` draws into an image file, a path or any fsspec URL whose ending says the format; UserError."""
     ending = posixpath.splitext(url)[1].lower()
     if ending not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--picture: expected a file name that ends in .png, .jpg or .webp, got {url!r}")
     stream = io.BytesIO()
-    draw_samples(report).save(stream, Image.registered_extensions()[ending])
+    draw().save(stream, Image.registered_extensions()[ending])
     files.write(url, stream.getvalue(), "--picture")
 
 
@@ -47,7 +53,7 @@ def draw_samples(report: CheckReport) -> Image.Image:
                 continue
     if not tiles:
         raise UserError(f"--picture: expected images with boxes in {report.layout.url}, got none")
-    return _sheet(tiles[:SAMPLES])
+    return tile_sheet(tiles[:SAMPLES])
 
 
 def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], url: str, rules: PictureRules) -> Image.Image:
@@ -60,13 +66,19 @@ def _tile(judged: Judged, image: dict[str, Any], marks: list[dict[str, Any]], ur
         x, y, w, h = (value * scale for value in mark["bbox"])
         box = (x, y, max(x, x + w), max(y, y + h))
         draw_box(pen, box, judged.categories[mark["category_id"]], order.index(mark["category_id"]))
+    return titled_tile(tile, f"{judged.split}: {image['file_name']}")
+
+
+def titled_tile(tile: Image.Image, title: str) -> Image.Image:
+    """Frame a sample with a line of text above it."""
     framed = Image.new("RGB", (TILE, tile.height + LINE), "white")
     framed.paste(tile, (0, LINE))
-    ImageDraw.Draw(framed).text((1, 0), f"{judged.split}: {image['file_name']}", fill="black")
+    ImageDraw.Draw(framed).text((1, 0), title, fill="black")
     return framed
 
 
-def _sheet(tiles: list[Image.Image]) -> Image.Image:
+def tile_sheet(tiles: list[Image.Image]) -> Image.Image:
+    """Lay samples out in rows of four."""
     columns = min(COLUMNS, len(tiles))
     wide, high = TILE + _GAP, max(tile.height for tile in tiles) + _GAP
     sheet = Image.new("RGB", (columns * wide, -(-len(tiles) // columns) * high), "white")

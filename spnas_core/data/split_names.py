@@ -33,7 +33,7 @@ def name_splits(found: Sequence[str], chosen: Mapping[Any, str], where: str) -> 
 
     The only split is the whole, if it is called neither. `chosen` has names of the data set by names here, as a user has set them. Of
     several splits with one usual name the one that is called so has it, and the others keep their own. UserError for a chosen name that is
-    not found, and for several of train or val of which none is called so.
+    not found, and for several of train or val of which none is called so. One that is called so and not chosen is left out.
     """
     if len(found) == 1 and not chosen and usual_name(found[0]) not in SPLITS:
         return {found[0]: UNSPLIT}
@@ -50,6 +50,6 @@ def name_splits(found: Sequence[str], chosen: Mapping[Any, str], where: str) -> 
             text = f"{', '.join(sorted(some))}; choose one: --set data.splits.{split}={sorted(some)[0]}"
             raise UserError(f"{where}: expected one split to be {split}, got {text}")
         names |= {name: split if name == split or len(some) == 1 else name for name in some}
-    names |= {name: name for name in found if name not in names}
+    names |= {name: name for name in found if name not in names and name not in chosen}
     own = {split: name for name, split in names.items()}
     return {own[split]: split for split in in_order(own)}

@@ -11,21 +11,25 @@ under value k (https://github.com/CSAILVision/sceneparsing).
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from spnas_core.data.findings import found
 from spnas_core.data.masks.mask_layout import MaskLayout, RawMasks, by_key, judge_names, pair_masks
+from spnas_core.data.masks.mask_samples import StoredMask
 from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.tree import FileTree, lines_of, printable
 from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, named_classes, read_described
 from spnas_core.data.yolo_folders import Listed, named_splits
+from spnas_core.settings.reading import Reading
 
 IMAGE_FOLDERS = ("images", "img_dir", "image", "imgs")
 MASK_FOLDERS = ("masks", "ann_dir", "mask", "annotations", "labels", "segmentation", "segmentations")
 ADE_NAMES = "objectInfo150.txt"
 
 
-def open_mask_folders(tree: FileTree) -> MaskLayout | None:
+def open_mask_folders(tree: FileTree, reading: Reading) -> MaskLayout | None:
     """Read a data set in this layout; None where no folder of masks is beside one of images."""
+    del reading  # the folders and the YAML file say all
     described, broken = read_described(tree)
     given = next((str(one.document["masks_dir"]).strip("/") for one in described if one.document.get("masks_dir")), None)
     places = _places(tree, given)
@@ -68,7 +72,7 @@ def _split(tree: FileTree, split: str, listed: Listed, places: Mapping[str, str]
         pictures |= {f"{images}/{key}": names for key, names in own.items()}
         some = {key: names for key, names in every.items() if key in own or (key not in others and posixpath.dirname(key) in near)}
         masks |= {f"{images}/{key}": names for key, names in some.items()}
-    raw = pair_masks(tree, split, pictures, masks, zero_ignored)
+    raw = pair_masks(tree, split, pictures, masks, partial(StoredMask, zero_ignored=zero_ignored))
     extra = [*found("list-of-images", split, list(map(printable, listed.missing))), *found("repeated-line", split, listed.repeated)]
     strange = [name for name in listed.pictures if not any(name.startswith(f"{images}/") for images in places)]
     extra += found("missing-mask", split, list(map(printable, strange)))

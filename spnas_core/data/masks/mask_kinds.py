@@ -28,6 +28,9 @@ MASK_FINDING_KINDS = {
     "shared-mask": Kind("warning", "mask of several images", "masks of several images", "rename or remove images that it does not fit"),
     "missing-mask": Kind("warning", "image without a mask", "images without a mask", "left out; draw the mask, or remove the image"),
     "lone-mask": Kind("warning", "mask without an image", "masks without an image", "add the image, or remove the mask"),
+    "unscored-test": Kind(
+        "warning", "test split without masks", "test splits without masks", "not read: the final net is scored on val alone"
+    ),
     "no-masks": Kind("error", "split without any mask", "splits without any mask", "there is nothing to learn or to score"),
     "all-ignored": Kind(
         "warning", "mask that is ignored throughout", "masks that are ignored throughout", "nothing is learnt of it; write numbers"
@@ -44,7 +47,9 @@ MASK_FINDING_KINDS = {
     "absent-value": Kind(
         "warning", "category that no mask of the split has", "categories that no mask of the split has", "its IoU there is undefined"
     ),
-    "unlearnt-value": Kind("error", "category that train lacks", "categories that train lacks", "its IoU will be 0: move images to train"),
+    "unlearnt-value": Kind(
+        "warning", "category that train lacks", "categories that train lacks", "its IoU will be 0: move images to train"
+    ),
     "unused-value": Kind("warning", "category that no mask has", "categories that no mask has", "drop the name: it costs an output"),
     "rare-value": Kind("note", "category under 0.1 % of the pixels", "categories under 0.1 % of the pixels", "label more of it, or merge"),
     "other-names": Kind(

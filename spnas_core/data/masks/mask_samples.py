@@ -45,10 +45,14 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class StoredMask:
-    """Mask in a file; with `zero_ignored` its 0 is ignored, and value k is category k - 1 (as in ADE20K)."""
+    """Mask in a file; with `zero_ignored` its 0 is ignored, and value k is category k - 1 (as in ADE20K).
+
+    In one of several channels a colour of `colours` stands for each category.
+    """
 
     file: ImageFile
     zero_ignored: bool = False
+    colours: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def place(self) -> str:
@@ -56,12 +60,12 @@ class StoredMask:
         return self.file.url
 
     def identity(self) -> str:
-        """Sha256 (hex) of the content, marked where 0 is ignored."""
-        return content_digest(files.local_file(self.file.url)) + "-" * self.zero_ignored
+        """Sha256 (hex) of the content, and what its values mean."""
+        return f"{content_digest(files.local_file(self.file.url))}{'-' * self.zero_ignored}{self.colours or ''}"
 
     def values(self, rules: PictureRules) -> Pixels:
         """Values (h, w), 255 where ignored; PictureError for a file that is no mask."""
-        values = decode_mask(files.local_file(self.file.url), self.file.url, rules)
+        values = decode_mask(files.local_file(self.file.url), self.file.url, rules, self.colours)
         if self.zero_ignored:
             values = np.where((values == 0) | (values == IGNORED), IGNORED, values - 1).astype(np.uint8)
         return values

@@ -1,7 +1,6 @@
 """One door to the splits of a segmentation data set in any layout; the counterpart of `splits.DataSet`."""
 
 import logging
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,14 +9,12 @@ from spnas_core.data import files
 from spnas_core.data.annotations import Categories
 from spnas_core.data.findings import Finding
 from spnas_core.data.images import Pixels
-from spnas_core.data.listings import Listings
 from spnas_core.data.masks.decoding import IGNORED
-from spnas_core.data.masks.mask_layout import MaskLayout, MaskPair, RawMasks
+from spnas_core.data.masks.mask_layout import MaskLayout, RawMasks
 from spnas_core.data.masks.mask_layouts import open_mask_layout
 from spnas_core.data.masks.mask_samples import MaskSample, MaskSplit
 from spnas_core.data.opening import picture_rules
 from spnas_core.data.samples import match_categories
-from spnas_core.data.split_file import SplitFile, find_split_file
 from spnas_core.data.split_names import UNSPLIT, in_order
 from spnas_core.errors import EmptySplitError, UserError
 from spnas_core.settings.reading import Reading
@@ -31,16 +28,12 @@ class MaskSet:
     def __init__(self, url: str, reading: Reading | None = None, strict: bool = False, divided: bool = True) -> None:
         self.reading, self.strict, self._divided = reading or Reading(), strict, divided
         self._url = url
-        self._system, root = files.open_url(url)
-        self._root = root.rstrip("/") or "/"
-        self.url = files.url_of(self._system, self._root).rstrip("/")
+        self.url = files.url_of(*files.open_url(url)).rstrip("/")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the splits here: train, val and test first; UserError where the place is in no known layout."""
-        given = self._split_file
-        rest = [raw.split for raw in self._layout.sources if given is None or raw.split not in given.sources]
-        return in_order({*(given.splits if given else ()), *rest})
+        return in_order(raw.split for raw in self._layout.sources)
 
     def split(self, name: str, categories: Categories | None = None) -> MaskSplit:
         """Open a split, under `categories` (by default the data set's own): matched by name, others ignored; UserError for a fault.
@@ -53,12 +46,11 @@ class MaskSet:
             self._heed(finding, where)
         own = self.categories(name)
         table, known = (None, own) if categories is None or _names_of(categories) == _names_of(own) else _renaming(own, categories, where)
-        pairs = self._taken(raw, name)
         self._check_apart(raw, where)
-        if not pairs:
+        if not raw.pairs:
             raise EmptySplitError(f"{where}: expected at least one image with a mask, got none")
         rules = picture_rules(self.reading)
-        samples = [MaskSample(row, pair.name, *pair.image, pair.source, len(own), rules, table) for row, pair in enumerate(pairs)]
+        samples = [MaskSample(row, pair.name, *pair.image, pair.source, len(own), rules, table) for row, pair in enumerate(raw.pairs)]
         return MaskSplit(name, samples, known, self.reading)
 
     def categories(self, name: str) -> Categories:
@@ -82,35 +74,20 @@ class MaskSet:
 
     @cached_property
     def _layout(self) -> MaskLayout:
-        return open_mask_layout(self._url, self.reading)
-
-    @cached_property
-    def _split_file(self) -> SplitFile | None:
-        given = find_split_file(Listings(self._system), self._root, self.reading.split_file) if self._divided else None
-        own = [raw.split for raw in self._layout.sources]
-        if given and (gone := sorted(given.sources - set(own))):
-            raise UserError(f"{given.url}: expected splits of {self.url}, {', '.join(own)}, got {gone[0]!r}")
-        return given
+        return open_mask_layout(self._url, self.reading, self._divided)
 
     def _raw(self, name: str) -> RawMasks:
-        """Split of the data set that a split is, or is taken of."""
-        given, own = self._split_file, {raw.split: raw for raw in self._layout.sources}
-        source = given.splits[name].of if given and name in given.splits else name
-        if source not in own:
+        """Files of a split; UserError where there is no such split."""
+        own = {raw.split: raw for raw in self._layout.sources}
+        if name not in own:
             if UNSPLIT in own:
                 raise UserError(f"{self.url}: expected train and val, got images that are not split; spnas split {self.url}")
             raise UserError(f"{self.url}: expected a split {name!r}, got {', '.join(own)} ({self._layout.name})")
-        return own[source]
-
-    def _taken(self, raw: RawMasks, name: str) -> Sequence[MaskPair]:
-        given = self._split_file
-        if not given or name not in given.splits:
-            return raw.pairs
-        return [raw.pairs[row] for row in given.rows(name, [pair.name for pair in raw.pairs])]
+        return own[name]
 
     def _heed(self, finding: Finding, where: str) -> None:
         """Refuse what cannot be read as it is meant; tell of the rest, or refuse it too."""
-        if finding.kind == "no-masks":
+        if finding.kind in ("no-masks", "unscored-test"):
             raise EmptySplitError(f"{where}: expected at least one image with a mask, got none ({finding.first})")
         if finding.severity == "error" or (self.strict and finding.severity == "warning"):
             raise UserError(f"{self.url} {finding.line}")
