@@ -1,4 +1,4 @@
-"""Semantic FPN and its losses: against PyTorch, where SPNAS_TORCHVISION_PYTHON names a Python with torch, and against numpy; costs and shapes."""
+"""Semantic FPN and its losses: against PyTorch, where SPNAS_TORCHVISION_PYTHON names a Python with it, against numpy; costs and shapes."""
 
 import os
 import subprocess

@@ -42,12 +42,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Search the backbone of an object detector, or of a net for semantic segmentation, on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
+    help="Search the backbone of an object detector, or of a net for semantic segmentation, on your data, under your budget "
+    "(SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
 
 
 @app.command(
-    help="Run the five stages on made images (scanned digits on photographs), on the CPU: find the digits, or give every pixel its class.\n\n"
+    help="Run the five stages on made images (scanned digits on photographs), on the CPU: find the digits, or give every pixel its "
+    "class.\n\n"
     "Example: spnas demo --out /tmp/demo --task segmentation"
 )
 def demo(

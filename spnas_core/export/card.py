@@ -46,7 +46,8 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     }
     head = (
         f"# {'Semantic segmentation' if of_masks else 'Object detector'} `{document['arch']}`\n\n"
-        f"{'Semantic FPN' if of_masks else 'Faster R-CNN with a feature pyramid'}, as {_TITLES[form]}, exported by spnas, which searched its backbone (SP-NAS, CVPR 2020). "
+        f"{'Semantic FPN' if of_masks else 'Faster R-CNN with a feature pyramid'}, as {_TITLES[form]}, exported by spnas, "
+        f"which searched its backbone (SP-NAS, CVPR 2020). "
         f"{cost.params:,} parameters, {cost.macs / 1e9:.2f} GMACs an image.{_origin(document)}{_precision(document)}"
     )
     return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
@@ -129,13 +130,14 @@ def _output(form: str, document: dict[str, Any]) -> str:
 _DETECTS = ("`detect.py`: from image to objects",)
 _SCORES = (
     "- `scores` (batch, K, H', W'): a score of each class, before softmax, in the cells of the finest map of the pyramid.\n\n"
-    "`segment.py` resizes the part of them that the image fills to the image's own size, bilinearly, and takes the class with the highest score."
+    "`segment.py` resizes the part of them that the image fills to the image's own size, bilinearly, and takes the class with the highest "
+    "score."
 )
 _SEGMENT = """    pip install numpy pillow {packages}
     python segment.py photo.jpg --out masks
 
-writes `masks/photo.png`, whose values are the ids of the classes, and prints the share of each class as JSON. In a program, with this folder on
-its path:
+writes `masks/photo.png`, whose values are the ids of the classes, and prints the share of each class as JSON. In a program, with this
+folder on its path:
 
     from PIL import Image
     from segment import Segmenter

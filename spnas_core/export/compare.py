@@ -107,7 +107,7 @@ def _check_tasks(models: Sequence[Opened]) -> None:
 
 
 def _results(model: Opened, split: AnySplit) -> Any:
-    """Outputs on all images: COCO results, or those of `jobs/segmentation.py`."""
+    """Run a model on all images: COCO results, or those of `jobs/segmentation.py`."""
     if isinstance(split, MaskSplit):
         return segment_by(lambda images, image_hw: model.infer(images, image_hw)[0], split, model.card.detector, 1)
     found = []

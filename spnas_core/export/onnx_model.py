@@ -14,7 +14,7 @@ from spnas_core.weights.tensor_names import Arrays
 def onnx_model(card: Model, weights: Arrays) -> bytes:
     """Content of the ONNX file; inputs and outputs are those of the net in `models/`, by name, for any batch size.
 
-    Of a detector images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D); before soft-NMS if it is set; of
+    Of a detector images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D), before soft-NMS; of
     segmentation see `semantic.py`.
     """
     arch, settings = architecture.parse(card.arch), card.detector

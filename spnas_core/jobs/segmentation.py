@@ -71,7 +71,7 @@ def _predictions(infer: PixelInference, batch: MaskBatch, settings: Detector) ->
 
 
 def segment(net: PyramidNet, split: MaskSplit, settings: Detector, cache: ImageCache | None = None) -> dict[str, Any]:
-    """Outputs on all images of a split, as a JSON document: `counts` (those of `mask_metrics.MaskCounts`) and an entry for each of the `images`.
+    """Run a net on all images of a split; returns a JSON document: `counts` (`mask_metrics.MaskCounts`), an entry for each of the `images`.
 
     An entry has the image's `id` and `name`, and of each class the pixels that are `right`, those of the `truth` and those `found`; a few
     have their `prediction`, a PNG (base64). Ranks share the batches; every rank gets all of it, the same as a single process.
@@ -81,7 +81,7 @@ def segment(net: PyramidNet, split: MaskSplit, settings: Detector, cache: ImageC
 
 
 def segment_by(infer: PixelInference, split: MaskSplit, settings: Detector, count: int, cache: ImageCache | None = None) -> dict[str, Any]:
-    """Outputs as those of `segment`, by whatever gives the scores of `count` images at once."""
+    """Give outputs as those of `segment`, by whatever gives the scores of `count` images at once."""
     classes = len(split.categories)
     whole, entries = no_counts(classes), list[dict[str, Any]]()
     for batch in evaluation_batches(split, settings, count, cache, rank().share):
@@ -103,7 +103,7 @@ def _document(counts: MaskCounts) -> dict[str, Any]:
 
 
 def counts_of(document: dict[str, Any]) -> MaskCounts:
-    """Counts in a document of outputs."""
+    """Read the counts of a document of outputs."""
     return MaskCounts(*(np.array(document[name], np.int64) for name in ("confusion", "boundary")))
 
 

@@ -46,7 +46,7 @@ class PyramidNet(nn.Cell):
 
     @abstractmethod
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, ...]:
-        """Outputs of inference in images (B, 3, H, W) of valid size (B, 2)."""
+        """Run inference on images (B, 3, H, W) of valid size (B, 2)."""
 
     @abstractmethod
     def losses(self, *batch: Tensor) -> Tensor:

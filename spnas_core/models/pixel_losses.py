@@ -1,8 +1,8 @@
 """Losses of pixels' classes: cross entropy, and a loss of overlap. Pixels of the class 255 in the masks count in none.
 
 Shape shorthand: B images, K classes, H and W rows and columns, N = H * W pixels.
-Sources: Berman et al., The Lovasz-Softmax loss, CVPR 2018, and its release (per image, classes that the image has); Milletari et al., V-Net,
-3DV 2016 (dice).
+Sources: Berman et al., The Lovasz-Softmax loss, CVPR 2018, and its release (per image, classes that the image has); Milletari et al.,
+V-Net, 3DV 2016 (dice).
 """
 
 from collections.abc import Sequence

@@ -51,7 +51,7 @@ def gains(inputs: ReportInputs) -> list[Gain]:
 
 
 def _comparable(split: AnySplit, outputs: Any) -> Any:
-    """What the difference of two nets is made of: matched detections, or the outputs themselves."""
+    """Give what the difference of two nets is made of: matched detections, or the outputs themselves."""
     return match_detections(split.annotations, outputs) if isinstance(split, Split) else outputs
 
 

@@ -45,7 +45,8 @@ class ReportInputs:
 
     `trainings`, `reignitions` and `benchmarks` by the digest of their artifact; `evaluations` of the nets trained to the end. `seconds`:
     from start to end of each stage, if the store tells. `outputs` of the nets trained to the end by net and
-    split: detections, COCO results, or those of `jobs/segmentation.py`. `val` is None if the data cannot be read, and `no_data` gives the reason; `test` is None then too, or where there is none.
+    split: detections, COCO results, or those of `jobs/segmentation.py`. `val` is None if the data cannot be read, and `no_data` gives the
+    reason; `test` is None then too, or where there is none.
     """
 
     plan: Plan
@@ -170,7 +171,7 @@ def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
 
 
 def _outputs_in(store: Store, manifest: Manifest | None) -> Any:
-    """Outputs in an artifact, by whichever task; None if it has none."""
+    """Read the outputs in an artifact, of whichever task; None if it has none."""
     found = _document(store, manifest, DETECTIONS_FILE)
     return _document(store, manifest, SEGMENTATION_FILE) if found is None else found
 

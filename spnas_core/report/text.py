@@ -18,7 +18,8 @@ def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -
     parts = [
         f"# Run `{plan.settings.name}`",
         f"Data `{plan.data.url}` (fingerprint `{plan.data.fingerprint[:12]}`), {plan.classes} classes; {counts['serial']} serial and "
-        f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. {plan.settings.work.score} in per cent, on the val split unless said otherwise.",
+        f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. {plan.settings.work.score} in per cent, on the val "
+        "split unless said otherwise.",
         markdown(rows(stage, plan.settings.objectives)),
         *stage.notes,
         "\n".join(f"- {line}" for line in differences),

@@ -12,6 +12,7 @@ from spnas_core.data.demo import make_demo
 from spnas_core.data.fingerprints import fingerprint_splits, verify_images
 from spnas_core.data.mask_crops import CROPS_OF_IMAGE
 from spnas_core.data.masks.mask_demo import make_mask_demo
+from spnas_core.data.masks.mask_facts import verify_masks
 from spnas_core.data.samples import Split
 from spnas_core.errors import UserError
 from spnas_core.job import Data
@@ -71,8 +72,7 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     plan = Plan(settings, store, data, len(splits["train"].class_names), scored, sha256, images, counts)
     if store.find("stage", plan.keys["fine_tune"]) is None:
         for split in splits.values():
-            if isinstance(split, Split):
-                tries.do(partial(verify_images, split, threads))
+            tries.do(partial(verify_images, split, threads) if isinstance(split, Split) else partial(verify_masks, split, threads))
         if settings.checkpoint:
             tries.do(partial(_try_checkpoint, settings, settings.checkpoint, plan.classes))
     tries.end()

@@ -113,7 +113,7 @@ class Detector(Settings):
 def current_form(values: Any, task: Any = DETECTION.name) -> Any:
     """Move former keys of a detector (`fpn_channels`, `taps`, `cascade`, those of a two-stage head) into its neck and head.
 
-    A former key replaces what neck or head say; anything but a mapping is returned as it is. A head that names no kind is that of the `task`.
+    A former key replaces what neck or head say; anything but a mapping is returned as it is. One without a kind is that of the `task`.
     """
     if not isinstance(values, Mapping):
         return values

@@ -128,10 +128,10 @@ def is_other_head(name: str, cascade: bool) -> bool:
 def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     """Weights of a net from a checkpoint with the same backbone: a detector, possibly for other classes, or a classifier.
 
-    New by design: whole parts that the checkpoint lacks (neck, proposals, head, or one of another task, classifier's last layer), the last layers
-    for other classes, and its box layers if only one of the two is a cascade (see `head_source`). Dropped by design: a classifier's last
-    layer in a detector, the same layers of the box head, and levels that the pyramid does not merge. Any other difference in name, shape
-    or dtype is a UserError with a +/- list.
+    New by design: whole parts that the checkpoint lacks (neck, proposals, head, or one of another task, classifier's last layer), the last
+    layers for other classes, and a box head's box layers if only one of the two is a cascade (see `head_source`). Dropped by design: a
+    classifier's last layer in a detector, the same layers of the head, a head of another task, and levels that the pyramid does not merge.
+    Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
     copied, audit = match_weights(fresh, weights)
     return put_copies(fresh, weights, copied), audit

@@ -5,7 +5,7 @@
     backbone.copies.1.0.2.conv1.weight    of copy 0 of stage 1, its third block, if copies have separate weights
     backbone.connect.1.0.conv.weight      of the connection of this copy, or of all copies of the stage that share weights
     neck.*  rpn.conv.weight  head.fc1.weight  head.stages.2.fc1.weight (of a cascade)
-    head.levels.2.0.conv.weight           of semantic FPN: the first convolution of the third map (conv, bn); head.classes.weight of its last layer
+    head.levels.2.0.conv.weight           of semantic FPN: first convolution (conv, bn) of the third map; last: head.classes.weight
     score.weight                          of the last layer of a classifier
 
 A convolution is followed by its norm: conv1 by bn1, and so on.

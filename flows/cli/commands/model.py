@@ -21,8 +21,9 @@ ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of 
 
 @app.command(
     "eval",
-    help="Score a model on a split, a detector with pycocotools. Several models, or a folder of spnas export, are scored image by image and set side "
-    "by side: size, scores, and the time of inference of an image, of which the last column is the ratio to the first model's.\n\n"
+    help="Score a model on a split, a detector with pycocotools. Several models, or a folder of spnas export, are scored image by image "
+    "and set side by side: size, scores, and the time of inference of an image, of which the last column is the ratio to the first "
+    "model's.\n\n"
     "Example: spnas eval demo/store/runs/demo/model --data demo/data --split test",
 )
 def evaluate(
@@ -84,8 +85,8 @@ def _per_cent(value: float) -> str:
 @app.command(
     "predict",
     help="Find objects in images: pictures with boxes, detections.json (a record per image), results.json (COCO results with the images' "
-    "names, numbered from 1). With a model of segmentation: pictures with the classes in colours, below masks/ the classes of all pixels (PNG, "
-    "values are the ids), masks.json (a record per image).\n\n"
+    "names, numbered from 1). With a model of segmentation: pictures with the classes in colours, below masks/ the classes of all pixels "
+    "(PNG, values are the ids), masks.json (a record per image).\n\n"
     "IMAGE: a file, a folder (the images right in it, not those of folders below), a quoted pattern ('photos/**/*.jpg': those below too), "
     "or the fsspec URL of any of these. Exit status 1: some image is broken; the others are done.\n\n"
     "Example: spnas predict demo/store/runs/demo/model demo/data/test photo.jpg --out found",

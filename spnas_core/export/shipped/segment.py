@@ -33,7 +33,7 @@ class Segmenter:
     def __call__(self, image: Image.Image) -> Array:
         """Ids (h, w), uint8, of the image after its EXIF rotation."""
         how = self.card["preprocessing"]
-        images, image_hw, scale = opening.network_input(image, how)
+        images, image_hw, _ = opening.network_input(image, how)
         own = opening.rgb(image).size
         (scores,) = self.run(images, image_hw)
         ids = np.array([one["id"] for one in self.card["classes"]], np.uint8)
