@@ -33,7 +33,7 @@ def test_a_class_fills_half_of_its_square(seed: int, height: int, width: int) ->
 def test_the_square_is_the_largest_that_is_filled() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[:20, :20] = 1  # more than half of a square of 16, not of one of 32
-    assert filled_squares(mask, 2) == [((16.0, 0.0, 48.0, 32.0), 0), ((0.0, 0.0, 16.0, 16.0), 1)]
+    assert filled_squares(mask, 2) == [((32.0, 0.0, 64.0, 32.0), 0), ((0.0, 0.0, 16.0, 16.0), 1)]
 
 
 def test_crops_are_named_after_what_fills_them(tmp_path: Path) -> None:

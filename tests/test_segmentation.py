@@ -163,7 +163,7 @@ def test_the_shipped_program_gives_the_masks_of_predict(done: Done, tmp_path: Pa
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["detector.head.kind=faster_rcnn"], "expected a detector.head.kind of the task segmentation, got faster_rcnn"),
+        (["detector.head={kind: faster_rcnn}"], "expected a detector.head.kind of the task segmentation, got faster_rcnn"),
         (["objectives=[AP, macs]"], "expected mIoU or pixel_accuracy first"),
         (["serial.evaluator=supernet"], "expected neither serial.evaluator supernet nor data.crowds learn with the task segmentation"),
         (["serial.recipe.inherited_batches=2"], "expected inherited_batches 0 with the task segmentation"),

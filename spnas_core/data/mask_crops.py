@@ -16,7 +16,7 @@ from spnas_core.errors import UserError
 
 SIDES = (1 / 2, 1 / 4, 1 / 8)  # of a square, in shorter sides of its image
 FILLED = 0.5  # least share of its class
-MOST = 256  # px, longer side at which a mask is looked at
+LOOKED_AT = 256  # px, longer side at which a mask is looked at
 CROPS_OF_IMAGE = 2  # about as many, for forecasts
 
 
@@ -36,7 +36,7 @@ def open_mask_crops(split: MaskSplit, size: int, threads: int = 4) -> Crops:
 
 def filled_squares(mask: Pixels, classes: int) -> list[tuple[Window, int]]:
     """Window and class of the squares of a mask (h, w), at most one for each class, in the order of the classes."""
-    ratio = min(1.0, MOST / max(mask.shape))
+    ratio = min(1.0, LOOKED_AT / max(mask.shape))
     small = mask
     if ratio < 1:
         height, width = (max(1, round(ratio * side)) for side in mask.shape)

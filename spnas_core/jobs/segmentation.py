@@ -37,7 +37,7 @@ from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 
 PixelInference = Callable[[Floats, Floats], Floats]  # (B, 3, H, W), (B, 2) to scores (B, K, h, w)
-KEPT = 4  # images of each kind (best, worst, others) whose prediction is kept
+PICTURED = 4  # images of each kind (best, worst, others) whose prediction is kept
 SHOWN_SIDE = 480  # px, longer side of a kept prediction
 
 
@@ -129,7 +129,7 @@ def own_miou(entry: dict[str, Any]) -> float:
 def _with_few_predictions(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Keep the predictions of the best, of the worst, and of evenly chosen other images."""
     order = sorted((n for n, one in enumerate(entries) if own_miou(one) >= 0), key=lambda n: -own_miou(entries[n]))
-    each = min(KEPT, max(1, len(order) // 3))
+    each = min(PICTURED, max(1, len(order) // 3))
     middle = sorted(order[each:-each])
     kept = {*order[:each], *order[-each:], *middle[:: max(1, len(middle) // each)][:each]}
     return [one if n in kept else {name: value for name, value in one.items() if name != "prediction"} for n, one in enumerate(entries)]

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from spnas_core.data.masks.decoding import IGNORED
 from spnas_core.models import primitives as p
 from spnas_core.models.ranks import RankSum, rank
 
-IGNORED = 255
 SMOOTH = 1.0  # added to both sides of the dice fraction, as in mmsegmentation
 
 
