@@ -97,6 +97,13 @@ def test_the_report_shows_classes_confusion_and_masks(done: Done) -> None:
     for words in ("mIoU on val", "Confusion", "IoU", "ground", "square", "disc", "Best", "Worst"):
         assert words in page
     assert not re.search(r">\s*AP50?\s*<", page)
+    table = page.split('id="classes"')[1].split('id="confusion"')[0]
+    rows = re.findall(r'<th scope="row">(\w+)</th>.*?<td class="n">([\d.]+)</td></tr>', table, re.DOTALL)
+    split = open_mask_split(str(done.data), "val")
+    counts = np.sum([np.bincount(one.mask()[one.mask() != 255], minlength=3) for one in split.samples], axis=0)
+    assert [(name, float(share)) for name, share in rows] == [
+        (name, pytest.approx(100 * count / counts.sum(), abs=0.051)) for name, count in zip(split.class_names, counts, strict=True)
+    ]
     text = (done.store / "runs" / "tiny" / "report.md").read_text()
     assert "| class | IoU | accuracy |" in text
     assert (done.store / "runs" / "tiny" / "trials.csv").read_text().splitlines()[0].count("mIoU") == 2  # and its estimate

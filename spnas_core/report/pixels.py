@@ -28,7 +28,7 @@ class ClassRow(NamedTuple):
     """One class on val: its share of the pixels, and IoU and accuracy of the final net and of the start net; None where not known."""
 
     name: str
-    share: float
+    share: float | None
     iou: float | None
     start_iou: float | None
     accuracy: float | None
@@ -91,17 +91,13 @@ def pixel_rows(inputs: ReportInputs) -> list[ClassRow]:
     """Rows of all classes, in their order."""
     results = {name: one.scores.get("val", {}) for name, one in inputs.stage.results.items()}
     final, start = (results.get(name, {}).get("per_class", {}) for name in ("final", "start"))
-    outputs = inputs.outputs.get(("final", "val"))
-    sizes = np.array(outputs["counts"]["confusion"], np.float64).sum(1) if isinstance(outputs, dict) else np.zeros(len(final))
-    shares = sizes / max(1.0, float(sizes.sum()))
-
-    def value(of: dict[str, Any], name: str, kind: str) -> float | None:
-        return of.get(name, {}).get(kind)
-
-    return [
-        ClassRow(name, float(share), *(value(net, name, kind) for kind in ("IoU", "accuracy") for net in (final, start)))
-        for name, share in zip(final, shares, strict=True)
-    ]
+    names = inputs.val.class_names if isinstance(inputs.val, MaskSplit) else tuple(final)
+    shares: dict[str, float] = {}
+    if isinstance(inputs.val, MaskSplit) and inputs.of_final is not None:
+        sizes = np.array(inputs.of_final["counts"]["confusion"], np.float64).sum(1)
+        shares = dict(zip(names, (sizes / max(1.0, float(sizes.sum()))).tolist(), strict=True))
+    pairs = [(net, kind) for kind in ("IoU", "accuracy") for net in (final, start)]
+    return [ClassRow(name, shares.get(name), *(net.get(name, {}).get(kind) for net, kind in pairs)) for name in names if final]
 
 
 def judge_pixels(val: MaskSplit, outputs: dict[str, Any]) -> PixelQuality:
