@@ -291,3 +291,31 @@ def test_a_net_of_segmentation_starts_from_a_detector() -> None:
 def test_class_weights_are_one_for_each_class() -> None:
     with pytest.raises(UserError, match="class_weights: expected 5 weights, one for each class of the data, got 2"):
         build(ARCH, with_head(SMALL, class_weights=(1.0, 2.0)), CLASSES)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("b_111-2111-21-21-1_1-0-2-3-0_8-6-8-4-8", {"image_size": (75, 101)}),
+        ("r_11-21-211-2_0-2-1-1", {"image_size": (72, 104), "neck": {"channels": 16, "taps": (1, 1, 2)}, "norm_epsilon": 1e-3}),
+    ],
+)
+def test_onnx_gives_the_scores_of_the_net(text: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from spnas_core.export.onnx_model import onnx_model
+    from spnas_core.weights.model_folder import ClassLabel, Model
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    detector = SMALL.model_copy(update=changes)
+    net = build(parse(text), detector, CLASSES)
+    weights = ruled_weights(net)
+    set_weights(net, weights)
+    card = Model(
+        arch=text, detector=detector, classes=tuple(ClassLabel(label=n + 1, id=n, name=str(n)) for n in range(CLASSES)), weights_sha256=None
+    )
+    session = onnxruntime.InferenceSession(onnx_model(card, weights), providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).standard_normal((3, 3, *detector.image_size)).astype(np.float32)
+    (theirs,) = session.run(["scores"], {"images": images})
+    (ours,) = net.set_train(False)(Tensor(images), Tensor(np.zeros((3, 2), np.float32)))
+    assert theirs == pytest.approx(ours.asnumpy(), abs=1e-4 * ours.asnumpy().std() + 1e-4)

@@ -37,5 +37,8 @@ def _enlarged(graph: Graph, x: Value, size: Size, target: Size) -> Value:
     """Resize (B, C, *size) bilinearly to (B, C, *target), pixel centres at half pixels."""
     if size == target:
         return x
-    scales = [1.0, 1.0, target[0] / size[0], target[1] / size[1]]
-    return graph("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
+    how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    if target == (2 * size[0], 2 * size[1]):
+        return graph("Resize", x, "", [1.0, 1.0, 2.0, 2.0], **how)
+    sizes = graph("Concat", graph("Shape", x, end=2), list(target), axis=0)
+    return graph("Resize", x, "", "", sizes, **how)
