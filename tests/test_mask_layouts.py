@@ -10,17 +10,17 @@ import fsspec
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as rle
 
 from spnas_core.data.fingerprints import check_fingerprint, fingerprint_splits
-from spnas_core.data.masks.decoding import VOID, decode_mask
+from spnas_core.data.masks.decoding import decode_mask
 from spnas_core.data.masks.mask_cityscapes import TRAIN_NAMES
 from spnas_core.data.masks.mask_set import MaskSet, open_mask_split
 from spnas_core.data.masks.mask_voc import VOC_NAMES
 from spnas_core.errors import EmptySplitError, UserError
 from spnas_core.job import Data
 from spnas_core.settings.reading import Reading
-from tests.masked import NAMES, mask_of, masked_set, picture_of, save
+from tests.command_line import spnas
+from tests.masked import NAMES, ade, cityscapes, coco, mask_of, masked_set, picture_of, save, voc
 
 
 def test_folders_of_a_yaml_file(tmp_path: Path) -> None:
@@ -85,22 +85,6 @@ def test_values_are_those_that_the_file_stores(tmp_path: Path) -> None:
         assert np.array_equal(decode_mask(tmp_path / name), values), name
 
 
-def voc(folder: Path, top: str = "", colours: tuple[tuple[int, int, int], ...] = ()) -> Path:
-    base = folder / top
-    for number in range(5):
-        mask = mask_of(number)
-        save(base / "JPEGImages" / f"2007_{number}.jpg", picture_of(mask, number), quality=95)
-        if number < 4:  # VOC has many more pictures than masks
-            painted = mask if not colours else np.array([*colours, VOID], np.uint8)[np.where(mask == 255, len(colours), mask)]
-            save(base / "SegmentationClass" / f"2007_{number}.png", painted)
-    lists = base / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("2007_0\n2007_1\n")
-    (lists / "val.txt").write_text("2007_2\n2007_3\n")
-    (lists / "trainval.txt").write_text("2007_0\n2007_1\n2007_2\n2007_3\n")
-    return folder
-
-
 @pytest.mark.parametrize("top", ["", "VOCdevkit/VOC2012"])
 def test_pascal_voc(tmp_path: Path, top: str) -> None:
     data = MaskSet(str(voc(tmp_path, top)))
@@ -138,16 +122,6 @@ def test_masks_in_the_colours_of_a_label_map(tmp_path: Path) -> None:
         open_mask_split(str(tmp_path), "train").samples[0].mask()
 
 
-def cityscapes(folder: Path, kinds: tuple[str, ...] = ("labelIds", "labelTrainIds")) -> Path:
-    for split, city in (("train", "ulm"), ("train", "bonn"), ("val", "ulm")):
-        scene = f"{city}_000000_0000{'19' if split == 'train' else '20'}"
-        save(folder / "leftImg8bit" / split / city / f"{scene}_leftImg8bit.png", picture_of(mask_of(1), len(city + split)))
-        for kind in kinds:
-            save(folder / "gtFine" / split / city / f"{scene}_gtFine_{kind}.png", mask_of(1))
-        save(folder / "gtFine" / split / city / f"{scene}_gtFine_color.png", picture_of(mask_of(1), 0))
-    return folder
-
-
 def test_cityscapes(tmp_path: Path) -> None:
     data = MaskSet(str(cityscapes(tmp_path)))
     assert data.names == ("train", "val")
@@ -161,17 +135,6 @@ def test_cityscapes_without_train_ids_is_told_plainly(tmp_path: Path) -> None:
     data = MaskSet(str(cityscapes(tmp_path, ("labelIds",))))
     with pytest.raises(UserError, match=r"train: 2 Cityscapes images with labelIds alone .*csCreateTrainIdLabelImgs"):
         data.split("train")
-
-
-def ade(folder: Path) -> Path:
-    for split, number in (("training", 1), ("training", 2), ("validation", 1)):
-        mask = mask_of(number)
-        name = f"ADE_{split[:5]}_{number:08d}"
-        save(folder / "images" / split / f"{name}.jpg", picture_of(mask, number + len(split)))
-        save(folder / "annotations" / split / f"{name}.png", np.where(mask == 255, 0, mask + 1).astype(np.uint8))
-    rows = ["Idx\tRatio\tTrain\tVal\tStuff\tName", "1\t0.1\t1\t1\t1\twall", "2\t0.1\t1\t1\t1\tbuilding, edifice", "3\t0.1\t1\t1\t1\tsky"]
-    (folder / "objectInfo150.txt").write_text("\n".join(rows))
-    return folder
 
 
 def test_ade20k_has_nothing_under_0(tmp_path: Path) -> None:
@@ -189,29 +152,6 @@ def test_equal_folders_without_its_list_count_from_0(tmp_path: Path) -> None:
         MaskSet(str(tmp_path)).split("train")
     (tmp_path / "data.yaml").write_text("names: [nothing, a, b, c]\n")
     assert open_mask_split(str(tmp_path), "train").samples[0].mask()[0, 0] == 0
-
-
-def coco(folder: Path, extra: list[dict] | None = None) -> Path:
-    small = np.zeros((24, 24), np.uint8, order="F")
-    small[6:10, 6:10] = 1
-    packed = rle.encode(small)
-    shapes = [
-        {"category_id": 7, "segmentation": {"size": [24, 24], "counts": packed["counts"].decode()}},  # small, listed first
-        {"category_id": 3, "segmentation": [[2, 2, 14, 2, 14, 12, 2, 12]]},
-        {"category_id": 3, "segmentation": {"size": [24, 24], "counts": [24 * 20, 24, 72]}, "iscrowd": 1},  # column 20
-    ]
-    for split in ("train", "val"):
-        save(folder / "images" / f"{split}.png", picture_of(mask_of(len(split)), len(split)))
-        marks = [{"id": n + 1, "image_id": 1, "bbox": [2, 2, 12, 10], "area": 9, **one} for n, one in enumerate([*shapes, *(extra or [])])]
-        kinds = [{"id": 7, "name": "disc"}, {"id": 3, "name": "square"}]
-        document = {
-            "images": [{"id": 1, "file_name": f"{split}.png", "width": 24, "height": 24}],
-            "annotations": marks,
-            "categories": kinds,
-        }
-        (folder / "annotations").mkdir(exist_ok=True)
-        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
-    return folder
 
 
 def test_shapes_of_coco_small_over_large(tmp_path: Path) -> None:
@@ -309,6 +249,25 @@ def test_a_test_split_without_masks_or_of_ignored_pixels_is_done_without(tmp_pat
     assert MaskSet(str(tmp_path)).test() is None
     save(tmp_path / "masks" / "test" / "t.png", mask_of(9))
     assert len(MaskSet(str(tmp_path)).test().samples) == 1  # type: ignore[union-attr]
+
+
+def test_the_command_divides_masks(tmp_path: Path) -> None:
+    """Every category is in every split, though few images have one of them."""
+    masked_set(tmp_path, {"train": 12})
+    for number in range(12):
+        if number % 4:
+            path = tmp_path / "masks" / "train" / f"train{number}.png"
+            save(path, np.where(mask_of(number) == 2, 0, mask_of(number)).astype(np.uint8))
+    (tmp_path / "data.yaml").write_text("names: [ground, square, disc]\n")
+    code, out, _ = spnas("split", tmp_path, "--val", "0.34", "--test", "0.33", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["images"] == {"train": 4, "val": 4, "test": 4}
+    assert [some["disc"] for some in document["images_per_category"].values()] == [1, 1, 1]
+    data = MaskSet(str(tmp_path))
+    assert data.names == ("train", "val", "test")
+    assert data.test() is not None
+    assert spnas("check", tmp_path)[0] == 0
 
 
 def test_a_split_file_divides_masks(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ import numpy.typing as npt
 from spnas_core.check.twins import similar_pairs, unit_thumbnails
 from spnas_core.data.image_facts import ImageFacts
 from spnas_core.data.images import THUMBNAIL, ImageFact
+from spnas_core.data.masks.mask_layouts import has_masks
+from spnas_core.data.masks.mask_samples import MaskSplit
+from spnas_core.data.masks.mask_set import MaskSet
 from spnas_core.data.samples import Split
 from spnas_core.data.split_file import Part
 from spnas_core.data.split_names import UNSPLIT
@@ -30,12 +33,13 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Division:
-    """Images of each split by name, boxes by class, and how many images are in a group with others."""
+    """Images of each split by name, boxes by class (of masks: images with the class), and how many images are in a group with others."""
 
     of: str
     images: Mapping[str, tuple[str, ...]]
     boxes: Mapping[str, Mapping[str, int]]
     grouped: int
+    masks: bool = False
 
     def parts(self) -> dict[str, Part]:
         """Parts of a split file."""
@@ -86,9 +90,10 @@ def assign(groups: Places, classes: Places, shares: Sequence[float], seed: int) 
     return chosen[place]
 
 
-def _open(url: str, group: str | None, reading: Reading | None, shares: Mapping[str, float]) -> tuple[Split, Places, int]:
+def _open(url: str, group: str | None, reading: Reading | None, shares: Mapping[str, float]) -> tuple[Split | MaskSplit, Places, int]:
     """Images to divide, and the group of each; UserError for a data set that is divided already."""
-    data = DataSet(url, (reading or Reading()).model_copy(update={"split_file": None}), divided=False)
+    own = (reading or Reading()).model_copy(update={"split_file": None})
+    data = MaskSet(url, own, divided=False) if has_masks(url, own) else DataSet(url, own, divided=False)
     only = data.names if len(data.names) == 1 else ()
     source = next((name for name in (*only, UNSPLIT, "train") if name in data.names), None)
     if source is None or ("val" in data.names and not only):
@@ -113,7 +118,7 @@ def _open(url: str, group: str | None, reading: Reading | None, shares: Mapping[
     return split, keys, int(counts[counts > 1].sum())
 
 
-def _keys(split: Split, pattern: str) -> list[str | None]:
+def _keys(split: Split | MaskSplit, pattern: str) -> list[str | None]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -151,19 +156,23 @@ class _Groups:
         return np.array([self._root(one) for one in range(len(self._parents))], np.int64)
 
 
-def _classes(split: Split) -> Places:
-    """Boxes of each class (n, k) by image."""
+def _classes(split: Split | MaskSplit) -> Places:
+    """Boxes of each class (n, k) by image; of masks 1 where the image has the class."""
     counts = np.zeros((len(split.samples), len(split.categories)), np.int64)
+    if isinstance(split, MaskSplit):
+        for row, masked in enumerate(split.samples):
+            counts[row] = np.bincount(masked.mask().ravel(), minlength=256)[: len(split.categories)] > 0
+        return counts
     for row, sample in enumerate(split.samples):
         np.add.at(counts[row], sample.labels - 1, 1)
     return counts
 
 
-def _division(split: Split, places: Places, members: Mapping[str, Sequence[int]], grouped: int) -> Division:
+def _division(split: Split | MaskSplit, places: Places, members: Mapping[str, Sequence[int]], grouped: int) -> Division:
     classes, names = _classes(split), [name for name, _ in split.image_files]
     masks = {name: np.isin(places, numbers) for name, numbers in members.items()}
     images = {name: tuple(names[row] for row in np.flatnonzero(mask)) for name, mask in masks.items()}
     if empty := [name for name, some in images.items() if not some]:
         raise UserError(f"spnas split: expected images for every split, got none for {empty[0]} of {len(names)} images in groups")
     boxes = {name: dict(zip(split.class_names, classes[mask].sum(axis=0).tolist(), strict=True)) for name, mask in masks.items()}
-    return Division(split.name, images, boxes, grouped)
+    return Division(split.name, images, boxes, grouped, isinstance(split, MaskSplit))

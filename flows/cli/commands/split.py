@@ -69,7 +69,7 @@ def _document(division: Any) -> dict[str, Any]:
     """One division for JSON."""
     return {
         "images": {name: len(images) for name, images in division.images.items()},
-        "boxes_per_category": division.boxes,
+        "images_per_category" if division.masks else "boxes_per_category": division.boxes,
         "images_in_groups": division.grouped,
     }
 
@@ -86,7 +86,9 @@ def _print(divisions: Sequence[Any], places: Sequence[str]) -> None:
             table.add_column(name, justify="right")
         table.add_row("images", *(f"{len(images):,}" for images in division.images.values()))
         for kind in next(iter(division.boxes.values())):
-            table.add_row(f"  boxes of {kind}", *(f"{some[kind]:,}" for some in division.boxes.values()))
+            table.add_row(
+                f"  {'images with' if division.masks else 'boxes of'} {kind}", *(f"{some[kind]:,}" for some in division.boxes.values())
+            )
         console.print(table)
         console.print(f"written to {place}", markup=False, soft_wrap=True)
     if divisions[0].grouped:
