@@ -1,5 +1,6 @@
 """Segmentation end to end: five stages on tiny images with masks, and all that follows a run."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from masked import masked_set
 from PIL import Image
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from flows import presets
@@ -16,10 +18,13 @@ from flows.cli.app import app
 from flows.cli.local import run_locally
 from spnas_core.data.masks.mask_set import open_mask_split
 from spnas_core.errors import UserError
-from spnas_core.job import Data
+from spnas_core.job import Data, TrainJob
+from spnas_core.jobs.runner import run_job
 from spnas_core.run.opening import open_plan
 from spnas_core.run.record import read_stage
+from spnas_core.search.net import net_of
 from spnas_core.settings.run import Run
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 
 ONCE: dict[str, Any] = {"epochs": 1, "batch": 4, "lr": 0.02, "warmup_steps": 2, "clip_norm": 10.0, "flip": False}
@@ -165,6 +170,44 @@ def test_the_shipped_program_gives_the_masks_of_predict(done: Done, tmp_path: Pa
     assert json.loads(said.stdout)["classes"].keys() == record["classes"].keys()
     ours, theirs = (np.asarray(Image.open(path)) for path in (record["mask"], tmp_path / "theirs" / "val1.png"))
     assert (ours != theirs).mean() < 0.005
+
+
+@pytest.mark.training
+def test_a_plan_measures_steps_and_images(done: Done, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yml").write_text(json.dumps(SETTINGS))
+    bill = json.loads(spnas("plan", tmp_path / "tiny.yml", "--data", done.data, "--store", tmp_path / "store", "--json"))
+    assert bill["total"]["seconds"] > 0
+    assert all(one["step"] > 0 and one["image"] > 0 for one in bill["measured"])
+    assert bill["data"] == {"train": 12, "val": 7, "test": 3, "boxes": 0, "crops": 24}
+    plan = open_plan(done.settings, str(done.data), str(tmp_path / "store"))
+    measured = run_job(plan.benchmark(net_of(SETTINGS["arch"], done.settings.detector)), str(tmp_path / "store"))
+    assert measured.metrics["latency_ms"] > 0
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("auxiliary", ["dice", "lovasz"])
+def test_two_ranks_do_what_one_process_does(done: Done, auxiliary: str, tmp_path: Path) -> None:
+    """Losses and weights of a training whose images have unequal shares of ignored pixels, and its scores."""
+    detector = done.settings.detector.model_copy(
+        update={"head": {"kind": "semantic_fpn", "channels": 8, "auxiliary": auxiliary, "class_weights": (0.5, 1.0, 3.0)}}
+    )
+    data = open_plan(done.settings, str(done.data), str(done.store)).data
+    recipe = Recipe(epochs=2, batch=4, lr=0.02, warmup_steps=2, scales=(0.7, 1.3))
+    job = TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=recipe, data=data, seed=3)
+    ended = [
+        run_job(job, str(tmp_path / str(count)), devices=contextlib.nullcontext(tuple(range(count))), threads=count) for count in (1, 2)
+    ]
+    stores = [Store(str(tmp_path / str(count))) for count in (1, 2)]
+    alone, two = (json.loads(store.fetch("train", ended[0].digest, "history.json").read_text()) for store in stores)
+    for first, second in zip(alone, two, strict=True):
+        assert second["losses"] == pytest.approx(first["losses"], rel=1e-3)
+    arrays = [load_file(store.fetch("train", ended[0].digest, "weights.safetensors")) for store in stores]
+    for name, value in arrays[0].items():
+        np.testing.assert_allclose(arrays[1][name], value, rtol=0.02, atol=2e-4, err_msg=name)
+    assert ended[1].metrics["mIoU"] == pytest.approx(ended[0].metrics["mIoU"], abs=0.02)
+    outputs = [json.loads(store.fetch("train", ended[0].digest, "segmentation.json").read_text()) for store in stores]
+    assert [[one["name"] for one in found["images"]] for found in outputs] == [[f"images/val/val{n}.png" for n in range(7)]] * 2
+    assert np.array(outputs[1]["counts"]["confusion"]).sum() == np.array(outputs[0]["counts"]["confusion"]).sum()
 
 
 @pytest.mark.parametrize(
