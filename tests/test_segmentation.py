@@ -139,11 +139,16 @@ def test_a_model_predicts_masks_of_the_images_own_sizes(done: Done, tmp_path: Pa
 @pytest.mark.training
 def test_exported_models_score_as_the_model_does(done: Done, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    for form in ("onnx", "mindir"):
-        spnas("export", done.model, "--format", form, "--out", tmp_path / form)
-    found = json.loads(spnas("eval", done.model, tmp_path / "onnx", tmp_path / "mindir", "--data", done.data, "--json"))["models"]
+    made = []
+    for form, more in (("onnx", ()), ("mindir", ()), ("om", ("--soc", "Ascend310P3"))):
+        spnas("export", done.model, "--format", form, "--out", tmp_path / form, *more)
+        made.append(tmp_path / form)
+    found = json.loads(spnas("eval", done.model, *made, "--data", done.data, "--json"))["models"]
     scores = [one["scores"]["mIoU"] for one in found]
-    assert scores[1:] == pytest.approx([scores[0]] * 2, abs=0.002)
+    assert scores[1:] == pytest.approx([scores[0]] * 3, abs=0.002)
+    spnas("export", done.model, "--format", "onnx", "--int8", 8, "--data", done.data, "--out", tmp_path / "int8")
+    (small,) = json.loads(spnas("eval", tmp_path / "int8", "--data", done.data, "--json"))["models"]
+    assert small["scores"]["mIoU"] > 0.5 * scores[0]
     alone = json.loads(spnas("eval", done.model, "--data", done.data, "--json"))
     final = next(row for row in done.summary["table"] if row["net"] == "final")
     assert alone["mIoU"] == pytest.approx(final["mIoU"], abs=1e-6)

@@ -31,7 +31,8 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     """Text of the card, in Markdown, of an exported `model.json` document."""
     of_masks = document["detector"]["head"]["kind"] == "semantic_fpn"
     programs = ("`segment.py`: from image to classes", "`detect.py`: opens the network and prepares images") if of_masks else _DETECTS
-    files = (_NETWORKS[form].format(**document), "`model.json`: architecture, settings, classes, preprocessing, scores", *programs)
+    networks = _NETWORKS | ({"om": _ONE_PART} if of_masks else {})
+    files = (networks[form].format(**document), "`model.json`: architecture, settings, classes, preprocessing, scores", *programs)
     run = _SEGMENT if of_masks else _RUN
     sections = {
         "Classes": _table(
@@ -127,6 +128,10 @@ def _output(form: str, document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_ONE_PART = (
+    "`trunk.onnx`: the network, for one image, opset 17; `atc.sh`: the command of ATC for the SoC {soc}; `trunk.om`: what it makes; "
+    "`parts.py`: opens them"
+)
 _DETECTS = ("`detect.py`: from image to objects",)
 _SCORES = (
     "- `scores` (batch, K, H', W'): a score of each class, before softmax, in the cells of the finest map of the pyramid.\n\n"

@@ -27,7 +27,7 @@ from spnas_core.models.detector import PyramidNet
 from spnas_core.models.step import get_weights
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
-from spnas_core.settings.task import SEGMENTATION
+from spnas_core.settings.task import DETECTION, SEGMENTATION
 from spnas_core.weights.model_folder import Model, read_scores
 from spnas_core.weights.torchvision_names import to_module
 
@@ -49,8 +49,8 @@ def export_model(model: str, form: Format, wish: Wish = Wish()) -> dict[str, byt
     """Files by name of the model folder at `model`, a path or URL, in another format; UserError if the format does not support the net."""
     net, found = evaluate.open_model(model)
     of_masks = found.detector.head.task is SEGMENTATION
-    if of_masks and form in ("om", "torchvision"):
-        raise UserError(f"--format {form}: expected a detector, got a model of segmentation; onnx, openvino and mindir export it")
+    if of_masks and form == "torchvision":
+        raise UserError(f"--format {form}: expected a detector, got a model of segmentation; the other formats take it")
     makers = {"onnx": _onnx, "openvino": _openvino, "om": _om, "mindir": _mindir, "torchvision": _torchvision}
     files, facts = makers[form](net, found, model, wish)
     categories = tuple((one.id, one.name) for one in found.classes)
@@ -117,7 +117,8 @@ def _om(net: PyramidNet, found: Model, _: str, wish: Wish) -> Made:
     parts = cut_parts(found, get_weights(net))
     files = {f"{name}.onnx": cut.content for name, cut in parts.items()}
     files |= {ATC_FILE: atc_script(atc_commands(parts, wish.soc)), PARTS: (SHIPPED / PARTS).read_bytes()}
-    return files, {"levels": cut_levels(found), "soc": wish.soc}
+    levels = {"levels": cut_levels(found)} if found.detector.head.task is DETECTION else {}
+    return files, {**levels, "soc": wish.soc}
 
 
 def _mindir(net: PyramidNet, found: Model, _: str, __: Wish) -> Made:

@@ -127,7 +127,11 @@ def open_torch(path: Path) -> Run:
 
 def open_parts(path: Path) -> Run:
     """Open the networks of a folder that has several."""
-    run: Run = beside("parts").Parts(path.parent, json.loads((path.parent / "model.json").read_text()))
+    parts, card = beside("parts"), json.loads((path.parent / "model.json").read_text())
+    if "levels" not in card:  # of segmentation: nothing runs after the first network
+        trunk = parts.open_part(path.parent, "trunk")
+        return lambda images, _image_hw: tuple(trunk(images))
+    run: Run = parts.Parts(path.parent, card)
     return run
 
 
