@@ -50,7 +50,7 @@ def cells(net: AuditedNet) -> Iterator[tuple[GraphKind, nn.Cell, StepInputs]]:
     arch, settings, recipe = architecture.parse(net.arch), net.detector, net.recipe
     detector = build(arch, settings, net.classes, recipe.mixed_precision)
     initial_weights.freeze(detector, arch, settings)
-    batch = _batch(net) if settings.head.task is DETECTION else _mask_batch(net)
+    batch = _batch(net) if settings.task is DETECTION else _mask_batch(net)
     yield "training", make_step(detector, recipe).set_train(), (RATE, *detector.inputs(batch, 0, 0))
     yield "detection", build(arch, settings, net.classes).set_train(False), _images(batch_size(settings.image_size), settings.image_size)
     if recipe.mixed_precision:

@@ -101,7 +101,7 @@ def score_side_by_side(models: Sequence[str], data_url: str, name: str, reading:
 
 def _check_tasks(models: Sequence[Opened]) -> None:
     """UserError for models of different tasks."""
-    tasks = {one.card.detector.head.task.name: one.url for one in models}
+    tasks = {one.card.detector.task.name: one.url for one in models}
     if len(tasks) > 1:
         raise UserError(f"models: expected those of one task, got {', '.join(f'{url} ({name})' for name, url in tasks.items())}")
 
@@ -139,7 +139,7 @@ def _open(url: str, folder: Path) -> Opened:
         net, card = evaluate.open_model(url)
         size = places.local_file(f"{where}/{WEIGHTS_FILE}").stat().st_size
         infer = work_of(card.detector).infer
-        if card.detector.head.task is SEGMENTATION:
+        if card.detector.task is SEGMENTATION:
             return Opened(url, card, form, size, lambda images, image_hw: (infer(net, card.detector, images, image_hw),))
         return Opened(url, card, form, size, lambda images, image_hw: infer(net, card.detector, images, image_hw))
     folder.mkdir()
@@ -156,7 +156,7 @@ def _open(url: str, folder: Path) -> Opened:
 
 
 def _with_soft_nms(run: shipped.Run, card: Model) -> Infer:
-    if card.detector.head.task is SEGMENTATION:
+    if card.detector.task is SEGMENTATION:
         return lambda images, image_hw: tuple(np.asarray(one) for one in run(images, image_hw))
     settings = card.detector.model_dump()
 

@@ -37,7 +37,7 @@ def cut_parts(card: Model, weights: Arrays) -> dict[str, CutPart]:
     trunk: `images` (1, 3, H, W) to the map (1, C, H_l, W_l) of each level that regions are pooled from, then `score_l` (1, A, H_l, W_l) and
     `delta_l` (1, 4A, H_l, W_l) of every level. A head: `regions` (P, C * 49) to `share` (P, K + 1) and `delta` (P, 4 * boxes).
     """
-    if card.detector.head.task is SEGMENTATION:
+    if card.detector.task is SEGMENTATION:
         shape = (1, 3, *card.detector.image_size)
         return {"trunk": CutPart(semantic_model(card, weights, 1), "images", shape, "NCHW")}
     cascade = card.detector.head.kind == "cascade_rcnn"

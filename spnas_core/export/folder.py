@@ -48,7 +48,7 @@ class Wish:
 def export_model(model: str, form: Format, wish: Wish = Wish()) -> dict[str, bytes]:
     """Files by name of the model folder at `model`, a path or URL, in another format; UserError if the format does not support the net."""
     net, found = evaluate.open_model(model)
-    of_masks = found.detector.head.task is SEGMENTATION
+    of_masks = found.detector.task is SEGMENTATION
     if of_masks and form == "torchvision":
         raise UserError(f"--format {form}: expected a detector, got a model of segmentation; the other formats take it")
     makers = {"onnx": _onnx, "openvino": _openvino, "om": _om, "mindir": _mindir, "torchvision": _torchvision}
@@ -117,7 +117,7 @@ def _om(net: PyramidNet, found: Model, _: str, wish: Wish) -> Made:
     parts = cut_parts(found, get_weights(net))
     files = {f"{name}.onnx": cut.content for name, cut in parts.items()}
     files |= {ATC_FILE: atc_script(atc_commands(parts, wish.soc)), PARTS: (SHIPPED / PARTS).read_bytes()}
-    levels = {"levels": cut_levels(found)} if found.detector.head.task is DETECTION else {}
+    levels = {"levels": cut_levels(found)} if found.detector.task is DETECTION else {}
     return files, {**levels, "soc": wish.soc}
 
 

@@ -18,7 +18,7 @@ def onnx_model(card: Model, weights: Arrays) -> bytes:
     segmentation see `semantic.py`.
     """
     arch, settings = architecture.parse(card.arch), card.detector
-    if settings.head.task is SEGMENTATION:
+    if settings.task is SEGMENTATION:
         return semantic_model(card, weights)
     graph = Graph(weights)
     maps = Features(graph, arch, settings).pyramid("images")

@@ -67,7 +67,7 @@ def score_model(model: str, data_url: str, name: str, reading: Reading | None = 
 def open_for_model(card: Model, data_url: str, name: str, reading: Reading | None = None) -> tuple[AnySplit, set[str]]:
     """Open a split with the categories of a model, matched by name; also returns which of them its files list."""
     reading = (reading or Reading()).model_copy(update={"bits": card.bits})
-    data = open_set(card.detector.head.task, data_url, reading)
+    data = open_set(card.detector.task, data_url, reading)
     names = dict(data.categories(name))  # a converted checkpoint knows but the ids, unless a file named them
     classes = tuple((one.id, names.get(one.id, one.name) if one.name == str(one.id) else one.name) for one in card.classes)
     known = [name for _, name in classes]

@@ -42,7 +42,7 @@ def predict(model: str, words: list[str], out: str, threshold: float) -> list[di
     targets = _targets(names, out)
     _check_places(names, list(targets.values()), out)
     net, card = evaluate.open_model(model)
-    if card.detector.head.task is SEGMENTATION:
+    if card.detector.task is SEGMENTATION:
         masks = mask_targets(targets, out)
         _check_places(names, list(masks.values()), out)
         if both := set(masks.values()) & set(targets.values()):

@@ -45,7 +45,7 @@ def open_sets(job: ReigniteJob, store: Store | None = None) -> tuple[crops.Crops
             raise UserError(f"{url}: expected the images that the job was planned with, got others ({found[:12]}); start the run again")
         train = crops.open_class_folder(url, "train", size)
         return train, crops.open_class_folder(url, "val", size, train.class_names)
-    task = job.detector.head.task
+    task = job.detector.task
     data = open_set(task, job.data.url, job.data.reading, job.data.strict, store)
     splits = [data.split(name) for name in (job.data.train, job.data.val)]
     if rank().first:

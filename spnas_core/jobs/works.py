@@ -10,4 +10,4 @@ _WORKS: dict[TaskName, TaskWork] = {"detection": detection.WORK, "segmentation":
 
 def work_of(detector: Detector) -> TaskWork:
     """Work of the task that a net with these settings is for."""
-    return _WORKS[detector.head.task.name]
+    return _WORKS[detector.task.name]

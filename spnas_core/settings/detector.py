@@ -16,7 +16,6 @@ from spnas_core.settings.task import DETECTION, SEGMENTATION, Task
 class TwoStageHead(Settings):
     """Region proposals and what judges them; the defaults are torchvision's."""
 
-    task: ClassVar[Task] = DETECTION
     loss_names: ClassVar[tuple[str, ...]] = ("classifier", "box", "objectness", "rpn_box")
     kind: str
     head_channels: PositiveInt = Field(1024, description="width of the box head's two layers")
@@ -78,6 +77,11 @@ class Detector(Settings):
     )
     soft_nms_sigma: PositiveFloat = Field(0.5, description="of the gaussian")
     detections: PositiveInt = Field(100, description="most detections of one image")
+
+    @property
+    def task(self) -> Task:
+        """What a net with these settings is for."""
+        return SEGMENTATION if isinstance(self.head, SemanticFpnHead) else DETECTION
 
     @property
     def two_stage(self) -> TwoStageHead:

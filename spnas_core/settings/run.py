@@ -107,7 +107,7 @@ class Run(Settings):
             if getattr(self.serial.mutation, gene) and not getattr(self.space, choices):
                 raise ValueError(f"expected space.{choices} with serial.mutation.{gene}, got none")
         beside = (self.serial.control, self.parallel.control, self.serial.race, self.parallel.race, self.serial.evaluator == "supernet")
-        if self.detector.head.task.name != self.task:
+        if self.detector.task.name != self.task:
             raise ValueError(f"expected a detector.head.kind of the task {self.task}, got {self.detector.head.kind}")
         if self.task == "segmentation" and (self.serial.evaluator == "supernet" or self.data.crowds == "learn"):
             raise ValueError("expected neither serial.evaluator supernet nor data.crowds learn with the task segmentation")

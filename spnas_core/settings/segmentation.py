@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from spnas_core.cost import Cost, Size, conv_cost, half
 from spnas_core.necks.fpn import Output
 from spnas_core.settings.base import Settings
-from spnas_core.settings.task import SEGMENTATION, Task
 
 
 class SemanticFpnHead(Settings):
     """Semantic FPN (Kirillov et al., Panoptic Feature Pyramid Networks, CVPR 2019, section 3.2), with batch norm as in mmsegmentation."""
 
-    task: ClassVar[Task] = SEGMENTATION
     kind: Literal["semantic_fpn"] = Field("semantic_fpn", description="names this head")
     channels: PositiveInt = Field(128, description="channels of its convolutions")
     class_weights: tuple[PositiveFloat, ...] = Field(
