@@ -118,3 +118,15 @@ def coco(folder: Path, extra: list[dict] | None = None) -> Path:
         (folder / "annotations").mkdir(exist_ok=True)
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
     return folder
+
+
+def roboflow(folder: Path) -> Path:
+    """Write masks beside their pictures, as Roboflow exports them."""
+    for split, seeds in {"train": (0, 1, 2), "valid": (100, 101)}.items():
+        for seed in seeds:
+            mask = np.where(mask_of(seed) == 255, 0, mask_of(seed)).astype(np.uint8)
+            save(folder / split / f"{split}{seed}.jpg", picture_of(mask, seed), quality=95)
+            save(folder / split / f"{split}{seed}_mask.png", mask)
+        lines = [f"{number}, {name}" for number, name in enumerate(NAMES)]
+        (folder / split / "_classes.csv").write_text("\n".join(["Pixel Value, Class", *lines]) + "\n")
+    return folder

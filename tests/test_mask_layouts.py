@@ -3,24 +3,30 @@
 import json
 import logging
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
+from pycocotools import mask as rle
 
 from spnas_core.data.fingerprints import check_fingerprint, fingerprint_splits
 from spnas_core.data.masks.decoding import decode_mask
 from spnas_core.data.masks.mask_cityscapes import TRAIN_NAMES
+from spnas_core.data.masks.mask_coco import packed_pixels
 from spnas_core.data.masks.mask_set import MaskSet, open_mask_split
-from spnas_core.data.masks.mask_voc import VOC_NAMES
+from spnas_core.data.masks.mask_voc import VOC_NAMES, voc_colour
 from spnas_core.errors import EmptySplitError, UserError
 from spnas_core.job import Data
 from spnas_core.settings.reading import Reading
 from tests.command_line import spnas
-from tests.masked import NAMES, ade, cityscapes, coco, mask_of, masked_set, picture_of, save, voc
+from tests.masked import NAMES, ade, cityscapes, coco, mask_of, masked_set, picture_of, roboflow, save, voc
 
 
 def test_folders_of_a_yaml_file(tmp_path: Path) -> None:
@@ -60,7 +66,7 @@ def test_masks_dir_of_the_yaml_file_counts(tmp_path: Path) -> None:
 
 
 def grey_png(values: np.ndarray, depth: int) -> bytes:
-    """PNG of grey of 1, 2 or 4 bits, as optimisers of files write it (PNG-3, sections 7.2 and 11.2.1)."""
+    """PNG of grey of 1, 2 or 4 bits, as oxipng and pypng write it (PNG-3, sections 7.2 and 11.2.1)."""
     lines = []
     for row in values:
         bits = "".join(format(value, f"0{depth}b") for value in row)
@@ -72,17 +78,58 @@ def grey_png(values: np.ndarray, depth: int) -> bytes:
 
 
 def test_values_are_those_that_the_file_stores(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for depth in (1, 2, 4):
-        values = rng.integers(0, 2**depth, (5, 11)).astype(np.uint8)
-        (tmp_path / "grey.png").write_bytes(grey_png(values, depth))
-        assert np.array_equal(decode_mask(tmp_path / "grey.png"), values)
-    values = rng.integers(0, 9, (5, 11)).astype(np.uint8)
+    values = np.random.default_rng(0).integers(0, 9, (5, 11)).astype(np.uint8)
     picture = Image.fromarray(values)
+    for name in ("grey.png", "grey.tif", "grey.bmp", "grey.gif"):
+        picture.save(tmp_path / name)
+        assert np.array_equal(decode_mask(tmp_path / name), values), name
     picture.putpalette([number * 7 % 256 for number in range(768)])
     for name in ("palette.png", "palette.tif", "palette.gif", "palette.bmp"):
         picture.save(tmp_path / name)
         assert np.array_equal(decode_mask(tmp_path / name), values), name
+    (tmp_path / "grey.png").write_bytes(grey_png(values % 2, 1))
+    assert np.array_equal(decode_mask(tmp_path / "grey.png"), values % 2)
+
+
+def in_palette(path: Path, indices: np.ndarray, colours: list[tuple[int, int, int]]) -> None:
+    picture = Image.fromarray(indices.astype(np.uint8))
+    picture.putpalette([value for colour in colours for value in colour])
+    picture.save(path)
+
+
+def test_numbers_that_an_optimiser_may_have_changed_are_refused(tmp_path: Path) -> None:
+    """Grey 0, 2, 7 as a palette of these greys, and grey of 2 or 4 bits: what `oxipng` writes of a mask."""
+    indices = np.random.default_rng(0).integers(0, 3, (5, 11))
+    in_palette(tmp_path / "a.png", indices, [(0, 0, 0), (2, 2, 2), (7, 7, 7)])
+    with pytest.raises(UserError, match=r"a.png: expected a palette of colours, .* got 0 for 0, 2 for 1, 7 for 2"):
+        decode_mask(tmp_path / "a.png")
+    for depth, stands in ((2, 85), (4, 17)):
+        (tmp_path / "b.png").write_bytes(grey_png(indices, depth))
+        with pytest.raises(UserError, match=f"got grey of {depth}, where 1 may stand for {stands}"):
+            decode_mask(tmp_path / "b.png")
+    for greys in ([(0, 0, 0), (1, 1, 1), (2, 2, 2)], [(0, 0, 0), (255, 0, 0), (2, 2, 2)]):
+        in_palette(tmp_path / "c.png", indices, greys)
+        assert np.array_equal(decode_mask(tmp_path / "c.png"), indices)
+    in_palette(tmp_path / "d.png", indices % 2, [(0, 0, 0), (255, 255, 255)])
+    assert np.array_equal(decode_mask(tmp_path / "d.png"), indices % 2)
+    in_palette(tmp_path / "e.png", indices * 0, [(255, 255, 255)])  # 255 throughout
+    with pytest.raises(UserError, match="got 255 for 0"):
+        decode_mask(tmp_path / "e.png")
+
+
+def test_the_colours_of_pascal_voc_outlast_an_optimiser(tmp_path: Path) -> None:
+    voc(tmp_path)
+    assert [voc_colour(number) for number in (0, 1, 2, 3, 8, 15, 20, 255)] == [
+        *((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)),
+    ]
+    mask = mask_of(0)
+    order = [255, 2, 0, 1]
+    renumbered = np.select([mask == value for value in order], range(4))
+    in_palette(tmp_path / "SegmentationClass" / "2007_0.png", renumbered, [voc_colour(value) for value in order])
+    save(tmp_path / "SegmentationClass" / "2007_1.png", np.array([voc_colour(value) for value in range(256)], np.uint8)[mask_of(1)])
+    samples = open_mask_split(str(tmp_path), "train").samples
+    assert np.array_equal(samples[0].mask(), mask)
+    assert np.array_equal(samples[1].mask(), mask_of(1))
 
 
 @pytest.mark.parametrize("top", ["", "VOCdevkit/VOC2012"])
@@ -174,10 +221,56 @@ def test_a_fault_of_a_shape_is_refused_and_a_box_without_one_is_told(tmp_path: P
         open_mask_split(str(tmp_path / "a"), "train", strict=True)
 
 
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1)))
+@settings(max_examples=200, deadline=None)
+def test_a_packed_rle_has_the_pixels_of_its_image(mask: np.ndarray) -> None:
+    assert packed_pixels(rle.encode(np.asfortranarray(mask))["counts"].decode()) == mask.size
+
+
+@given(st.one_of(st.text(max_size=12), st.text("0123456789PQRSTUVWXYZ`abcno", max_size=12)))
+@settings(max_examples=200, deadline=None)
+def test_any_text_as_an_rle_is_drawn_or_refused(text: str) -> None:
+    """pycocotools believes what a packed RLE says of its own length."""
+    with tempfile.TemporaryDirectory() as folder:
+        shape = {"category_id": 3, "segmentation": {"size": [24, 24], "counts": text}}
+        data = MaskSet(str(coco(Path(folder), [shape])))
+        if packed_pixels(text) == 24 * 24:
+            assert data.split("train").samples[0].mask().shape == (24, 24)
+        else:
+            with pytest.raises(UserError, match="shape that cannot be drawn"):
+                data.split("train")
+
+
+@pytest.mark.parametrize("masks_dir", ["gone", "../..", "[a, b]", "{a: 1}", "''", "masks/train"])
+def test_a_masks_dir_that_leads_nowhere_is_one_line(tmp_path: Path, masks_dir: str) -> None:
+    masked_set(tmp_path)
+    text = (tmp_path / "data.yaml").read_text()
+    (tmp_path / "data.yaml").write_text(text.replace("masks_dir: masks", f"masks_dir: {masks_dir}"))
+    if masks_dir == "''":
+        assert len(open_mask_split(str(tmp_path), "train").samples) == 4
+        return
+    with pytest.raises(UserError, match=r"as masks_dir of the YAML file says|split without any mask|expected at least one") as caught:
+        open_mask_split(str(tmp_path), "train")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_place_that_is_no_such_data_set_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("")
     with pytest.raises(UserError, match=r"expected images with masks, as .*; there is notes.md"):
         MaskSet(str(tmp_path)).split("train")
+
+
+def test_roboflow(tmp_path: Path) -> None:
+    data = MaskSet(str(roboflow(tmp_path)))
+    assert data.names == ("train", "val")
+    split = data.split("val")
+    assert split.class_names == NAMES
+    assert [Path(sample.name).name for sample in split.samples] == ["valid100.jpg", "valid101.jpg"]
+    assert all(np.array_equal(sample.mask()[1:], mask_of(100 + number)[1:]) for number, sample in enumerate(split.samples))
+    assert spnas("check", tmp_path)[0] == 0
+    (tmp_path / "valid" / "_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, disc\n2, square\n")
+    with pytest.raises(UserError, match=r"1 file of other names \(valid/_classes.csv and train/_classes.csv\)"):
+        MaskSet(str(tmp_path)).split("val")
 
 
 def test_masks_count_in_fingerprints(tmp_path: Path) -> None:

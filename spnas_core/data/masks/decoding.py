@@ -1,7 +1,7 @@
 """Mask files: single-channel or palette images whose values are the numbers of categories; and what is wrong with one that is not.
 
-Values are those that the file stores: of a palette the indices, of grey of 1, 2 or 4 bits (PNG, as optimisers of files write it) the
-numbers themselves, which Pillow stretches over 0 to 255 (PNG-3, section 13.12; Pillow 13.0).
+Optimisers of PNG files keep colours, not numbers: oxipng 9 makes grey 0, 2, 7 a palette with the indices 0, 1, 2, and grey 0, 17 of 8 bits
+grey 0, 1 of 4 bits (findings/oxipng-mask-numbers.sh). What may be such a file is refused, since nobody can tell what it meant.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ IGNORED = 255  # value of pixels that are neither learnt nor scored
 VOID = (224, 224, 192)  # colour of what is ignored in Pascal VOC
 Colours = Sequence[tuple[int, int, int]]  # of category 0, 1, ...
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
-_STRETCHED = {"L;2": 85, "L;4": 17, "L;2I": 85, "L;4I": 17}  # raw modes of Pillow, and by what it multiplies their values
+_FEW_BITS = ("L;2", "L;4")  # raw modes of Pillow
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +42,41 @@ def decode_mask(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES, c
         with open_picture(path, rules) as image:
             if image.format in ("JPEG", "MPO"):
                 raise PictureError("lossy-mask", "expected a lossless format such as PNG, got JPEG, which blurs the numbers at every edge")
-            factor = _STRETCHED.get(raw_mode(image.tile[0]), 1) if image.tile else 1
+            raw = raw_mode(image.tile[0]) if image.tile else ""
             image.load()
             if image.mode.startswith("I"):
                 raise PictureError("deep-mask", f"expected 8 bits, got 16 or more; values up to {int(np.asarray(image).max())}")
             if colours and image.mode in ("RGB", "RGBA"):
                 return _places(np.asarray(image)[..., :3], colours)
-            if image.mode not in ("P", "L", "1"):
+            if image.mode == "P":
+                return _indices(image, colours)
+            if image.mode not in ("L", "1"):
                 raise PictureError("colour-mask", f"expected one channel with numbers of categories, got {image.mode}{_equal(image)}")
-            return np.asarray(image).astype(np.uint8) // np.uint8(factor)
+            if raw.startswith(_FEW_BITS):
+                raise PictureError(
+                    "renumbered-mask", f"expected 8 bits, got grey of {raw[2]}, where 1 may stand for {255 // (2 ** int(raw[2]) - 1)}"
+                )
+            return np.asarray(image).astype(np.uint8)
 
     return read_whole(values, str(name or path))
+
+
+def _indices(image: Image.Image, colours: Colours) -> Pixels:
+    """Take the indices of a palette image; where all its colours are among `colours`, the places of these.
+
+    PictureError for a palette of greys that are not their indices, as an optimiser makes it of a grey mask; black 0 and white 1 are taken.
+    """
+    indices = np.asarray(image)
+    palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    used = np.unique(indices)
+    shown = palette[used]
+    if colours and {tuple(colour) for colour in shown.tolist()} <= {*map(tuple, colours), VOID}:
+        return _places(palette[indices], colours)
+    pairs = list(zip(used.tolist(), shown[:, 0].tolist(), strict=True))
+    if (shown == shown[:, :1]).all() and any(index != grey for index, grey in pairs) and not set(pairs) <= {(0, 0), (1, 255)}:
+        text = ", ".join(f"{grey} for {index}" for index, grey in pairs[:4])
+        raise PictureError("renumbered-mask", f"expected a palette of colours, or of greys that are the indices, got {text}")
+    return indices
 
 
 def _places(pixels: Pixels, colours: Colours) -> Pixels:

@@ -20,6 +20,7 @@ from spnas_core.data.split_folders import splits_by_folders
 from spnas_core.data.tree import FileTree, lines_of, printable
 from spnas_core.data.yolo_described import CLASS_FILES, Described, class_lines, named_classes, read_described
 from spnas_core.data.yolo_folders import Listed, named_splits
+from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
 IMAGE_FOLDERS = ("images", "img_dir", "image", "imgs")
@@ -33,6 +34,10 @@ def open_mask_folders(tree: FileTree, reading: Reading) -> MaskLayout | None:
     described, broken = read_described(tree)
     given = next((str(one.document["masks_dir"]).strip("/") for one in described if one.document.get("masks_dir")), None)
     places = _places(tree, given)
+    if not places and given:
+        raise UserError(
+            f"{tree.url}: expected folders images and {printable(given)} side by side, as masks_dir of the YAML file says, got none"
+        )
     if not places:
         return None
     ade = next((name for name in tree.ending(ADE_NAMES.lower())), None)

@@ -7,6 +7,12 @@ MASK_FINDING_KINDS = {
     "deep-mask": Kind("error", "mask of 16 bits", "masks of 16 bits", "save as 8-bit PNG, ignored pixels as 255"),
     "colour-mask": Kind("error", "mask in colours", "masks in colours", "save one channel with the number of the category of each pixel"),
     "broken-mask": Kind("error", "broken mask", "broken masks", "fetch them again, or remove them with their images"),
+    "renumbered-mask": Kind(
+        "error",
+        "mask whose numbers are unsure",
+        "masks whose numbers are unsure",
+        "save as 8-bit grey; optimisers of PNG files renumber masks",
+    ),
     "stretched-mask": Kind(
         "error", "mask of 0 and 255 alone", "masks of 0 and 255 alone", "255 is ignored, so only 0 is learnt: write 1 in place of 255"
     ),
@@ -24,6 +30,7 @@ MASK_FINDING_KINDS = {
     "name-missing": Kind("error", "number without a name", "numbers without names", "name each from 0 on: the net has an output for each"),
     "name-twice": Kind("error", "name of two numbers", "names of two numbers", "give every category one number and one name"),
     "too-many-names": Kind("error", "category beyond number 254", "categories beyond number 254", "merge some: 255 is for ignored pixels"),
+    "unlike-names": Kind("error", "file of other names", "files of other names", "give a value one name in all splits"),
     "two-masks": Kind("error", "image with several masks", "images with several masks", "keep one of them"),
     "shared-mask": Kind("warning", "mask of several images", "masks of several images", "rename or remove images that it does not fit"),
     "missing-mask": Kind("warning", "image without a mask", "images without a mask", "left out; draw the mask, or remove the image"),

@@ -2,6 +2,7 @@
 
     Cityscapes  leftImg8bit and gtFine; `mask_cityscapes.py`
     Pascal VOC  SegmentationClass beside JPEGImages; `mask_voc.py`
+    Roboflow    NAME_mask.png beside NAME.jpg, and _classes.csv; `mask_roboflow.py`
     folders     images and masks (or another usual name), ADE20K's own among them; `mask_folders.py`
     COCO        shapes of annotation files; `mask_coco.py`
 
@@ -19,6 +20,7 @@ from spnas_core.data.masks.mask_cityscapes import open_cityscapes
 from spnas_core.data.masks.mask_coco import open_mask_coco
 from spnas_core.data.masks.mask_folders import open_mask_folders
 from spnas_core.data.masks.mask_layout import MaskLayout, RawMasks
+from spnas_core.data.masks.mask_roboflow import open_mask_roboflow
 from spnas_core.data.masks.mask_voc import open_mask_voc
 from spnas_core.data.matching import stem_of
 from spnas_core.data.split_file import SplitFile, find_split_file
@@ -27,8 +29,13 @@ from spnas_core.data.tree import FileTree, list_tree, printable
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
-_READERS: tuple[Callable[[FileTree, Reading], MaskLayout | None], ...] = (open_cityscapes, open_mask_voc, open_mask_folders)
-_KNOWN = "images/SPLIT and masks/SPLIT with a YAML file of names, or in the layout of Pascal VOC, Cityscapes, ADE20K or COCO"
+_READERS: tuple[Callable[[FileTree, Reading], MaskLayout | None], ...] = (
+    open_cityscapes,
+    open_mask_voc,
+    open_mask_roboflow,
+    open_mask_folders,
+)
+_KNOWN = "images/SPLIT and masks/SPLIT with a YAML file of names, or in the layout of Pascal VOC, Cityscapes, ADE20K, Roboflow or COCO"
 
 
 def open_mask_layout(url: str, reading: Reading | None = None, divided: bool = True) -> MaskLayout:
@@ -37,8 +44,8 @@ def open_mask_layout(url: str, reading: Reading | None = None, divided: bool = T
     UserError where it is in no known layout.
     """
     reading = reading or Reading()
-    layout = find_mask_layout(url, reading)
     system, root = files.open_url(url)
+    layout = _by_folders(list_tree(system, root.rstrip("/") or "/"), reading)
     if layout is None:
         listings = Listings(system)
         inner, annotated = find_coco_root(listings, root, reading.annotations)
@@ -51,10 +58,8 @@ def open_mask_layout(url: str, reading: Reading | None = None, divided: bool = T
     return layout if given is None else _parts(layout, given)
 
 
-def find_mask_layout(url: str, reading: Reading) -> MaskLayout | None:
-    """Read the data set at `url` by the first layout of mask files that fits, its splits by their own names; None where none does."""
-    system, root = files.open_url(url)
-    tree = list_tree(system, root.rstrip("/") or "/")
+def _by_folders(tree: FileTree, reading: Reading) -> MaskLayout | None:
+    """Read a data set by the first layout of mask files that fits, its splits by their own names; None where none does."""
     return next((layout for read in _READERS if (layout := read(tree, reading))), None)
 
 
@@ -67,7 +72,7 @@ def has_masks(url: str, reading: Reading | None = None) -> bool:
     tree = list_tree(system, root.rstrip("/") or "/")
     stems = {stem_of(name).lower() for name in tree.pictures}
     boxes = any(stem_of(name).lower() in stems for name in tree.ending(".xml", ".txt", ".json"))
-    return not boxes and find_mask_layout(url, reading) is not None
+    return not boxes and _by_folders(tree, reading) is not None
 
 
 def _parts(layout: MaskLayout, given: SplitFile) -> MaskLayout:

@@ -1,7 +1,8 @@
 """Pascal VOC with masks: JPEGImages/NAME.jpg, SegmentationClass/NAME.png, and lists of names in ImageSets/Segmentation/SPLIT.txt.
 
 Value 255 is the void between objects, ignored; the names are the 21 of VOC, unless labelmap.txt (CVAT, Datumaro) has others: lines of
-NAME:R,G,B:PARTS:ACTIONS in the order of their numbers. Masks in these colours, as these programs write them, are read too.
+NAME:R,G,B:PARTS:ACTIONS in the order of their numbers. A mask in these colours, or else in those of VOC, is read by them, as these programs
+write it and as optimisers of files renumber its palette.
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, section 3.2
 """
 
@@ -36,6 +37,7 @@ def open_mask_voc(tree: FileTree, reading: Reading) -> MaskLayout | None:
     if len(folders) > 1 and any(posixpath.commonpath([top or ".", posixpath.dirname(other) or "."]) != (top or ".") for other in folders):
         raise UserError(f"{tree.url}: expected one data set, got {', '.join(map(printable, folders))}: name one of them")
     named, colours = _label_map(tree, top)
+    colours = colours or tuple(map(voc_colour, range(len(VOC_NAMES))))
     images = next((folder for folder in tree.folders if folder.lower() == posixpath.join(top, _IMAGES).lower()), top)
     inside = (name for name in tree.folders.get(images, ()) if not name.startswith(f"{folders[0]}/"))
     pictures = by_key(inside, images)
@@ -50,6 +52,12 @@ def open_mask_voc(tree: FileTree, reading: Reading) -> MaskLayout | None:
     used = {key for lines in lists.values() for key in lines}
     unlisted = [printable(names[0]) for key, names in masks.items() if lists and key not in used]
     return MaskLayout("Pascal VOC", tree.url, known, tuple(sources), (*findings, *found("lone-mask", "data", unlisted)))
+
+
+def voc_colour(number: int) -> tuple[int, int, int]:
+    """Colour of a category: its bits, dealt out to red, green and blue from the highest bit down (VOCcolormap.m of the development kit)."""
+    red, green, blue = (sum((number >> (3 * place + channel) & 1) << (7 - place) for place in range(8)) for channel in range(3))
+    return red, green, blue
 
 
 def _listed(
