@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as rle
 
-from spnas_core.data.masks.decoding import VOID
+from spnas_core.data.masks.mask_voc import voc_colour
 
 NAMES = ("ground", "square", "disc")
 SIDE = 24
@@ -63,7 +63,7 @@ def voc(folder: Path, top: str = "", colours: tuple[tuple[int, int, int], ...] =
         mask = mask_of(number)
         save(base / "JPEGImages" / f"2007_{number}.jpg", picture_of(mask, number), quality=95)
         if number < 4:  # VOC has many more pictures than masks
-            painted = mask if not colours else np.array([*colours, VOID], np.uint8)[np.where(mask == 255, len(colours), mask)]
+            painted = mask if not colours else np.array([*colours, voc_colour(255)], np.uint8)[np.where(mask == 255, len(colours), mask)]
             save(base / "SegmentationClass" / f"2007_{number}.png", painted)
     lists = base / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)

@@ -91,6 +91,22 @@ def test_values_are_those_that_the_file_stores(tmp_path: Path) -> None:
     assert np.array_equal(decode_mask(tmp_path / "grey.png"), values % 2)
 
 
+def test_a_label_map_without_colours_has_those_of_voc(tmp_path: Path) -> None:
+    """As Datumaro 1.13.12 writes it, beside masks in VOC's colours."""
+    voc(tmp_path, colours=tuple(map(voc_colour, range(3))))
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nground:::\nsquare:::\ndisc:::\n")
+    split = open_mask_split(str(tmp_path), "train")
+    assert split.class_names == NAMES
+    assert all(np.array_equal(sample.mask(), mask_of(number)) for number, sample in enumerate(split.samples))
+    for line, words in (
+        ("disc", "NAME:R,G,B:PARTS:ACTIONS, got 'disc'"),
+        ("disc:128,0,0::", "a colour of its own for 'disc', got that of 'square'"),
+    ):
+        (tmp_path / "labelmap.txt").write_text(f"ground:::\nsquare:::\n{line}\n")
+        with pytest.raises(UserError, match=words):
+            open_mask_split(str(tmp_path), "train")
+
+
 def in_palette(path: Path, indices: np.ndarray, colours: list[tuple[int, int, int]]) -> None:
     picture = Image.fromarray(indices.astype(np.uint8))
     picture.putpalette([value for colour in colours for value in colour])
@@ -162,6 +178,9 @@ def test_masks_in_the_colours_of_a_label_map(tmp_path: Path) -> None:
     split = open_mask_split(str(tmp_path), "train")
     assert split.class_names == NAMES
     assert all(np.array_equal(sample.mask(), mask_of(number)) for number, sample in enumerate(split.samples))
+    lines[0] = "background:9,9,9::"  # black stays the background, as CVAT says
+    (tmp_path / "labelmap.txt").write_text("\n".join(lines))
+    assert np.array_equal(open_mask_split(str(tmp_path), "train").samples[1].mask(), mask_of(1))
     strange = np.array([*colours], np.uint8)[np.minimum(mask_of(0), 2)]
     strange[3, 4] = 1, 2, 3
     save(tmp_path / "SegmentationClass" / "2007_0.png", strange)

@@ -4,7 +4,7 @@ Optimisers of PNG files keep colours, not numbers: oxipng 9 makes grey 0, 2, 7 a
 grey 0, 1 of 4 bits (findings/oxipng-mask-numbers.sh). What may be such a file is refused, since nobody can tell what it meant.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from spnas_core.data.images import Pixels
 from spnas_core.data.opening import PLAIN_RULES, PictureError, PictureRules, open_picture, raw_mode, read_whole
 
 IGNORED = 255  # value of pixels that are neither learnt nor scored
-VOID = (224, 224, 192)  # colour of what is ignored in Pascal VOC
-Colours = Sequence[tuple[int, int, int]]  # of category 0, 1, ...
+Colours = Mapping[tuple[int, int, int], int]  # value that a colour stands for
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 _FEW_BITS = ("L;2", "L;4")  # raw modes of Pillow
 
@@ -32,8 +31,8 @@ class MaskFact:
     counts: Longs  # (256,)
 
 
-def decode_mask(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES, colours: Colours = ()) -> Pixels:
-    """Values (h, w) of a mask file as it stores them; of one in colours, the place of each pixel's colour among `colours`, if given.
+def decode_mask(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES, colours: Colours | None = None) -> Pixels:
+    """Values (h, w) of a mask file as it stores them; of one in colours, what these stand for by `colours`, if given.
 
     PictureError, with the kind of its finding, for one that has no such values.
     """
@@ -47,7 +46,7 @@ def decode_mask(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES, c
             if image.mode.startswith("I"):
                 raise PictureError("deep-mask", f"expected 8 bits, got 16 or more; values up to {int(np.asarray(image).max())}")
             if colours and image.mode in ("RGB", "RGBA"):
-                return _places(np.asarray(image)[..., :3], colours)
+                return _meanings(np.asarray(image)[..., :3], colours)
             if image.mode == "P":
                 return _indices(image, colours)
             if image.mode not in ("L", "1"):
@@ -61,8 +60,8 @@ def decode_mask(path: Path, name: str = "", rules: PictureRules = PLAIN_RULES, c
     return read_whole(values, str(name or path))
 
 
-def _indices(image: Image.Image, colours: Colours) -> Pixels:
-    """Take the indices of a palette image; where all its colours are among `colours`, the places of these.
+def _indices(image: Image.Image, colours: Colours | None) -> Pixels:
+    """Take the indices of a palette image; where all its colours are among `colours`, what these stand for.
 
     PictureError for a palette of greys that are not their indices, as an optimiser makes it of a grey mask; black 0 and white 1 are taken.
     """
@@ -70,8 +69,8 @@ def _indices(image: Image.Image, colours: Colours) -> Pixels:
     palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     used = np.unique(indices)
     shown = palette[used]
-    if colours and {tuple(colour) for colour in shown.tolist()} <= {*map(tuple, colours), VOID}:
-        return _places(palette[indices], colours)
+    if colours and {tuple(colour) for colour in shown.tolist()} <= colours.keys():
+        return _meanings(palette[indices], colours)
     pairs = list(zip(used.tolist(), shown[:, 0].tolist(), strict=True))
     if (shown == shown[:, :1]).all() and any(index != grey for index, grey in pairs) and not set(pairs) <= {(0, 0), (1, 255)}:
         text = ", ".join(f"{grey} for {index}" for index, grey in pairs[:4])
@@ -79,12 +78,11 @@ def _indices(image: Image.Image, colours: Colours) -> Pixels:
     return indices
 
 
-def _places(pixels: Pixels, colours: Colours) -> Pixels:
-    """Place of each colour (h, w, 3) among `colours`, 255 for that of VOC's void; PictureError for another one."""
+def _meanings(pixels: Pixels, colours: Colours) -> Pixels:
+    """Value of each colour (h, w, 3); PictureError for one that stands for none."""
     weights = np.array([1 << 16, 1 << 8, 1])
-    known = {int(np.dot(colour, weights)): place for place, colour in reversed(list(enumerate(colours)))}
+    known = {int(np.dot(colour, weights)): value for colour, value in colours.items()}
     codes, places = np.unique(pixels.astype(np.int64) @ weights, return_inverse=True)
-    known.setdefault(int(np.dot(VOID, weights)), IGNORED)
     if strange := [int(code) for code in codes if int(code) not in known]:
         colour = ",".join(str(strange[0] >> shift & 255) for shift in (16, 8, 0))
         raise PictureError("colour-mask", f"expected colours of labelmap.txt, got {colour}")

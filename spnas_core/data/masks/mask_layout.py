@@ -67,7 +67,7 @@ def pair_masks(
     lone = [printable(name) for key, names in masks.items() if key not in pictures for name in names]
     findings = [*found("two-masks", split, several), *found("shared-mask", split, shared), *found("lone-mask", split, lone)]
     findings += found("missing-mask", split, missing) if pairs else nothing_paired(split, len(pictures))
-    return RawMasks(split, tuple(sorted(pairs)), tuple(findings))
+    return RawMasks(split, tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(findings))
 
 
 def nothing_paired(split: str, images: int) -> list[Finding]:

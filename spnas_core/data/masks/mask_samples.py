@@ -18,7 +18,7 @@ from spnas_core.data.annotations import Categories
 from spnas_core.data.content import content_digest
 from spnas_core.data.image_facts import REMOTE
 from spnas_core.data.images import Pixels
-from spnas_core.data.masks.decoding import IGNORED, decode_mask
+from spnas_core.data.masks.decoding import IGNORED, Colours, decode_mask
 from spnas_core.data.opening import PictureRules, picture_rules
 from spnas_core.data.raw_split import ImageFile
 from spnas_core.errors import UserError
@@ -43,16 +43,16 @@ class MaskSource(Protocol):
         """Values (h, w), 255 where ignored; PictureError for a file that is no mask."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StoredMask:
     """Mask in a file; with `zero_ignored` its 0 is ignored, and value k is category k - 1 (as in ADE20K).
 
-    In one of several channels a colour of `colours` stands for each category.
+    In one of several channels, or of a palette of these alone, colours stand for the values.
     """
 
     file: ImageFile
     zero_ignored: bool = False
-    colours: tuple[tuple[int, int, int], ...] = ()
+    colours: Colours | None = None
 
     @property
     def place(self) -> str:
@@ -61,7 +61,7 @@ class StoredMask:
 
     def identity(self) -> str:
         """Sha256 (hex) of the content, and what its values mean."""
-        return f"{content_digest(files.local_file(self.file.url))}{'-' * self.zero_ignored}{self.colours or ''}"
+        return f"{content_digest(files.local_file(self.file.url))}{'-' * self.zero_ignored}{sorted((self.colours or {}).items()) or ''}"
 
     def values(self, rules: PictureRules) -> Pixels:
         """Values (h, w), 255 where ignored; PictureError for a file that is no mask."""

@@ -1,8 +1,8 @@
 """Pascal VOC with masks: JPEGImages/NAME.jpg, SegmentationClass/NAME.png, and lists of names in ImageSets/Segmentation/SPLIT.txt.
 
 Value 255 is the void between objects, ignored; the names are the 21 of VOC, unless labelmap.txt (CVAT, Datumaro) has others: lines of
-NAME:R,G,B:PARTS:ACTIONS in the order of their numbers. A mask in these colours, or else in those of VOC, is read by them, as these programs
-write it and as optimisers of files renumber its palette.
+NAME:R,G,B:PARTS:ACTIONS in the order of their numbers; Datumaro 1.13.12 may leave colours out, and paints in those of VOC. A mask in these
+colours is read by them, as these programs write it and as optimisers of files renumber its palette.
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, section 3.2
 """
 
@@ -34,10 +34,9 @@ def open_mask_voc(tree: FileTree, reading: Reading) -> MaskLayout | None:
     if not folders:
         return None
     top = posixpath.dirname(folders[0])
-    if len(folders) > 1 and any(posixpath.commonpath([top or ".", posixpath.dirname(other) or "."]) != (top or ".") for other in folders):
+    if len(folders) > 1:
         raise UserError(f"{tree.url}: expected one data set, got {', '.join(map(printable, folders))}: name one of them")
-    named, colours = _label_map(tree, top)
-    colours = colours or tuple(map(voc_colour, range(len(VOC_NAMES))))
+    named, colours, malformed = _label_map(tree, top)
     images = next((folder for folder in tree.folders if folder.lower() == posixpath.join(top, _IMAGES).lower()), top)
     inside = (name for name in tree.folders.get(images, ()) if not name.startswith(f"{folders[0]}/"))
     pictures = by_key(inside, images)
@@ -48,7 +47,8 @@ def open_mask_voc(tree: FileTree, reading: Reading) -> MaskLayout | None:
     if not lists:
         splits = splits_by_folders([name for key in masks for name in pictures.get(key, ())])
         sources = [_listed(tree, split, list(by_key(some, images)), pictures, masks, stored) for split, some in splits.items()]
-    known, findings = judge_names(named or dict(enumerate(VOC_NAMES)), "labelmap.txt")
+    known, findings = judge_names(named, "labelmap.txt")
+    findings += found("malformed", "data", malformed)
     used = {key for lines in lists.values() for key in lines}
     unlisted = [printable(names[0]) for key, names in masks.items() if lists and key not in used]
     return MaskLayout("Pascal VOC", tree.url, known, tuple(sources), (*findings, *found("lone-mask", "data", unlisted)))
@@ -102,14 +102,27 @@ def _key(line: str) -> str:
     return posixpath.splitext(bare)[0] if posixpath.splitext(bare)[1].lower() in (".jpg", ".jpeg", ".png") else bare
 
 
-def _label_map(tree: FileTree, top: str) -> tuple[dict[int, str], tuple[_Colour, ...]]:
-    """Names by number and colours of labelmap.txt; nothing where there is none."""
+def _label_map(tree: FileTree, top: str) -> tuple[dict[int, str], dict[_Colour, int], list[str]]:
+    """Names by number, the value of each colour, and what is wrong with labelmap.txt; VOC's own where there is none.
+
+    A line without a colour has VOC's of its number. Black is the background, whatever its line says, where no other category has it.
+    """
     place = tree.names.find(posixpath.join(top, "labelmap.txt"))
+    lines = [line for line in lines_of(tree.text(place)) if not line.startswith("#")] if place else [f"{name}:" for name in VOC_NAMES]
     names: dict[int, str] = {}
-    colours: list[_Colour] = []
-    for line in lines_of(tree.text(place)) if place else ():
-        match = re.fullmatch(r"([^#:][^:]*):(\d{1,3}),(\d{1,3}),(\d{1,3})(:.*)?", line)
-        if match:
-            names[len(colours)] = match[1].strip()
-            colours.append((int(match[2]), int(match[3]), int(match[4])))
-    return names, tuple(colours)
+    colours: dict[_Colour, int] = {}
+    malformed = []
+    for number, line in enumerate(lines):
+        match = re.fullmatch(r"([^:]+):(?:(\d{1,3}),(\d{1,3}),(\d{1,3}))?(?::.*)?", line)
+        if not match:
+            malformed.append(f"labelmap.txt: expected NAME:R,G,B:PARTS:ACTIONS, got {printable(line)!r}")
+            continue
+        names[number] = match[1].strip()
+        colour = (int(match[2]), int(match[3]), int(match[4])) if match[2] else voc_colour(number)
+        if colours.setdefault(colour, number) != number:
+            malformed.append(f"labelmap.txt: expected a colour of its own for {names[number]!r}, got that of {names[colours[colour]]!r}")
+    background = next((number for number, name in names.items() if name.lower() == "background"), None)
+    if background is not None:
+        colours.setdefault((0, 0, 0), background)
+    colours.setdefault(voc_colour(255), 255)
+    return names, colours, malformed
