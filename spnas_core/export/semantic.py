@@ -12,7 +12,7 @@ from spnas_core.export.graph import Graph, Shape, Value
 from spnas_core.models.semantic_fpn import LEAST_EPSILON_TRAINED
 from spnas_core.settings.segmentation import ladders_of
 from spnas_core.weights.model_folder import Model
-from spnas_core.weights.tensor_names import CLASSES, TOWERS, Arrays
+from spnas_core.weights.tensor_names import SEMANTIC, SEMANTIC_LAST, Arrays
 
 
 def semantic_model(card: Model, weights: Arrays, batch: int | str = "batch") -> bytes:
@@ -21,17 +21,17 @@ def semantic_model(card: Model, weights: Arrays, batch: int | str = "batch") -> 
     graph = Graph(weights)
     features = Features(graph, arch, settings)
     maps, total = features.pyramid("images"), Value()
-    channels = len(weights[f"{CLASSES}.weight"][0])
+    channels = len(weights[f"{SEMANTIC_LAST}.weight"][0])
     epsilon = max(settings.norm_epsilon, LEAST_EPSILON_TRAINED)
     ladders = ladders_of(settings.neck.outputs(arch, settings.image_size))
     for level, ladder in enumerate(ladders):
         x = maps[ladder.output]
         for step, target in enumerate((*ladder.sizes[1:], ladder.target)):
-            name = f"{TOWERS}{level}.{step}."
+            name = f"{SEMANTIC}{level}.{step}."
             x = graph("Relu", features.conv_norm(x, f"{name}conv", f"{name}bn", epsilon=epsilon))
             x = _enlarged(graph, x, ladder.sizes[step], (batch, channels, *target))
         total = graph("Add", total, x) if level else x
-    scores = conv(graph, total, CLASSES)
+    scores = conv(graph, total, SEMANTIC_LAST)
     shape = (batch, len(card.classes), *ladders[0].target)
     return graph.model({"images": (batch, 3, *settings.image_size)}, {"scores": (scores, "float32", shape)})
 

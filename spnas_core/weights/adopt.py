@@ -10,7 +10,7 @@ from typing import Any
 
 from spnas_core import necks
 from spnas_core.errors import UserError
-from spnas_core.weights.tensor_names import BACKBONE, CASCADE, CLASSES, HEAD, RPN, SCORE, STATISTICS, TOWERS, Arrays
+from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, RPN, SCORE, SEMANTIC, SEMANTIC_LAST, STATISTICS, Arrays
 
 _HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
 _SHOWN = 12  # tensors named in an error
@@ -94,12 +94,12 @@ def load_same(fresh: Arrays, weights: Arrays, prefix: str = "") -> tuple[Arrays,
 def is_last_layer(name: str) -> bool:
     """Whether a tensor belongs to the last layers of a head, whose sizes depend on the number of classes."""
     match = _HEAD.fullmatch(name)
-    return bool(match and match[3] in ("score", "delta")) or name.startswith(f"{CLASSES}.")
+    return bool(match and match[3] in ("score", "delta")) or name.startswith(f"{SEMANTIC_LAST}.")
 
 
 def is_semantic(names: Iterable[str]) -> bool:
     """Whether a net with these tensors gives every pixel a class."""
-    return any(name.startswith(TOWERS) for name in names)
+    return any(name.startswith(SEMANTIC) for name in names)
 
 
 def is_cascade(names: Iterable[str]) -> bool:

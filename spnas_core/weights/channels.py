@@ -23,9 +23,9 @@ from spnas_core.weights.tensor_names import (
     CASCADE,
     HEAD,
     RPN,
+    SEMANTIC,
     STATISTICS,
     STEM,
-    TOWERS,
     Arrays,
     block_name,
     connection_name,
@@ -146,7 +146,7 @@ def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], names: Coll
         found[f"{LAYER}{level}"] = Axes(PYRAMID, MERGED, normed=False)
     found |= {f"{RPN}conv": Axes(PROPOSAL, PYRAMID, normed=False), f"{RPN}score": Axes(None, PROPOSAL), f"{RPN}delta": Axes(None, PROPOSAL)}
     heads = {name.rsplit(".", 1)[0] for name in names if name.startswith((HEAD, CASCADE))}
-    found |= {name: Axes(None, PYRAMID) for name in heads if name.startswith(TOWERS) and name.endswith(".0.conv")}
+    found |= {name: Axes(None, PYRAMID) for name in heads if name.startswith(SEMANTIC) and name.endswith(".0.conv")}
     return found | {name: Axes(None, PYRAMID, cells=POOLED * POOLED) for name in heads if name.endswith(".fc1")}
 
 

@@ -34,8 +34,8 @@ from spnas_core.weights.tensor_names import (
     HEAD,
     NECK,
     RPN,
+    SEMANTIC,
     STATISTICS,
-    TOWERS,
     Arrays,
     block_name,
     convolution_of,
@@ -118,7 +118,7 @@ class _Plan:
         if part == HEAD:
             if self.replace_head and is_last_layer(name):
                 return None
-            return (name if name in self.given else None) if name.startswith(TOWERS) else head_source(name, self.cascade[0])
+            return (name if name in self.given else None) if name.startswith(SEMANTIC) else head_source(name, self.cascade[0])
         return name
 
     def lacks(self, name: str) -> bool:
@@ -137,7 +137,7 @@ class _Plan:
             return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
         if part == NECK and numbers and numbers[0] < len(self.parent.stages):
             return necks.unused(name, self.wanted) or self.source(name) is None
-        if name.startswith(TOWERS):
+        if name.startswith(SEMANTIC):
             return name not in self.wanted
         return part == HEAD and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
 

@@ -11,12 +11,12 @@ from spnas_core.settings.segmentation import SemanticFpnHead, ladders_of
 from spnas_core.weights.tensor_names import (
     AFFINE,
     CASCADE,
-    CLASSES,
     HEAD,
     RPN,
+    SEMANTIC,
+    SEMANTIC_LAST,
     STATISTICS,
     STEM,
-    TOWERS,
     Arrays,
     block_name,
     connection_name,
@@ -94,9 +94,9 @@ def _heads(detector: Detector, classes: int) -> dict[str, _Shape]:
 
 
 def _semantic(arch: Arch, detector: Detector, head: SemanticFpnHead, classes: int) -> dict[str, _Shape]:
-    found = _biased(CLASSES, (classes, head.channels, 1, 1))
+    found = _biased(SEMANTIC_LAST, (classes, head.channels, 1, 1))
     for level, ladder in enumerate(ladders_of(detector.neck.outputs(arch, detector.image_size))):
         for step in range(len(ladder.sizes)):
-            name = f"{TOWERS}{level}.{step}."
+            name = f"{SEMANTIC}{level}.{step}."
             found |= _normed(f"{name}conv", f"{name}bn", (head.channels, head.channels if step else detector.neck.channels, 3, 3))
     return found
