@@ -18,7 +18,10 @@ from flows import presets
 from flows.parameters import DataUrl, Preset, StoreUrl
 from flows.presets.places import check_places
 from spnas_core.data import files
+from spnas_core.data.any_set import open_set
 from spnas_core.data.fingerprints import fingerprint_splits
+from spnas_core.data.masks.mask_layouts import has_masks
+from spnas_core.data.masks.mask_set import MaskSet
 from spnas_core.data.splits import DataSet
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.jobs.progress import log_line
@@ -95,7 +98,7 @@ def data_sets(prefix: str) -> list[str]:
 
 def _is_split(url: str) -> bool:
     try:
-        return {"train", "val"} <= set(DataSet(url).names)
+        return {"train", "val"} <= set((MaskSet if has_masks(url) else DataSet)(url).names)
     except UserError:  # no data set
         return False
 
@@ -104,7 +107,7 @@ def _look(store: Store, one: WatchedData, settings: Run | str, warm: bool) -> st
     """Start a search on a data set if its fingerprint differs from that of the last search; returns the finding as text."""
     given = one.settings or settings
     run = presets.load_preset(given) if isinstance(given, str) else check_places(given)
-    opened = DataSet(one.url, run.data)
+    opened = open_set(run.work, one.url, run.data)
     splits = [split for split in (opened.split("train"), opened.split("val"), opened.test()) if split]
     fingerprint = fingerprint_splits(splits, run.fingerprint == "full", run.threads)
     slug = re.sub(r"[^a-z0-9]+", "-", one.url.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-") or "data"

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from pycocotools import coco, cocoeval
 
 from spnas_core.errors import JobError
+from spnas_core.settings.task import DETECTION, task_of_metrics
 
 Engine = Literal["hotcoco", "pycocotools"]
-STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+STATS = DETECTION.stats
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ def score_detections(annotations: dict[str, Any], results: list[dict[str, Any]],
 
 
 def scores_line(scores: Scores) -> str:
-    """Write the log line of Vega, in per cent; -1.0 where a value is undefined."""
+    """Write the log line of Vega, of another task its own scores, in per cent; -1.0 where a value is undefined."""
     names = {"mAP": "AP", "AP50": "AP50", "AP_small": "AP_small", "AP_medium": "AP_medium", "AP_large": "AP_large"}
+    if (task := task_of_metrics(scores.stats)) is not DETECTION:
+        names = dict(zip(task.stats, task.stats, strict=True))
     values = {shown: scores.stats[name] for shown, name in names.items()}
     text = ", ".join(f"{shown}: {100 * value if value >= 0 else -1.0:.1f}" for shown, value in values.items())
     return f"current valid perfs [{text}]"

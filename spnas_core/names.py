@@ -6,6 +6,7 @@ from spnas_core.errors import UserError
 
 WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"  # of a training, and of a model folder
 AUDIT_FILE, HISTORY_FILE, DETECTIONS_FILE = "audit.json", "history.json", "detections.json"  # of a training
+SEGMENTATION_FILE = "segmentation.json"  # of a training of the other task, in place of detections
 STAGE_FILE, MANIFEST_FILE = "stage.json", "manifest.json"
 METRICS_FILE = "metrics.json"  # by which a job's process tells its metrics
 

@@ -26,6 +26,7 @@ from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.search.ledger import Ledger
 from spnas_core.search.net import gene_words
+from spnas_core.settings.task import task_of_metrics
 
 _log = logging.getLogger("spnas_core.page")  # a child of spnas_core, whose lines the run's log shows
 INTERVAL = 5.0  # s between two updates of a job's progress
@@ -54,13 +55,14 @@ def follow(label: str) -> Callable[[dict[str, Any]], None]:
 
 def show_stage(plan: Plan, stage: StageRecord) -> None:
     """Show the ledger so far and its Pareto chart."""
-    name = plan.settings.name
+    name, task = plan.settings.name, plan.settings.work
     with _by_product():
         create_table_artifact(
             ledger_rows(stage.ledger), key=_key(name, "ledger"), description=f"Ledger of run {name} after stage {stage.name}"
         )
-        picture = base64.b64encode(pareto_png(stage.ledger)).decode()
-        create_image_artifact(f"data:image/png;base64,{picture}", key=_key(name, "pareto"), description=f"AP against MACs, run {name}")
+        picture = base64.b64encode(pareto_png(stage.ledger, task)).decode()
+        words = f"{task.score} against MACs, run {name}"
+        create_image_artifact(f"data:image/png;base64,{picture}", key=_key(name, "pareto"), description=words)
 
 
 def show_result(summary: dict[str, Any]) -> None:
@@ -75,14 +77,15 @@ def show_result(summary: dict[str, Any]) -> None:
 
 
 def ledger_rows(ledger: Ledger) -> list[dict[str, Any]]:
-    """Ledger as table rows, AP in per cent."""
+    """Ledger as table rows, the score in per cent."""
+    score = task_of_metrics(next((trial.metrics for trial in ledger if trial.metrics), {})).score
     return [
         {
             "stage": trial.stage,
             "round": trial.round,
             "candidate": trial.index + 1,
             "architecture": ", ".join(filter(None, (trial.arch, gene_words(trial.net, ledger[0].net)))),
-            "AP": round(100 * trial.score, 1) if trial.score is not None and trial.score >= 0 else "-",
+            score: round(100 * trial.score, 1) if trial.score is not None and trial.score >= 0 else "-",
             "parameters, M": round(trial.metrics["params"] / 1e6, 2) if trial.metrics else "-",
             "GMACs": round(trial.metrics["macs"] / 1e9, 2) if trial.metrics else "-",
             "failure": trial.failure or "",

@@ -16,7 +16,7 @@ from spnas_core.errors import UserError
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a tenth of the images."""
-    monkeypatch.setattr(mask_demo, "COUNTS", {"train": 12, "val": 6, "test": 4})
+    monkeypatch.setattr(mask_demo, "MASK_COUNTS", {"train": 12, "val": 6, "test": 4})
 
 
 @pytest.mark.usefixtures("few")

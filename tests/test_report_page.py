@@ -247,7 +247,7 @@ def test_gains_and_estimates_stand_beside_each_trial(made: tuple[Plan, StageReco
     other = stage.model_copy(update={"ledger": (start, believed, *stage.ledger[2:])})
     inputs = collect(plan, other)
     (gain,) = gains(inputs)
-    measured = [score_detections(inputs.val.annotations, inputs.detections_of(one.digest)).stats["AP"] for one in (wider, start)]
+    measured = [score_detections(inputs.val.annotations, inputs.outputs_of(one.digest)).stats["AP"] for one in (wider, start)]
     assert gain.number == 1
     assert gain.interval.mean == pytest.approx(measured[0] - measured[1])
     assert gain.interval.low <= gain.interval.mean <= gain.interval.high

@@ -129,7 +129,7 @@ def test_a_path_scores_as_its_own_net_with_the_mean_statistics_of_the_batches(tr
     assert len(ours) == len(theirs) > 0
     rows = [[(one["score"], *one["bbox"]) for one in outputs] for outputs in (ours, theirs)]
     np.testing.assert_allclose(*rows, rtol=1e-3, atol=1e-2)
-    score = WORK.score(val.annotations, ours, "hotcoco").stats
+    score = WORK.score(val, ours, "hotcoco").stats
     assert found[text] == pytest.approx({name: score[name] for name in found[text]}, abs=1e-6)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -42,28 +42,37 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Search the backbone of an object detector on your data, under your budget (SP-NAS, CVPR 2020).\n\nExample: spnas demo",
+    help="Search the backbone of an object detector, or of a net for semantic segmentation, on your data, under your budget "
+    "(SP-NAS, CVPR 2020).\n\nExample: spnas demo",
 )
 
 
-@app.command(help="Run the five stages on made images (scanned digits on photographs), on the CPU.\n\nExample: spnas demo --out /tmp/demo")
+@app.command(
+    help="Run the five stages on made images (scanned digits on photographs), on the CPU: find the digits, or give every pixel its "
+    "class.\n\n"
+    "Example: spnas demo --out /tmp/demo --task segmentation"
+)
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the data and the store.")] = Path("demo"),
+    task: Annotated[Literal["detection", "segmentation"], typer.Option("--task", help="What the nets are for.")] = "detection",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the demo preset on its own data."""
+    """Run the demo preset of a task on its own data."""
     from flows import presets
     from spnas_core.data.demo import make_demo
+    from spnas_core.data.masks.mask_demo import make_mask_demo
 
-    settings = presets.load_preset("demo", overrides or ())
-    _search(settings, str(make_demo(out / "data")), str(out / "store"), as_json)
+    settings = presets.load_preset("demo" if task == "detection" else "seg_demo", overrides or ())
+    made = make_demo(out / "data") if task == "detection" else make_mask_demo(out / "mask-data")
+    _search(settings, str(made), str(out / "store"), as_json)
 
 
 @app.command(
     "run",
     help="Search on a data set: fine_tune, serial, reignite, parallel, full_train. A finished part is never computed again.\n\n"
-    "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, study, or a YAML file. DATA: `demo` makes its own.\n\n"
+    "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, study; of segmentation "
+    "seg_demo, seg_study, voc_seg, cityscapes_seg; or a YAML file. DATA: `demo` makes its own.\n\n"
     "Example: spnas run bccd --data path/to/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'",
 )
 def run_command(

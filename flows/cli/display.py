@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from spnas_core.jobs.progress import duration, share
+from spnas_core.settings.task import TASKS
 
 
 class _Lines(logging.Handler):
@@ -52,7 +53,11 @@ def _detail(event: dict[str, Any]) -> str:
     if event.get("event") == "wait":
         return "waits for another process that does the same"
     parts = [f"epoch {event['epoch']}/{event.get('epochs', '?')}"] if "epoch" in event else []
-    parts += [f"{name} {event[name]:.3f}" for name in ("loss", "AP") if isinstance(event.get(name), int | float)]
+    parts += [
+        f"{name} {event[name]:.3f}"
+        for name in ("loss", *(task.score for task in TASKS.values()))
+        if isinstance(event.get(name), int | float)
+    ]
     if isinstance(event.get("seconds_left"), int | float):
         parts.append(f"{duration(event['seconds_left'])} left")
     return ", ".join(parts)

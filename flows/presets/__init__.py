@@ -76,7 +76,7 @@ def check_settings(document: dict[str, Any], where: str) -> Run:
 
 def _in_current_form(document: dict[str, Any]) -> dict[str, Any]:
     """Move former keys of the detector to their present place, so that later settings override them under either name."""
-    return {**document, "detector": current_form(document["detector"])} if "detector" in document else document
+    return {**document, "detector": current_form(document["detector"], document.get("task"))} if "detector" in document else document
 
 
 def _validated(document: dict[str, Any]) -> Run:

@@ -19,6 +19,7 @@ from mindspore import Tensor, nn
 from spnas_core import arch as architecture
 from spnas_core.ascend.nets import AuditedNet, CompileRequest, GraphKind
 from spnas_core.data.loader import Batch
+from spnas_core.data.masks.mask_loader import MaskBatch, empty_mask_batch
 from spnas_core.jobs import cpu, initial_weights
 from spnas_core.jobs.detection import batch_size
 from spnas_core.jobs.train import make_step
@@ -28,6 +29,7 @@ from spnas_core.models.build import build
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.step import TrainStep
 from spnas_core.models.target import built_for
+from spnas_core.settings.task import DETECTION
 
 RATE = np.array(0.01, np.float32)
 
@@ -48,7 +50,8 @@ def cells(net: AuditedNet) -> Iterator[tuple[GraphKind, nn.Cell, StepInputs]]:
     arch, settings, recipe = architecture.parse(net.arch), net.detector, net.recipe
     detector = build(arch, settings, net.classes, recipe.mixed_precision)
     initial_weights.freeze(detector, arch, settings)
-    yield "training", make_step(detector, recipe).set_train(), (RATE, *detector.inputs(_batch(net), 0, 0))
+    batch = _batch(net) if settings.task is DETECTION else _mask_batch(net)
+    yield "training", make_step(detector, recipe).set_train(), (RATE, *detector.inputs(batch, 0, 0))
     yield "detection", build(arch, settings, net.classes).set_train(False), _images(batch_size(settings.image_size), settings.image_size)
     if recipe.mixed_precision:
         yield "detection in float16", detector.set_train(False), _images(batch_size(settings.image_size), settings.image_size)
@@ -72,6 +75,12 @@ def _batch(net: AuditedNet) -> Batch:
     boxes = np.zeros((len(images), net.detector.max_boxes, 4), np.float32)
     labels = np.zeros(boxes.shape[:2], np.int32)
     return Batch(images, sizes, boxes, labels, np.zeros(len(images), np.int64), np.ones((len(images), 2), np.float32))
+
+
+def _mask_batch(net: AuditedNet) -> MaskBatch:
+    """Make a training batch of blank images whose pixels are all ignored."""
+    size = net.detector.image_size
+    return empty_mask_batch(net.recipe.batch, size, size)
 
 
 def main(path: str) -> None:

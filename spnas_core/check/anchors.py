@@ -31,7 +31,7 @@ def judge_anchors(split: str, boxes: Doubles, sizes: Doubles, arch: Arch, settin
     if not len(boxes):
         return []
     scaled = to_input(boxes, sizes, settings.image_size)
-    missed = best_iou(scaled, anchor_grid(arch, settings), settings.head.anchor_ratios) < REACH
+    missed = best_iou(scaled, anchor_grid(arch, settings), settings.two_stage.anchor_ratios) < REACH
     share, at = missed.mean(), "x".join(map(str, settings.image_size))
     findings = [Finding("unreached", split, int(missed.sum()), f"{share:.1%} of {len(boxes):,}, network input {at} px")]
     scale, ratios = fit_anchors(scaled, arch, settings)
@@ -68,9 +68,9 @@ def fit_anchors(boxes: Doubles, arch: Arch, settings: Detector) -> tuple[float, 
     shapes = np.maximum(some[:, 2:] - some[:, :2], 1e-3)
     tried = []
     for factor in SCALES:
-        scale = float(f"{settings.head.anchor_scale * factor:.3g}")
+        scale = float(f"{settings.two_stage.anchor_scale * factor:.3g}")
         grid = anchor_grid(arch, settings.model_copy(update={"anchor_scale": scale}))
-        ratios = _cluster(shapes, np.array(grid.sides), len(settings.head.anchor_ratios))
+        ratios = _cluster(shapes, np.array(grid.sides), len(settings.two_stage.anchor_ratios))
         ious = best_iou(some, grid, ratios)
         tried.append(((ious >= REACH).mean(), ious.mean(), scale, ratios))
     _, _, scale, ratios = max(tried)

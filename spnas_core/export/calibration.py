@@ -1,16 +1,15 @@
 """Images of a data set by which the ranges of a network in INT8 are found."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from spnas_core.data.any_set import open_set
 from spnas_core.data.images import Floats
-from spnas_core.data.loader import eval_batches
-from spnas_core.data.samples import Split
-from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
+from spnas_core.jobs.works import work_of
 from spnas_core.settings.reading import Reading
 from spnas_core.weights.model_folder import Model
 
@@ -26,13 +25,14 @@ class Calibration:
 
     def inputs(self, card: Model) -> Iterator[tuple[Floats, Floats]]:
         """Yield a network's inputs (1, 3, H, W) and (1, 2) of each image; UserError if the split has fewer."""
-        split = DataSet(self.data, self.reading.model_copy(update={"bits": card.bits})).split(self.split)
+        task, reading = card.detector.task, self.reading.model_copy(update={"bits": card.bits})
+        split = open_set(task, self.data, reading).split(self.split)
         count = len(split.samples)
         if count < self.images:
             raise UserError(f"--int8: expected at most {count} images, as many as the split {self.split} has, got {self.images}")
         rows = np.linspace(0, count - 1, self.images).round().astype(int).tolist()
-        chosen = Split(split.name, [split.samples[row] for row in rows], split.categories, reading=split.reading)
-        return ((batch.images, batch.image_hw) for batch in eval_batches(chosen, card.detector.image_size, 1))
+        chosen = replace(split, samples=[replace(split.samples[row], image_id=place) for place, row in enumerate(rows)])
+        return ((batch.images, batch.image_hw) for batch in work_of(card.detector).eval_batches(chosen, card.detector, 1, None))
 
     def facts(self) -> dict[str, Any]:
         """Give what model.json says of it."""

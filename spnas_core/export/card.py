@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from spnas_core.cost import Cost
+from spnas_core.settings.task import DETECTION, SEGMENTATION, Task, TaskName
 
 _TITLES = {
     "onnx": "ONNX",
@@ -20,27 +21,34 @@ _NETWORKS = {
     "mindir": "`model.mindir`: the network, for one image at a time",
     "torchvision": "`weights.safetensors`: the state dict; `net.py`: torchvision's `FasterRCNN` on this backbone, which takes it",
 }
-_COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+_COLUMNS: dict[TaskName, tuple[str, ...]] = {
+    "detection": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    "segmentation": SEGMENTATION.stats,
+}
 
 
 def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     """Text of the card, in Markdown, of an exported `model.json` document."""
-    files = (
-        _NETWORKS[form].format(**document),
-        "`model.json`: architecture, settings, classes, preprocessing, scores",
-        "`detect.py`: from image to objects",
-    )
+    of_masks = document["detector"]["head"]["kind"] == "semantic_fpn"
+    programs = ("`segment.py`: from image to classes", "`detect.py`: opens the network and prepares images") if of_masks else _DETECTS
+    networks = _NETWORKS | ({"om": _ONE_PART} if of_masks else {})
+    files = (networks[form].format(**document), "`model.json`: architecture, settings, classes, preprocessing, scores", *programs)
+    run = _SEGMENT if of_masks else _RUN
     sections = {
-        "Classes": _table(("label", "category id", "name"), ((one["label"], one["id"], one["name"]) for one in document["classes"])),
-        "Scores": _scores(document["scores"]),
+        "Classes": _table(
+            ("channel, from 1", "id in masks", "name") if of_masks else ("label", "category id", "name"),
+            ((one["label"], one["id"], one["name"]) for one in document["classes"]),
+        ),
+        "Scores": _scores(document["scores"], SEGMENTATION if of_masks else DETECTION),
         "Input": _input(document, "1" if form == "mindir" else "batch"),
-        "Output": _output(form, document),
-        "Run it": _RUN.format(packages=_PACKAGES[form]) + {"torchvision": _TRAIN, "om": _DEVICE}.get(form, ""),
+        "Output": _SCORES if of_masks else _output(form, document),
+        "Run it": run.format(packages=_PACKAGES[form]) + {"torchvision": _TRAIN, "om": _DEVICE}.get(form, ""),
         "Files": "\n".join(f"- {line}" for line in files),
     }
     head = (
-        f"# Object detector `{document['arch']}`\n\n"
-        f"Faster R-CNN with a feature pyramid, as {_TITLES[form]}, exported by spnas, which searched its backbone (SP-NAS, CVPR 2020). "
+        f"# {'Semantic segmentation' if of_masks else 'Object detector'} `{document['arch']}`\n\n"
+        f"{'Semantic FPN' if of_masks else 'Faster R-CNN with a feature pyramid'}, as {_TITLES[form]}, exported by spnas, "
+        f"which searched its backbone (SP-NAS, CVPR 2020). "
         f"{cost.params:,} parameters, {cost.macs / 1e9:.2f} GMACs an image.{_origin(document)}{_precision(document)}"
     )
     return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
@@ -69,19 +77,25 @@ def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _scores(scores: dict[str, Any]) -> str:
+def _scores(scores: dict[str, Any], task: Task) -> str:
     if not scores:
         return "None are known."
 
     def cell(value: float) -> str:
         return f"{100 * value:.1f}" if value >= 0 else "-"
 
-    splits = _table(("split", *_COLUMNS), ((name, *(cell(one.get(c, -1)) for c in _COLUMNS)) for name, one in scores.items()))
+    columns = _COLUMNS[task.name]
+    splits = _table(("split", *columns), ((name, *(cell(one.get(c, -1)) for c in columns)) for name, one in scores.items()))
     classes = _table(
-        ("split", "class", "AP", "AP50"),
-        ((name, k, cell(v["AP"]), cell(v["AP50"])) for name, one in scores.items() for k, v in one.get("per_class", {}).items()),
+        ("split", "class", *task.of_class),
+        (
+            (name, k, *(cell(v[kind]) for kind in task.of_class))
+            for name, one in scores.items()
+            for k, v in one.get("per_class", {}).items()
+        ),
     )
-    return f"Per cent, COCO definition.\n\n{splits}\n\n{classes}"
+    of = "COCO definition" if task is DETECTION else "over all pixels of the split, at the images' own sizes"
+    return f"Per cent, {of}.\n\n{splits}\n\n{classes}"
 
 
 def _input(document: dict[str, Any], batch: str) -> str:
@@ -89,11 +103,11 @@ def _input(document: dict[str, Any], batch: str) -> str:
     height, width = how["image_size"]
     mean, std = (", ".join(f"{value:.3f}" for value in how[name]) for name in ("mean", "std"))
     return (
-        "This is what `detect.py` makes of an image file, and what its `Detector.run` takes:\n\n"
+        "This is what `detect.py` makes of an image file (`network_input`), and what `run` of its network takes:\n\n"
         f"- `images`, float32 ({batch}, 3, {height}, {width}): RGB, turned as the EXIF data say, resized to fit {height} rows and {width} "
         "columns (bilinear, antialiased, aspect ratio kept), in the upper left corner; values / 255, minus the mean "
         f"({mean}), divided by the standard deviation ({std}); 0 in what is left.\n"
-        f"- `image_hw`, float32 ({batch}, 2): height and width of the image inside of these {height} x {width}; boxes end there."
+        f"- `image_hw`, float32 ({batch}, 2): height and width of the image inside of these {height} x {width}; what is found ends there."
     )
 
 
@@ -114,6 +128,26 @@ def _output(form: str, document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_ONE_PART = (
+    "`trunk.onnx`: the network, for one image, opset 17; `atc.sh`: the command of ATC for the SoC {soc}; `trunk.om`: what it makes; "
+    "`parts.py`: opens them"
+)
+_DETECTS = ("`detect.py`: from image to objects",)
+_SCORES = (
+    "- `scores` (batch, K, H', W'): a score of each class, before softmax, in the cells of the finest map of the pyramid.\n\n"
+    "`segment.py` resizes the part of them that the image fills to the image's own size, bilinearly, and takes the class with the highest "
+    "score."
+)
+_SEGMENT = """    pip install numpy pillow {packages}
+    python segment.py photo.jpg --out masks
+
+writes `masks/photo.png`, whose values are the ids of the classes, and prints the share of each class as JSON. In a program, with this
+folder on its path:
+
+    from PIL import Image
+    from segment import Segmenter
+
+    ids = Segmenter("this/folder")(Image.open("photo.jpg"))  # (height, width) of the photo"""
 _RUN = """    pip install numpy pillow {packages}
     python detect.py photo.jpg
 

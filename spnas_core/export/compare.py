@@ -13,17 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from spnas_core.data import files as places
+from spnas_core.data.any_set import AnySplit
 from spnas_core.data.loader import eval_batches, to_results
-from spnas_core.data.samples import Split
+from spnas_core.data.masks.mask_samples import MaskSplit
 from spnas_core.errors import UserError
 from spnas_core.export.shipped import detect as shipped
-from spnas_core.jobs import detection, evaluate
+from spnas_core.jobs import evaluate
+from spnas_core.jobs.segmentation import segment_by
+from spnas_core.jobs.works import work_of
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.settings.reading import Reading
+from spnas_core.settings.task import SEGMENTATION
 from spnas_core.weights.model_folder import Model, read_model
 
 Array = npt.NDArray[Any]
-Infer = Callable[[Array, Array], tuple[Array, ...]]  # (1, 3, H, W), (1, 2) to boxes (1, D, 4), scores (1, D) and labels (1, D; 0 = none)
+Infer = Callable[
+    [Array, Array], tuple[Array, ...]
+]  # (1, 3, H, W), (1, 2) to boxes (1, D, 4), scores (1, D) and labels (1, D; 0 = none), or to scores
 _NETWORKS = {
     "onnx": ("model.onnx",),
     "openvino": ("model.xml", "model.bin"),
@@ -77,7 +83,8 @@ def score_side_by_side(models: Sequence[str], data_url: str, name: str, reading:
     with tempfile.TemporaryDirectory(prefix="spnas-models-") as folder:
         opened = [_open(model, Path(folder, str(number))) for number, model in enumerate(models)]
         splits = [evaluate.open_for_model(one.card, data_url, name, reading) for one in opened]
-        scores = [evaluate.score_listed(*split, _results(one, split[0])) for one, split in zip(opened, splits, strict=True)]
+        _check_tasks(opened)
+        scores = [evaluate.score_listed(one.card, *split, _results(one, split[0])) for one, split in zip(opened, splits, strict=True)]
         passes = [[_times(one, split) for one, (split, _) in zip(opened, splits, strict=True)] for _ in range(_PASSES)]
         best = [map(min, zip(*times, strict=True)) for times in zip(*passes, strict=True)]  # of each image
     return [
@@ -92,8 +99,17 @@ def score_side_by_side(models: Sequence[str], data_url: str, name: str, reading:
     ]
 
 
-def _results(model: Opened, split: Split) -> list[dict[str, Any]]:
-    """COCO results of all images."""
+def _check_tasks(models: Sequence[Opened]) -> None:
+    """UserError for models of different tasks."""
+    tasks = {one.card.detector.task.name: one.url for one in models}
+    if len(tasks) > 1:
+        raise UserError(f"models: expected those of one task, got {', '.join(f'{url} ({name})' for name, url in tasks.items())}")
+
+
+def _results(model: Opened, split: AnySplit) -> Any:
+    """Run a model on all images: COCO results, or those of `jobs/segmentation.py`."""
+    if isinstance(split, MaskSplit):
+        return segment_by(lambda images, image_hw: model.infer(images, image_hw)[0], split, model.card.detector, 1)
     found = []
     for batch in eval_batches(split, model.card.detector.image_size, 1):
         boxes, scores, labels = model.infer(batch.images, batch.image_hw)
@@ -101,9 +117,10 @@ def _results(model: Opened, split: Split) -> list[dict[str, Any]]:
     return found
 
 
-def _times(model: Opened, split: Split) -> list[float]:
+def _times(model: Opened, split: AnySplit) -> list[float]:
     """Seconds of the inference of each of the first images, after one that is not timed."""
-    inputs = [(batch.images, batch.image_hw) for batch in islice(eval_batches(split, model.card.detector.image_size, 1), _TIMED)]
+    batches = work_of(model.card.detector).eval_batches(split, model.card.detector, 1, None)
+    inputs = [(batch.images, batch.image_hw) for batch in islice(batches, _TIMED)]
     model.infer(*inputs[0])
     taken = []
     for one in inputs:
@@ -121,7 +138,10 @@ def _open(url: str, folder: Path) -> Opened:
     if form == "mindspore":
         net, card = evaluate.open_model(url)
         size = places.local_file(f"{where}/{WEIGHTS_FILE}").stat().st_size
-        return Opened(url, card, form, size, lambda images, image_hw: detection.infer(net, card.detector, images, image_hw))
+        infer = work_of(card.detector).infer
+        if card.detector.task is SEGMENTATION:
+            return Opened(url, card, form, size, lambda images, image_hw: (infer(net, card.detector, images, image_hw),))
+        return Opened(url, card, form, size, lambda images, image_hw: infer(net, card.detector, images, image_hw))
     folder.mkdir()
     for name in there:  # the network alone: what runs it is this program's own code, not the folder's
         if name in (*_NETWORKS[form], MODEL_FILE) or name.endswith(".om"):
@@ -136,6 +156,8 @@ def _open(url: str, folder: Path) -> Opened:
 
 
 def _with_soft_nms(run: shipped.Run, card: Model) -> Infer:
+    if card.detector.task is SEGMENTATION:
+        return lambda images, image_hw: tuple(np.asarray(one) for one in run(images, image_hw))
     settings = card.detector.model_dump()
 
     def infer(images: Array, image_hw: Array) -> tuple[Array, ...]:

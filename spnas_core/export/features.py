@@ -81,11 +81,11 @@ class Features:
             x = self.conv_norm(x, f"{name}shortcut.conv", f"{name}shortcut.bn", block.stride)
         return self.graph("Relu", self.graph("Add", x, y))
 
-    def conv_norm(self, x: Value, convolution: str, norm: str, stride: int = 1, groups: int = 1) -> Value:
-        """Convolve and normalise by the running statistics."""
+    def conv_norm(self, x: Value, convolution: str, norm: str, stride: int = 1, groups: int = 1, epsilon: float | None = None) -> Value:
+        """Convolve and normalise by the running statistics; `epsilon`: the norm's, by default that of the backbone."""
         tensors = [self.graph.weight(f"{norm}{kind}") for kind in (*AFFINE, *STATISTICS)]
         y = conv(self.graph, x, convolution, stride, groups)
-        return self.graph("BatchNormalization", y, *tensors, epsilon=self.settings.norm_epsilon)
+        return self.graph("BatchNormalization", y, *tensors, epsilon=self.settings.norm_epsilon if epsilon is None else epsilon)
 
     def upsample(self, x: Value, size: Size, target: Size) -> Value:
         """Double (B, C, *size) by nearest neighbour and crop it to (B, C, *target).

@@ -23,16 +23,17 @@ from spnas_core.export.card import readme
 from spnas_core.export.convert import check_parts, write_files
 from spnas_core.export.shipped.detect import import_openvino
 from spnas_core.jobs import detection, evaluate
-from spnas_core.models.detector import DetectorNet
+from spnas_core.models.detector import PyramidNet
 from spnas_core.models.step import get_weights
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
+from spnas_core.settings.task import DETECTION, SEGMENTATION
 from spnas_core.weights.model_folder import Model, read_scores
 from spnas_core.weights.torchvision_names import to_module
 
 Format = Literal["mindir", "onnx", "openvino", "om", "torchvision"]
 SHIPPED = Path(__file__).parent / "shipped"
-DETECT, NET, PARTS, README = "detect.py", "net.py", "parts.py", "README.md"
+DETECT, SEGMENT, NET, PARTS, README = "detect.py", "segment.py", "net.py", "parts.py", "README.md"
 Made = tuple[dict[str, bytes], dict[str, Any]]  # files by name, and what model.json says of them
 
 
@@ -47,6 +48,9 @@ class Wish:
 def export_model(model: str, form: Format, wish: Wish = Wish()) -> dict[str, bytes]:
     """Files by name of the model folder at `model`, a path or URL, in another format; UserError if the format does not support the net."""
     net, found = evaluate.open_model(model)
+    of_masks = found.detector.task is SEGMENTATION
+    if of_masks and form == "torchvision":
+        raise UserError(f"--format {form}: expected a detector, got a model of segmentation; the other formats take it")
     makers = {"onnx": _onnx, "openvino": _openvino, "om": _om, "mindir": _mindir, "torchvision": _torchvision}
     files, facts = makers[form](net, found, model, wish)
     categories = tuple((one.id, one.name) for one in found.classes)
@@ -55,7 +59,7 @@ def export_model(model: str, form: Format, wish: Wish = Wish()) -> dict[str, byt
     document["source_sha256"] = document.pop("weights_sha256")
     cost = candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
     files |= {MODEL_FILE: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
-    return files | {DETECT: (SHIPPED / DETECT).read_bytes()}
+    return files | {name: (SHIPPED / name).read_bytes() for name in ((DETECT, SEGMENT) if of_masks else (DETECT,))}
 
 
 def publish_export(files: dict[str, bytes], url: str) -> None:
@@ -83,7 +87,7 @@ def _needs_packages(form: Format) -> Iterator[None]:
         raise UserError(f"--format {form}: expected the package {error.name}, found none: pip install --editable '.[{extra}]'") from error
 
 
-def _onnx(net: DetectorNet, found: Model, _: str, wish: Wish) -> Made:
+def _onnx(net: PyramidNet, found: Model, _: str, wish: Wish) -> Made:
     with _needs_packages("onnx"):
         from spnas_core.export.onnx_model import onnx_model
 
@@ -94,7 +98,7 @@ def _onnx(net: DetectorNet, found: Model, _: str, wish: Wish) -> Made:
     return {"model.onnx": quantise(content, wish.calibration.inputs(found))}, {"int8": wish.calibration.facts()}
 
 
-def _openvino(net: DetectorNet, found: Model, _: str, __: Wish) -> Made:
+def _openvino(net: PyramidNet, found: Model, _: str, __: Wish) -> Made:
     """OpenVINO's IR of the ONNX model, its weights in float32 (OpenVINO's default is float16)."""
     with _needs_packages("openvino"):
         openvino = import_openvino()
@@ -106,17 +110,18 @@ def _openvino(net: DetectorNet, found: Model, _: str, __: Wish) -> Made:
         return {one.name: one.read_bytes() for one in (path, path.with_suffix(".bin"))}, {}
 
 
-def _om(net: DetectorNet, found: Model, _: str, wish: Wish) -> Made:
+def _om(net: PyramidNet, found: Model, _: str, wish: Wish) -> Made:
     """Graphs for ATC, its commands, and what runs between the graphs."""
     with _needs_packages("om"):
         from spnas_core.export.cut import cut_levels, cut_parts
     parts = cut_parts(found, get_weights(net))
     files = {f"{name}.onnx": cut.content for name, cut in parts.items()}
     files |= {ATC_FILE: atc_script(atc_commands(parts, wish.soc)), PARTS: (SHIPPED / PARTS).read_bytes()}
-    return files, {"levels": cut_levels(found), "soc": wish.soc}
+    levels = {"levels": cut_levels(found)} if found.detector.task is DETECTION else {}
+    return files, {**levels, "soc": wish.soc}
 
 
-def _mindir(net: DetectorNet, found: Model, _: str, __: Wish) -> Made:
+def _mindir(net: PyramidNet, found: Model, _: str, __: Wish) -> Made:
     """MindIR file for one image at a time, since MindSpore compiles for fixed shapes."""
     height, width = found.detector.image_size
     inputs = np.zeros((1, 3, height, width), np.float32), np.array([[height, width]], np.float32)
@@ -125,7 +130,7 @@ def _mindir(net: DetectorNet, found: Model, _: str, __: Wish) -> Made:
         return {"model.mindir": Path(folder, "model.mindir").read_bytes()}, {}
 
 
-def _torchvision(net: DetectorNet, found: Model, model: str, _: Wish) -> Made:
+def _torchvision(net: PyramidNet, found: Model, model: str, _: Wish) -> Made:
     arch, weights = architecture.parse(found.arch), get_weights(net)
     check_parts(arch, found.detector, model)
     names = to_module(arch, weights)

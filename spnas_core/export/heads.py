@@ -34,9 +34,9 @@ class Heads:
         self.classes = classes
         self.maps = maps
         self.image_hw = image_hw  # (B, 2)
-        self.anchors = place_anchors(grid, settings.head.anchor_ratios)
-        self.kept = [min(settings.head.proposals_test, len(placed)) for placed in self.anchors]  # of each level
-        self.proposals = min(settings.head.proposals_test, sum(self.kept))
+        self.anchors = place_anchors(grid, settings.two_stage.anchor_ratios)
+        self.kept = [min(settings.two_stage.proposals_test, len(placed)) for placed in self.anchors]  # of each level
+        self.proposals = min(settings.two_stage.proposals_test, sum(self.kept))
 
     def propose(self) -> tuple[Value, Value]:
         """Proposals (B, P, 4) and their validity (B, P; 0 or 1): the best of each level, NMS within the level, the best of all."""
@@ -49,7 +49,7 @@ class Heads:
             found = decode_deltas(graph, take_rows(graph, delta, order), graph("Gather", anchors, order), rpn.RPN_CODER)
             boxes.append(clip_boxes(graph, found, self.image_hw))
             scores.append(best)
-            survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.settings.head.rpn_nms))
+            survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.settings.two_stage.rpn_nms))
         found = graph("Concat", *boxes, axis=1)
         keep = graph("Mul", graph("Concat", *survivors, axis=1), large_enough(graph, found, rpn.MIN_SIZE))
         score = graph("Sigmoid", graph("Concat", *scores, axis=1))

@@ -4,9 +4,10 @@ Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -18,12 +19,14 @@ QUANTISED = ("Conv", "Gemm")
 class _Reader(CalibrationDataReader):
     """Inputs of the network, one image after the other."""
 
-    def __init__(self, inputs: Iterable[tuple[Floats, Floats]]) -> None:
+    def __init__(self, inputs: Iterable[tuple[Floats, Floats]], names: Sequence[str]) -> None:
+        self._names = names
         self._inputs: Iterator[tuple[Floats, Floats]] = iter(inputs)
 
     def get_next(self) -> dict[str, Floats] | None:
         """Give the next inputs by name, None at the end."""
-        return next(({"images": images, "image_hw": image_hw} for images, image_hw in self._inputs), None)
+        found = next(self._inputs, None)
+        return found and {name: array for name, array in zip(("images", "image_hw"), found, strict=True) if name in self._names}
 
 
 def quantise(model: bytes, inputs: Iterable[tuple[Floats, Floats]]) -> bytes:
@@ -38,7 +41,7 @@ def quantise(model: bytes, inputs: Iterable[tuple[Floats, Floats]]) -> bytes:
         quantize_static(
             folded,
             small,
-            _Reader(inputs),
+            _Reader(inputs, [one.name for one in onnx.load_from_string(model).graph.input]),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
             per_channel=True,

@@ -1,20 +1,25 @@
-"""ONNX model of a detector, from its architecture, settings and weights."""
+"""ONNX model of a net, from its architecture, settings and weights."""
 
 from spnas_core import arch as architecture
 from spnas_core.export.features import Features
 from spnas_core.export.graph import Graph
 from spnas_core.export.heads import Heads
+from spnas_core.export.semantic import semantic_model
 from spnas_core.models.anchors import anchor_grid
+from spnas_core.settings.task import SEGMENTATION
 from spnas_core.weights.model_folder import Model
 from spnas_core.weights.tensor_names import Arrays
 
 
 def onnx_model(card: Model, weights: Arrays) -> bytes:
-    """Content of the ONNX file; inputs and outputs are those of `models.detector.DetectorNet`, by name, for any batch size.
+    """Content of the ONNX file; inputs and outputs are those of the net in `models/`, by name, for any batch size.
 
-    images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D); before soft-NMS if it is set.
+    Of a detector images (B, 3, H, W), image_hw (B, 2) to boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D), before soft-NMS; of
+    segmentation see `semantic.py`.
     """
     arch, settings = architecture.parse(card.arch), card.detector
+    if settings.task is SEGMENTATION:
+        return semantic_model(card, weights)
     graph = Graph(weights)
     maps = Features(graph, arch, settings).pyramid("images")
     heads = Heads(graph, settings, anchor_grid(arch, settings), len(card.classes), maps, "image_hw")

@@ -15,6 +15,8 @@ from spnas_core import metrics
 from spnas_core.arch import Arch
 from spnas_core.data import images, loader
 from spnas_core.data.annotations import Categories
+from spnas_core.data.any_set import AnySet
+from spnas_core.data.folds import fold_of
 from spnas_core.data.images import Floats, Ints
 from spnas_core.data.pipeline import ImageCache, run_ahead
 from spnas_core.data.samples import Split
@@ -22,7 +24,7 @@ from spnas_core.data.splits import DataSet
 from spnas_core.job import Data
 from spnas_core.jobs.training import StepInputs
 from spnas_core.models.build import build
-from spnas_core.models.detector import DetectorNet
+from spnas_core.models.detector import DetectorNet, PyramidNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.soft_nms import soft_nms
 from spnas_core.names import DETECTIONS_FILE
@@ -38,18 +40,22 @@ PIXELS = 1 << 19  # of one batch
 class TaskWork:
     """Work of one task, as functions: `open_data` opens a data set, `build` creates the net, `batches` yields the inputs of training steps.
 
-    `outputs` runs the net on a split, `score` compares the outputs with the annotations, `document` returns the content of model.json;
-    `outputs_file` is the name of the outputs' file in an artifact.
+    `eval_batches` yields a split in batches of some images, `infer` runs the net on one, `outputs` on a whole split; `score` compares these
+    outputs with the split, `document` returns the content of model.json, `fold` deals train and val anew; `outputs_file` is the name of the
+    outputs' file in an artifact.
     """
 
     task: Task
     outputs_file: str
-    open_data: Callable[[Data, Store | None], DataSet]
-    build: Callable[[Arch, Detector, int, bool], DetectorNet]
-    batches: Callable[[DetectorNet, Split, Detector, Recipe, int, int, int, ImageCache], Iterator[StepInputs]]
-    outputs: Callable[[DetectorNet, Split, Detector, ImageCache | None], list[dict[str, Any]]]
-    score: Callable[[dict[str, Any], list[dict[str, Any]], metrics.Engine], metrics.Scores]
+    open_data: Callable[[Data, Store | None], AnySet]
+    build: Callable[[Arch, Detector, int, bool], PyramidNet]
+    batches: Callable[[Any, Any, Detector, Recipe, int, int, int, ImageCache], Iterator[StepInputs]]
+    eval_batches: Callable[[Any, Detector, int, ImageCache | None], Iterator[Any]]
+    infer: Callable[[Any, Detector, Floats, Floats], Any]
+    outputs: Callable[[Any, Any, Detector, ImageCache | None], Any]
+    score: Callable[[Any, Any, metrics.Engine], metrics.Scores]
     document: Callable[[str, Detector, Categories, int], dict[str, Any]]
+    fold: Callable[[Any, Any, int, int], tuple[Any, Any]]
 
 
 def open_data(data: Data, store: Store | None) -> DataSet:
@@ -119,13 +125,26 @@ def step_inputs(
     return run_ahead(net.inputs(batch, seed, number) for number, batch in enumerate(stream, start=epoch * steps + first))
 
 
+def evaluation_images(split: Split, settings: Detector, count: int, cache: ImageCache | None) -> Iterator[loader.Batch]:
+    """Batches of `count` images of a split."""
+    return loader.eval_batches(split, settings.image_size, count, cache)
+
+
+def score_results(split: Split, results: list[dict[str, Any]], engine: metrics.Engine) -> metrics.Scores:
+    """Score COCO results on a split."""
+    return metrics.score_detections(split.annotations, results, engine)
+
+
 WORK = TaskWork(
     task=DETECTION,
     outputs_file=DETECTIONS_FILE,
     open_data=open_data,
     build=build,
     batches=step_inputs,
+    eval_batches=evaluation_images,
+    infer=infer,
     outputs=detect,
-    score=metrics.score_detections,
+    score=score_results,
     document=model_document,
+    fold=fold_of,
 )

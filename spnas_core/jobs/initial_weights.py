@@ -72,12 +72,13 @@ def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
 
 
 def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
-    """Set `requires_grad` of every parameter: False for statistics, frozen norms and frozen stages."""
+    """Set `requires_grad` of every parameter: False for statistics, frozen norms (of the backbone) and frozen stages."""
     still = {block_name(block.index) for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
     if settings.frozen_stages:
         still.add(STEM)
-    never = (*STATISTICS, *(AFFINE if settings.norm == "frozen" else ()))
     for parameter in net.get_parameters():
+        of_backbone = settings.norm == "frozen" and parameter.name.startswith(BACKBONE)
+        never = (*STATISTICS, *(AFFINE if of_backbone else ()))
         parameter.requires_grad = not (parameter.name.endswith(never) or parameter.name.startswith(tuple(still)))
 
 

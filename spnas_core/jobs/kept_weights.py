@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import nn
 
 from spnas_core.models.step import get_weights, set_weights
+from spnas_core.settings.task import DETECTION
 from spnas_core.settings.training import Recipe
 from spnas_core.weights.tensor_names import Arrays
 
@@ -20,10 +21,10 @@ _AVERAGE, _BEST = "average:", "best:"  # prefixes of tensors in a checkpoint
 
 
 class KeptWeights:
-    """The weights of `net` that a training by `recipe` keeps."""
+    """The weights of `net` that a training by `recipe` keeps; `name`: of the score by which evaluations are compared."""
 
-    def __init__(self, net: nn.Cell, recipe: Recipe) -> None:
-        self.net, self.recipe = net, recipe
+    def __init__(self, net: nn.Cell, recipe: Recipe, name: str = DETECTION.score) -> None:
+        self.net, self.recipe, self.name = net, recipe, name
         self._sum: Arrays = {}  # of the snapshots, each times its share
         self._snapshots = 0
         self._best: Arrays = {}

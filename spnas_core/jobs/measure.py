@@ -14,14 +14,14 @@ import numpy as np
 from mindspore import Tensor
 
 from spnas_core import arch as architecture
-from spnas_core.data import loader
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import JobError
 from spnas_core.job import MeasureJob
-from spnas_core.jobs import detection, initial_weights, train
+from spnas_core.jobs import initial_weights, train
 from spnas_core.jobs.benchmark import peak_memory
+from spnas_core.jobs.detection import batch_size
 from spnas_core.jobs.progress import JobContext
-from spnas_core.models.build import build
+from spnas_core.jobs.works import work_of
 
 DECODED = 32  # images; at least one training batch
 WARM_UP, LEAST, MOST, SECONDS = 1, 3, 60, 4.0  # training steps or evaluation batches; after SECONDS none starts but up to LEAST
@@ -39,15 +39,16 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(0)
     settings, recipe = job.detector, job.recipe
-    data = detection.open_data(job.data, None)
+    work = work_of(settings)
+    data = work.open_data(job.data, None)
     split, val = data.split(job.data.train), data.split(job.data.val)
     arch = architecture.parse(job.arch)
-    net = build(arch, settings, len(split.categories), recipe.mixed_precision)
+    net = work.build(arch, settings, len(split.categories), recipe.mixed_precision)
     initial_weights.freeze(net, arch, settings)
     step = train.make_step(net, recipe)
 
     ready = time.perf_counter()
-    stream = detection.step_inputs(net, split, settings, recipe, 0, 0, 0, ImageCache(0))
+    stream = work.batches(net, split, settings, recipe, 0, 0, 0, ImageCache(0))
     batches = list(itertools.islice(stream, max(1, DECODED // recipe.batch)))
     decode = (time.perf_counter() - ready) / (len(batches) * recipe.batch)
     context.report({"event": "compile"})
@@ -61,12 +62,12 @@ def run(job: MeasureJob, context: JobContext) -> dict[str, Any]:
     train_compile, step_seconds, steps = clocked(one_step)
     memory = peak_memory(job.device_target)
     net.set_train(False)
-    size = detection.batch_size(settings.image_size)
-    images = list(itertools.islice(loader.eval_batches(val, settings.image_size, size), 4))
+    size = batch_size(settings.image_size)
+    images = list(itertools.islice(work.eval_batches(val, settings, size, None), 4))
 
     def one_batch(number: int) -> None:
         batch = images[number % len(images)]
-        detection.infer(net, settings, batch.images, batch.image_hw)
+        work.infer(net, settings, batch.images, batch.image_hw)
 
     eval_compile, batch_seconds, _ = clocked(one_batch)
     return {

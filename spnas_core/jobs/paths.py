@@ -119,7 +119,7 @@ def run(job: PathsJob, store: Store, context: JobContext) -> dict[str, Any]:
             calibrate(step, own_statistics(net, family, arch, width), batches, choice)
         with watch.during("evaluation" if scores else "compile"):
             outputs = WORK.outputs(OnePath(net, choice), val, job.detector, cache)  # type: ignore[arg-type]
-            stats = WORK.score(val.annotations, outputs, "hotcoco").stats
+            stats = WORK.score(val, outputs, "hotcoco").stats
         scores[text] = {name: stats[name] for name in WORK.task.scores}
         context.report({"event": "step", "epoch": 1, "epochs": 1, "step": number, "steps": len(job.members), **scores[text]})
         if context.stop.is_set():

@@ -1,11 +1,9 @@
-"""Detections in a user's images: per image a picture with boxes and a record, and COCO results for all of them."""
+"""Detections in a user's images: per image a picture with boxes and a record, and COCO results for all of them; or their masks."""
 
 import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,32 +12,22 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, ImageDraw, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from spnas_core.cost import Size
 from spnas_core.data import files, images, loader
 from spnas_core.data.drawing import draw_box
 from spnas_core.data.inputs import find_images
 from spnas_core.data.opening import PictureRules
-from spnas_core.data.pipeline import fill_batches
 from spnas_core.errors import UserError
 from spnas_core.jobs import detection, evaluate
+from spnas_core.jobs.predict_batches import picture_batches
+from spnas_core.jobs.predict_masks import mask_targets, predict_masks
+from spnas_core.settings.task import SEGMENTATION
 
 RECORDS, RESULTS = "detections.json", "results.json"
-THREADS = 2
 SOFTWARE = "spnas predict"  # PNG text chunk "Software" of every picture, a keyword of the PNG specification
 
 
-@dataclass
-class Picture:
-    """One input image; `number` counts from 1."""
-
-    number: int
-    name: str
-    pixels: images.Pixels | None = None
-    error: str | None = None
-
-
 def predict(model: str, words: list[str], out: str, threshold: float) -> list[dict[str, Any]]:
-    """Detect objects with a model folder in the images that `words` name (see `find_images`).
+    """Detect objects with a model folder in the images that `words` name (see `find_images`); or see `predict_masks.py`.
 
     Files written to the folder `out`, a path or URL:
     - a PNG of each image with its boxes;
@@ -54,10 +42,16 @@ def predict(model: str, words: list[str], out: str, threshold: float) -> list[di
     targets = _targets(names, out)
     _check_places(names, list(targets.values()), out)
     net, card = evaluate.open_model(model)
+    if card.detector.task is SEGMENTATION:
+        masks = mask_targets(targets, out)
+        _check_places(names, list(masks.values()), out)
+        if both := set(masks.values()) & set(targets.values()):
+            raise UserError(f"images: expected none whose picture is in the place of a mask, got {min(both)}")
+        return predict_masks(net, card, targets, out, mark)
     categories = {label.id: label.name for label in card.classes}
     records: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    for batch, pictures in _batches(names, card.detector.image_size, PictureRules(bits=card.bits)):
+    for batch, pictures in picture_batches(names, card.detector.image_size, PictureRules(bits=card.bits)):
         detections = detection.infer(net, card.detector, batch.images, batch.image_hw)
         batch_results = loader.to_results(batch.ids, *detections, batch.scale, tuple(categories.items()))
         kept = [result for result in batch_results if result["score"] >= threshold]
@@ -120,28 +114,6 @@ def _targets(names: list[str], out: str) -> dict[str, str]:
         same = [name for name in names if name not in targets] or names
         raise UserError(f"images: expected names that differ, since each gets a picture in {out}; got {', '.join(same[:3])}")
     return targets
-
-
-def _batches(names: list[str], size: Size, rules: PictureRules) -> Iterator[tuple[loader.Batch, list[Picture]]]:
-    """Yield all images in batches of one shape, the last one padded; a broken image becomes padding too."""
-    count = min(detection.batch_size(size), len(names))
-
-    def begin(first: int) -> tuple[tuple[loader.Batch, list[Picture]], dict[int, Picture]]:
-        pictures = [Picture(number, name) for number, name in enumerate(names[first : first + count], start=first + 1)]
-        return (loader.empty_batch(count, size, 0), pictures), dict(enumerate(pictures))
-
-    def fill(batch: tuple[loader.Batch, list[Picture]], row: int, picture: Picture) -> None:
-        try:
-            pixels = images.decode_image(files.local_file(picture.name), picture.name, rules)
-        except UserError as error:
-            picture.error = str(error)
-            return
-        height, width = pixels.shape[:2]
-        resized = images.resize(pixels, *images.fitted_size(height, width, size))
-        loader.fill_row(batch[0], row, resized, (height, width), picture.number)
-        picture.pixels = pixels
-
-    return fill_batches(range(0, len(names), count), begin, fill, THREADS, ahead=1)  # one ahead only: photographs are large
 
 
 def _record(result: dict[str, Any], categories: dict[int, str]) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spnas_core.settings.task import TASKS
+
 _log = logging.getLogger(__name__)
+SHOWN_OF_EPOCH = ("loss", *(score for task in TASKS.values() for score in task.scores), "top1")  # entries of an epoch that people are shown
 QUIET = ("step", "checkpoint", "resume", "start", "evaluate", "scored")  # events logged at debug level
 
 
@@ -37,7 +40,7 @@ def line(label: str, event: dict[str, Any]) -> str:
         parts.append(f"epoch {event['epoch']} of {event.get('epochs', '?')}")
     if kind == "step" and "step" in event:
         parts.append(f"step {event['step']} of {event.get('steps', '?')}")
-    parts += [f"{name} {event[name]:.3f}" for name in ("loss", "AP", "AP50") if isinstance(event.get(name), int | float)]
+    parts += [f"{name} {event[name]:.3f}" for name in SHOWN_OF_EPOCH[:-1] if isinstance(event.get(name), int | float)]
     if isinstance(event.get("seconds_left"), int | float):
         parts.append(f"{duration(event['seconds_left'])} left")
     if kind == "wait":

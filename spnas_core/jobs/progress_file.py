@@ -13,10 +13,10 @@ from typing import Any
 
 from spnas_core.job import Job, digest
 from spnas_core.jobs.curves import Curves
+from spnas_core.jobs.progress import SHOWN_OF_EPOCH
 from spnas_core.store.artifacts import Store
 
 INTERVAL, SLOWEST = 5.0, 60.0  # s between two writes, initial and largest: a long training has large files
-_SCORES = ("loss", "AP", "AP50", "top1")
 
 
 def read_progress(store: Store, kind: str, key: str) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class ProgressFile:
         if kind == "resume":
             self._first = event["done"]
         if kind == "epoch":
-            point = {name: event[name] for name in ("epoch", *_SCORES) if name in event}
+            point = {name: event[name] for name in ("epoch", *SHOWN_OF_EPOCH) if name in event}
             self._state["curve"] = [*(one for one in self._state["curve"] if one["epoch"] < event["epoch"]), point]
         waits = min(SLOWEST, max(INTERVAL, 0.02 * (time.time() - self._begun)))
         with contextlib.suppress(OSError):  # an error of the progress file is no error of the job
@@ -74,7 +74,7 @@ class ProgressFile:
         """Add points to the curves, at the count of completed steps."""
         single = event["event"] == "step"
         step = (event["epoch"] - single) * event["steps"] + (event["step"] if single else 0)
-        values = {f"{'step' if single else 'epoch'}/{name}": event[name] for name in _SCORES if name in event}
+        values = {f"{'step' if single else 'epoch'}/{name}": event[name] for name in SHOWN_OF_EPOCH if name in event}
         if event["event"] == "epoch":
             values |= {f"seconds/{phase}": seconds for phase, seconds in event["timing"].items()}
         if self._curves is None:

@@ -12,10 +12,12 @@ from safetensors.numpy import save_file
 
 from spnas_core import arch as architecture
 from spnas_core.data import crops
+from spnas_core.data.any_set import open_set
 from spnas_core.data.fingerprints import check_fingerprint
 from spnas_core.data.loader import steps_per_epoch
+from spnas_core.data.mask_crops import open_mask_crops
+from spnas_core.data.masks.mask_samples import MaskSplit
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import ReigniteJob
 from spnas_core.jobs import initial_weights
@@ -32,7 +34,7 @@ from spnas_core.weights.tensor_names import BACKBONE
 
 
 def open_sets(job: ReigniteJob, store: Store | None = None) -> tuple[crops.Crops, crops.Crops]:
-    """Training and validation images: a class folder if the settings name one, else crops of the detection data set."""
+    """Training and validation images: a class folder if the settings name one, else crops of the data set."""
     size, url = job.recipe.image_size, job.recipe.data
     if url:
         if (
@@ -43,11 +45,12 @@ def open_sets(job: ReigniteJob, store: Store | None = None) -> tuple[crops.Crops
             raise UserError(f"{url}: expected the images that the job was planned with, got others ({found[:12]}); start the run again")
         train = crops.open_class_folder(url, "train", size)
         return train, crops.open_class_folder(url, "val", size, train.class_names)
-    data = DataSet(job.data.url, job.data.reading, job.data.strict, store=store)
+    task = job.detector.task
+    data = open_set(task, job.data.url, job.data.reading, job.data.strict, store)
     splits = [data.split(name) for name in (job.data.train, job.data.val)]
     if rank().first:
         check_fingerprint(splits, job.data)
-    first, second = (crops.open_crops(split, size) for split in splits)
+    first, second = (open_mask_crops(one, size) if isinstance(one, MaskSplit) else crops.open_crops(one, size) for one in splits)
     return first, second
 
 

@@ -1,4 +1,4 @@
-"""Training of one detector, from inherited weights or from scratch, and its score on the val split.
+"""Training of one net, from inherited weights or from scratch, and its score on the val split.
 
 A rung of successive halving is the same training, stopped after fewer epochs: its artifact also holds the training state, from which the
 next rung continues. So no step is repeated, and the last rung's artifact equals that of a training without rungs.
@@ -19,25 +19,24 @@ from spnas_core import arch as architecture
 from spnas_core import cost
 from spnas_core.data import loader
 from spnas_core.data.fingerprints import check_fingerprint
-from spnas_core.data.folds import fold_of
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import MissingArtifactError
 from spnas_core.job import TrainJob
 from spnas_core.jobs import initial_weights
-from spnas_core.jobs.detection import WORK
 from spnas_core.jobs.inherited_score import batch_stream, inherited_score
 from spnas_core.jobs.kept_weights import KeptWeights
 from spnas_core.jobs.progress import JobContext
 from spnas_core.jobs.timing import Stopwatch
 from spnas_core.jobs.training import CHECKPOINT, StepInputs, run_epochs, save_checkpoint
+from spnas_core.jobs.works import work_of
 from spnas_core.metrics import Scores
-from spnas_core.models.detector import DetectorNet
+from spnas_core.models.detector import PyramidNet
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
 from spnas_core.names import AUDIT_FILE, HISTORY_FILE, MODEL_FILE, WEIGHTS_FILE
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.opinions import BLOCK_GAMMAS
-from spnas_core.settings.task import MEAN_OF
+from spnas_core.settings.task import DETECTION, MEAN_OF, Task
 from spnas_core.settings.training import Recipe, learning_rate
 from spnas_core.store.artifacts import Store
 from spnas_core.weights.gammas import block_gammas
@@ -55,28 +54,29 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
     recipe, settings = job.recipe, job.detector
-    data = WORK.open_data(job.data, store)
+    work = work_of(settings)
+    data = work.open_data(job.data, store)
     train_split, val_split = data.split(job.data.train), data.split(job.data.val)
     if rank().first:
         check_fingerprint([train_split, val_split], job.data)
     if job.data.fold:
-        train_split, val_split = fold_of(train_split, val_split, *job.data.fold)
+        train_split, val_split = work.fold(train_split, val_split, *job.data.fold)
     arch = architecture.parse(job.arch)
-    net = WORK.build(arch, settings, len(train_split.categories), recipe.mixed_precision)
+    net = work.build(arch, settings, len(train_split.categories), recipe.mixed_precision)
     weights, audit = initial_weights.start_detector(job, store, get_weights(net))
     set_weights(net, weights)
     initial_weights.choose_trained(net, job, audit)
-    step, kept = make_step(net, recipe), KeptWeights(net, recipe)
+    step, kept = make_step(net, recipe), KeptWeights(net, recipe, work.task.score)
     cache = ImageCache()
     steps = loader.steps_per_epoch(len(train_split.samples), recipe.batch)
 
     def batches(epoch: int, first: int) -> Iterator[StepInputs]:
-        return WORK.batches(net, train_split, settings, recipe, job.seed, epoch, first, cache)
+        return work.batches(net, train_split, settings, recipe, job.seed, epoch, first, cache)
 
-    def evaluated() -> tuple[list[dict[str, Any]], Scores]:
+    def evaluated() -> tuple[Any, Scores]:
         """Return the outputs on the val split and their scores, the same on all ranks."""
-        outputs = WORK.outputs(net, val_split, settings, cache)
-        scores = WORK.score(val_split.annotations, outputs, "hotcoco") if rank().first else None
+        outputs = work.outputs(net, val_split, settings, cache)
+        scores = work.score(val_split, outputs, "hotcoco") if rank().first else None
         return outputs, Scores(*gather_ranks([scores.stats, scores.per_class] if scores else None)[0])
 
     def score(epoch: int) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
             return {}
         with kept.in_net():
             found = evaluated()[1].stats
-        kept.offer(found[WORK.task.score])
-        return {name: found[name] for name in WORK.task.scores}
+        kept.offer(found[work.task.score])
+        return {name: found[name] for name in work.task.scores}
 
     def rate(number: int) -> float:
         return learning_rate(recipe, number, recipe.epochs * steps)
@@ -104,9 +104,9 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     watch = Stopwatch(history[-1].get("timing"))
     with watch.during("evaluation"):
         outputs, scores = evaluated()
-        stats: dict[str, float] = {name: scores.stats[name] for name in WORK.task.scores}
+        stats: dict[str, float] = {name: scores.stats[name] for name in work.task.scores}
         history[-1] |= stats
-        kept.offer(stats[WORK.task.score])
+        kept.offer(stats[work.task.score])
         if kept.has_better:
             set_weights(net, kept.last())
             outputs, scores = evaluated()
@@ -118,10 +118,10 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     trained = get_weights(net)
     save_file(trained, out / WEIGHTS_FILE)
     documents = {
-        MODEL_FILE: WORK.document(job.arch, settings, train_split.categories, job.data.reading.bits),
+        MODEL_FILE: work.document(job.arch, settings, train_split.categories, job.data.reading.bits),
         AUDIT_FILE: audit.model,
         HISTORY_FILE: history,
-        WORK.outputs_file: outputs,
+        work.outputs_file: outputs,
     }
     for name, document in documents.items():
         (out / name).write_text(json.dumps(document))
@@ -129,19 +129,19 @@ def run(job: TrainJob, store: Store, out: Path, context: JobContext) -> dict[str
     body = cost.backbone_cost(arch, settings.image_size, settings.base_width, settings.stem, settings.share_weights)
     counts = {"params": whole.params, "macs": whole.macs, "backbone_params": body.params, "backbone_macs": body.macs}
     took = {"seconds": history[-1]["seconds"], "timing": history[-1]["timing"]}
-    means = mean_scores(history, recipe.scored_epochs)
+    means = mean_scores(history, recipe.scored_epochs, work.task)
     opinions = {BLOCK_GAMMAS: block_gammas(arch, trained), **before}
     return {**scores.document(), **means, **counts, **took, **opinions, "epochs": epochs, "inherited": audit.share}
 
 
-def mean_scores(history: list[dict[str, Any]], count: int) -> dict[str, float]:
+def mean_scores(history: list[dict[str, Any]], count: int, task: Task = DETECTION) -> dict[str, float]:
     """Mean scores after the last `count` epochs by the names `MEAN_OF + score`; none for 1. An undefined score (-1) stays undefined."""
-    last = [[record[name] for record in history[-count:]] for name in WORK.task.scores]
-    means = {MEAN_OF + name: min(values) if min(values) < 0 else fmean(values) for name, values in zip(WORK.task.scores, last, strict=True)}
+    last = [[record[name] for record in history[-count:]] for name in task.scores]
+    means = {MEAN_OF + name: min(values) if min(values) < 0 else fmean(values) for name, values in zip(task.scores, last, strict=True)}
     return means if count > 1 else {}
 
 
-def make_step(net: DetectorNet, recipe: Recipe) -> TrainStep:
+def make_step(net: PyramidNet, recipe: Recipe) -> TrainStep:
     """Training step for the parameters of `net` with `requires_grad`."""
     decays = initial_weights.decays(net, recipe.weight_decay, recipe.decay_norm_and_bias)
     return TrainStep(net, recipe.momentum, decays, recipe.clip_norm, LOSS_SCALE if recipe.mixed_precision else 1.0)

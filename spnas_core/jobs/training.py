@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from spnas_core.errors import JobError
 from spnas_core.jobs.kept_weights import KeptWeights, is_exhausted
-from spnas_core.jobs.progress import JobContext
+from spnas_core.jobs.progress import SHOWN_OF_EPOCH, JobContext
 from spnas_core.jobs.timing import Stopwatch
 from spnas_core.models.ranks import gather_ranks, rank
 from spnas_core.models.step import TrainStep, get_weights, set_weights
@@ -69,7 +69,7 @@ def run_epochs(
             raise JobError("killed", f"stopped from outside after step {len(history) * steps + len(losses)} of {epochs * steps}")
 
     def is_over() -> bool:
-        return kept is not None and is_exhausted([record["AP"] for record in history if "AP" in record], kept.recipe.patience)
+        return kept is not None and is_exhausted([record[kept.name] for record in history if kept.name in record], kept.recipe.patience)
 
     for epoch in range(len(history), epochs):
         if is_over():
@@ -100,7 +100,7 @@ def run_epochs(
         losses.clear()
         if epoch + 1 < epochs:
             pause()
-        shown: dict[str, Any] = {name: record[name] for name in ("loss", "AP", "AP50", "top1") if name in record}
+        shown: dict[str, Any] = {name: record[name] for name in SHOWN_OF_EPOCH if name in record}
         shown |= {"steps": steps, "timing": watch.seconds, "seconds_left": left((epoch + 1) * steps)}
         context.report({"event": "epoch", "epoch": epoch + 1, "epochs": epochs, **shown})
     return history

@@ -32,7 +32,7 @@ class Grid(NamedTuple):
 def anchor_grid(arch: Arch, settings: Detector) -> Grid:
     """Grid of a detector's levels, the outputs of its neck."""
     sizes, strides, scales, extra = zip(*settings.neck.outputs(arch, settings.image_size), strict=True)
-    return Grid(sizes, strides, tuple(settings.head.anchor_scale * scale for scale in scales), sum(extra))
+    return Grid(sizes, strides, tuple(settings.two_stage.anchor_scale * scale for scale in scales), sum(extra))
 
 
 def steps(grid: Grid) -> list[tuple[int, int]]:

@@ -33,7 +33,7 @@ class CascadeHead(nn.Cell):
         self.classes = classes
         self.stages = nn.CellList([BoxPredictor(settings, classes, 1) for _ in range(CASCADE_STAGES)])
         self.pooling = RegionPooling(sizes, strides, sides)
-        self.sample = RegionSample(settings.head.roi_batch)
+        self.sample = RegionSample(settings.two_stage.roi_batch)
         self.improve = nn.CellList([ImprovedRegions(stage) for stage in range(CASCADE_STAGES - 1)])
         self.region_losses = RegionLosses(classes)
         self.select = Selection(settings, classes)

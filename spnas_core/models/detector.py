@@ -24,7 +24,7 @@ def build_neck(arch: Arch, settings: Detector) -> nn.Cell:
     return Pyramid(architecture.levels(arch, settings.base_width), settings.neck.channels, settings.neck.reads(arch))
 
 
-class DetectorNet(nn.Cell):
+class PyramidNet(nn.Cell):
     """Backbone and neck; `half`: they compute in float16. The heads are those of a subclass."""
 
     def __init__(self, arch: Arch, settings: Detector, half: bool) -> None:
@@ -45,15 +45,27 @@ class DetectorNet(nn.Cell):
         return maps
 
     @abstractmethod
+    def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, ...]:
+        """Run inference on images (B, 3, H, W) of valid size (B, 2)."""
+
+    @abstractmethod
+    def losses(self, *batch: Tensor) -> Tensor:
+        """Losses (L,) of one batch, in the order of `loss_names`; their sum is minimised. `batch` is the output of `inputs`."""
+
+    @abstractmethod
+    def inputs(self, batch: Any, seed: int, step: int) -> tuple[npt.NDArray[Any], ...]:
+        """Arrays that `losses` takes in training step `step`, a pure function of (batch, seed, step); of a rank, for its share."""
+
+
+class DetectorNet(PyramidNet):
+    """A net that finds objects."""
+
+    @abstractmethod
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect in images (B, 3, H, W) of valid size (B, 2): boxes (B, D, 4), scores (B, D; 0 = none), labels (B, D).
 
         With soft-NMS in the settings, the outputs are more than D: the candidates for soft-NMS (`soft_nms.py`).
         """
-
-    @abstractmethod
-    def losses(self, *batch: Tensor) -> Tensor:
-        """Losses (L,) of one batch, in the order of `loss_names`; their sum is minimised. `batch` is the output of `inputs`."""
 
     @abstractmethod
     def inputs(self, batch: Batch, seed: int, step: int) -> tuple[npt.NDArray[Any], ...]:

@@ -31,7 +31,7 @@ class BoxPredictor(nn.Cell):
 
     def __init__(self, settings: Detector, classes: int, boxes: int) -> None:
         super().__init__()
-        hidden = settings.head.head_channels
+        hidden = settings.two_stage.head_channels
         self.fc1 = nn.Dense(settings.neck.channels * POOLED * POOLED, hidden, weight_init=HeUniform(5**0.5))
         self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(5**0.5))
         self.score = nn.Dense(hidden, classes + 1, weight_init=Normal(0.01))
@@ -54,7 +54,7 @@ class BoxHead(BoxPredictor):
         super().__init__(settings, classes, classes + 1)
         self.classes = classes
         self.pooling = RegionPooling(sizes, strides, sides)
-        self.sample = RegionSample(settings.head.roi_batch)
+        self.sample = RegionSample(settings.two_stage.roi_batch)
         self.region_losses = RegionLosses(classes)
         self.select = Selection(settings, classes)
 

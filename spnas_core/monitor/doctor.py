@@ -1,4 +1,4 @@
-"""Causes of an AP near 0, each recognised by its traces in a data set, in losses or in detections.
+"""Causes of an AP near 0, each recognised by its traces in a data set, in losses or in detections; of masks see `mask_doctor.py`.
 
 A data set is judged by the findings of `spnas check` that spoil most of a split, else by its first error. A training is judged by its
 start, its losses and its detections on the val split; a training that scores well has no cause.
@@ -25,7 +25,16 @@ from spnas_core.store.manifest import Manifest
 from spnas_core.weights.tensor_names import BACKBONE, STATISTICS
 
 CauseName = Literal[
-    "class mapping", "boxes format", "anchors", "learning rate", "frozen norms", "empty targets", "wrong split", "broken data"
+    "class mapping",
+    "boxes format",
+    "anchors",
+    "learning rate",
+    "frozen norms",
+    "empty targets",
+    "wrong split",
+    "broken data",
+    "masks",
+    "one class",
 ]
 _MOST = 0.5  # share of a split that must be spoilt
 WELL = 0.2  # AP50 from which on nothing ails a net; one whose categories are mixed up may come to 0.15
@@ -113,7 +122,7 @@ def causes_in_run(store: Store, steps: Sequence[Step], truth: Mapping[str, Any] 
             continue
         if isinstance(step.ended, JobError):
             if step.ended.reason == "diverged":
-                found.append(_too_fast(str(step.label), step.ended.message or "its loss was not finite", step.job))
+                found.append(too_fast(str(step.label), step.ended.message or "its loss was not finite", step.job))
             continue
         found += _causes_in_training(store, str(step.label), step.job, step.ended, truth)
     first = {cause.name: cause for cause in reversed(found)}  # one training is enough
@@ -129,30 +138,31 @@ def _causes_in_training(store: Store, label: str, job: TrainJob, ended: Manifest
         return json.loads(store.fetch("train", key, name).read_text())
 
     losses = [float(record["loss"]) for record in document(HISTORY_FILE)]
-    found = [*_frozen(label, job, document(AUDIT_FILE)), *_losses(label, job, losses)]
+    found = [*frozen_causes(label, job, document(AUDIT_FILE)), *loss_causes(label, job, losses)]
     if truth is not None:
         learnt = len(losses) > 1 and losses[-1] < LEARNT * losses[0]
         found += causes_in_detections(label, document(DETECTIONS_FILE), document(MODEL_FILE)["classes"], truth, learnt)
     return found
 
 
-def _too_fast(label: str, seen: str, job: TrainJob) -> Cause:
+def too_fast(label: str, seen: str, job: TrainJob) -> Cause:
+    """Give a learning rate that is too high as the cause."""
     return Cause("learning rate", label, f"{seen}, at lr {job.recipe.lr:g}", "lower lr, raise warmup_steps, or set clip_norm")
 
 
-def _losses(label: str, job: TrainJob, losses: Sequence[float]) -> list[Cause]:
+def loss_causes(label: str, job: TrainJob, losses: Sequence[float]) -> list[Cause]:
     """Judge the loss of each epoch of a training."""
     if len(losses) < 2:
         return []
     seen = f"loss {losses[0]:.3g} in the first epoch, {losses[-1]:.3g} in the last of {len(losses)}"
     if losses[-1] > ROSE * losses[0]:
-        return [_too_fast(label, seen, job)]
+        return [too_fast(label, seen, job)]
     if losses[-1] > FELL * losses[0]:
         return [Cause("learning rate", label, f"{seen}, at lr {job.recipe.lr:g}", "it does not fall: raise lr, or train longer")]
     return []
 
 
-def _frozen(label: str, job: TrainJob, audit: Mapping[str, Any]) -> list[Cause]:
+def frozen_causes(label: str, job: TrainJob, audit: Mapping[str, Any]) -> list[Cause]:
     """Find frozen norms that started with new statistics."""
     norms = [name for key in ("copied", "new") for name in audit[key] if name.startswith(BACKBONE) and name.endswith(STATISTICS[0])]
     new = [name for name in audit["new"] if name in norms]

@@ -28,7 +28,6 @@ from spnas_core.store.manifest import Manifest
 JobState = Literal["done", "failed", "running", "waiting"]
 RunState = Literal["finished", "running", "failed", "not running", "unknown"]
 STATUS_PLAYS = 4
-SHOWN = ("AP", "AP50", "params", "macs")  # of the best net
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,11 @@ def _best(plan: Plan, found: Replay) -> dict[str, Any] | None:
     """Best net so far; the final net as soon as its full training has ended."""
     for step in found.steps:
         if (step.label.role, step.label.net) == ("full_train", "final") and isinstance(step.ended, Manifest):
-            return {"label": str(step.label), "arch": step.job.arch, **{name: step.ended.metrics[name] for name in SHOWN}}
+            return {
+                "label": str(step.label),
+                "arch": step.job.arch,
+                **{name: step.ended.metrics[name] for name in (*plan.settings.work.scores, "params", "macs")},
+            }
     there = {step.key for step in found.steps if isinstance(step.ended, Manifest)}
     score = plan.settings.objectives[:1]  # costs may not be measured yet
     trials = ranked([trial for trial in found.ledger if trial.digest in there], score)
@@ -189,7 +192,7 @@ def _best(plan: Plan, found: Replay) -> dict[str, Any] | None:
         return None
     best = winner(trials, score)
     label = f"{best.stage} r{best.round} c{best.index + 1}" if best.round else best.stage
-    return {"label": label, "arch": best.arch, **{name: best.value(name) for name in SHOWN}}
+    return {"label": label, "arch": best.arch, **{name: best.value(name) for name in (*plan.settings.work.scores, "params", "macs")}}
 
 
 def _speed(plan: Plan, ended: Sequence[Step]) -> Speed | None:

@@ -12,6 +12,8 @@ from spnas_core.settings.search import SCORES, Objective, Objectives
 UNITS: dict[Objective, tuple[str, float]] = {
     "AP": ("AP on val, %", 100.0),
     "AP50": ("AP50 on val, %", 100.0),
+    "mIoU": ("mIoU on val, %", 100.0),
+    "pixel_accuracy": ("pixel accuracy on val, %", 100.0),
     "params": ("parameters, millions", 1e-6),
     "macs": ("GMACs of the detector", 1e-9),
     "latency_ms": ("latency, ms", 1.0),
@@ -122,15 +124,16 @@ def _line(places: Iterable[tuple[float, float]]) -> str:
 
 
 def curve_charts(inputs: ReportInputs, family: Sequence[TrialEntry]) -> list[Chart]:
-    """Draw losses (and AP where it was measured) by epoch: of the full trainings, of all trials, of the reignitions."""
+    """Draw losses (and the score where it was measured) by epoch: of the full trainings, of all trials, of the reignitions."""
     results = inputs.stage.results
     names = {"final": "final net", "start": "start net"}
     full = [(names[n], n, inputs.trainings[results[n].digest], None) for n in ("start", "final") if n in results]
     short = [(one.name, one.trial.stage, one.training, one) for one in family]
     again = [(f"reignition {n}", "final", one, None) for n, one in enumerate(inputs.reignitions.values(), start=1)]
+    score = inputs.plan.settings.work.score
     charts = [
         _epochs("Full training: loss", full, lambda record: record["loss"]),
-        _epochs("Full training: AP on val, %", full, lambda record: 100 * record["AP"] if "AP" in record else math.nan),
+        _epochs(f"Full training: {score} on val, %", full, lambda record: 100 * record[score] if score in record else math.nan),
         _parts(inputs),
         _epochs("All trials: loss", short, lambda record: record["loss"]),
         _epochs("Reignition: loss", again, lambda record: record["loss"]),

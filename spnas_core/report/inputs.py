@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spnas_core.data.any_set import AnySplit, open_set
 from spnas_core.data.fingerprints import fingerprint_splits
-from spnas_core.data.samples import Split
-from spnas_core.data.splits import DataSet
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.job import Data, TrainJob, digest
-from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE
+from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE, SEGMENTATION_FILE
 from spnas_core.run.plan import Plan, ScoredSplit
 from spnas_core.run.record import StageRecord, newest_round, read_stage
 from spnas_core.run.register import Record, plan_of, read_run
 from spnas_core.settings.run import STAGE_NAMES, Run
-from spnas_core.settings.search import COUNTED
+from spnas_core.settings.search import counted
+from spnas_core.settings.task import Task
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
@@ -44,8 +44,9 @@ class ReportInputs:
     """A run with all inputs of its report; `stage` is the record of the last finished stage.
 
     `trainings`, `reignitions` and `benchmarks` by the digest of their artifact; `evaluations` of the nets trained to the end. `seconds`:
-    from start to end of each stage, if the store tells. `outputs`: detections of the nets trained to the end, COCO results, by net and
-    split. `val` is None if the data cannot be read, and `no_data` gives the reason; `test` is None then too, or where there is none.
+    from start to end of each stage, if the store tells. `outputs` of the nets trained to the end by net and
+    split: detections, COCO results, or those of `jobs/segmentation.py`. `val` is None if the data cannot be read, and `no_data` gives the
+    reason; `test` is None then too, or where there is none.
     """
 
     plan: Plan
@@ -55,21 +56,20 @@ class ReportInputs:
     evaluations: tuple[Manifest, ...]
     benchmarks: dict[str, Manifest]
     seconds: dict[str, float]
-    outputs: Mapping[tuple[str, ScoredSplit], list[dict[str, Any]]] = field(default_factory=dict)
-    val: Split | None = None
+    outputs: Mapping[tuple[str, ScoredSplit], Any] = field(default_factory=dict)
+    val: AnySplit | None = None
     no_data: str = ""
-    test: Split | None = None
+    test: AnySplit | None = None
 
     @property
-    def detections(self) -> list[dict[str, Any]] | None:
-        """Detections of the final net on val."""
+    def of_final(self) -> Any:
+        """Outputs of the final net on val; None where the store has none."""
         return self.outputs.get(("final", "val"))
 
-    def detections_of(self, digest: str) -> list[dict[str, Any]] | None:
-        """Read the detections of a training on val; None where the store has none any more."""
+    def outputs_of(self, digest: str) -> Any:
+        """Read the outputs of a training on val; None where the store has none any more."""
         training = self.trainings.get(digest)
-        found: list[dict[str, Any]] | None = _document(self.plan.store, training.manifest if training else None, DETECTIONS_FILE)
-        return found
+        return _outputs_in(self.plan.store, training.manifest if training else None)
 
     @property
     def measured(self) -> bool:
@@ -79,7 +79,7 @@ class ReportInputs:
     @property
     def settings(self) -> Run:
         """Settings of the run; until its start net is measured, with objectives that need no measurement."""
-        objectives = COUNTED if self.stage.name == "fine_tune" else self.plan.settings.objectives
+        objectives = counted(self.plan.settings.work) if self.stage.name == "fine_tune" else self.plan.settings.objectives
         return self.plan.settings.model_copy(update={"objectives": objectives})
 
     @property
@@ -97,7 +97,7 @@ def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
     with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-report") as pool:
         found = dict(zip(wanted, pool.map(lambda one: _training(store, *one), wanted), strict=True))
     trained, reignited = ({name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite"))
-    val, no_data = _open(plan.data, plan.data.val)
+    val, no_data = _open(plan.settings.work, plan.data, plan.data.val)
     evaluations = _evaluations(plan, stage, trained)
     return ReportInputs(
         plan=plan,
@@ -110,7 +110,7 @@ def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
         outputs=_outputs(store, stage, trained, evaluations),
         val=val,
         no_data=no_data,
-        test=_open(plan.test, None)[0] if plan.test else None,
+        test=_open(plan.settings.work, plan.test, None)[0] if plan.test else None,
     )
 
 
@@ -134,7 +134,7 @@ def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs
 
 def _check_data(record: Record) -> None:
     data, settings = record.data, record.settings
-    opened = DataSet(data.url, data.reading, data.strict)
+    opened = open_set(settings.work, data.url, data.reading, data.strict)
     splits = [opened.split(name) for name in (data.train, data.val)]
     if (found := fingerprint_splits(splits, settings.fingerprint == "full", settings.threads)) != data.fingerprint:
         raise UserError(
@@ -142,10 +142,10 @@ def _check_data(record: Record) -> None:
         )
 
 
-def _open(data: Data, name: str | None) -> tuple[Split | None, str]:
+def _open(task: Task, data: Data, name: str | None) -> tuple[AnySplit | None, str]:
     """Open a split; without a name, the test split."""
     try:
-        opened = DataSet(data.url, data.reading, data.strict)
+        opened = open_set(task, data.url, data.reading, data.strict)
         return (opened.split(name) if name else opened.test()), ""
     except (UserError, StoreError) as error:
         return None, str(error.args[0])
@@ -170,6 +170,12 @@ def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
     return None
 
 
+def _outputs_in(store: Store, manifest: Manifest | None) -> Any:
+    """Read the outputs in an artifact, of whichever task; None if it has none."""
+    found = _document(store, manifest, DETECTIONS_FILE)
+    return _document(store, manifest, SEGMENTATION_FILE) if found is None else found
+
+
 def trained_before(stage: StageRecord) -> list[str]:
     """Digests of the trainings that a search made before its rounds."""
     return [name.split("/")[1] for name in stage.searched if name.startswith("train/")]
@@ -189,13 +195,13 @@ def _evaluations(plan: Plan, stage: StageRecord, trainings: dict[str, Training])
 
 def _outputs(
     store: Store, stage: StageRecord, trainings: dict[str, Training], evaluations: Mapping[tuple[str, ScoredSplit], Manifest]
-) -> dict[tuple[str, ScoredSplit], list[dict[str, Any]]]:
-    """Read the detections of the nets trained to the end: on val those of their training, on test those of their evaluation."""
+) -> dict[tuple[str, ScoredSplit], Any]:
+    """Read the outputs of the nets trained to the end: on val those of their training, on test those of their evaluation."""
     artifacts: dict[tuple[str, ScoredSplit], Manifest | None] = {
         (name, "val"): trainings[result.digest].manifest for name, result in stage.results.items()
     }
     artifacts |= {place: one for place, one in evaluations.items() if place[1] == "test"}
-    found = {place: _document(store, one, DETECTIONS_FILE) for place, one in artifacts.items()}
+    found = {place: _outputs_in(store, one) for place, one in artifacts.items()}
     return {place: results for place, results in found.items() if results is not None}
 
 

@@ -12,6 +12,8 @@ import yaml
 from markupsafe import Markup
 
 from spnas_core.arch import Arch
+from spnas_core.data.masks.mask_samples import MaskSplit
+from spnas_core.data.samples import Split
 from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
 from spnas_core.report.ancestry import TrialEntry, entries, tree
@@ -20,10 +22,11 @@ from spnas_core.report.comparisons import comparisons, gains
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.net_drawings import Drawing, descends, draw_net, stage_rows
+from spnas_core.report.pixels import judge_pixels, pixel_rows
 from spnas_core.report.quality import Quality, class_rows, judge_detections, size_rows
 from spnas_core.report.reproduction import commands, facts
 from spnas_core.report.second_opinions import second_opinions
-from spnas_core.report.tables import SHOWN_SCORES, path_rows, rows
+from spnas_core.report.tables import path_rows, rows
 from spnas_core.report.val_images import shoot
 from spnas_core.run.plan import Plan, short
 from spnas_core.run.rounds import rounds
@@ -31,6 +34,7 @@ from spnas_core.search.ledger import chosen_net, ranked, winner
 from spnas_core.search.net import Net, gene_words
 from spnas_core.search.opinions import OPINIONS
 from spnas_core.settings.search import MEASURED
+from spnas_core.settings.task import DETECTION
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL = 0.85  # scale of a net in the family tree
@@ -51,7 +55,9 @@ def report_html(inputs: ReportInputs) -> str:
     """Render the whole report; equal inputs give equal text."""
     plan, stage = inputs.plan, inputs.stage
     family, table = entries(inputs), rows(stage, inputs.settings.objectives)
-    quality = judge_detections(inputs.val, inputs.detections) if inputs.val and inputs.detections is not None else None
+    outputs = inputs.of_final
+    quality = judge_detections(inputs.val, outputs) if isinstance(inputs.val, Split) and outputs is not None else None
+    pixels = judge_pixels(inputs.val, outputs) if isinstance(inputs.val, MaskSplit) and outputs is not None else None
     final, start = (stage.results.get(name) for name in ("final", "start"))
     costs = stage_costs(inputs)
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
@@ -66,7 +72,7 @@ def report_html(inputs: ReportInputs) -> str:
         "stages": list(dict.fromkeys(one.trial.stage for one in family)),
         "figures": _figures(inputs, family, sum(one.seconds for one in costs)),
         "table": table,
-        "scores": SHOWN_SCORES,
+        "task": plan.settings.work,
         "notes": stage.notes,
         "estimated": any(trial.estimate for trial in stage.ledger),
         "gains": {one.number: one.interval for one in gains(inputs)},
@@ -91,8 +97,9 @@ def report_html(inputs: ReportInputs) -> str:
         "nets": _nets(inputs),
         "curves": curve_charts(inputs, family),
         "quality": quality,
-        "classes": class_rows(inputs),
-        "sizes": size_rows(inputs),
+        "pixels": pixels,
+        "classes": class_rows(inputs) if plan.settings.work is DETECTION else pixel_rows(inputs),
+        "sizes": size_rows(inputs) if plan.settings.work is DETECTION else (),
         "costs": costs,
         "device_seconds": sum(one.seconds for one in costs),
         "phases": (*PHASES, "other"),
@@ -122,9 +129,9 @@ def _figures(inputs: ReportInputs, family: Sequence[TrialEntry], seconds: float)
     results, found = inputs.stage.results, list[tuple[str, str, str]]()
     final, start = (results[name].scores["val"] if name in results else None for name in ("final", "start"))
     if final:
-        for name in ("AP", "AP50"):
+        for name in inputs.plan.settings.work.scores:
             more = f"{100 * (final[name] - start[name]):+.1f} against the start net".replace("-", "−") if start else ""
-            found.append((f"{name} on val", f"{100 * final[name]:.1f}", more))
+            found.append((UNITS[name][0].removesuffix(", %"), f"{100 * final[name]:.1f}", more))
         for title, name, factor in (("GMACs", "macs", 1e-9), ("parameters", "params", 1e-6)):
             unit = " M" if name == "params" else ""
             more = f"{final[name] / start[name]:.2f} times the start net's" if start else ""
@@ -186,8 +193,8 @@ def _drawn(net: Net, plan: Plan, parent: Arch | None, scale: float = 1.0, links:
 def _shots(inputs: ReportInputs, quality: Quality | None) -> dict[str, Any]:
     """Collect the pictures, or the reason for their absence."""
     final = inputs.stage.results.get("final")
-    if quality and inputs.val and final:
+    if quality and isinstance(inputs.val, Split) and final:
         shots = shoot(quality, inputs.val, int(final.digest[:8], 16))
         return {"shots": shots, "no_pictures": "" if shots else "none of the images could be read."}
-    lost = "the store has no detections of the final net any more."
+    lost = "the store has no outputs of the final net any more."
     return {"shots": [], "no_pictures": f"the data cannot be read ({inputs.no_data})." if inputs.no_data else lost}

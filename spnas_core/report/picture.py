@@ -3,22 +3,33 @@
 import io
 
 from spnas_core.search.ledger import Ledger, pareto_front, ranked
-from spnas_core.settings.search import COUNTED
+from spnas_core.settings.search import counted
+from spnas_core.settings.task import DETECTION, Task
 
 
-def pareto_png(ledger: Ledger) -> bytes:
-    """Draw AP against MACs of all trials, with the Pareto front of these two, as PNG, whatever the objectives of the run are."""
+def pareto_png(ledger: Ledger, task: Task = DETECTION) -> bytes:
+    """Draw the score against MACs of all trials, with the Pareto front of these two, as PNG, whatever the objectives of the run are."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    objectives = counted(task)
     figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
     axes = FigureCanvasAgg(figure).figure.add_subplot()
     for stage, marker in (("fine_tune", "*"), ("serial", "o"), ("parallel", "s")):
-        trials = [trial for trial in ranked(ledger, COUNTED) if trial.stage == stage]
+        trials = [trial for trial in ranked(ledger, objectives) if trial.stage == stage]
         label = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}[stage]
         axes.plot(*_points(trials), marker, label=label, markersize=11 if marker == "*" else 6, alpha=0.8)
-    axes.plot(*_points(pareto_front(ledger, COUNTED)), "-", color="grey", linewidth=1, zorder=0, label="Pareto front of AP and GMACs")
-    axes.set(xlabel="GMACs of the detector", ylabel="AP after the short training, %")
+    axes.plot(
+        *_points(pareto_front(ledger, objectives)),
+        "-",
+        color="grey",
+        linewidth=1,
+        zorder=0,
+        label=f"Pareto front of {task.score} and GMACs",
+    )
+    axes.set(
+        xlabel="GMACs of the detector" if task is DETECTION else "GMACs of the net", ylabel=f"{task.score} after the short training, %"
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     out = io.BytesIO()

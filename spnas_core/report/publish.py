@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-from spnas_core.metrics import STATS
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.report.comparisons import comparisons
 from spnas_core.report.costs import stage_costs
@@ -38,7 +37,7 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     store.write(f"{folder}/report.md", report_md(plan, stage, differences).encode())
     store.write(f"{folder}/{HTML}", report_html(inputs).encode())
     store.write(f"{folder}/trials.csv", trials_csv(stage.ledger, plan.settings.objectives).encode())
-    store.write(f"{folder}/pareto.png", pareto_png(stage.ledger))
+    store.write(f"{folder}/pareto.png", pareto_png(stage.ledger, plan.settings.work))
     store.write(f"{folder}/model/{WEIGHTS_FILE}", weights)
     store.write(f"{folder}/model/{MODEL_FILE}", json.dumps(card, indent=1).encode())
     table = rows(stage, plan.settings.objectives)
@@ -57,7 +56,7 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
                 "net": row.net,
                 "arch": row.arch,
                 **({"genes": row.genes} if row.genes else {}),
-                **{n: row.metrics.get(n) for n in ("params", "macs", *STATS)},
+                **{n: row.metrics.get(n) for n in ("params", "macs", *plan.settings.work.stats)},
             }
             for row in table
         ],

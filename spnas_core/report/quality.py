@@ -125,7 +125,7 @@ def size_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
 
 
 def _marks(inputs: ReportInputs) -> list[dict[str, Any]]:
-    return [mark for mark in inputs.val.annotations["annotations"] if not mark.get("iscrowd")] if inputs.val else []
+    return [mark for mark in inputs.val.annotations["annotations"] if not mark.get("iscrowd")] if isinstance(inputs.val, Split) else []
 
 
 def _scores(inputs: ReportInputs, net: str) -> dict[str, Any]:

@@ -7,24 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from spnas_core.jobs import timing
-from spnas_core.metrics import STATS
 from spnas_core.necks import taps_of
 from spnas_core.run.plan import short
 from spnas_core.run.record import PATH, StageRecord
 from spnas_core.search.ledger import Ledger, pareto_front, ranked, volumes, winner
 from spnas_core.search.net import gene_words
-from spnas_core.settings.search import OBJECTIVES, SCORES, Objectives
-from spnas_core.settings.task import DETECTION
+from spnas_core.settings.search import OBJECTIVES, Objectives
+from spnas_core.settings.task import DETECTION, Task, task_of_metrics
 
-COLUMNS = ("net", "architecture", "parameters", "GMACs", "AP", "AP50", "AP small", "AP medium", "AP large")
 PLACE = ("stage", "round", "index", "arch", "stem", "taps")
 LAST = ("failure", "digest", "parent", "net")
-SHOWN_SCORES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One net of the table; AP and similar scores in `metrics` are fractions, -1 if undefined; `genes`: see `gene_words`."""
+    """One net of the table; scores in `metrics` are fractions, -1 if undefined; `genes`: see `gene_words`."""
 
     net: str
     arch: str
@@ -32,14 +29,19 @@ class Row:
     genes: str = ""
 
     @property
+    def task(self) -> Task:
+        """Task that the metrics are of."""
+        return task_of_metrics(self.metrics)
+
+    @property
     def title(self) -> str:
         """Architecture, with what else the net has other than the start net."""
         return ", ".join(filter(None, (short(self.arch, 60), self.genes)))
 
     def cells(self) -> tuple[str, ...]:
-        """Cells of the row as text: parameters in millions, GMACs, AP in per cent."""
+        """Cells of the row as text: parameters in millions, GMACs, scores in per cent."""
         millions, gmacs = f"{self.metrics['params'] / 1e6:.2f} M", f"{self.metrics['macs'] / 1e9:.2f}"
-        scores = (self.metrics.get(name, -1.0) for name in SHOWN_SCORES)
+        scores = (self.metrics.get(name, -1.0) for name in self.task.shown.values())
         return (self.net, self.title, millions, gmacs, *(f"{100 * s:.1f}" if s >= 0 else "-" for s in scores))
 
 
@@ -91,15 +93,21 @@ def paths_md(stage: StageRecord) -> str:
     return "\n".join(["Finalists of the supernet:\n", head, *lines]) if lines else ""
 
 
+def columns(table: Sequence[Row]) -> tuple[str, ...]:
+    """Titles of the columns of a table of nets, by the task that they are for."""
+    return "net", "architecture", "parameters", "GMACs", *(table[0].task if table else DETECTION).shown
+
+
 def markdown(table: list[Row]) -> str:
     """Return the table as Markdown."""
-    lines = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2)), *(row.cells() for row in table)]
+    titles = columns(table)
+    lines = [titles, ("---", "---", *["---:"] * (len(titles) - 2)), *(row.cells() for row in table)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def plain(table: list[Row]) -> str:
     """Return the table as aligned text."""
-    return _aligned([COLUMNS, *(row.cells() for row in table)], 2)
+    return _aligned([columns(table), *(row.cells() for row in table)], 2)
 
 
 def plain_timing(stages: Mapping[str, Mapping[str, float]]) -> str:
@@ -117,8 +125,9 @@ def _aligned(lines: Sequence[tuple[str, ...]], words: int) -> str:
 def trials_csv(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> str:
     """Return the ledger as CSV, one trial per line, scores as fractions; `hypervolume` is that after the trial's round."""
     front, found = {trial.digest for trial in pareto_front(ledger, objectives)}, volumes(ledger, objectives)
-    names = list(dict.fromkeys(("params", "macs", *STATS, *objectives)))
-    estimates = [f"estimate_{name}" for name in SCORES] if any(trial.estimate for trial in ledger) else []
+    task = task_of_metrics(next((trial.metrics for trial in ledger if trial.metrics), {}))
+    names = list(dict.fromkeys(("params", "macs", *task.stats, *objectives)))
+    estimates = [f"estimate_{name}" for name in task.scores] if any(trial.estimate for trial in ledger) else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*PLACE, *names, *estimates, "rung", "pareto", "hypervolume", *LAST])

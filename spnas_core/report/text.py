@@ -14,10 +14,12 @@ def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -
     final, failed = stage.results["final"], [trial for trial in stage.ledger if trial.failure]
     genes = f", {final.genes}" if final.genes else ""
     counts = {name: sum(trial.stage == name for trial in stage.ledger) for name in ("serial", "parallel")}
+    kinds = plan.settings.work.of_class
     parts = [
         f"# Run `{plan.settings.name}`",
         f"Data `{plan.data.url}` (fingerprint `{plan.data.fingerprint[:12]}`), {plan.classes} classes; {counts['serial']} serial and "
-        f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. AP in per cent, on the val split unless said otherwise.",
+        f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. {plan.settings.work.score} in per cent, on the val "
+        "split unless said otherwise.",
         markdown(rows(stage, plan.settings.objectives)),
         *stage.notes,
         "\n".join(f"- {line}" for line in differences),
@@ -25,15 +27,19 @@ def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -
         rounds_md(stage.ledger, plan.settings),
         *filter(None, [paths_md(stage)]),
         *(f"- reignited: `{weights.arch}`, top-1 {100 * stage.top1[digest]:.1f} %" for digest, weights in stage.reignited.items()),
-        "![AP against MACs](pareto.png)",
+        f"![{plan.settings.work.score} against MACs](pareto.png)",
         f"## Final net\n\n`{final.arch}`{genes}, weights of `train/{final.digest}`, in `model/`. Per class, on val:",
-        "| class | AP | AP50 |\n| --- | ---: | ---: |\n"
+        f"| class | {' | '.join(kinds)} |\n| --- | ---: | ---: |\n"
         + "\n".join(
-            f"| {name} | {100 * scores['AP']:.1f} | {100 * scores['AP50']:.1f} |"
+            f"| {name} | {' | '.join(_per_cent(scores[kind]) for kind in kinds)} |"
             for name, scores in final.scores["val"].get("per_class", {}).items()
         ),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _per_cent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def _failed(trial: Trial) -> str:

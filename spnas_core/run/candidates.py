@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
-from spnas_core.metrics import STATS, Scores, scores_line
+from spnas_core.metrics import Scores, scores_line
 from spnas_core.run.crew import Crew, Ended, Label, Work, do
 from spnas_core.run.estimates import Control, control_work, with_estimates
 from spnas_core.run.folds import with_folds
@@ -16,6 +16,7 @@ from spnas_core.search.ledger import SearchStage, Trial, survivors
 from spnas_core.search.net import Net, net_of
 from spnas_core.search.propose import Proposal
 from spnas_core.settings.search import MEASURED, Budget, Halving
+from spnas_core.settings.task import task_of_metrics
 
 Measured = Mapping[str, float]
 
@@ -115,4 +116,4 @@ def _scores(ended: Ended) -> str:
     """Scores of a training as text, or how it failed, with the last lines of its log."""
     if isinstance(ended, JobError):
         return f"failed, {ended}"
-    return scores_line(Scores({name: float(ended.metrics[name]) for name in STATS}, {}))
+    return scores_line(Scores({name: float(ended.metrics[name]) for name in task_of_metrics(ended.metrics).stats}, {}))

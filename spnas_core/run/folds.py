@@ -72,5 +72,5 @@ def _scored(trial: Trial, ended: Sequence[Manifest | None]) -> Trial:
     done = [one.metrics for one in ended if one]
     if not done:
         return trial
-    mean = estimated(done) or {name: done[0][name] for name in SCORES}
+    mean = estimated(done) or {name: done[0][name] for name in SCORES if name in done[0]}
     return replace(trial, estimate=mean, folds=tuple(one.digest if one else "" for one in ended))

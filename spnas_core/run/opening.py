@@ -7,15 +7,20 @@ from typing import TypeVar
 
 from spnas_core.arch import parse
 from spnas_core.data import crops
+from spnas_core.data.any_set import AnySplit, open_set
 from spnas_core.data.demo import make_demo
 from spnas_core.data.fingerprints import fingerprint_splits, verify_images
+from spnas_core.data.mask_crops import CROPS_OF_IMAGE
+from spnas_core.data.masks.mask_demo import make_mask_demo
+from spnas_core.data.masks.mask_facts import verify_masks
 from spnas_core.data.samples import Split
-from spnas_core.data.splits import DataSet
 from spnas_core.errors import UserError
 from spnas_core.job import Data
 from spnas_core.jobs.progress import log_line
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.settings.run import Run
+from spnas_core.settings.segmentation import SemanticFpnHead
+from spnas_core.settings.task import SEGMENTATION
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import cache_folder, sha256_file
 from spnas_core.weights.checkpoint import open_checkpoint, start_from_file
@@ -49,7 +54,7 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     tries = _Tries()
     store = tries.do(partial(_open_store, store_url))
     if data_url == "demo":
-        data_url = str(make_demo(cache_folder("demo")))
+        data_url = str(make_mask_demo(cache_folder("mask-demo")) if settings.work is SEGMENTATION else make_demo(cache_folder("demo")))
     elif "://" not in data_url:
         data_url = str(Path(data_url).expanduser().absolute())
     opened = tries.do(partial(_open_splits, data_url, settings, store, tries)) or {}
@@ -67,22 +72,26 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     plan = Plan(settings, store, data, len(splits["train"].class_names), scored, sha256, images, counts)
     if store.find("stage", plan.keys["fine_tune"]) is None:
         for split in splits.values():
-            tries.do(partial(verify_images, split, threads))
+            tries.do(partial(verify_images, split, threads) if isinstance(split, Split) else partial(verify_masks, split, threads))
         if settings.checkpoint:
             tries.do(partial(_try_checkpoint, settings, settings.checkpoint, plan.classes))
     tries.end()
     return plan
 
 
-def _open_splits(url: str, settings: Run, store: Store | None, tries: _Tries) -> dict[str, Split]:
+def _open_splits(url: str, settings: Run, store: Store | None, tries: _Tries) -> dict[str, AnySplit]:
     """Open train, val and, if the data set has one, test; a split that teaches or scores nothing is a mistake."""
-    data = DataSet(url, settings.data, settings.strict, store=store)
+    data = open_set(settings.work, url, settings.data, settings.strict, store)
     opened = {name: tries.do(partial(data.split, name)) for name in ("train", "val")} | {"test": tries.do(data.test)}
     splits = {name: split for name, split in opened.items() if split}
-    if "train" in splits and not splits["train"].box_counts.sum():
-        tries.mistakes.append(f"{url} train: expected boxes to learn, got none{_crowds(splits['train'])}")
-    if "val" in splits and splits["val"].marks["iscrowd"].all():
-        tries.mistakes.append(f"{url} val: expected boxes to score with, got none{_crowds(splits['val'])}")
+    train, val = splits.get("train"), splits.get("val")
+    if isinstance(train, Split) and not train.box_counts.sum():
+        tries.mistakes.append(f"{url} train: expected boxes to learn, got none{_crowds(train)}")
+    if isinstance(val, Split) and val.marks["iscrowd"].all():
+        tries.mistakes.append(f"{url} val: expected boxes to score with, got none{_crowds(val)}")
+    weights = settings.detector.head.class_weights if isinstance(settings.detector.head, SemanticFpnHead) else ()
+    if train and weights and len(weights) != len(train.categories):
+        tries.mistakes.append(f"detector.head.class_weights: expected {len(train.categories)} weights, one a class, got {len(weights)}")
     return splits
 
 
@@ -105,7 +114,8 @@ def _try_checkpoint(settings: Run, url: str, classes: int) -> None:
         log_line(f"checkpoint {url}: {peeled}")
 
 
-def _counts(train: Split, val: Split, test: Split | None, images: str | None) -> Counts:
-    boxes = int(train.box_counts.sum())
-    own = crops.count(images, "train") if images else boxes
+def _counts(train: AnySplit, val: AnySplit, test: AnySplit | None, images: str | None) -> Counts:
+    boxes = int(train.box_counts.sum()) if isinstance(train, Split) else 0
+    squares = boxes if isinstance(train, Split) else CROPS_OF_IMAGE * len(train.samples)
+    own = crops.count(images, "train") if images else squares
     return Counts(train=len(train.samples), val=len(val.samples), test=len(test.samples) if test else 0, boxes=boxes, crops=own)

@@ -22,7 +22,7 @@ from spnas_core.search.opinions import BLOCK_GAMMAS
 from spnas_core.settings.base import Settings
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import StageName
-from spnas_core.settings.search import COUNTED
+from spnas_core.settings.search import counted
 from spnas_core.settings.task import DETECTION
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
@@ -81,7 +81,7 @@ def ended_trial(
     if isinstance(ended, JobError):
         return Trial(*place, failure=ended.reason, rung=rung)
     weights, metrics = Weights(kind="train", digest=key, arch=job.arch), scores_of(ended) | dict(measured)
-    return Trial(*place, metrics, rung=rung, weights=weights, score=float(metrics[DETECTION.score]))
+    return Trial(*place, metrics, rung=rung, weights=weights, score=float(metrics[plan.settings.work.score]))
 
 
 def scores_of(manifest: Manifest) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def scores_of(manifest: Manifest) -> dict[str, Any]:
 
 def publish_stage(plan: Plan, stage: StageRecord, seconds: float) -> Manifest:
     """Publish the record of a stage and the Pareto front of its ledger."""
-    front = pareto_front(stage.ledger, COUNTED if stage.name == "fine_tune" else plan.settings.objectives)
+    front = pareto_front(stage.ledger, counted(plan.settings.work) if stage.name == "fine_tune" else plan.settings.objectives)
     metrics = {
         "trials": len(stage.ledger),
         "failed": sum(1 for one in stage.ledger if one.failure),
-        DETECTION.score: max((one.score for one in front if one.score is not None), default=None),
+        plan.settings.work.score: max((one.score for one in front if one.score is not None), default=None),
     }
     with tempfile.TemporaryDirectory(prefix="spnas-stage-") as scratch:
         folder = Path(scratch)

@@ -15,7 +15,6 @@ import numpy as np
 from spnas_core.errors import JobError
 from spnas_core.job import Job, PathsJob, ReigniteJob, SupernetJob, TrainJob, digest
 from spnas_core.jobs import timing
-from spnas_core.metrics import STATS
 from spnas_core.run.crew import Ended, Label, Work
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord, newest_round, read_stage
@@ -24,7 +23,7 @@ from spnas_core.search.ledger import Trial
 from spnas_core.search.net import net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, StageName
-from spnas_core.settings.search import MEASURED, SCORES
+from spnas_core.settings.search import MEASURED
 from spnas_core.store.manifest import Manifest
 
 Known = Callable[[Job], Ended | None]
@@ -197,10 +196,15 @@ class _ReplayCrew:
         metrics: dict[str, Any] = {"top1": 0.5, **dict.fromkeys(MEASURED, 1.0)}
         if isinstance(job, TrainJob):
             cost = plan.cost_of(net_of(job.arch, job.detector, plan.settings.detector))
-            metrics |= {**dict.fromkeys(STATS, self._score(job.arch, job.detector, key)), "params": cost.params, "macs": cost.macs}
+            metrics |= {
+                **dict.fromkeys(plan.settings.work.stats, self._score(job.arch, job.detector, key)),
+                "params": cost.params,
+                "macs": cost.macs,
+            }
         if isinstance(job, PathsJob):
             metrics["scores"] = {
-                one: dict.fromkeys(SCORES, self._score(one, job.detector, hashlib.sha256(one.encode()).hexdigest())) for one in job.members
+                one: dict.fromkeys(plan.settings.work.scores, self._score(one, job.detector, hashlib.sha256(one.encode()).hexdigest()))
+                for one in job.members
             }
         if plan.settings.measures:
             metrics |= {name: _inside(getattr(plan.settings.budget, name)) for name in MEASURED}

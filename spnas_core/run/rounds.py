@@ -31,7 +31,7 @@ def rounds_md(ledger: Ledger, settings: Run) -> str:
     """Return the rounds as a Markdown table."""
     title = (
         f"Hyper-volume of {', '.join(settings.objectives)} after each round, as a share of the box from the highest costs of all trials "
-        "to AP 1 (in the log: of the trials until then):"
+        f"to {settings.objectives[0]} 1 (in the log: of the trials until then):"
     )
     cells = [one | {"hypervolume": f"{one['hypervolume']:.4f}", "reignited": one["reignited"] or ""} for one in rounds(ledger, settings)]
     lines = [_COLUMNS, ("---", *["---:"] * 5, "---"), *(one.values() for one in cells)]

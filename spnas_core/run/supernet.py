@@ -103,7 +103,7 @@ def train_finalists(plan: Plan, crew: Crew, start: Trial) -> tuple[list[Trial], 
 
 
 def _with_path_scores(trial: Trial, path: ScoredPath) -> Trial:
-    own = {f"{PATH}{name}": path.values[name] for name in SCORES}
+    own = {f"{PATH}{name}": path.values[name] for name in SCORES if name in path.values}
     return trial if trial.metrics is None else replace(trial, metrics={**trial.metrics, **own})
 
 

@@ -10,6 +10,7 @@ from spnas_core.search.net import Net
 from spnas_core.settings.base import Limit
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.search import MEASURED, Budget
+from spnas_core.settings.segmentation import SemanticFpnHead
 
 CostOf = Callable[[Net], Cost]
 
@@ -19,8 +20,11 @@ def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
     """Cost of the whole detector of `detector` with the backbone `arch`, in inference at its image size; `classes` without background."""
     size, neck = detector.image_size, detector.neck
     backbone = backbone_cost(arch, size, detector.base_width, detector.stem, detector.share_weights)
-    maps = [output.size for output in neck.outputs(arch, size)]
-    return backbone + neck.cost(arch, size, detector.base_width) + detector.head.cost(neck.channels, maps, classes)
+    outputs = neck.outputs(arch, size)
+    body = backbone + neck.cost(arch, size, detector.base_width)
+    if isinstance(detector.head, SemanticFpnHead):
+        return body + detector.head.map_cost(neck.channels, outputs, classes)
+    return body + detector.head.cost(neck.channels, [output.size for output in outputs], classes)
 
 
 def over_budget(measured: Mapping[str, float], budget: Budget) -> str | None:

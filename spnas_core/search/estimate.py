@@ -18,7 +18,7 @@ Metrics = Mapping[str, Any]
 
 def own_scores(metrics: Metrics) -> dict[str, float]:
     """Scores of one training: the means after its last epochs where its recipe asks for them, else those at its end."""
-    return {name: float(metrics.get(MEAN_OF + name, metrics[name])) for name in SCORES}
+    return {name: float(metrics.get(MEAN_OF + name, metrics[name])) for name in SCORES if name in metrics}
 
 
 def estimated(trainings: Sequence[Metrics], parent: Trial | None = None, controls: Sequence[Metrics] = ()) -> dict[str, float] | None:
@@ -29,9 +29,9 @@ def estimated(trainings: Sequence[Metrics], parent: Trial | None = None, control
     own = [own_scores(metrics) for metrics in trainings]
     others = [own_scores(metrics) for metrics in controls]
     found: dict[str, float] = {
-        name: _estimate([scores[name] for scores in own], parent, [scores[name] for scores in others], name) for name in SCORES
+        name: _estimate([scores[name] for scores in own], parent, [scores[name] for scores in others], name) for name in own[0]
     }
-    return None if found == {name: trainings[0][name] for name in SCORES} else found
+    return None if found == {name: trainings[0][name] for name in found} else found
 
 
 def _estimate(ours: Sequence[float], parent: Trial | None, theirs: Sequence[float], name: str) -> float:

@@ -9,6 +9,8 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
+from spnas_core.settings.segmentation import SemanticFpnHead
+from spnas_core.settings.task import DETECTION, SEGMENTATION, Task
 
 
 class TwoStageHead(Settings):
@@ -45,7 +47,7 @@ class CascadeRcnnHead(TwoStageHead):
     kind: Literal["cascade_rcnn"] = Field("cascade_rcnn", description="names this head")
 
 
-Head = Annotated[FasterRcnnHead | CascadeRcnnHead, Field(discriminator="kind")]
+Head = Annotated[FasterRcnnHead | CascadeRcnnHead | SemanticFpnHead, Field(discriminator="kind")]
 HEAD_KINDS = tuple(head.model_fields["kind"].default for head in get_args(get_args(Head)[0]))
 _FORMER_HEAD = tuple(name for name in TwoStageHead.model_fields if name != "kind")
 _FORMER_NECK = {"fpn_channels": "channels", "taps": "taps"}
@@ -63,7 +65,10 @@ class Detector(Settings):
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
     neck: Neck = Field(Fpn(), description="what merges the stages' outputs: a feature pyramid")
-    head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads")
+    head: Head = Field(
+        FasterRcnnHead(),
+        description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads; or gives every pixel a class: semantic_fpn",
+    )
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
     box_nms: float = Field(0.5, gt=0, le=1, description="largest IoU of two detections of one class")
@@ -72,6 +77,18 @@ class Detector(Settings):
     )
     soft_nms_sigma: PositiveFloat = Field(0.5, description="of the gaussian")
     detections: PositiveInt = Field(100, description="most detections of one image")
+
+    @property
+    def task(self) -> Task:
+        """What a net with these settings is for."""
+        return SEGMENTATION if isinstance(self.head, SemanticFpnHead) else DETECTION
+
+    @property
+    def two_stage(self) -> TwoStageHead:
+        """Head that proposes and judges regions; ValueError for one of another kind."""
+        if not isinstance(self.head, TwoStageHead):
+            raise ValueError(f"expected a head with regions, got {self.head.kind}")
+        return self.head
 
     @model_validator(mode="before")
     @classmethod
@@ -97,10 +114,10 @@ class Detector(Settings):
         return document
 
 
-def current_form(values: Any) -> Any:
+def current_form(values: Any, task: Any = DETECTION.name) -> Any:
     """Move former keys of a detector (`fpn_channels`, `taps`, `cascade`, those of a two-stage head) into its neck and head.
 
-    A former key replaces what neck or head say; anything but a mapping is returned as it is.
+    A former key replaces what neck or head say; anything but a mapping is returned as it is. One without a kind is that of the `task`.
     """
     if not isinstance(values, Mapping):
         return values
@@ -109,7 +126,8 @@ def current_form(values: Any) -> Any:
     head = {name: found.pop(name) for name in _FORMER_HEAD if name in found}
     if "cascade" in found:
         head["kind"] = _kind(found.pop("cascade"))
-    for part, moved, kind in (("neck", neck, "fpn"), ("head", head, "faster_rcnn")):
+    own = "semantic_fpn" if task == SEGMENTATION.name else "faster_rcnn"
+    for part, moved, kind in (("neck", neck, "fpn"), ("head", head, own)):
         given = found.get(part, {})
         given = given.model_dump() if isinstance(given, BaseModel) else given
         if isinstance(given, Mapping) and (part in found or moved):

@@ -3,14 +3,15 @@
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from spnas_core import arch as architecture
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import ArchText, Settings, Url
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, current_form
 from spnas_core.settings.reading import Reading
-from spnas_core.settings.search import GENES, MEASURED, OBJECTIVES, SCORES, Budget, Final, Objectives, Parallel, Serial, Space
+from spnas_core.settings.search import GENES, MEASURED, OBJECTIVES, SCORES, Budget, Final, Objectives, Parallel, Serial, Space, counted
+from spnas_core.settings.task import SEGMENTATION, TASKS, Task, TaskName
 from spnas_core.settings.training import Recipe, Reignite
 
 DeviceTarget = Literal["CPU", "Ascend", "GPU"]
@@ -33,7 +34,10 @@ class Retries(Settings):
 class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"folds", "final"})
+    later: ClassVar[frozenset[str]] = frozenset({"task", "folds", "final"})
+    task: TaskName = Field(
+        "detection", description="find objects, or give every pixel a class; segmentation needs detector.head.kind semantic_fpn"
+    )
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="folder below `runs/` of the store")
     arch: ArchText = Field("r_111-2111-211111-211_0-0-0-0", description="architecture of the start net")
     checkpoint: Url | None = Field(None, description="weights to start from: URL of a .pth or .safetensors file, torchvision's or spnas'")
@@ -83,6 +87,18 @@ class Run(Settings):
     full_train: Recipe = Field(Recipe(), description="training of the final net, and of the start net to compare with")
     final: Final = Field(Final(), description="which net is the final one, and what it is compared with")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_task(cls, values: Any) -> Any:
+        """Give a run of segmentation its own head and objectives where it names none."""
+        if not isinstance(values, dict) or values.get("task") != "segmentation":
+            return values
+        found = {"objectives": counted(SEGMENTATION), **values}
+        detector = found.get("detector", {})
+        if isinstance(detector, dict):
+            detector = current_form({"head": {}, **detector}, "segmentation")
+        return {**found, "detector": detector}
+
     @model_validator(mode="after")
     def _check_search(self) -> "Run":
         if self.final.choose == "cheapest" and (len(self.objectives) < 2 or self.objectives[1] in SCORES):
@@ -91,6 +107,12 @@ class Run(Settings):
             if getattr(self.serial.mutation, gene) and not getattr(self.space, choices):
                 raise ValueError(f"expected space.{choices} with serial.mutation.{gene}, got none")
         beside = (self.serial.control, self.parallel.control, self.serial.race, self.parallel.race, self.serial.evaluator == "supernet")
+        if self.detector.task.name != self.task:
+            raise ValueError(f"expected a detector.head.kind of the task {self.task}, got {self.detector.head.kind}")
+        if self.task == "segmentation" and (self.serial.evaluator == "supernet" or self.data.crowds == "learn"):
+            raise ValueError("expected neither serial.evaluator supernet nor data.crowds learn with the task segmentation")
+        if self.task == "segmentation" and any(one.inherited_batches for one in self.recipes):
+            raise ValueError("expected inherited_batches 0 with the task segmentation")
         if self.folds > 1 and any(beside):
             raise ValueError("expected neither control nor race nor a supernet with folds, which rank nets by other trainings")
         if self.final.stock and self.checkpoint:
@@ -109,10 +131,22 @@ class Run(Settings):
 
     @field_validator("objectives")
     @classmethod
-    def _score_first(cls, objectives: Objectives) -> Objectives:
-        if not objectives or objectives[0] not in SCORES or len(set(objectives)) < len(objectives):
-            raise ValueError(f"expected {' or '.join(SCORES)} first, and none twice, got {list(objectives)}")
+    def _score_first(cls, objectives: Objectives, info: ValidationInfo) -> Objectives:
+        scores = TASKS[info.data.get("task", "detection")].scores
+        foreign = [name for name in objectives if name in SCORES and name not in scores]
+        if not objectives or objectives[0] not in scores or len(set(objectives)) < len(objectives) or foreign:
+            raise ValueError(f"expected {' or '.join(scores)} first, and none twice, got {list(objectives)}")
         return objectives
+
+    @property
+    def work(self) -> Task:
+        """What the nets are for."""
+        return TASKS[self.task]
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Recipes of all trainings of nets."""
+        return self.fine_tune, self.serial.recipe, self.parallel.recipe, self.full_train
 
     @property
     def device_groups(self) -> tuple[tuple[int, ...], ...]:

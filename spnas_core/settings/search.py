@@ -8,16 +8,20 @@ from pydantic import Field, PositiveInt, model_validator
 from spnas_core import arch as architecture
 from spnas_core.settings.base import Limit, Settings, Taps, TypeText
 from spnas_core.settings.supernet import Supernet
-from spnas_core.settings.task import DETECTION, Score
+from spnas_core.settings.task import TASKS, Score, Task
 from spnas_core.settings.training import Recipe
 
 Eighths = Annotated[int, Field(ge=1, le=architecture.MOST_EIGHTHS)]
 Objective = Literal[Score, "params", "macs", "latency_ms", "memory_mb"]
 Objectives = tuple[Objective, ...]
-SCORES: Objectives = DETECTION.scores  # the higher the better; of the others, the lower
+SCORES: Objectives = tuple(score for task in TASKS.values() for score in task.scores)  # the higher the better; of the others, the lower
 OBJECTIVES: Objectives = ("AP", "macs")
-COUNTED: Objectives = (DETECTION.score, "macs")  # what ranks nets that nobody has measured
 MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
+
+
+def counted(task: Task) -> Objectives:
+    """Objectives that rank nets that nobody has measured."""
+    return task.score, "macs"
 
 
 LEAST_PILOT = 8

@@ -16,6 +16,7 @@ from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce
 from spnas_core.settings.run import Run
+from spnas_core.settings.task import DETECTION
 from spnas_core.study.fronts import FrontOutcome, report_fronts
 from spnas_core.study.methods import Arrival, Forecast, Outcome, StudyEntry
 from spnas_core.study.noise import NoisyScore, report_noise
@@ -63,6 +64,8 @@ class Study:
 
 def open_study(kind: StudyKind, settings: Run, data_url: str, store_url: str, seeds: int = 1, count: int = 0) -> Study:
     """Open data and store for a study with `seeds` consecutive seeds from that of `settings`. UserError if methods cannot be compared."""
+    if settings.work is not DETECTION:
+        raise UserError(f"study: expected settings of the task detection, whose scores the studies compare, got {settings.task}")
     if settings.checkpoint:
         raise UserError(f"study: expected settings without a checkpoint, since nets are trained from scratch, got {settings.checkpoint!r}")
     first = open_plan(settings, data_url, store_url)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from spnas_core.errors import JobError
 from spnas_core.job import canonical_json
+from spnas_core.jobs.progress import SHOWN_OF_EPOCH
 from spnas_core.jobs.progress_file import read_progress
-from spnas_core.metrics import STATS
 from spnas_core.monitor.status import Watcher
 from spnas_core.names import HISTORY_FILE
 from spnas_core.run.crew import Label
@@ -24,11 +24,11 @@ from spnas_core.run.replay import Step
 from spnas_core.run.rounds import rounds
 from spnas_core.search.ledger import Trial
 from spnas_core.settings.search import MEASURED
+from spnas_core.settings.task import task_of_metrics
 from spnas_core.store.manifest import Manifest
 from spnas_core.track.parameters import search_parameters, training_parameters
 from spnas_core.track.tracked import TrackedFile, TrackedRun, TrackedState
 
-_SCORES = ("loss", "AP", "AP50", "top1")  # of an epoch
 _TRAINED = ("fine_tune", "candidate", "reignite", "full_train")  # roles of jobs that are runs of their own
 _Numbers = Mapping[str, float]
 
@@ -75,7 +75,8 @@ class SearchView:
     def _search(self, state: TrackedState, told: Sequence[TrackedRun], steps: Sequence[Step], ledger: Sequence[Trial]) -> TrackedRun:
         plan, store = self._plan, self._plan.store
         points = {number: trial.score for number, trial in enumerate(ledger) if trial.score is not None and trial.score >= 0}
-        curves = {"trial/AP": points, "trial/best AP": dict(zip(points, accumulate(points.values(), max), strict=True))}
+        score = plan.settings.work.score
+        curves = {f"trial/{score}": points, f"trial/best {score}": dict(zip(points, accumulate(points.values(), max), strict=True))}
         files: dict[str, TrackedFile] = {}
         if state == "done":
             volumes = [one["hypervolume"] for one in rounds(ledger, plan.settings)]
@@ -144,7 +145,7 @@ class SearchView:
             records = json.loads(store.fetch(kind, step.key, HISTORY_FILE).read_bytes())
         curves = {
             f"epoch/{name}": {int(one["epoch"]): score for one in records if (score := _numbers(one).get(name)) is not None}
-            for name in _SCORES
+            for name in SHOWN_OF_EPOCH
         }
         course = _Course({name: curve for name, curve in curves.items() if curve}, progress.get("begun"), progress.get("at"))
         if step.ended is not None:
@@ -167,7 +168,9 @@ def _final_scores(steps: Iterable[Step]) -> dict[str, float]:
 
 def _stats(step: Step) -> _Numbers:
     return (
-        {name: value for name, value in _numbers(step.ended.metrics).items() if name in STATS} if isinstance(step.ended, Manifest) else {}
+        {name: value for name, value in _numbers(step.ended.metrics).items() if name in task_of_metrics(step.ended.metrics).stats}
+        if isinstance(step.ended, Manifest)
+        else {}
     )
 
 

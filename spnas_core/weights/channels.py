@@ -23,6 +23,7 @@ from spnas_core.weights.tensor_names import (
     CASCADE,
     HEAD,
     RPN,
+    SEMANTIC,
     STATISTICS,
     STEM,
     Arrays,
@@ -145,6 +146,7 @@ def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], names: Coll
         found[f"{LAYER}{level}"] = Axes(PYRAMID, MERGED, normed=False)
     found |= {f"{RPN}conv": Axes(PROPOSAL, PYRAMID, normed=False), f"{RPN}score": Axes(None, PROPOSAL), f"{RPN}delta": Axes(None, PROPOSAL)}
     heads = {name.rsplit(".", 1)[0] for name in names if name.startswith((HEAD, CASCADE))}
+    found |= {name: Axes(None, PYRAMID) for name in heads if name.startswith(SEMANTIC) and name.endswith(".0.conv")}
     return found | {name: Axes(None, PYRAMID, cells=POOLED * POOLED) for name in heads if name.endswith(".fc1")}
 
 

@@ -34,6 +34,7 @@ from spnas_core.weights.tensor_names import (
     HEAD,
     NECK,
     RPN,
+    SEMANTIC,
     STATISTICS,
     Arrays,
     block_name,
@@ -115,7 +116,9 @@ class _Plan:
         if part == NECK:
             return name if necks.continues(name, self.parent, self.child, self.given) else None
         if part == HEAD:
-            return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
+            if self.replace_head and is_last_layer(name):
+                return None
+            return (name if name in self.given else None) if name.startswith(SEMANTIC) else head_source(name, self.cascade[0])
         return name
 
     def lacks(self, name: str) -> bool:
@@ -134,6 +137,8 @@ class _Plan:
             return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
         if part == NECK and numbers and numbers[0] < len(self.parent.stages):
             return necks.unused(name, self.wanted) or self.source(name) is None
+        if name.startswith(SEMANTIC):
+            return name not in self.wanted
         return part == HEAD and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
 
     def blank_norms(self) -> tuple[str, ...]:

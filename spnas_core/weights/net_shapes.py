@@ -7,11 +7,14 @@ from spnas_core.arch import Arch, blocks, levels
 from spnas_core.cost import CASCADE_STAGES, POOLED
 from spnas_core.necks.fpn import INNER, LAYER
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.segmentation import SemanticFpnHead, ladders_of
 from spnas_core.weights.tensor_names import (
     AFFINE,
     CASCADE,
     HEAD,
     RPN,
+    SEMANTIC,
+    SEMANTIC_LAST,
     STATISTICS,
     STEM,
     Arrays,
@@ -30,8 +33,11 @@ def empty_weights(arch: Arch, detector: Detector, classes: int) -> Arrays:
 
 
 def net_shapes(arch: Arch, detector: Detector, classes: int) -> dict[str, _Shape]:
-    """Shape of every tensor of a detector for `classes` classes, without the background, by name."""
-    return _backbone(arch, detector) | _neck(arch, detector) | _heads(detector, classes)
+    """Shape of every tensor of a detector for `classes` classes, of a detector without the background, by name."""
+    body = _backbone(arch, detector) | _neck(arch, detector)
+    if isinstance(detector.head, SemanticFpnHead):
+        return body | _semantic(arch, detector, detector.head, classes)
+    return body | _heads(detector, classes)
 
 
 def _normed(convolution: str, norm: str, shape: _Shape) -> dict[str, _Shape]:
@@ -77,11 +83,20 @@ def _neck(arch: Arch, detector: Detector) -> dict[str, _Shape]:
 
 
 def _heads(detector: Detector, classes: int) -> dict[str, _Shape]:
-    channels, hidden, anchors = detector.neck.channels, detector.head.head_channels, len(detector.head.anchor_ratios)
+    channels, hidden, anchors = detector.neck.channels, detector.two_stage.head_channels, len(detector.two_stage.anchor_ratios)
     found = _biased(f"{RPN}conv", (channels, channels, 3, 3)) | _biased(f"{RPN}score", (anchors, channels, 1, 1))
     found |= _biased(f"{RPN}delta", (4 * anchors, channels, 1, 1))
     cascade = detector.head.kind == "cascade_rcnn"
     for name in [f"{CASCADE}{stage}." for stage in range(CASCADE_STAGES)] if cascade else [HEAD]:
         found |= _biased(f"{name}fc1", (hidden, channels * POOLED * POOLED)) | _biased(f"{name}fc2", (hidden, hidden))
         found |= _biased(f"{name}score", (classes + 1, hidden)) | _biased(f"{name}delta", (4 * (1 if cascade else classes + 1), hidden))
+    return found
+
+
+def _semantic(arch: Arch, detector: Detector, head: SemanticFpnHead, classes: int) -> dict[str, _Shape]:
+    found = _biased(SEMANTIC_LAST, (classes, head.channels, 1, 1))
+    for level, ladder in enumerate(ladders_of(detector.neck.outputs(arch, detector.image_size))):
+        for step in range(len(ladder.sizes)):
+            name = f"{SEMANTIC}{level}.{step}."
+            found |= _normed(f"{name}conv", f"{name}bn", (head.channels, head.channels if step else detector.neck.channels, 3, 3))
     return found

@@ -5,6 +5,7 @@
     backbone.copies.1.0.2.conv1.weight    of copy 0 of stage 1, its third block, if copies have separate weights
     backbone.connect.1.0.conv.weight      of the connection of this copy, or of all copies of the stage that share weights
     neck.*  rpn.conv.weight  head.fc1.weight  head.stages.2.fc1.weight (of a cascade)
+    head.levels.2.0.conv.weight           of semantic FPN: first convolution (conv, bn) of the third map; last: head.classes.weight
     score.weight                          of the last layer of a classifier
 
 A convolution is followed by its norm: conv1 by bn1, and so on.
@@ -20,6 +21,7 @@ Arrays = dict[str, npt.NDArray[Any]]  # weights of a net by name
 BACKBONE, NECK, RPN, HEAD, SCORE = "backbone.", "neck.", "rpn.", "head.", "score."  # parts of nets; the last is a classifier's
 STEM, BLOCKS, COPIES, CONNECT = (f"{BACKBONE}{part}." for part in ("stem", "blocks", "copies", "connect"))
 CASCADE = f"{HEAD}stages."  # box heads of a cascade
+SEMANTIC, SEMANTIC_LAST = f"{HEAD}levels.", f"{HEAD}classes"  # of semantic FPN: convolutions of each map, and the last layer
 AFFINE = (".gamma", ".beta")  # trained tensors of a norm
 STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
 BIAS = ".bias"

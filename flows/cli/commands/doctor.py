@@ -1,4 +1,4 @@
-"""The command `spnas doctor`: causes of an AP of 0, in a run or in its data; or what a kind of device lacks of a run's graphs."""
+"""The command `spnas doctor`: causes of an AP of 0 or an mIoU near chance; or what a kind of device lacks of a run's graphs."""
 
 import contextlib
 import json
@@ -22,8 +22,10 @@ app = typer.Typer()
 
 
 @app.command(
-    help="Name what makes the AP 0: class mapping, boxes format, anchors that never match, learning rate, frozen norms with new weights, "
-    "empty targets, an evaluation on the wrong split, broken data. One line for each cause: where, what was seen, what to do.\n\n"
+    help="Name what makes the AP 0, or the mIoU that of chance: class mapping, boxes format, anchors that never match, "
+    "learning rate, frozen norms with new weights, "
+    "empty targets, an evaluation on the wrong split, broken data, faulty masks, one class everywhere. "
+    "One line for each cause: where, what was seen, what to do.\n\n"
     "RUN_OR_DATA: the name of a run of the store, finished or not; or a data set, as spnas check takes it.\n\n"
     "With --target Ascend: compile the graphs of a preset or a YAML file (default: --preset) on this CPU, and look all operators, dtypes "
     "and shapes up in what MindSpore's package has for Ascend. One row for each operator, one line for each gap.\n\n"
@@ -58,7 +60,7 @@ def doctor(
         for line in [*(cause.line for cause in causes), *notes]:
             typer.echo(line)
         if not causes:
-            typer.echo("no cause of an AP of 0 was found")
+            typer.echo("no cause of an AP of 0, or of an mIoU near chance, was found")
     if causes:
         raise typer.Exit(1)
 
@@ -92,10 +94,16 @@ def _is_run(subject: str, store: str) -> bool:
 def _of_data(url: str, store: str, preset: str, overrides: list[str]) -> tuple[list[Any], list[str]]:
     from flows import presets
     from spnas_core.check.dataset import inspect
+    from spnas_core.check.masks import inspect_masks
+    from spnas_core.data.masks.mask_layouts import has_masks
     from spnas_core.monitor.doctor import causes_in_data, first_error
+    from spnas_core.monitor.mask_doctor import causes_in_mask_data
 
+    settings = presets.load_preset(preset, overrides)
     try:
-        report = inspect(url, presets.load_preset(preset, overrides))
+        if has_masks(url, settings.data):
+            return causes_in_mask_data(inspect_masks(url, settings.data)), []
+        report = inspect(url, settings)
     except UserError as error:
         if "/" in url:
             raise
@@ -109,12 +117,15 @@ def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[st
     from spnas_core.data.splits import DataSet
     from spnas_core.monitor.doctor import WELL, causes_in_data, causes_in_run, first_error
     from spnas_core.monitor.status import Watcher
+    from spnas_core.settings.task import SEGMENTATION
     from spnas_core.store.artifacts import Store
 
     watcher = Watcher(Store(store), name)
     plan, now = watcher.plan, watcher.look()
-    url = data or plan.data.url
-    notes = [] if now.best is None else [f"best net so far: AP {100 * now.best['AP']:.1f}, AP50 {100 * now.best['AP50']:.1f}"]
+    url, scores = data or plan.data.url, plan.settings.work.scores
+    notes = [] if now.best is None else [f"best net so far: {', '.join(f'{name} {100 * now.best[name]:.1f}' for name in scores)}"]
+    if plan.settings.work is SEGMENTATION:
+        return _of_mask_run(watcher, url, notes)
     try:
         report = inspect(url, plan.settings)
     except UserError as error:
@@ -125,3 +136,19 @@ def _of_run(name: str, store: str, data: str | None) -> tuple[list[Any], list[st
     causes = [*causes_in_data(report), *causes_in_run(plan.store, watcher.steps(), val)]
     well = now.best is not None and now.best["AP50"] >= WELL
     return causes or ([] if well else first_error(report)), notes
+
+
+def _of_mask_run(watcher: Any, url: str, notes: list[str]) -> tuple[list[Any], list[str]]:
+    """Causes in a run of segmentation and in its data, which may no longer exist."""
+    from spnas_core.check.masks import inspect_masks
+    from spnas_core.data.masks.mask_set import MaskSet
+    from spnas_core.monitor.mask_doctor import causes_in_mask_data, causes_in_mask_run
+
+    plan, found = watcher.plan, list[Any]()
+    names: tuple[str, ...] = tuple(map(str, range(plan.classes)))
+    try:
+        found = causes_in_mask_data(inspect_masks(url, plan.settings.data))
+        names = tuple(name for _, name in MaskSet(url, plan.settings.data).categories("val"))
+    except UserError as error:
+        notes = [*notes, f"the data was not looked at: {error}"]
+    return [*found, *causes_in_mask_run(plan.store, watcher.steps(), names)], notes

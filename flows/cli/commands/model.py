@@ -9,6 +9,7 @@ import typer
 from flows.cli.options import LAYOUTS, AnnotationsOption, AsJson, DataOption, ImagesOption, reading
 from spnas_core.errors import UserError
 from spnas_core.jobs.cpu_variables import prepare_process
+from spnas_core.settings.task import task_of_metrics
 
 if TYPE_CHECKING:
     from spnas_core.export.compare import Compared
@@ -20,8 +21,9 @@ ModelUrl = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder of 
 
 @app.command(
     "eval",
-    help="Score a model on a split, with pycocotools. Several models, or a folder of spnas export, are scored image by image and set side "
-    "by side: size, AP, and the time of inference of an image, of which the last column is the ratio to the first model's.\n\n"
+    help="Score a model on a split, a detector with pycocotools. Several models, or a folder of spnas export, are scored image by image "
+    "and set side by side: size, scores, and the time of inference of an image, of which the last column is the ratio to the first "
+    "model's.\n\n"
     "Example: spnas eval demo/store/runs/demo/model --data demo/data --split test",
 )
 def evaluate(
@@ -49,20 +51,22 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(scores))
         return
-    for name, value in scores.items():
-        if name.startswith(("AP", "AR")):
-            typer.echo(f"{name:10s} {_per_cent(value):>6s}")
+    task = task_of_metrics(scores)
+    width = max(10, *map(len, task.stats))
+    for name in task.stats:
+        typer.echo(f"{name:{width}s} {_per_cent(scores[name]):>6s}")
     for name, one in scores.get("per_class", {}).items():
-        typer.echo(f"{name}: AP {_per_cent(one['AP'])}, AP50 {_per_cent(one['AP50'])}")
+        typer.echo(f"{name}: {', '.join(f'{kind} {_per_cent(one[kind])}' for kind in task.of_class)}")
 
 
 def _side_by_side(found: Sequence["Compared"], split: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"split": split, "models": [one.document() for one in found]}))
         return
-    lines = [("model", "format", "MB", "AP", "AP50", "ms", "ratio")]
+    names = task_of_metrics(found[0].scores).scores
+    lines = [("model", "format", "MB", *names, "ms", "ratio")]
     for one in found:
-        scores = (_per_cent(one.scores[name]) for name in ("AP", "AP50"))
+        scores = (_per_cent(one.scores[name]) if name in one.scores else "-" for name in names)
         ratio = one.milliseconds / found[0].milliseconds
         lines.append((one.model, one.form, f"{one.size / 1e6:.2f}", *scores, f"{one.milliseconds:.1f}", f"{ratio:.2f}"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -81,7 +85,8 @@ def _per_cent(value: float) -> str:
 @app.command(
     "predict",
     help="Find objects in images: pictures with boxes, detections.json (a record per image), results.json (COCO results with the images' "
-    "names, numbered from 1).\n\n"
+    "names, numbered from 1). With a model of segmentation: pictures with the classes in colours, below masks/ the classes of all pixels "
+    "(PNG, values are the ids), masks.json (a record per image).\n\n"
     "IMAGE: a file, a folder (the images right in it, not those of folders below), a quoted pattern ('photos/**/*.jpg': those below too), "
     "or the fsspec URL of any of these. Exit status 1: some image is broken; the others are done.\n\n"
     "Example: spnas predict demo/store/runs/demo/model demo/data/test photo.jpg --out found",
@@ -90,10 +95,10 @@ def predict_command(
     model: ModelUrl,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, URLs.")],
     out: Annotated[str, typer.Option("--out", help="Folder for what is written: a path or any fsspec URL.")] = "predictions",
-    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Least score of a box.")] = 0.5,
+    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Least score of a box; masks have none.")] = 0.5,
     as_json: AsJson = False,
 ) -> None:
-    """Find objects in images."""
+    """Find objects in images, or their masks."""
     prepare_process()
     from spnas_core.jobs.predict import predict as find
 
@@ -103,7 +108,8 @@ def predict_command(
         typer.echo(json.dumps(found))
     else:
         objects = sum(len(one.get("objects", ())) for one in found)
-        typer.echo(f"{len(found) - len(broken)} of {len(found)} images done, {objects} objects, written to {out}")
+        counted = "" if any("mask" in one for one in found) else f", {objects} objects"
+        typer.echo(f"{len(found) - len(broken)} of {len(found)} images done{counted}, written to {out}")
     for error in broken:
         typer.echo(f"spnas: {error}", err=True)
     if broken:

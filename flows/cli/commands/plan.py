@@ -67,7 +67,8 @@ def _print(bill: dict[str, Any]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     counts = bill["data"]
     images = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "val", "test"))
-    console.print(f"{bill['name']}: images {images}; {counts['boxes']:,} boxes to learn; store {bill['store']}", markup=False)
+    boxes = "" if "task" in bill["settings"] else f" {counts['boxes']:,} boxes to learn;"  # masks have none
+    console.print(f"{bill['name']}: images {images};{boxes} store {bill['store']}", markup=False)
     console.print("\nSettings that differ from the defaults:")
     for key, (value, _) in bill["settings"].items():
         console.print(f"  {key} = {json.dumps(value)}", markup=False)

@@ -62,10 +62,10 @@ def _runs(found: list[Any]) -> Any:
     from rich.table import Table
 
     table = Table("run", "state", "stage", box=None, pad_edge=False)
-    for name in ("jobs", "best AP", "time left"):
+    for name in ("jobs", "best score", "time left"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
-        table.add_row(one.name, one.state, _stage(one), f"{one.done} of {one.total}", _ap(one.best), _left(one))
+        table.add_row(one.name, one.state, _stage(one), f"{one.done} of {one.total}", _score(one.best), _left(one))
     return table
 
 
@@ -82,9 +82,7 @@ def _page(now: Any) -> Any:
     lines.append(Text(f"time of the jobs so far {duration(now.spent)}, left {_left(now)}"))
     if now.best:
         size = f"{now.best['params'] / 1e6:.2f} M parameters, {now.best['macs'] / 1e9:.2f} GMACs"
-        lines.append(
-            Text(f"best so far {now.best['arch']}: AP {_ap(now.best)}, AP50 {100 * now.best['AP50']:.1f}, {size} ({now.best['label']})")
-        )
+        lines.append(Text(f"best so far {now.best['arch']}: {_scores(now.best)}, {size} ({now.best['label']})"))
     lines += [Text(f"failed: {line}", "red") for line in now.failures]
     jobs = Table("job", "state", "progress", box=None, pad_edge=False, show_header=False)
     for one in now.jobs:
@@ -102,8 +100,18 @@ def _stage(now: Any) -> str:
     return f"{now.stage} round {now.round} of {now.rounds}" if now.rounds and now.round else str(now.stage)
 
 
-def _ap(best: dict[str, Any] | None) -> str:
-    return f"{100 * best['AP']:.1f}" if best and best["AP"] >= 0 else "-"
+def _score(best: dict[str, Any] | None) -> str:
+    from spnas_core.settings.task import task_of_metrics
+
+    name = task_of_metrics(best or {}).score
+    return f"{100 * best[name]:.1f}" + ("" if name == "AP" else f" {name}") if best and best[name] >= 0 else "-"
+
+
+def _scores(best: dict[str, Any]) -> str:
+    """Scores of the best net by their names, in per cent."""
+    from spnas_core.settings.task import task_of_metrics
+
+    return ", ".join(f"{name} {100 * best[name]:.1f}" if best[name] >= 0 else f"{name} -" for name in task_of_metrics(best).scores)
 
 
 def _left(now: Any) -> str:

@@ -15,6 +15,7 @@ from spnas_core.data.demo import COUNTS, DIGITS, MARK, SIDE, VERSION, Sources, d
 from spnas_core.data.masks.decoding import IGNORED
 from spnas_core.errors import UserError
 
+MASK_COUNTS = {**COUNTS, "train": 3 * COUNTS["train"]}  # of fewer pictures a net learns where their digits are
 DEMO_CLASSES = ("background", *map(str, DIGITS))
 _YAML = """path: .
 {places}
@@ -29,7 +30,7 @@ def make_mask_demo(folder: Path, seed: int = 0) -> Path:
 
     UserError where scikit-learn is missing, or the folder holds images or masks of other origin.
     """
-    begun = json.dumps({"version": VERSION, "seed": seed, "counts": COUNTS, "masks": True, "complete": False})
+    begun = json.dumps({"version": VERSION, "seed": seed, "counts": MASK_COUNTS, "masks": True, "complete": False})
     complete = json.dumps({**json.loads(begun), "complete": True})
     mark = folder / MARK
     if mark.exists():
@@ -37,13 +38,13 @@ def make_mask_demo(folder: Path, seed: int = 0) -> Path:
             return folder
     elif any((folder / name).exists() for name in ("images", "masks", "data.yaml")):
         raise UserError(f"{folder}: expected an empty folder for the demo's data, got one with images or masks of other origin")
-    sources = {split: demo_sources(split) for split in COUNTS}
+    sources = {split: demo_sources(split) for split in MASK_COUNTS}
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(begun)
-    places = "\n".join(f"{split}: images/{split}" for split in COUNTS)
+    places = "\n".join(f"{split}: images/{split}" for split in MASK_COUNTS)
     names = ", ".join(f'{number}: "{name}"' for number, name in enumerate(DEMO_CLASSES))
     (folder / "data.yaml").write_text(_YAML.format(places=places, names=names, ignored=IGNORED))
-    for number, split in enumerate(COUNTS):
+    for number, split in enumerate(MASK_COUNTS):
         _write_pairs(folder, split, sources[split], np.random.default_rng((seed, number)))
     mark.write_text(complete)
     return folder
@@ -52,7 +53,7 @@ def make_mask_demo(folder: Path, seed: int = 0) -> Path:
 def _write_pairs(folder: Path, split: str, sources: Sources, rng: np.random.Generator) -> None:
     for name in ("images", "masks"):
         (folder / name / split).mkdir(parents=True, exist_ok=True)
-    for number in range(1, COUNTS[split] + 1):
+    for number in range(1, MASK_COUNTS[split] + 1):
         pixels, placed = draw_digits(sources, rng)
         mask = np.zeros((SIDE, SIDE), np.uint8)
         for digit, (x1, y1, x2, y2), ink in placed:

@@ -21,7 +21,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 Array = npt.NDArray[Any]
-Run = Callable[[Array, Array], tuple[Any, Any, Any]]  # (B, 3, H, W), (B, 2) to boxes (D, 4), scores (D,) and labels (D,) of each image
+Run = Callable[
+    [Array, Array], tuple[Any, ...]
+]  # (B, 3, H, W), (B, 2) to boxes (D, 4), scores (D,) and labels (D,) of each image, for example
 
 
 class Detector:
@@ -65,7 +67,8 @@ def open_onnx(path: Path) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
-    return lambda images, image_hw: tuple(session.run(["boxes", "scores", "labels"], {"images": images, "image_hw": image_hw}))
+    names = [one.name for one in session.get_inputs()]
+    return lambda images, image_hw: tuple(session.run(None, chosen(names, images, image_hw)))
 
 
 def open_openvino(path: Path) -> Run:
@@ -74,11 +77,18 @@ def open_openvino(path: Path) -> Run:
     how = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     net = openvino.Core().compile_model(path, "CPU", how)
 
-    def run(images: Array, image_hw: Array) -> tuple[Any, Any, Any]:
-        found = net({"images": images, "image_hw": image_hw})
-        return found["boxes"], found["scores"], found["labels"]
+    names = [one.any_name for one in net.inputs]
+
+    def run(images: Array, image_hw: Array) -> tuple[Any, ...]:
+        found = net(chosen(names, images, image_hw))
+        return tuple(found[one] for one in net.outputs)
 
     return run
+
+
+def chosen(names: list[str], images: Array, image_hw: Array) -> dict[str, Array]:
+    """Give the inputs that a network has."""
+    return {name: array for name, array in (("images", images), ("image_hw", image_hw)) if name in names}
 
 
 def import_openvino() -> Any:
@@ -117,7 +127,11 @@ def open_torch(path: Path) -> Run:
 
 def open_parts(path: Path) -> Run:
     """Open the networks of a folder that has several."""
-    run: Run = beside("parts").Parts(path.parent, json.loads((path.parent / "model.json").read_text()))
+    parts, card = beside("parts"), json.loads((path.parent / "model.json").read_text())
+    if "levels" not in card:  # of segmentation: nothing runs after the first network
+        trunk = parts.open_part(path.parent, "trunk")
+        return lambda images, _image_hw: tuple(trunk(images))
+    run: Run = parts.Parts(path.parent, card)
     return run
 
 
