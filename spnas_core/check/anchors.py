@@ -75,7 +75,7 @@ def has_point(boxes: Doubles, grid: Grid, radius: float) -> npt.NDArray[np.bool_
         reach = int(np.ceil(radius * side / step_xy.min()))
         for down in range(-reach, reach + 1):
             for right in range(-reach, reach + 1):
-                place = np.round(middle / step_xy) + (right, down)
+                place = np.round(middle / step_xy) + np.array((right, down))
                 inside = ((place >= 0) & (place < (columns, rows))).all(1)
                 point = place * step_xy
                 near = np.abs(point - middle).max(1) < radius * side

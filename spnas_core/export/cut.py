@@ -1,7 +1,8 @@
 """The detector cut into ONNX graphs of static shapes, for compilers such as Ascend's ATC; `shipped/parts.py` runs between them.
 
-`trunk` ends before the proposals, and a head begins after the pooling of regions; of a one-stage detector it is all of the net. NMS, selections of rows and the choice of a level, whose
-results have sizes that only an image tells, stay outside. ATC wants static sizes, none of them 0.
+`trunk` ends before the proposals, and a head begins after the pooling of regions; a one-stage detector is all trunk.
+NMS, selections of rows and the choice of a level, whose results have sizes that only an image tells, stay outside. ATC wants static sizes,
+none of them 0.
 Source: https://www.hiascend.com/document/detail/zh/canncommercial/latest/devaids/atctool/atlasatc_16_0039.html
 """
 

@@ -15,7 +15,7 @@ from spnas_core.weights.tensor_names import TOWERS
 
 
 def dense_outputs(graph: Graph, settings: Detector, x: Value, classes: int) -> dict[str, tuple[Value, int]]:
-    """Outputs of one level's map (B, C, H, W) by name, (B, channels, H, W), with their channels: score and delta, or distance, centrality."""
+    """Write the outputs of one level's map: (B, channels, H, W) and channels of score and delta, or of score, distance and centrality."""
     head, name = settings.head, f"{settings.head.kind}."
     ends = []
     for tower in TOWERS:

@@ -9,7 +9,7 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
-from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead, with_head_defaults
+from spnas_core.settings.one_stage import FcosHead, RetinaNetHead, with_head_defaults
 
 
 class TwoStageHead(Settings):
@@ -64,7 +64,9 @@ class Detector(Settings):
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
     neck: Neck = Field(Fpn(), description="what merges the stages' outputs: a feature pyramid")
-    head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, cascade_rcnn with three box heads, retinanet or fcos")
+    head: Head = Field(
+        FasterRcnnHead(), description="what finds objects: faster_rcnn, cascade_rcnn with three box heads, retinanet or fcos"
+    )
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
     box_nms: float = Field(0.5, gt=0, le=1, description="largest IoU of two detections of one class")

@@ -152,7 +152,12 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
 
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
-        return of_head or name.startswith(other_heads) or necks.unused(name, fresh) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
+        return (
+            of_head
+            or name.startswith(other_heads)
+            or necks.unused(name, fresh)
+            or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
+        )
 
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())

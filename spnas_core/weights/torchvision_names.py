@@ -226,7 +226,9 @@ def _layers(arch: Arch, block: Block, theirs: str, ours: str) -> dict[str, str]:
 
 def _tensors(layers: dict[str, str]) -> dict[str, str]:
     """Our name of every tensor of the layers; convolutions with or without a bias."""
-    return {f"{theirs}{k}": f"{ours}{own}" for theirs, ours in layers.items() for k, own in (_NORM if _OF_NORM.search(ours) else _PLAIN).items()}
+    return {
+        f"{theirs}{k}": f"{ours}{own}" for theirs, ours in layers.items() for k, own in (_NORM if _OF_NORM.search(ours) else _PLAIN).items()
+    }
 
 
 def _current(name: str, one_stage: str) -> str:
