@@ -37,6 +37,8 @@ def lively(net: DetectorNet, seed: int = 0) -> Weights:
             weights[name] = rng.uniform(0.5, 1.2, array.shape).astype(np.float32)
         elif kind in ("beta", "moving_mean", "bias"):
             weights[name] = normal(0.2, array.shape)
+        elif name.startswith(("retinanet.delta", "fcos.centrality")):
+            weights[name] = normal(0.5 / array[0].size ** 0.5, array.shape)
         elif name.startswith(("rpn", "head")):
             gain = {"rpn.score": 1.0, "rpn.delta": 0.3}.get(name.removesuffix(".weight"), 3.0 if ".score" in name else 1.4)
             weights[name] = normal(gain / array[0].size ** 0.5, array.shape)
@@ -44,7 +46,8 @@ def lively(net: DetectorNet, seed: int = 0) -> Weights:
             weights[name] = normal((2 / array[0].size) ** 0.5, array.shape)
     set_weights(net, weights)
     maps = net.set_train(False).features(Tensor(inputs((75, 101))[0][:1]))
-    for level, one in enumerate(maps[:-1]):
+    levels = sorted({int(name.split(".")[2]) for name in weights if name.startswith("neck.layer.")})
+    for level, one in zip(levels, maps, strict=False):
         for name in (f"neck.layer.{level}.weight", f"neck.layer.{level}.bias"):
             weights[name] /= one.asnumpy().std()
     set_weights(net, weights)
