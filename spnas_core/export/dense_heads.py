@@ -36,7 +36,7 @@ def _group_norm(graph: Graph, x: Value, name: str, groups: int) -> Value:
     """Normalise groups of channels as `InstanceNormalization` does single ones: opset 17 has no operator for groups."""
     ones, zeros = [1.0] * groups, [0.0] * groups
     shape = graph("Shape", x)
-    rows = graph("InstanceNormalization", graph("Reshape", x, [0, groups, -1]), ones, zeros, epsilon=towers.EPSILON)
+    rows = graph("InstanceNormalization", graph("Reshape", x, [0, groups, -1]), ones, zeros, epsilon=towers.NORM_EPSILON)
     y = graph("Reshape", rows, shape)
     gamma, beta = (graph("Reshape", graph.weight(f"{name}.{part}"), [1, -1, 1, 1]) for part in ("gamma", "beta"))
     return graph("Add", graph("Mul", y, gamma), beta)

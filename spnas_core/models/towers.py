@@ -15,7 +15,7 @@ from spnas_core.models import primitives as p
 from spnas_core.models.convolution import BiasedConv3x3
 
 PRIOR = 0.01  # probability of every class at every place before the training
-EPSILON = 1e-5
+NORM_EPSILON = 1e-5
 
 
 class GroupNorm(nn.Cell):
@@ -29,7 +29,7 @@ class GroupNorm(nn.Cell):
         self.groups = groups
         self.gamma = Parameter(ops.ones((channels,), ms.float32), name="gamma")
         self.beta = Parameter(ops.zeros((channels,), ms.float32), name="beta")
-        self.normalise = ops.LayerNorm(1, 1, EPSILON)
+        self.normalise = ops.LayerNorm(1, 1, NORM_EPSILON)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
