@@ -43,7 +43,8 @@ def judge_anchors(split: str, boxes: Doubles, sizes: Doubles, arch: Arch, settin
     else:
         missed = best_iou(scaled, grid, head.anchor_ratios, octave) < REACH
     share, at = missed.mean(), "x".join(map(str, settings.image_size))
-    findings = [Finding("unreached", split, int(missed.sum()), f"{share:.1%} of {len(boxes):,}, network input {at} px")]
+    kind = "no-point" if isinstance(head, FcosHead) else "unreached"
+    findings = [Finding(kind, split, int(missed.sum()), f"{share:.1%} of {len(boxes):,}, network input {at} px")]
     if isinstance(head, FcosHead):
         return findings
     scale, ratios = fit_anchors(scaled, arch, settings, octave)
