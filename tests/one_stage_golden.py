@@ -23,11 +23,16 @@ from weight_rule import rule
 KINDS = {"retinanet": RetinaNet, "fcos": FCOS}
 
 
-def build(kind: str, salt: int) -> torch.nn.Module:
-    """Torchvision's detector with the weights of the rule."""
+def one_stage(kind: str, **settings: int) -> torch.nn.Module:
+    """Torchvision's detector as `retinanet_resnet50_fpn` or `fcos_resnet50_fpn` make it."""
     body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
     backbone = _resnet_fpn_extractor(body, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
-    net = KINDS[kind](backbone, CLASSES, min_size=HEIGHT, max_size=max(WIDTHS))
+    return KINDS[kind](backbone, CLASSES, **settings)
+
+
+def build(kind: str, salt: int) -> torch.nn.Module:
+    """Torchvision's detector with the weights of the rule."""
+    net = one_stage(kind, min_size=HEIGHT, max_size=max(WIDTHS))
     net.load_state_dict({name: torch.from_numpy(rule(name, tuple(old.shape), salt)) for name, old in net.state_dict().items()})
     return net
 
