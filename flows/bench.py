@@ -1,5 +1,4 @@
-"""Speed benchmarks: one JSON line per measurement, for the nets of the presets demo and bccd, and for ResNet-50-FPN at 512x512, with
-Faster R-CNN, RetinaNet and FCOS.
+"""Speed benchmarks: one JSON line per measurement, for the nets of the presets demo and bccd, and for three detectors at 512x512.
 
 ``python -m flows.bench [--threads N] [--repeat N] [--net NAME] [--operators] [--peer COMMAND]``; seconds, medians of `repeat` after one
 warm-up. With one thread it computes as a job with one thread does.
