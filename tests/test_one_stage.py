@@ -67,7 +67,7 @@ def test_defaults_are_those_of_torchvision() -> None:
 
 def test_former_digests_do_not_know_the_new_settings_of_a_pyramid() -> None:
     assert "neck" not in Detector().former_document()
-    assert Detector(neck={"extra_levels": "none"}).former_document()["neck"] == {"extra_levels": "none", "first_level": 0}
+    assert Detector(neck={"extra_levels": "none"}).former_document()["neck"] == {"extra_levels": "none"}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,8 @@ def test_outputs_of_a_pyramid_that_begins_later() -> None:
 def test_anchors_of_an_octave() -> None:
     shapes = anchor_shapes(32.0, (0.5, 1.0, 2.0), 3)
     assert shapes[3:6].tolist() == [[-16, -16, 16, 16], [-20, -20, 20, 20], [-25, -25, 25, 25]]
-    assert np.round((shapes[:, 3] - shapes[:, 1]) / (shapes[:, 2] - shapes[:, 0]), 1).tolist() == [0.5] * 3 + [1.0] * 3 + [2.0] * 3
+    ratios = (shapes[:, 3] - shapes[:, 1]) / (shapes[:, 2] - shapes[:, 0])
+    assert ratios.tolist() == pytest.approx([0.5] * 3 + [1.0] * 3 + [2.0] * 3, rel=0.05)  # corners are whole
 
 
 @example_settings(max_examples=25)

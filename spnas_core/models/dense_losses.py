@@ -54,8 +54,8 @@ class FocalLoss(nn.Cell):
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
-    """Power of elements from 0 to 1."""
-    return x * x if exponent == 2.0 else ops.Pow()(x, exponent)
+    """Power of elements from 0 to 1; at 0, where a small exponent has no finite gradient, that of 1e-12."""
+    return x * x if exponent == 2.0 else ops.Pow()(p.maximum(x, 1e-12), exponent)
 
 
 def giou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
