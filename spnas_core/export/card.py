@@ -16,11 +16,18 @@ _TITLES = {
 _NETWORKS = {
     "onnx": "`model.onnx`: the network, opset 17, for any number of images at once",
     "openvino": "`model.xml` and `model.bin`: the network, for any number of images at once",
-    "om": "`trunk.onnx`, `head0.onnx` (...): the parts of the network that ATC compiles, for one image, opset 17; `atc.sh`: the commands "
-    "for the SoC {soc}; `trunk.om`, `head0.om` (...): what they make; `parts.py`: what runs between the parts, in numpy",
+    "om": "`trunk.onnx`{heads}: the parts of the network that ATC compiles, for one image, opset 17; `atc.sh`: the commands "
+    "for the SoC {soc}; `trunk.om` (...): what they make; `parts.py`: what runs between the parts, in numpy",
     "mindir": "`model.mindir`: the network, for one image at a time",
-    "torchvision": "`weights.safetensors`: the state dict; `net.py`: torchvision's `FasterRCNN` on this backbone, which takes it",
+    "torchvision": "`weights.safetensors`: the state dict; `net.py`: torchvision's `{theirs}` on this backbone, which takes it",
 }
+_HEADS = {
+    "faster_rcnn": ("Faster R-CNN", "FasterRCNN"),
+    "cascade_rcnn": ("Cascade R-CNN", "FasterRCNN"),
+    "retinanet": ("RetinaNet", "RetinaNet"),
+    "fcos": ("FCOS", "FCOS"),
+    "semantic_fpn": ("Semantic FPN", ""),
+}  # what a head makes, here and in torchvision
 _COLUMNS: dict[TaskName, tuple[str, ...]] = {
     "detection": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     "segmentation": SEGMENTATION.stats,
@@ -29,10 +36,13 @@ _COLUMNS: dict[TaskName, tuple[str, ...]] = {
 
 def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     """Text of the card, in Markdown, of an exported `model.json` document."""
-    of_masks = document["detector"]["head"]["kind"] == "semantic_fpn"
+    title, theirs = _HEADS[document["detector"]["head"]["kind"]]
+    of_masks = not theirs
     programs = ("`segment.py`: from image to classes", "`detect.py`: opens the network and prepares images") if of_masks else _DETECTS
     networks = _NETWORKS | ({"om": _ONE_PART} if of_masks else {})
-    files = (networks[form].format(**document), "`model.json`: architecture, settings, classes, preprocessing, scores", *programs)
+    heads = ", `head0.onnx` (...)" if theirs == "FasterRCNN" else ""
+    network = networks[form].format(**document, theirs=theirs, heads=heads)
+    files = (network, "`model.json`: architecture, settings, classes, preprocessing, scores", *programs)
     run = _SEGMENT if of_masks else _RUN
     sections = {
         "Classes": _table(
@@ -47,7 +57,7 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     }
     head = (
         f"# {'Semantic segmentation' if of_masks else 'Object detector'} `{document['arch']}`\n\n"
-        f"{'Semantic FPN' if of_masks else 'Faster R-CNN with a feature pyramid'}, as {_TITLES[form]}, exported by spnas, "
+        f"{title}{'' if of_masks else ' with a feature pyramid'}, as {_TITLES[form]}, exported by spnas, "
         f"which searched its backbone (SP-NAS, CVPR 2020). "
         f"{cost.params:,} parameters, {cost.macs / 1e9:.2f} GMACs an image.{_origin(document)}{_precision(document)}"
     )

@@ -13,7 +13,7 @@ from spnas_core.export.graph import Graph, Value
 from spnas_core.models import cascade, roi, rpn
 from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.pooling import SAMPLES, least_sizes
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, two_stage
 from spnas_core.weights.tensor_names import CASCADE, HEAD, RPN
 
 POOLING = {
@@ -34,9 +34,10 @@ class Heads:
         self.classes = classes
         self.maps = maps
         self.image_hw = image_hw  # (B, 2)
-        self.anchors = place_anchors(grid, settings.two_stage.anchor_ratios)
-        self.kept = [min(settings.two_stage.proposals_test, len(placed)) for placed in self.anchors]  # of each level
-        self.proposals = min(settings.two_stage.proposals_test, sum(self.kept))
+        self.head = two_stage(settings)
+        self.anchors = place_anchors(grid, self.head.anchor_ratios)
+        self.kept = [min(self.head.proposals_test, len(placed)) for placed in self.anchors]  # of each level
+        self.proposals = min(self.head.proposals_test, sum(self.kept))
 
     def propose(self) -> tuple[Value, Value]:
         """Proposals (B, P, 4) and their validity (B, P; 0 or 1): the best of each level, NMS within the level, the best of all."""
@@ -49,7 +50,7 @@ class Heads:
             found = decode_deltas(graph, take_rows(graph, delta, order), graph("Gather", anchors, order), rpn.RPN_CODER)
             boxes.append(clip_boxes(graph, found, self.image_hw))
             scores.append(best)
-            survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.settings.two_stage.rpn_nms))
+            survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.head.rpn_nms))
         found = graph("Concat", *boxes, axis=1)
         keep = graph("Mul", graph("Concat", *survivors, axis=1), large_enough(graph, found, rpn.MIN_SIZE))
         score = graph("Sigmoid", graph("Concat", *scores, axis=1))
@@ -61,7 +62,7 @@ class Heads:
     def detect(self, proposals: Value, valid: Value) -> tuple[Value, Value, Value]:
         """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); with soft-NMS its N candidates instead of D detections."""
         graph = self.graph
-        if self.settings.head.kind == "cascade_rcnn":
+        if self.head.kind == "cascade_rcnn":
             found, shares = proposals, []
             for stage, coder in enumerate(cascade.CODERS):
                 share, delta = self.predict(found, f"{CASCADE}{stage}.", 1)
@@ -92,10 +93,11 @@ class Heads:
         image = graph("Reshape", image, [-1])
         width, height = graph.several(2, "Split", corner_and_size(graph, flat)[1], axis=-1)
         side = graph("Sqrt", graph("Relu", graph("Mul", width, height)))
-        reached = graph("GreaterOrEqual", side, least_sizes(self.grid.sides[:-1]))  # (R, L - 1)
+        pooling = self.grid.regions()
+        reached = graph("GreaterOrEqual", side, least_sizes(pooling.sides))  # (R, L - 1)
         level = graph("ReduceSum", graph("Cast", reached, to=INT64), [-1], keepdims=0)
         rows, pooled = [], []
-        for number, stride in enumerate(self.grid.strides[:-1]):
+        for number, stride in enumerate(pooling.strides):
             own = graph("Squeeze", graph("NonZero", graph("Equal", level, number)), [0])
             given = self.maps[number], graph("Gather", flat, own), graph("Gather", image, own)
             rows.append(own)
@@ -111,13 +113,20 @@ class Heads:
         score = graph("Mul", graph("Reshape", score, [0, -1]), large_enough(graph, found, roi.MIN_SIZE))
         most = min(roi.CANDIDATES * settings.detections, self.proposals * self.classes)
         best, order = graph.several(2, "TopK", score, [most])
-        found, label = take_rows(graph, found, order), graph("Mod", order, self.classes)
-        best = graph("Mul", best, as_number(graph, graph("Greater", best, settings.score_threshold)))
-        if settings.soft_nms is None:
-            own = graph("Equal", graph("Unsqueeze", label, [1]), np.arange(self.classes).reshape(1, -1, 1))  # (B, K, N)
-            by_class = graph("Where", own, graph("Unsqueeze", best, [1]), 0.0)
-            best = graph("Mul", best, after_nms(graph, found, by_class, settings.box_nms, 0.0))
-            best, order = graph.several(2, "TopK", best, [min(settings.detections, most)])
-            found, label = take_rows(graph, found, order), take_rows(graph, label, order)
-        there = graph("Cast", graph("Greater", best, 0.0), to=INT64)
-        return found, best, graph("Mul", graph("Add", label, 1), there)
+        candidates = take_rows(graph, found, order), best, graph("Mod", order, self.classes)
+        return last_selection(graph, settings, self.classes, most, *candidates)
+
+
+def last_selection(
+    graph: Graph, settings: Detector, classes: int, most: int, found: Value, best: Value, label: Value
+) -> tuple[Value, Value, Value]:
+    """Select by NMS from `most` candidates, the best first: boxes (B, N, 4), scores (B, N) and classes (B, N) from 0 on."""
+    best = graph("Mul", best, as_number(graph, graph("Greater", best, settings.score_threshold)))
+    if settings.soft_nms is None:
+        own = graph("Equal", graph("Unsqueeze", label, [1]), np.arange(classes).reshape(1, -1, 1))  # (B, K, N)
+        by_class = graph("Where", own, graph("Unsqueeze", best, [1]), 0.0)
+        best = graph("Mul", best, after_nms(graph, found, by_class, settings.box_nms, 0.0))
+        best, order = graph.several(2, "TopK", best, [min(settings.detections, most)])
+        found, label = take_rows(graph, found, order), take_rows(graph, label, order)
+    there = graph("Cast", graph("Greater", best, 0.0), to=INT64)
+    return found, best, graph("Mul", graph("Add", label, 1), there)

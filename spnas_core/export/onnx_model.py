@@ -1,11 +1,13 @@
 """ONNX model of a net, from its architecture, settings and weights."""
 
 from spnas_core import arch as architecture
+from spnas_core.export.dense_heads import detect_dense
 from spnas_core.export.features import Features
 from spnas_core.export.graph import Graph
 from spnas_core.export.heads import Heads
 from spnas_core.export.semantic import semantic_model
 from spnas_core.models.anchors import anchor_grid
+from spnas_core.settings.one_stage import OneStageHead
 from spnas_core.settings.task import SEGMENTATION
 from spnas_core.weights.model_folder import Model
 from spnas_core.weights.tensor_names import Arrays
@@ -22,8 +24,12 @@ def onnx_model(card: Model, weights: Arrays) -> bytes:
         return semantic_model(card, weights)
     graph = Graph(weights)
     maps = Features(graph, arch, settings).pyramid("images")
-    heads = Heads(graph, settings, anchor_grid(arch, settings), len(card.classes), maps, "image_hw")
-    boxes, scores, labels = heads.detect(*heads.propose())
+    grid, classes = anchor_grid(arch, settings), len(card.classes)
+    if isinstance(settings.head, OneStageHead):
+        boxes, scores, labels = detect_dense(graph, settings, grid, classes, maps, "image_hw")
+    else:
+        heads = Heads(graph, settings, grid, classes, maps, "image_hw")
+        boxes, scores, labels = heads.detect(*heads.propose())
     count = ("batch", "detections")
     return graph.model(
         {"images": ("batch", 3, *settings.image_size), "image_hw": ("batch", 2)},

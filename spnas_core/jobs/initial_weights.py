@@ -72,14 +72,15 @@ def start_backbone(job: ReigniteJob, store: Store, fresh: Arrays) -> Arrays:
 
 
 def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
-    """Set `requires_grad` of every parameter: False for statistics, frozen norms (of the backbone) and frozen stages."""
+    """Set `requires_grad` of every parameter: False for statistics, the backbone's frozen norms and frozen stages."""
     still = {block_name(block.index) for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
     if settings.frozen_stages:
         still.add(STEM)
+    frozen = AFFINE if settings.norm == "frozen" else ()
     for parameter in net.get_parameters():
-        of_backbone = settings.norm == "frozen" and parameter.name.startswith(BACKBONE)
-        never = (*STATISTICS, *(AFFINE if of_backbone else ()))
-        parameter.requires_grad = not (parameter.name.endswith(never) or parameter.name.startswith(tuple(still)))
+        name = parameter.name
+        never = name.endswith(STATISTICS) or (name.startswith(BACKBONE) and name.endswith(frozen))
+        parameter.requires_grad = not (never or name.startswith(tuple(still)))
 
 
 def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:

@@ -3,6 +3,8 @@
 from spnas_core.arch import Arch
 from spnas_core.models.detector import PyramidNet
 from spnas_core.models.faster_rcnn import FasterRCNN
+from spnas_core.models.fcos import FCOS
+from spnas_core.models.retinanet import RetinaNet
 from spnas_core.models.semantic_fpn import SemanticFPN
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.segmentation import SemanticFpnHead
@@ -15,4 +17,5 @@ def build(arch: Arch, settings: Detector, classes: int, half: bool = False) -> P
     """
     if isinstance(settings.head, SemanticFpnHead):
         return SemanticFPN(arch, settings, settings.head, classes, half)
-    return FasterRCNN(arch, settings, classes, half)
+    kinds: dict[str, type[RetinaNet | FCOS]] = {"retinanet": RetinaNet, "fcos": FCOS}
+    return kinds.get(settings.head.kind, FasterRCNN)(arch, settings, classes, half)

@@ -19,7 +19,7 @@ from spnas_core.models import primitives as p
 from spnas_core.models.pooling import RegionPooling
 from spnas_core.models.ranks import RankSum
 from spnas_core.models.suppression import suppression
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, two_stage
 
 BOX_CODER = (10.0, 10.0, 5.0, 5.0)
 FOREGROUND, POSITIVE_SHARE, MIN_SIZE = 0.5, 0.25, 1e-2
@@ -31,7 +31,7 @@ class BoxPredictor(nn.Cell):
 
     def __init__(self, settings: Detector, classes: int, boxes: int) -> None:
         super().__init__()
-        hidden = settings.two_stage.head_channels
+        hidden = two_stage(settings).head_channels
         self.fc1 = nn.Dense(settings.neck.channels * POOLED * POOLED, hidden, weight_init=HeUniform(5**0.5))
         self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(5**0.5))
         self.score = nn.Dense(hidden, classes + 1, weight_init=Normal(0.01))
@@ -54,7 +54,7 @@ class BoxHead(BoxPredictor):
         super().__init__(settings, classes, classes + 1)
         self.classes = classes
         self.pooling = RegionPooling(sizes, strides, sides)
-        self.sample = RegionSample(settings.two_stage.roi_batch)
+        self.sample = RegionSample(two_stage(settings).roi_batch)
         self.region_losses = RegionLosses(classes)
         self.select = Selection(settings, classes)
 
@@ -130,8 +130,10 @@ class Selection(nn.Cell):
         score = score * p.expand_dims(p.cast(valid, ms.float32), -1)
         score = p.reshape(score, (batch, -1)) * p.cast(box_ops.large(found, MIN_SIZE), ms.float32)
         best, order = p.topk(score, min(CANDIDATES * self.detections, count * self.classes))
-        found = box_ops.take(found, order)
-        label = order % self.classes
+        return self.finish(box_ops.take(found, order), best, order % self.classes)
+
+    def finish(self, found: Tensor, best: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Select from candidates, the best first: clipped boxes (B, N, 4), scores (B, N), and classes (B, N) from 0 on."""
         keep = best > self.threshold
         if not self.soft:
             kept = self.nms(box_ops.set_apart(found, p.cast(label, ms.float32), self.extent))

@@ -5,10 +5,10 @@ With a second one, `Neck` becomes a union that `kind` discriminates (see `settin
 """
 
 from spnas_core.errors import UserError
-from spnas_core.necks.fpn import Fpn, continues, unused
+from spnas_core.necks.fpn import Fpn, continues, lacks, unused
 from spnas_core.settings.base import Taps
 
-__all__ = ["Neck", "continues", "parse_neck", "taps_of", "unused", "with_taps"]
+__all__ = ["Neck", "continues", "lacks", "parse_neck", "taps_of", "unused", "with_taps"]
 
 Neck = Fpn
 _KINDS = (Fpn,)

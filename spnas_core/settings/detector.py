@@ -9,6 +9,7 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
+from spnas_core.settings.one_stage import FcosHead, RetinaNetHead, with_head_defaults
 from spnas_core.settings.segmentation import SemanticFpnHead
 from spnas_core.settings.task import DETECTION, SEGMENTATION, Task
 
@@ -47,7 +48,7 @@ class CascadeRcnnHead(TwoStageHead):
     kind: Literal["cascade_rcnn"] = Field("cascade_rcnn", description="names this head")
 
 
-Head = Annotated[FasterRcnnHead | CascadeRcnnHead | SemanticFpnHead, Field(discriminator="kind")]
+Head = Annotated[FasterRcnnHead | CascadeRcnnHead | RetinaNetHead | FcosHead | SemanticFpnHead, Field(discriminator="kind")]
 HEAD_KINDS = tuple(head.model_fields["kind"].default for head in get_args(get_args(Head)[0]))
 _FORMER_HEAD = tuple(name for name in TwoStageHead.model_fields if name != "kind")
 _FORMER_NECK = {"fpn_channels": "channels", "taps": "taps"}
@@ -67,7 +68,8 @@ class Detector(Settings):
     neck: Neck = Field(Fpn(), description="what merges the stages' outputs: a feature pyramid")
     head: Head = Field(
         FasterRcnnHead(),
-        description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads; or gives every pixel a class: semantic_fpn",
+        description="what finds objects: faster_rcnn, cascade_rcnn with three box heads, retinanet or fcos; or gives every pixel a class: "
+        "semantic_fpn",
     )
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
@@ -83,17 +85,18 @@ class Detector(Settings):
         """What a net with these settings is for."""
         return SEGMENTATION if isinstance(self.head, SemanticFpnHead) else DETECTION
 
-    @property
-    def two_stage(self) -> TwoStageHead:
-        """Head that proposes and judges regions; ValueError for one of another kind."""
-        if not isinstance(self.head, TwoStageHead):
-            raise ValueError(f"expected a head with regions, got {self.head.kind}")
-        return self.head
-
     @model_validator(mode="before")
     @classmethod
     def _former_keys(cls, values: Any) -> Any:
-        return current_form(values)
+        return with_head_defaults(current_form(values))
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if isinstance(self.head, FcosHead) and self.neck.channels % self.head.norm_groups:
+            raise ValueError(
+                f"expected neck.channels to be a multiple of head.norm_groups, {self.head.norm_groups}, got {self.neck.channels}"
+            )
+        return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy with other values, by present or former keys; unlike pydantic's own it is validated, and so always deep."""
@@ -108,10 +111,31 @@ class Detector(Settings):
         if isinstance(self.neck, Fpn):
             neck = document.pop("neck")
             document |= {former: neck[name] for former, name in _FORMER_NECK.items()}
+            if changed := {name: neck[name] for name in sorted(Fpn.later) if neck[name] != Fpn.model_fields[name].default}:
+                document["neck"] = changed
         if isinstance(self.head, FasterRcnnHead | CascadeRcnnHead):
             head = document.pop("head")
             document |= {name: head[name] for name in _FORMER_HEAD} | {"cascade": head["kind"] == "cascade_rcnn"}
         return document
+
+
+def two_stage(settings: Detector) -> TwoStageHead:
+    """Return the settings of a two-stage head; TypeError for another head."""
+    if not isinstance(settings.head, TwoStageHead):
+        raise TypeError(f"expected a two-stage head, got {settings.head.kind}")
+    return settings.head
+
+
+def one_stage(settings: Detector) -> RetinaNetHead | FcosHead:
+    """Return the settings of a one-stage head; TypeError for another head."""
+    if not isinstance(settings.head, RetinaNetHead | FcosHead):
+        raise TypeError(f"expected a one-stage head, got {settings.head.kind}")
+    return settings.head
+
+
+def detection_head(settings: Detector) -> TwoStageHead | RetinaNetHead | FcosHead:
+    """Return the settings of a head that finds objects; TypeError for one that gives every pixel a class."""
+    return settings.head if isinstance(settings.head, TwoStageHead) else one_stage(settings)
 
 
 def current_form(values: Any, task: Any = DETECTION.name) -> Any:

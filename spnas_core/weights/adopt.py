@@ -10,9 +10,10 @@ from typing import Any
 
 from spnas_core import necks
 from spnas_core.errors import UserError
-from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, RPN, SCORE, SEMANTIC, SEMANTIC_LAST, STATISTICS, Arrays
+from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, HEADS, SCORE, SEMANTIC, SEMANTIC_LAST, STATISTICS, Arrays
 
 _HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
+_LAST = re.compile(r"(?:head\.(?:stages\.[0-2]\.)?(?:score|delta)|(?:retinanet|fcos)\.score)\.(?:weight|bias)")
 _SHOWN = 12  # tensors named in an error
 
 
@@ -93,8 +94,7 @@ def load_same(fresh: Arrays, weights: Arrays, prefix: str = "") -> tuple[Arrays,
 
 def is_last_layer(name: str) -> bool:
     """Whether a tensor belongs to the last layers of a head, whose sizes depend on the number of classes."""
-    match = _HEAD.fullmatch(name)
-    return bool(match and match[3] in ("score", "delta")) or name.startswith(f"{SEMANTIC_LAST}.")
+    return bool(_LAST.fullmatch(name)) or name.startswith(f"{SEMANTIC_LAST}.")
 
 
 def is_semantic(names: Iterable[str]) -> bool:
@@ -128,10 +128,10 @@ def is_other_head(name: str, cascade: bool) -> bool:
 def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     """Weights of a net from a checkpoint with the same backbone: a detector, possibly for other classes, or a classifier.
 
-    New by design: whole parts that the checkpoint lacks (neck, proposals, head, or one of another task, classifier's last layer), the last
-    layers for other classes, and a box head's box layers if only one of the two is a cascade (see `head_source`). Dropped by design: a
-    classifier's last layer in a detector, the same layers of the head, a head of another task, and levels that the pyramid does not merge.
-    Any other difference in name, shape or dtype is a UserError with a +/- list.
+    New by design: whole parts that the checkpoint lacks (neck, proposals, head, or one of another kind or task, classifier's last layer),
+    levels that its pyramid lacks, the heads' last layers for other classes, and the box layers if only one of the two is a cascade (see
+    `head_source`). Dropped by design: a classifier's last layer in a detector, the same layers of the head, heads of another kind or task,
+    and levels that the pyramid does not have. Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
     copied, audit = match_weights(fresh, weights)
     return put_copies(fresh, weights, copied), audit
@@ -147,7 +147,9 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     other_task = is_semantic(fresh) != is_semantic(weights)  # then the heads have nothing in common
     new_parts = (*(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")}), *((HEAD,) if other_task else ()))
-    sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not name.startswith(new_parts)}
+    other_heads = tuple(part for part in HEADS if part.removesuffix(".") not in ours)
+    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.lacks(name, weights))]
+    sources = {name: head_source(name, is_cascade(weights)) for name in wanted}
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
     other_classes = any(is_last_layer(name) and source in weights and name not in copied for name, source in given.items())
@@ -157,8 +159,9 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
         return (
-            (other_task and name.startswith((HEAD, RPN)))
+            (other_task and name.startswith(HEADS))
             or of_head
+            or name.startswith(other_heads)
             or necks.unused(name, fresh)
             or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
         )

@@ -6,6 +6,7 @@
     backbone.connect.1.0.conv.weight      of the connection of this copy, or of all copies of the stage that share weights
     neck.*  rpn.conv.weight  head.fc1.weight  head.stages.2.fc1.weight (of a cascade)
     head.levels.2.0.conv.weight           of semantic FPN: first convolution (conv, bn) of the third map; last: head.classes.weight
+    retinanet.class_tower.0.conv.weight  fcos.score.weight (of one-stage heads)
     score.weight                          of the last layer of a classifier
 
 A convolution is followed by its norm: conv1 by bn1, and so on.
@@ -22,6 +23,9 @@ BACKBONE, NECK, RPN, HEAD, SCORE = "backbone.", "neck.", "rpn.", "head.", "score
 STEM, BLOCKS, COPIES, CONNECT = (f"{BACKBONE}{part}." for part in ("stem", "blocks", "copies", "connect"))
 CASCADE = f"{HEAD}stages."  # box heads of a cascade
 SEMANTIC, SEMANTIC_LAST = f"{HEAD}levels.", f"{HEAD}classes"  # of semantic FPN: convolutions of each map, and the last layer
+RETINANET, FCOS = "retinanet.", "fcos."  # one-stage heads
+HEADS = (RPN, HEAD, RETINANET, FCOS)
+TOWERS = ("class_tower.", "box_tower.")  # of a one-stage head
 AFFINE = (".gamma", ".beta")  # trained tensors of a norm
 STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
 BIAS = ".bias"
@@ -29,7 +33,7 @@ BIAS = ".bias"
 
 def part_of(name: str) -> str:
     """Part of a net that a tensor belongs to, as the prefix of its name; "" for none of them."""
-    parts = (STEM, BLOCKS, COPIES, CONNECT, NECK, RPN, HEAD, SCORE)
+    parts = (STEM, BLOCKS, COPIES, CONNECT, NECK, *HEADS, SCORE)
     return next((part for part in parts if name.startswith(part)), "")
 
 
@@ -55,4 +59,9 @@ def convolution_of(layer: str) -> str:
 
 def is_detector(names: Iterable[str]) -> bool:
     """Whether these are tensor names of a detector, not of a classifier."""
-    return any(name.startswith((NECK, RPN, HEAD)) for name in names)
+    return any(name.startswith((NECK, *HEADS)) for name in names)
+
+
+def one_stage_head(names: Iterable[str]) -> str:
+    """Name prefix of the one-stage head of a detector with these tensors; "" where it has none."""
+    return next((head for name in names for head in (RETINANET, FCOS) if name.startswith(head)), "")
