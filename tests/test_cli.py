@@ -13,6 +13,7 @@ from flows.cli.app import app
 from spnas_core.arch import parse
 from spnas_core.errors import UserError
 from spnas_core.search.costs import candidate_cost
+from spnas_core.settings.detector import HEAD_KINDS
 from spnas_core.settings.page import settings_page
 from spnas_core.settings.run import Run
 
@@ -20,6 +21,8 @@ COMMANDS = (
     "demo", "run", "settings", "arch", "eval", "predict", "export", "convert", "check", "import-vega", "plan", "status", "doctor", "report",
 )  # fmt: skip
 run = CliRunner()
+
+KINDS = ", ".join(map(repr, HEAD_KINDS))
 
 
 def mistake(*args: str) -> str:
