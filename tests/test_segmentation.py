@@ -103,7 +103,7 @@ def test_the_report_shows_classes_confusion_and_masks(done: Done) -> None:
         assert words in page
     assert not re.search(r">\s*AP50?\s*<", page)
     table = page.split('id="classes"')[1].split('id="confusion"')[0]
-    rows = re.findall(r'<th scope="row">(\w+)</th>.*?<td class="n">([\d.]+)</td></tr>', table, re.DOTALL)
+    rows = re.findall(r'<th scope="row">(\w+)</th>.*?>([\d.]+)</data></td></tr>', table, re.DOTALL)
     split = open_mask_split(str(done.data), "val")
     counts = np.sum([np.bincount(one.mask()[one.mask() != 255], minlength=3) for one in split.samples], axis=0)
     assert [(name, float(share)) for name, share in rows] == [
