@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from spnas_core import arch as architecture
 from spnas_core.necks.fpn import Fpn
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.reading import Reading
@@ -93,6 +94,8 @@ class Run(Settings):
         beside = (self.serial.control, self.parallel.control, self.serial.race, self.parallel.race, self.serial.evaluator == "supernet")
         if self.folds > 1 and any(beside):
             raise ValueError("expected neither control nor race nor a supernet with folds, which rank nets by other trainings")
+        if "neck" in self.serial.search and not isinstance(self.detector.neck, NasFpn):
+            raise ValueError(f"expected detector.neck.kind nas_fpn with neck in serial.search, got {self.detector.neck.kind}")
         if self.final.stock and self.checkpoint:
             raise ValueError("expected no checkpoint with final.stock, whose nets are trained from scratch")
         return self
@@ -164,6 +167,8 @@ class Run(Settings):
             raise ValueError(
                 "expected norm: train and frozen_stages: 0 with serial.evaluator: supernet, whose paths have norms of their own"
             )
+        if self.serial.search != ("backbone",):
+            raise ValueError(f"expected serial.search [backbone] with serial.evaluator: supernet, got {list(self.serial.search)}")
         if any(architecture.parse(self.arch).parallel):
             raise ValueError(f"expected a serial start net with serial.evaluator: supernet, got {self.arch}")
         if self.serial.halving or self.serial.race or self.serial.control or self.serial.pilot:
@@ -180,6 +185,8 @@ class Run(Settings):
         for kind in space.block_types or (start.block_type.text,):
             for width in (self.detector.base_width, *space.base_widths):
                 architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), width)
+        if self.parallel.taps and not isinstance(self.detector.neck, Fpn):
+            raise ValueError(f"expected detector.neck.kind fpn with parallel.taps, got {self.detector.neck.kind}")
         for neck in (self.detector.neck, *(Fpn(taps=taps) for taps in self.parallel.taps)):
             for size in (self.detector.image_size, *space.image_sizes):
                 neck.outputs(start, size)  # children never have fewer stages

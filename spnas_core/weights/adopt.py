@@ -141,7 +141,7 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     """Name in a checkpoint of each tensor that `adopt` copies, by its name in the net; UserError as there. It reads no elements."""
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     new_parts = tuple(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")})
-    sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not name.startswith(new_parts)}
+    sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not (name.startswith(new_parts) or necks.is_of_another(name, weights))}
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
     other_classes = any(is_last_layer(name) and source in weights and name not in copied for name, source in given.items())

@@ -132,8 +132,10 @@ class _Plan:
             return layer in self.ours[numbers[0]] and (self.lacks(name) or not self.keeps_layer(self.line.index(numbers[0]), layer))
         if part in (COPIES, CONNECT) and len(numbers) > 1 and numbers[0] < len(self.parent.stages):
             return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
+        if part == NECK and necks.unused(name, self.wanted):
+            return True
         if part == NECK and numbers and numbers[0] < len(self.parent.stages):
-            return necks.unused(name, self.wanted) or self.source(name) is None
+            return self.source(name) is None
         return part == HEAD and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
 
     def blank_norms(self) -> tuple[str, ...]:
