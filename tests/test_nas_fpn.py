@@ -1,4 +1,4 @@
-"""NAS-FPN: its text, its values beside mmdetection's own module (golden values, mmdetection_nas_fpn.py), its cost, what children inherit."""
+"""NAS-FPN: its text, its values beside mmdetection's own (golden values, mmdetection_nas_fpn.py), its cost, what children inherit."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from spnas_core.models.build import build
 from spnas_core.models.nas_fpn import MergingPyramid
 from spnas_core.models.step import get_weights, set_weights
 from spnas_core.necks import parse_neck
-from spnas_core.necks.nas_fpn import FOUND, INPUTS, LEVELS, Cell, NasFpn, cells_text, merges, output_nodes, parse_cells
+from spnas_core.necks.nas_fpn import FOUND_CELLS, INPUTS, LEVELS, Cell, NasFpn, cells_text, merges, output_nodes, parse_cells
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.net import Net, parse_net
 from spnas_core.settings.detector import Detector, current_form
@@ -70,7 +70,7 @@ def test_the_found_pyramid_is_that_of_the_paper() -> None:
     assert [merge.joined for merge in merges(NasFpn().graph)] == [(), (), (), (), (2,), (4,), ()]
     assert output_nodes(NasFpn().graph) == (7, 8, 9, 11, 10)
     assert NasFpn().text == "nasfpn256x7"
-    assert NasFpn(cells="4a3_1" + FOUND[5:]) == NasFpn()
+    assert NasFpn(cells="4a3_1" + FOUND_CELLS[5:]) == NasFpn()
     assert parse_neck("nasfpn64x3(" + OTHER + ")") == NasFpn(channels=64, stacks=3, cells=OTHER)
 
 
@@ -94,7 +94,7 @@ def test_every_node_is_used(cells: tuple[Cell, ...]) -> None:
         ("4a1_5", "cell 1, '4a1_5': expected two different inputs from 0 to 4 (P3 to P7, then the cells before it)"),
         ("4a1_3-4s5_5", "cell 2, '4s5_5': expected two different inputs from 0 to 5 (P3 to P7, then the cells before it)"),
         ("4a1_3-3s1_5-3s0_1-5s1_2", "expected the last 5 to be the outputs, one of each level 3 to 7, got levels [4, 3, 3, 5]"),
-        (FOUND.replace("6a9_10", "5a9_10"), "got levels [3, 4, 5, 7, 5]"),
+        (FOUND_CELLS.replace("6a9_10", "5a9_10"), "got levels [3, 4, 5, 7, 5]"),
         ("", "cell 1, '': expected a level"),
     ],
 )
@@ -103,7 +103,7 @@ def test_wrong_cells_are_one_line(text: str, said: str) -> None:
         parse_cells(text)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
-    _, mistakes = presets.read_preset("smoke", ["detector.neck={kind: nas_fpn, cells: '" + text + "'}"])
+    _, mistakes = presets.read_preset("smoke", ["parallel.taps=[]", "detector.neck={kind: nas_fpn, cells: '" + text + "'}"])
     assert len(mistakes) == 1
     assert said in mistakes[0]
 
@@ -112,7 +112,7 @@ def test_wrong_cells_are_one_line(text: str, said: str) -> None:
 def test_a_backbone_it_cannot_read_is_one_line(text: str, count: int) -> None:
     with pytest.raises(ArchError, match=rf"expected 2 to 6 stages under a NAS-FPN, whose levels have strides 8 to 128, got {count}"):
         NasFpn().outputs(parse(text), (64, 64))
-    _, mistakes = presets.read_preset("smoke", ["detector.neck.kind=nas_fpn", f"arch={text}"])
+    _, mistakes = presets.read_preset("smoke", ["parallel.taps=[]", "detector.neck.kind=nas_fpn", f"arch={text}"])
     assert len(mistakes) == 1
 
 
@@ -211,7 +211,7 @@ def written_out(neck: MergingPyramid, settings: NasFpn, stages: list[np.ndarray]
 
 
 @pytest.mark.parametrize("text", ["b_111-111", "b_11-21-21-21", "b_1-1-2-1-1-1"])
-@pytest.mark.parametrize("cells", [FOUND, OTHER, "3s0_1-4s0_5-5s0_6-6a0_7-7a0_8"])
+@pytest.mark.parametrize("cells", [FOUND_CELLS, OTHER, "3s0_1-4s0_5-5s0_6-6a0_7-7a0_8"])
 def test_odd_sizes_any_cells_and_its_cost(text: str, cells: str) -> None:
     """Values against the pyramid written out; parameters against the built net; MACs against the sizes of its maps."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -291,7 +291,9 @@ def test_a_wider_pyramid_computes_the_same_and_a_narrower_one_loses() -> None:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     arch = parse("b_1111-2111-1")
     image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 72, 100)).astype(np.float32))
-    nets = {channels: build(arch, Detector(**SMALL, neck=NasFpn(channels=channels, stacks=2)), 3).set_train(False) for channels in (4, 6, 9)}
+    nets = {
+        channels: build(arch, Detector(**SMALL, neck=NasFpn(channels=channels, stacks=2)), 3).set_train(False) for channels in (4, 6, 9)
+    }
     weights = get_weights(nets[6])
     for name, array in weights.items():
         if name.endswith((".gamma", ".beta", ".moving_mean")):
@@ -315,5 +317,5 @@ def test_a_checkpoint_with_another_neck_gives_all_but_the_neck() -> None:
         assert set(audit.new) == {name for name in fresh if name.startswith("neck.")}
         assert set(audit.dropped) == {name for name in weights if name.startswith("neck.")}
         np.testing.assert_array_equal(found["rpn.conv.weight"], weights["rpn.conv.weight"])
-        with_neck, audit = inherit.inherit(parse("b_1111-2111"), parse("b_1111-2111"), weights, fresh, base_width=4)
+        _, audit = inherit.inherit(parse("b_1111-2111"), parse("b_1111-2111"), weights, fresh, base_width=4)
         assert set(audit.new) == {name for name in fresh if name.startswith("neck.")}

@@ -118,9 +118,7 @@ class Features:
             x = self.conv_norm(x, f"{name}shortcut.conv", f"{name}shortcut.bn", block.stride)
         return self.graph("Relu", self.graph("Add", x, y))
 
-    def conv_norm(
-        self, x: Value, convolution: str, norm: str, stride: int = 1, groups: int = 1, epsilon: float | None = None
-    ) -> Value:
+    def conv_norm(self, x: Value, convolution: str, norm: str, stride: int = 1, groups: int = 1, epsilon: float | None = None) -> Value:
         """Convolve and normalise by the running statistics; `epsilon` of the norm, by default the backbone's."""
         tensors = [self.graph.weight(f"{norm}{kind}") for kind in (*AFFINE, *STATISTICS)]
         y = conv(self.graph, x, convolution, stride, groups)

@@ -15,11 +15,11 @@ from spnas_core.necks.fpn import Fpn
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import Taps
 
-__all__ = ["Neck", "continues", "is_of_another", "parse_neck", "taps_of", "unused", "with_taps"]
+__all__ = ["Neck", "is_continued", "is_of_another", "is_unused", "parse_neck", "taps_of", "with_taps"]
 
 Neck = Annotated[Fpn | NasFpn, Field(discriminator="kind")]
 _KINDS = (Fpn, NasFpn)
-_MODULES = {fpn: (fpn.INNER, fpn.LAYER), nas_fpn: (nas_fpn.LATERAL, nas_fpn.EXTRA, nas_fpn.CELLS)}  # begin of their tensors' names
+_NAMES = {Fpn: (fpn.INNER, fpn.LAYER), NasFpn: (nas_fpn.LATERAL, nas_fpn.EXTRA, nas_fpn.CELLS)}  # begin of their tensors' names
 
 
 def parse_neck(text: str) -> Fpn | NasFpn:
@@ -42,18 +42,19 @@ def with_taps(neck: Fpn | NasFpn, taps: Taps | None) -> Fpn | NasFpn:
 
 def is_of_another(name: str, names: Collection[str]) -> bool:
     """Whether a tensor belongs to a neck of another kind than that of a net with tensors of these `names`."""
-    others = tuple(prefix for prefixes in _MODULES.values() if not name.startswith(prefixes) for prefix in prefixes)
-    return len(others) < sum(map(len, _MODULES.values())) and any(one.startswith(others) for one in names)
+    others = tuple(prefix for prefixes in _NAMES.values() if not name.startswith(prefixes) for prefix in prefixes)
+    return len(others) < sum(map(len, _NAMES.values())) and any(one.startswith(others) for one in names)
 
 
-def continues(name: str, parent: Arch, child: Arch, given: Collection[str]) -> bool:
+def is_continued(name: str, parent: Arch, child: Arch, given: Collection[str]) -> bool:
     """Whether the tensor `name` of a child's neck starts from that of its parent, which has tensors of the names `given`.
 
     A tensor whose name is of no neck counts as one that does.
     """
-    return not is_of_another(name, given) and all(module.continues(name, parent, child, given) for module in _MODULES)
+    own = fpn.continues(name, parent, child, given) and nas_fpn.continues_cell(name, parent, child, given)
+    return own and not is_of_another(name, given)
 
 
-def unused(name: str, wanted: Collection[str]) -> bool:
+def is_unused(name: str, wanted: Collection[str]) -> bool:
     """Whether `name` is of a part of a neck that a net with tensors of the names `wanted` has not."""
-    return is_of_another(name, wanted) or any(module.unused(name, wanted) for module in _MODULES)
+    return is_of_another(name, wanted) or fpn.unused(name, wanted) or nas_fpn.lacks_cell(name, wanted)

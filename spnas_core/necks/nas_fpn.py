@@ -25,7 +25,7 @@ LEVELS = (3, 4, 5, 6, 7)  # of the inputs, and of the outputs: level n has strid
 INPUTS = len(LEVELS)
 POOLED_LEVELS = 3  # of the outputs, from the finest: regions are pooled from these
 EPSILON = 1e-5  # of the norms, which are always trained
-FOUND = "4a1_3-4s1_5-3s0_6-4s6_7-5a7_8-7a6_9-6a9_10"  # the pyramid of 7 cells of the paper
+FOUND_CELLS = "4a1_3-4s1_5-3s0_6-4s6_7-5a7_8-7a6_9-6a9_10"  # the pyramid of 7 cells of the paper
 LATERAL, EXTRA, CELLS = "neck.lateral.", "neck.extra.", "neck.cells."  # and the number of the stage, of the input, of the stack
 _CELL = re.compile(r"(\d+)([as])(\d+)_(\d+)")
 _TEXT = re.compile(r"nasfpn([1-9]\d*)x([1-9]\d*)(?:\(([^()+]*)\))?")
@@ -81,7 +81,9 @@ def _canonical(text: str) -> str:
     return cells_text(parse_cells(text))
 
 
-CellsText = Annotated[str, AfterValidator(_canonical), Field(json_schema_extra={"pattern": r"^[0-9]+[as][0-9]+_[0-9]+(-[0-9]+[as][0-9]+_[0-9]+)*$"})]
+CellsText = Annotated[
+    str, AfterValidator(_canonical), Field(json_schema_extra={"pattern": r"^[0-9]+[as][0-9]+_[0-9]+(-[0-9]+[as][0-9]+_[0-9]+)*$"})
+]
 
 
 class Merge(NamedTuple):
@@ -95,7 +97,7 @@ class Merge(NamedTuple):
 
 
 def merges(cells: Sequence[Cell]) -> tuple[Merge, ...]:
-    """What the cells do, in order. To an output are added the nodes of its level that no cell so far has taken, itself included."""
+    """List what the cells do, in order. To an output are added the nodes of its level that no cell so far has taken, itself included."""
     node_levels, taken, found = [*LEVELS, *(cell.level for cell in cells)], set[int](), list[Merge]()
     for number, cell in enumerate(cells):
         taken |= {cell.first, cell.second}
@@ -121,22 +123,22 @@ class NasFpn(Settings):
     channels: PositiveInt = Field(256, description="channels of every map")
     stacks: PositiveInt = Field(7, description="times that the cells follow each other, each time with weights of their own")
     cells: CellsText = Field(
-        FOUND,
-        description="merging cells: level, s (sum) or a (attention), two inputs (0 to 4: P3 to P7; 5 and on: the cells before it); the last "
-        "five are the outputs",
+        FOUND_CELLS,
+        description="merging cells: level, s (sum) or a (attention), two inputs (0 to 4: P3 to P7; 5 and on: the cells before it); the "
+        "last five are the outputs",
     )
 
     @property
     def text(self) -> str:
         """Canonical short text; ``parse_neck(neck.text) == neck``."""
-        return f"nasfpn{self.channels}x{self.stacks}" + ("" if self.cells == FOUND else f"({self.cells})")
+        return f"nasfpn{self.channels}x{self.stacks}" + ("" if self.cells == FOUND_CELLS else f"({self.cells})")
 
     @classmethod
     def parse(cls, text: str) -> "NasFpn | None":
         """Read the text of such a pyramid; None where it is none, UserError where its cells are wrong."""
         if not (match := _TEXT.fullmatch(text)):
             return None
-        return cls(channels=int(match[1]), stacks=int(match[2]), cells=FOUND if match[3] is None else _canonical(match[3]))
+        return cls(channels=int(match[1]), stacks=int(match[2]), cells=FOUND_CELLS if match[3] is None else _canonical(match[3]))
 
     @property
     def graph(self) -> tuple[Cell, ...]:
@@ -190,7 +192,7 @@ def cell_name(stack: int, number: int, cell: Cell) -> str:
     return f"{CELLS}{stack}.{number}.{cell.text}"
 
 
-def continues(name: str, parent: Arch, child: Arch, given: Collection[str]) -> bool:
+def continues_cell(name: str, parent: Arch, child: Arch, given: Collection[str]) -> bool:
     """Whether the tensor `name` of a child's pyramid starts from that of its parent, which has tensors of the names `given`.
 
     New are changed cells and inputs that the parent has not, with all of their tensors, and those of a stage whose channels differ.
@@ -204,7 +206,7 @@ def continues(name: str, parent: Arch, child: Arch, given: Collection[str]) -> b
     return any(one.startswith(match[1]) for one in given)
 
 
-def unused(name: str, wanted: Collection[str]) -> bool:
+def lacks_cell(name: str, wanted: Collection[str]) -> bool:
     """Whether `name` is of a cell or an input that a net with tensors of the names `wanted` has not."""
     match = _TENSOR.fullmatch(name)
     return match is not None and not any(one.startswith(match[1]) for one in wanted)

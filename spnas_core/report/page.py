@@ -14,6 +14,7 @@ from markupsafe import Markup
 from spnas_core.arch import Arch
 from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
 from spnas_core.report.comparisons import comparisons, gains

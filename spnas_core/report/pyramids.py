@@ -33,7 +33,9 @@ def draw_pyramid(neck: NasFpn, parent: NasFpn | None = None) -> Drawing:
             links.append(f"M{left + SIDE / 2:.0f} {top:.0f}L{x - SIDE / 2 - 1:.0f} {y:.0f}")
     width = centres[-1][0] + SIDE / 2 + MARGIN
     height = 2 * MARGIN + SIDE + ROW * (INPUTS - 1)
-    return Drawing(width, height, {kind: "".join(parts) for kind, parts in paths.items()}, tuple(links), f"{neck.stacks} times {neck.cells}")
+    return Drawing(
+        width, height, {kind: "".join(parts) for kind, parts in paths.items()}, tuple(links), f"{neck.stacks} times {neck.cells}"
+    )
 
 
 def _square(x: float, y: float) -> str:

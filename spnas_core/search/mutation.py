@@ -18,7 +18,7 @@ from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.search.neck_mutation import change_neck
 from spnas_core.search.net import Net
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.search import Mutation, Part, Space
+from spnas_core.settings.search import Mutation, NetPart, Space
 
 _Value = TypeVar("_Value", int, tuple[int, int])
 _RARE = ("add_stage", "change_type", "move_double", "shrink", "inner_width")  # with a probability of their own
@@ -167,7 +167,7 @@ def mutate(
     settings: Mutation,
     space: Space,
     detector: Detector,
-    parts: Sequence[Part] = ("backbone",),
+    parts: Sequence[NetPart] = ("backbone",),
     anew: bool = False,
 ) -> Net:
     """Child of `num_mutate` operations on the `parts` of `parent`, without its parallel part: another net than the parent, in the space.
@@ -198,7 +198,7 @@ def _operation_on_net(
     settings: Mutation,
     space: Space,
     detector: Detector,
-    parts: Sequence[Part],
+    parts: Sequence[NetPart],
     anew: bool,
 ) -> Net:
     draw = rng.random() if genes else 1.0

@@ -55,11 +55,9 @@ def change_neck(neck: NasFpn, rng: np.random.Generator, anew: bool = False) -> N
 
 
 def neck_ends(neck: NasFpn) -> tuple[NasFpn, NasFpn]:
-    """Pyramids with the fewest and the most MACs that these operators reach: all intermediate cells at the coarsest, at the finest level."""
+    """Pyramids with the fewest and the most MACs that these operators reach: intermediate cells at the coarsest, at the finest level."""
     cells = neck.graph
     inner, outputs = cells[:-INPUTS], cells[-INPUTS:]
     finest = min([INNER_LEVELS[0], *(cell.level for cell in inner)])
-    coarse, fine = (
-        cells_text([*(cell._replace(level=level) for cell in inner), *outputs]) for level in (INNER_LEVELS[-1], finest)
-    )
+    coarse, fine = (cells_text([*(cell._replace(level=level) for cell in inner), *outputs]) for level in (INNER_LEVELS[-1], finest))
     return neck.model_copy(update={"cells": coarse}), neck.model_copy(update={"cells": fine})

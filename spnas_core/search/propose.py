@@ -39,9 +39,9 @@ def _generator(seed: int, stage: SearchStage, number: int) -> np.random.Generato
 def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf) -> list[Proposal]:
     """Children for serial round `number` (from 1), from all rounds before it.
 
-    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank), or as another proposer of the settings draws them; after a
-    reignition the reignited net alone, so that the search continues from the new weights. Children are new to the ledger and to each other, in the space and within the budget; in a tight
-    space they may be fewer than `candidates`. UserError where no trial can be a parent.
+    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank), or as another proposer draws them; after a
+    reignition the reignited net alone, so that the search continues from the new weights. Children are new to the ledger and to each
+    other, in the space and within the budget; in a tight space they may be fewer than `candidates`. UserError where no trial can be a parent.
     """
     finished = [trial for trial in ledger if trial.stage == "fine_tune" or (trial.stage == "serial" and trial.round < number)]
     return propose_next(course_of(finished, settings), settings, number, cost_of)
@@ -93,7 +93,9 @@ def _parents(course: Course, settings: Run, number: int, rng: np.random.Generato
 
         def winner_of_some() -> Trial:
             drawn = rng.choice(len(parents), min(serial.ageing.tournament, len(parents)), replace=False)
-            return min((parents[place] for place in drawn), key=lambda one: (one[0], -one[1].value(settings.objectives[0]), one[1].digest))[1]
+            return min((parents[place] for place in drawn), key=lambda one: (one[0], -one[1].value(settings.objectives[0]), one[1].digest))[
+                1
+            ]
 
         return winner_of_some
     weights = np.array([1 / (1 + (rank if serial.proposer == "pareto" else 0)) for rank, _ in parents])

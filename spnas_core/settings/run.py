@@ -126,7 +126,7 @@ class Run(Settings):
     @model_validator(mode="after")
     def _all_at_once(self) -> "Run":
         mistakes = []
-        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet):
+        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet, self._check_neck):
             try:
                 check()
             except ValueError as error:
@@ -177,6 +177,17 @@ class Run(Settings):
         if not set(inner) <= set(widths):
             raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
 
+    def _check_neck(self) -> None:
+        if not isinstance(self.detector.neck, NasFpn):
+            return
+        if self.parallel.taps:
+            raise ValueError("expected detector.neck.kind fpn with parallel.taps, got nas_fpn")
+        recipes = {"fine_tune": self.fine_tune, "serial.recipe": self.serial.recipe, "parallel.recipe": self.parallel.recipe}
+        name, batch = min((one.batch, key) for key, one in {**recipes, "full_train": self.full_train}.items())[::-1]
+        for size in (self.detector.image_size, *self.space.image_sizes):
+            if max(size) <= 128 and batch == 1:  # one cell of P7, which has no variance
+                raise ValueError(f"expected a batch above 1, or images above 128 px, under a NAS-FPN, got {name}.batch 1 at {size}")
+
     def _check_start(self) -> None:
         space, start = self.space, architecture.parse(self.arch)
         architecture.check_space(start, space.min_blocks, space.max_blocks, space.max_stages)
@@ -185,8 +196,6 @@ class Run(Settings):
         for kind in space.block_types or (start.block_type.text,):
             for width in (self.detector.base_width, *space.base_widths):
                 architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), width)
-        if self.parallel.taps and not isinstance(self.detector.neck, Fpn):
-            raise ValueError(f"expected detector.neck.kind fpn with parallel.taps, got {self.detector.neck.kind}")
         for neck in (self.detector.neck, *(Fpn(taps=taps) for taps in self.parallel.taps)):
             for size in (self.detector.image_size, *space.image_sizes):
                 neck.outputs(start, size)  # children never have fewer stages

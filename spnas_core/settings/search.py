@@ -12,7 +12,7 @@ from spnas_core.settings.task import DETECTION, Score
 from spnas_core.settings.training import Recipe
 
 Eighths = Annotated[int, Field(ge=1, le=architecture.MOST_EIGHTHS)]
-Part = Literal["backbone", "neck"]  # of a net
+NetPart = Literal["backbone", "neck"]  # of a net
 Objective = Literal[Score, "params", "macs", "latency_ms", "memory_mb"]
 Objectives = tuple[Objective, ...]
 SCORES: Objectives = DETECTION.scores  # the higher the better; of the others, the lower
@@ -134,7 +134,7 @@ class Serial(Candidates):
     """The serial search."""
 
     later: ClassVar[frozenset[str]] = Candidates.later | {"pilot", "evaluator", "supernet", "search", "in_turn", "proposer", "ageing"}
-    search: tuple[Part, ...] = Field(
+    search: tuple[NetPart, ...] = Field(
         ("backbone",), min_length=1, description="parts that children change: [backbone], [neck] (its cells, with a nas_fpn), or both"
     )
     in_turn: bool = Field(
@@ -173,7 +173,7 @@ class Serial(Candidates):
             raise ValueError(f"expected each part once in search, got {list(self.search)}")
         return self
 
-    def parts(self, number: int) -> tuple[Part, ...]:
+    def parts(self, number: int) -> tuple[NetPart, ...]:
         """Parts that the children of round `number`, from 1, change."""
         return (self.search[(number - 1) % len(self.search)],) if self.in_turn else self.search
 

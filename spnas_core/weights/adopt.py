@@ -141,7 +141,11 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     """Name in a checkpoint of each tensor that `adopt` copies, by its name in the net; UserError as there. It reads no elements."""
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     new_parts = tuple(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")})
-    sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not (name.startswith(new_parts) or necks.is_of_another(name, weights))}
+    sources = {
+        name: head_source(name, is_cascade(weights))
+        for name in fresh
+        if not (name.startswith(new_parts) or necks.is_of_another(name, weights))
+    }
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
     other_classes = any(is_last_layer(name) and source in weights and name not in copied for name, source in given.items())
@@ -150,7 +154,7 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
 
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
-        return of_head or necks.unused(name, fresh) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
+        return of_head or necks.is_unused(name, fresh) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
 
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())
