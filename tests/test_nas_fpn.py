@@ -133,7 +133,7 @@ def ours_of(name: str) -> str:
     if kind == "extra_downsamples":
         return f"extra.{int(number) + 3}.{end}"
     place = THEIR_CELLS.index(rest[0])
-    return f"cells.{number}.{place}.{NasFpn().graph[place].text}.{end}"
+    return f"stacks.{number}.{place}.{NasFpn().graph[place].text}.{end}"
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,10 @@ def test_values_are_mmdetections(golden: Any) -> None:
     factors = [Tensor(rule(f"map{number}.weight", shape)) for number, shape in enumerate(shapes)]
 
     def total(*maps: Tensor) -> Tensor:
-        return sum((one * factor).sum() for one, factor in zip(neck(maps), factors, strict=True))
+        found, weighted = neck(maps), Tensor(0.0)
+        for number in range(5):
+            weighted = weighted + (found[number] * factors[number]).sum()
+        return weighted
 
     neck.set_train(True)
     value, (by_input, by_weight) = ms.value_and_grad(total, (1, 2, 3), trained)(*map(Tensor, stages))
@@ -204,7 +207,7 @@ def written_out(neck: MergingPyramid, settings: NasFpn, stages: list[np.ndarray]
                 for node, level in enumerate(node_levels):
                     if level == cell.level and not uses[node]:
                         merged, uses[node] = merged + nodes[node], 1
-            nodes.append(run(neck.cells[stack][number], merged.astype(np.float32)))
+            nodes.append(run(neck.stacks[stack][number], merged.astype(np.float32)))
             node_levels.append(cell.level)
         inputs = [x for _, x in sorted(zip(node_levels[-5:], nodes[-5:], strict=True), key=lambda pair: pair[0])]
     return inputs
@@ -261,7 +264,7 @@ def test_cells_that_stay_are_inherited_exactly(ours: tuple[Cell, ...], theirs: t
     found, audit = inherit.inherit(parse("b_11-21-21-21"), parse("b_11-21-21-21"), weights, fresh, base_width=4)
     stay = {(number, cell) for number, cell in enumerate(ours)} & {(number, cell) for number, cell in enumerate(theirs)}
     for name, array in found.items():
-        kept = not name.startswith("neck.cells.") or any(f".{number}.{cell.text}." in name for number, cell in stay)
+        kept = not name.startswith("neck.stacks.") or any(f".{number}.{cell.text}." in name for number, cell in stay)
         np.testing.assert_array_equal(array, (weights if kept else fresh)[name], err_msg=name)
     assert parts(audit.new) == parts(tuple(fresh)) - parts(tuple(weights))
     assert parts(audit.dropped) == parts(tuple(weights)) - parts(tuple(fresh))
@@ -279,7 +282,7 @@ def test_an_added_stage_takes_the_place_of_an_extra_input() -> None:
         inherit.inherit(parse("b_1111-2111"), parse("b_1111-2111"), weights, weights_of("b_1111-2111", neck, 3), base_width=4)
 
 
-@pytest.mark.parametrize("names", [("neck.cells.0.0.4a1_3.what",), ("neck.lateral.7.conv.weight",), ("neck.cells.0",)])
+@pytest.mark.parametrize("names", [("neck.stacks.0.0.4a1_3.what",), ("neck.lateral.7.conv.weight",), ("neck.stacks.0",)])
 def test_a_stranger_among_the_tensors_is_an_error(names: tuple[str, ...]) -> None:
     neck = NasFpn(channels=6, stacks=1)
     weights = weights_of("b_1111-2111", neck, 0) | {name: np.zeros(3, np.float32) for name in names}

@@ -3,6 +3,8 @@
 Shape shorthand: B images, C channels of the pyramid, H_l and W_l rows and columns of level l.
 """
 
+from collections import OrderedDict
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, initializer
@@ -18,15 +20,19 @@ from spnas_core.necks.nas_fpn import EPSILON, INPUTS, LEVELS, Cell, NasFpn, merg
 class CellEnd(nn.Cell):
     """What follows a merger: ReLU, 3x3 convolution, norm."""
 
-    def __init__(self, channels: int, cell: Cell) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = PlainConv3x3(channels, channels)
         self.bn = Norm(channels, EPSILON, frozen=False)
-        self.update_parameters_name(f"{cell.text}.")
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         return self.bn(self.conv(p.relu(x)))
+
+
+def _named(channels: int, cell: Cell) -> nn.Cell:
+    """End of a cell, whose text stands in the names of its tensors."""
+    return nn.SequentialCell(OrderedDict([(cell.text, CellEnd(channels))]))
 
 
 class MergingPyramid(nn.Cell):
@@ -41,7 +47,7 @@ class MergingPyramid(nn.Cell):
         extra = [Shortcut(channels, channels, 1, EPSILON, frozen=False) for _ in LEVELS[self.given :]]
         self.lateral = nn.CellList([nn.Identity(), *laterals])  # numbered as the stages
         self.extra = nn.CellList([*(nn.Identity() for _ in stages), *extra])  # and as the inputs of the cells
-        self.cells = nn.CellList([nn.CellList([CellEnd(channels, cell) for cell in cells]) for _ in range(settings.stacks)])
+        self.stacks = nn.CellList([nn.CellList([_named(channels, cell) for cell in cells]) for _ in range(settings.stacks)])
         self.merges = tuple(map(tuple, merges(cells)))  # plain ones, for the graph compiler
         self.outputs = output_nodes(cells)
         self.pool = nn.MaxPool2d(2, 2, pad_mode="same")
@@ -74,7 +80,7 @@ class MergingPyramid(nn.Cell):
             x = self.attend(first, second) if attention else first + second
             for node in joined:
                 x = x + nodes[node]
-            nodes = (*nodes, self.cells[number][place](x))
+            nodes = (*nodes, self.stacks[number][place](x))
             node_levels = (*node_levels, level)
         found: tuple[Tensor, ...] = ()
         for node in self.outputs:
@@ -88,6 +94,6 @@ class MergingPyramid(nn.Cell):
             inputs = (*inputs, self.lateral[stage](maps[stage]))
         for number in range(self.given, INPUTS):
             inputs = (*inputs, self.pool(self.extra[number](inputs[-1])))
-        for number in range(len(self.cells)):
+        for number in range(len(self.stacks)):
             inputs = self.stack(number, inputs)
         return inputs

@@ -26,11 +26,11 @@ INPUTS = len(LEVELS)
 POOLED_LEVELS = 3  # of the outputs, from the finest: regions are pooled from these
 EPSILON = 1e-5  # of the norms, which are always trained
 FOUND_CELLS = "4a1_3-4s1_5-3s0_6-4s6_7-5a7_8-7a6_9-6a9_10"  # the pyramid of 7 cells of the paper
-LATERAL, EXTRA, CELLS = "neck.lateral.", "neck.extra.", "neck.cells."  # and the number of the stage, of the input, of the stack
+LATERAL, EXTRA, CELLS = "neck.lateral.", "neck.extra.", "neck.stacks."  # and the number of the stage, of the input, of the stack
 _CELL = re.compile(r"(\d+)([as])(\d+)_(\d+)")
 _TEXT = re.compile(r"nasfpn([1-9]\d*)x([1-9]\d*)(?:\(([^()+]*)\))?")
 _TENSOR = re.compile(
-    r"(neck\.(?:lateral\.(?P<stage>\d+)|extra\.\d+|cells\.\d+\.\d+\.\d+[as]\d+_\d+)\.)(?:conv\.weight|bn\.(?:gamma|beta|moving_mean|moving_variance))"
+    r"(neck\.(?:lateral\.(?P<stage>\d+)|extra\.[0-4]|stacks\.\d+\.\d+\.\d+[as]\d+_\d+)\.)(?:conv\.weight|bn\.(?:gamma|beta|moving_mean|moving_variance))"
 )
 _NORM = (".gamma", ".beta", ".moving_mean", ".moving_variance")
 
@@ -207,9 +207,9 @@ def continues_cell(name: str, parent: Arch, child: Arch, given: Collection[str])
 
 
 def lacks_cell(name: str, wanted: Collection[str]) -> bool:
-    """Whether `name` is of a cell or an input that a net with tensors of the names `wanted` has not."""
+    """Whether `name` is of a cell or an extra input that a net with tensors of the names `wanted` has not."""
     match = _TENSOR.fullmatch(name)
-    return match is not None and not any(one.startswith(match[1]) for one in wanted)
+    return match is not None and not match["stage"] and not any(one.startswith(match[1]) for one in wanted)
 
 
 def tensor_layers(names: Iterable[str]) -> Iterator[tuple[str, int | None]]:

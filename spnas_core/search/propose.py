@@ -41,7 +41,7 @@ def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf) 
 
     Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank), or as another proposer draws them; after a
     reignition the reignited net alone, so that the search continues from the new weights. Children are new to the ledger and to each
-    other, in the space and within the budget; in a tight space they may be fewer than `candidates`. UserError where no trial can be a parent.
+    other, in the space and within the budget; they may be fewer than `candidates`. UserError where no trial can be a parent.
     """
     finished = [trial for trial in ledger if trial.stage == "fine_tune" or (trial.stage == "serial" and trial.round < number)]
     return propose_next(course_of(finished, settings), settings, number, cost_of)
