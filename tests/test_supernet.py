@@ -28,7 +28,7 @@ FAMILIES = {
     "basic": (Family(parse("b_11-21-21-21").serial(), inner=(4, 6, 8)), SETTINGS),
     "bottleneck": (Family(parse("r_111-2111-12").serial(), fewer=0, shift=2, inner=(6, 8, 12)), CASCADE),
     "groups": (Family(parse("x(4x16d)_1111-2111").serial(), inner=(4, 8)), SETTINGS),
-    "merging": (Family(parse("b_11-21-21").serial(), inner=(4, 8)), MERGING),
+    "merging": (Family(parse("b_1111-2111-211").serial(), inner=(4, 8)), MERGING),
     "depth alone": (Family(parse("b_1111-2111").serial(), shift=0, more=2), SETTINGS),
 }
 

@@ -72,7 +72,8 @@ def gene_words(net: Net, start: Net) -> str:
     words = [f"base width {net.width}"] if net.width else []
     words += [f"input {net.size[0]}x{net.size[1]}"] if net.size else []
     words += [f"pyramid of {net.neck.channels} channels"] if net.neck.channels != start.neck.channels else []
-    words += [f"cells {net.neck.cells}"] if isinstance(net.neck, NasFpn) and net.neck.cells != start.neck.cells else []
+    cells = [one.neck.cells if isinstance(one.neck, NasFpn) else "" for one in (net, start)]
+    words += [f"cells {cells[0]}"] if cells[0] != cells[1] else []
     return ", ".join(words)
 
 
