@@ -15,10 +15,11 @@ from spnas_core.necks.fpn import Fpn
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import Taps
 
-__all__ = ["Neck", "is_continued", "is_of_another", "is_unused", "parse_neck", "taps_of", "with_taps"]
+__all__ = ["NECK_KINDS", "Neck", "is_continued", "is_of_another", "is_unused", "parse_neck", "taps_of", "with_taps"]
 
 Neck = Annotated[Fpn | NasFpn, Field(discriminator="kind")]
 _KINDS = (Fpn, NasFpn)
+NECK_KINDS = tuple(neck.model_fields["kind"].default for neck in _KINDS)
 _NAMES = {Fpn: (fpn.INNER, fpn.LAYER), NasFpn: (nas_fpn.LATERAL, nas_fpn.EXTRA, nas_fpn.CELLS)}  # begin of their tensors' names
 
 
