@@ -73,7 +73,8 @@ class MergingPyramid(nn.Cell):
 
     def stack(self, number: int, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the cells of one stack on P3 to P7."""
-        nodes, node_levels = inputs, tuple[int, ...](LEVELS)
+        nodes = inputs
+        node_levels: tuple[int, ...] = LEVELS
         for place in range(len(self.merges)):
             level, attention, fine, coarse, joined = self.merges[place]
             first = self.resize(nodes[fine], node_levels[fine], level, inputs)
