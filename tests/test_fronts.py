@@ -1,8 +1,12 @@
 """Fronts of methods: hyper-volumes, and what is said of the recommended net."""
 
+import csv
+import io
+
 import pytest
 
 from spnas_core.study.fronts import FrontMethod, FrontOutcome, FrontPoint, TrainedNet, report_fronts, volumes_by_method
+from spnas_core.study.report import entries_csv
 
 NET = "b_11-21-21-21_0-0-0-0+fpn32+3x3+faster_rcnn"
 
@@ -45,3 +49,10 @@ def test_no_loss_is_claimed_only_where_the_interval_says_so(losses: tuple[float,
     assert report.computed["against_stock"]["low"] > 0
     assert len(report.parts[3]) == 6
     assert report.picture.startswith(b"\x89PNG")
+
+
+def test_the_csv_has_the_recommended_net_where_there_is_one() -> None:
+    rows = list(csv.DictReader(io.StringIO(entries_csv(outcomes((0.0, 0.25))))))
+    assert [row["method"] for row in rows] == ["spnas", "random", "stock"] * 2
+    assert [row["recommended.test"] for row in rows] == ["0.5", "", "", "0.25", "", ""]
+    assert "recommended" not in rows[0]

@@ -183,7 +183,7 @@ def report_arrivals(children: Sequence[Arrival]) -> StudyReport:
 
 
 def entries_csv(entries: Sequence[StudyEntry]) -> str:
-    """Record of a study as CSV, one entry per line; nested values have column names such as `test.AP`."""
+    """Record of a study as CSV, one entry per line; nested values have column names such as `test.AP`, empty where an entry has none."""
     rows = []
     for entry in entries:
         row: dict[str, Any] = {}
@@ -191,7 +191,9 @@ def entries_csv(entries: Sequence[StudyEntry]) -> str:
             row |= {f"{name}.{part}": item for part, item in value.items()} if isinstance(value, dict) else {name: value}
         rows.append(row)
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    nested = {name.partition(".")[0] for row in rows for name in row if "." in name}
+    columns = dict.fromkeys(name for row in rows for name in row if name not in nested)
+    writer = csv.DictWriter(out, list(columns), lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
