@@ -49,7 +49,8 @@ def lively(net: DetectorNet, seed: int = 0) -> Weights:
     levels = sorted({int(name.split(".")[2]) for name in weights if name.startswith("neck.layer.")})
     for level, one in zip(levels, maps, strict=False):
         for name in (f"neck.layer.{level}.weight", f"neck.layer.{level}.bias"):
-            weights[name] /= one.asnumpy().std()
+            if name in weights:  # a NAS-FPN ends with a norm
+                weights[name] /= one.asnumpy().std()
     set_weights(net, weights)
     return weights
 

@@ -221,6 +221,7 @@ NETS = [
     ("b_1111-2111_1-2", {}),
     ("b_1111-2111_1-2", {"share_weights": False}),
     ("b_1111-2111", {"cascade": True}),
+    ("b_1111-2111", {"neck": {"kind": "nas_fpn", "channels": 8, "stacks": 2}}),
     ("b_1111-2111", {"head": {"kind": "retinanet", "depth": 1, "candidates": 20, "box_loss": "giou", "focal_gamma": 1.5}}),
 ]
 ONE_STAGE: list[dict[str, Any]] = [

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 
 from spnas_core import arch as architecture
 from spnas_core.necks import with_taps
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector, current_form
 from spnas_core.settings.one_stage import FcosHead, OneStageHead
@@ -116,6 +117,8 @@ class Run(Settings):
             raise ValueError("expected inherited_batches 0 with the task segmentation")
         if self.folds > 1 and any(beside):
             raise ValueError("expected neither control nor race nor a supernet with folds, which rank nets by other trainings")
+        if "neck" in self.serial.search and not isinstance(self.detector.neck, NasFpn):
+            raise ValueError(f"expected detector.neck.kind nas_fpn with neck in serial.search, got {self.detector.neck.kind}")
         if self.final.stock and self.checkpoint:
             raise ValueError("expected no checkpoint with final.stock, whose nets are trained from scratch")
         return self
@@ -158,7 +161,7 @@ class Run(Settings):
     @model_validator(mode="after")
     def _all_at_once(self) -> "Run":
         mistakes = []
-        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet):
+        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet, self._check_neck):
             try:
                 check()
             except ValueError as error:
@@ -201,6 +204,8 @@ class Run(Settings):
             )
         if isinstance(self.detector.head, OneStageHead):
             raise ValueError(f"expected a two-stage detector.head with serial.evaluator: supernet, got {self.detector.head.kind}")
+        if self.serial.search != ("backbone",):
+            raise ValueError(f"expected serial.search [backbone] with serial.evaluator: supernet, got {list(self.serial.search)}")
         if any(architecture.parse(self.arch).parallel):
             raise ValueError(f"expected a serial start net with serial.evaluator: supernet, got {self.arch}")
         if self.serial.halving or self.serial.race or self.serial.control or self.serial.pilot:
@@ -208,6 +213,17 @@ class Run(Settings):
         inner, widths = architecture.parse(self.arch).inner or (architecture.WHOLE,), self.serial.supernet.family.inner
         if not set(inner) <= set(widths):
             raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
+
+    def _check_neck(self) -> None:
+        if not isinstance(self.detector.neck, NasFpn):
+            return
+        if self.parallel.taps:
+            raise ValueError("expected detector.neck.kind fpn with parallel.taps, got nas_fpn")
+        recipes = {"fine_tune": self.fine_tune, "serial.recipe": self.serial.recipe, "parallel.recipe": self.parallel.recipe}
+        name, batch = min((one.batch, key) for key, one in {**recipes, "full_train": self.full_train}.items())[::-1]
+        for size in (self.detector.image_size, *self.space.image_sizes):
+            if max(size) <= 128 and batch == 1:  # one cell of P7, which has no variance
+                raise ValueError(f"expected a batch above 1, or images above 128 px, under a NAS-FPN, got {name}.batch 1 at {size}")
 
     def _check_start(self) -> None:
         space, start = self.space, architecture.parse(self.arch)

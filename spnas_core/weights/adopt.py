@@ -148,7 +148,7 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     other_task = is_semantic(fresh) != is_semantic(weights)  # then the heads have nothing in common
     new_parts = (*(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")}), *((HEAD,) if other_task else ()))
     other_heads = tuple(part for part in HEADS if part.removesuffix(".") not in ours)
-    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.lacks(name, weights))]
+    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.is_lacking(name, weights))]
     sources = {name: head_source(name, is_cascade(weights)) for name in wanted}
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
@@ -158,13 +158,8 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
 
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
-        return (
-            (other_task and name.startswith(HEADS))
-            or of_head
-            or name.startswith(other_heads)
-            or necks.unused(name, fresh)
-            or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
-        )
+        other_part = name.startswith(other_heads) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
+        return (other_task and name.startswith(HEADS)) or of_head or other_part or necks.is_unused(name, fresh)
 
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())
