@@ -52,7 +52,7 @@ def filled_squares(mask: Pixels, classes: int) -> list[tuple[Window, int]]:
             share = _shares(sums[label], rows, columns, side)
             row, column = np.unravel_index(int(share.argmax()), share.shape)
             if share[row, column] >= FILLED:
-                found[label] = _window(columns[column], rows[row], side, small.shape, mask.shape)
+                found[label] = _window(columns[int(column)], rows[int(row)], side, small.shape, mask.shape)
     return [(found[label], label) for label in sorted(found)]
 
 

@@ -31,7 +31,8 @@ class Calibration:
         if count < self.images:
             raise UserError(f"--int8: expected at most {count} images, as many as the split {self.split} has, got {self.images}")
         rows = np.linspace(0, count - 1, self.images).round().astype(int).tolist()
-        chosen = replace(split, samples=[replace(split.samples[row], image_id=place) for place, row in enumerate(rows)])
+        samples: Any = [replace(split.samples[row], image_id=place) for place, row in enumerate(rows)]
+        chosen = replace(split, samples=samples)
         return ((batch.images, batch.image_hw) for batch in work_of(card.detector).eval_batches(chosen, card.detector, 1, None))
 
     def facts(self) -> dict[str, Any]:

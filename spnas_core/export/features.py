@@ -9,7 +9,7 @@ from spnas_core.arch import Arch, Block
 from spnas_core.cost import Size
 from spnas_core.export.graph import Graph, Value
 from spnas_core.necks import nas_fpn
-from spnas_core.necks.fpn import EXTRA, INNER, LAYER
+from spnas_core.necks.fpn import EXTRA, INNER, LAYER, Fpn
 from spnas_core.necks.nas_fpn import EPSILON, INPUTS, LATERAL, LEVELS, NasFpn
 from spnas_core.settings.detector import Detector
 from spnas_core.weights.tensor_names import AFFINE, STATISTICS, STEM, block_name, connection_name, copied_block_name
@@ -30,18 +30,20 @@ class Features:
         stages, neck = self.backbone(images), self.settings.neck
         if isinstance(neck, NasFpn):
             return self.merging_pyramid(stages, neck)
+        return self.feature_pyramid(stages, neck)
+
+    def feature_pyramid(self, stages: tuple[Value, ...], neck: Fpn) -> tuple[Value, ...]:
+        """Map the stages' outputs to the maps of a feature pyramid, as `models/fpn.py`."""
         taps = neck.reads(self.arch)
         merged = {len(stages) - 1: conv(self.graph, stages[-1], f"{INNER}{len(stages) - 1}")}
         for level in range(len(stages) - 2, min(taps) - 1, -1):
             above = self.upsample(merged[level + 1], self.sizes[level + 1], self.sizes[level])
             merged[level] = self.graph("Add", conv(self.graph, stages[level], f"{INNER}{level}"), above)
-        first = self.settings.neck.first_level
-        outputs = [conv(self.graph, merged[tap], f"{LAYER}{level}") for level, tap in enumerate(taps, first)]
-        return (*outputs, *self.extra_levels(outputs[-1], stages[-1]))
+        outputs = [conv(self.graph, merged[tap], f"{LAYER}{level}") for level, tap in enumerate(taps, neck.first_level)]
+        return (*outputs, *self.extra_levels(neck.extra_levels, outputs[-1], stages[-1]))
 
-    def extra_levels(self, last: Value, stage: Value) -> tuple[Value, ...]:
-        """Write the maps of the levels above the pyramid, from its last output and the last stage."""
-        kind = self.settings.neck.extra_levels
+    def extra_levels(self, kind: str, last: Value, stage: Value) -> tuple[Value, ...]:
+        """Write the maps of the levels of this `kind` above the pyramid, from its last output and the last stage."""
         if kind == "none":
             return ()
         if kind == "pool":

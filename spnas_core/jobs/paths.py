@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
 from spnas_core.data import loader
+from spnas_core.data.any_set import AnySplit
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.data.samples import Split
 from spnas_core.errors import JobError
 from spnas_core.job import PathsJob
 from spnas_core.jobs.detection import WORK
@@ -81,7 +81,7 @@ def calibrate(step: StatisticsPass, parameters: Sequence[ms.Parameter], batches:
         parameter.set_data(Tensor((total / len(batches)).astype(np.float32)))
 
 
-def calibration_batches(job: PathsJob, split: Split, cache: ImageCache) -> list[Tensor]:
+def calibration_batches(job: PathsJob, split: AnySplit, cache: ImageCache) -> list[Tensor]:
     """Images (B, 3, H, W) of the first training batches of the job's seed."""
     settings, recipe, found = job.detector, job.recipe, list[Tensor]()
     epoch = 0
@@ -118,7 +118,7 @@ def run(job: PathsJob, store: Store, context: JobContext) -> dict[str, Any]:
         with watch.during("steps" if scores else "compile"):
             calibrate(step, own_statistics(net, family, arch, width), batches, choice)
         with watch.during("evaluation" if scores else "compile"):
-            outputs = WORK.outputs(OnePath(net, choice), val, job.detector, cache)  # type: ignore[arg-type]
+            outputs = WORK.outputs(OnePath(net, choice), val, job.detector, cache)
             stats = WORK.score(val, outputs, "hotcoco").stats
         scores[text] = {name: stats[name] for name in WORK.task.scores}
         context.report({"event": "step", "epoch": 1, "epochs": 1, "step": number, "steps": len(job.members), **scores[text]})

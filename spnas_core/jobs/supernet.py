@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 
 from spnas_core.arch import Arch
 from spnas_core.data import loader
+from spnas_core.data.any_set import AnySet
 from spnas_core.data.fingerprints import check_fingerprint
 from spnas_core.data.pipeline import ImageCache
-from spnas_core.data.splits import DataSet
 from spnas_core.job import PathsJob, SupernetJob
 from spnas_core.jobs import initial_weights
 from spnas_core.jobs.detection import WORK
@@ -35,7 +35,7 @@ from spnas_core.weights.paths import start_supernet
 from spnas_core.weights.tensor_names import STATISTICS
 
 
-def open_supernet(job: SupernetJob | PathsJob, store: Store) -> tuple[SuperNet, DataSet]:
+def open_supernet(job: SupernetJob | PathsJob, store: Store) -> tuple[SuperNet, AnySet]:
     """Build the supernet of a job with new weights, and open its data; UserError for data that changed."""
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)

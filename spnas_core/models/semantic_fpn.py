@@ -90,7 +90,7 @@ class SemanticFPN(PyramidNet):
         self.enlarge = BilinearResize(ladders[0].target, settings.image_size)
         self.log_softmax = ops.LogSoftmax(1)
         self.cross_entropy = CrossEntropy(head.class_weights, classes)
-        self.overlap = {"dice": Dice, "lovasz": Lovasz}[head.auxiliary](classes) if head.auxiliary else None
+        self.overlap: nn.Cell | None = {"dice": Dice, "lovasz": Lovasz}[head.auxiliary](classes) if head.auxiliary else None
         self.overlap_weight = head.auxiliary_weight
 
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, ...]:

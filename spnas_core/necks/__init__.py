@@ -21,7 +21,7 @@ __all__ = ["NECK_KINDS", "Neck", "is_continued", "is_lacking", "is_of_another", 
 Neck = Annotated[Fpn | NasFpn, Field(discriminator="kind")]
 _KINDS = (Fpn, NasFpn)
 NECK_KINDS = tuple(neck.model_fields["kind"].default for neck in _KINDS)
-_OWNED = {Fpn: fpn.TENSOR, NasFpn: nas_fpn.TENSOR}  # the names of their tensors
+_OWNED = {Fpn: fpn.FPN_TENSOR, NasFpn: nas_fpn.CELL_TENSOR}  # the names of their tensors
 
 
 def parse_neck(text: str) -> Fpn | NasFpn:
