@@ -33,14 +33,18 @@ class Finding:
         return f"{self.count:,} {kind.one if self.count == 1 else kind.many}"
 
     @property
+    def advice(self) -> str:
+        """What to do."""
+        return _KINDS[self.kind].advice
+
+    @property
     def line(self) -> str:
         """All of it in one line."""
-        return " ".join(f"{self.where}: {self.what} ({self.first}): {_KINDS[self.kind].advice}".split())
+        return " ".join(f"{self.where}: {self.what} ({self.first}): {self.advice}".split())
 
     def document(self) -> dict[str, str | int]:
         """All of it for JSON."""
-        advice = _KINDS[self.kind].advice
-        return {"severity": self.severity, **self.__dict__, "what": self.what, "advice": advice}
+        return {"severity": self.severity, **self.__dict__, "what": self.what, "advice": self.advice}
 
 
 def found(kind: str, where: str, examples: Sequence[str]) -> list[Finding]:

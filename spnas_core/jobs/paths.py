@@ -118,7 +118,7 @@ def run(job: PathsJob, store: Store, context: JobContext) -> dict[str, Any]:
         with watch.during("steps" if scores else "compile"):
             calibrate(step, own_statistics(net, family, arch, width), batches, choice)
         with watch.during("evaluation" if scores else "compile"):
-            outputs = WORK.outputs(OnePath(net, choice), val, job.detector, cache)  # type: ignore[arg-type]
+            outputs = WORK.outputs(OnePath(net, choice), val, job.detector, cache)
             stats = WORK.score(val, outputs, "hotcoco").stats
         scores[text] = {name: stats[name] for name in WORK.task.scores}
         context.report({"event": "step", "epoch": 1, "epochs": 1, "step": number, "steps": len(job.members), **scores[text]})

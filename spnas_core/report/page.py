@@ -132,10 +132,10 @@ def _figures(inputs: ReportInputs, family: Sequence[TrialEntry], seconds: float)
         for name in inputs.plan.settings.work.scores:
             more = f"{100 * (final[name] - start[name]):+.1f} against the start net".replace("-", "−") if start else ""
             found.append((UNITS[name][0].removesuffix(", %"), f"{100 * final[name]:.1f}", more))
-        for title, name, factor in (("GMACs", "macs", 1e-9), ("parameters", "params", 1e-6)):
-            unit = " M" if name == "params" else ""
-            more = f"{final[name] / start[name]:.2f} times the start net's" if start else ""
-            found.append((title, f"{factor * final[name]:.2f}{unit}", more))
+        for title, cost, factor in (("GMACs", "macs", 1e-9), ("parameters", "params", 1e-6)):
+            unit = " M" if cost == "params" else ""
+            more = f"{final[cost] / start[cost]:.2f} times the start net's" if start else ""
+            found.append((title, f"{factor * final[cost]:.2f}{unit}", more))
     failed = sum(one.state == "failed" for one in family)
     found.append(("trials", str(len(family)), f"{failed} failed"))
     return [*found, ("time of devices", duration(seconds), "all jobs")]
