@@ -1,6 +1,7 @@
 """Causes of an mIoU near chance, by their traces in the confusion."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,3 +39,18 @@ def test_a_confusion_tells_its_cause(table: list[list[float]], learnt: bool, nam
     assert cause.name == name
     assert cause.where == "serial r1 c1"
     assert re.search(words, cause.seen)
+
+
+def test_faulty_masks_are_causes(tmp_path: Path) -> None:
+    from masked import masked_set, save
+
+    from spnas_core.check.masks import inspect_masks
+    from spnas_core.monitor.mask_doctor import causes_in_mask_data
+    from spnas_core.settings.reading import Reading
+
+    data = masked_set(tmp_path)
+    assert causes_in_mask_data(inspect_masks(str(data), Reading())) == []
+    save(data / "masks" / "train" / "train0.png", np.full((24, 24), 7, np.uint8))
+    (cause,) = causes_in_mask_data(inspect_masks(str(data), Reading()))
+    assert cause.name == "class mapping"
+    assert "name" in cause.line

@@ -31,5 +31,5 @@ def overlay(pixels: Pixels, classes: Pixels, count: int) -> Pixels:
     known = classes < count
     colours = table[np.where(known, classes, count)]
     share = np.where(known, np.float32(SHARE), np.float32(0))[..., None]
-    laid: Pixels = np.rint(pixels * (1 - share) + colours * share).astype(np.uint8)
-    return laid
+    found: Pixels = np.rint(pixels * (1 - share) + colours * share).astype(np.uint8)
+    return found

@@ -50,7 +50,7 @@ def filled_squares(mask: Pixels, classes: int) -> list[tuple[Window, int]]:
             if label in found or sums[label][-1, -1] < FILLED * side * side:
                 continue
             share = _shares(sums[label], rows, columns, side)
-            row, column = np.unravel_index(int(share.argmax()), share.shape)
+            row, column = divmod(int(share.argmax()), share.shape[1])
             if share[row, column] >= FILLED:
                 found[label] = _window(columns[int(column)], rows[int(row)], side, small.shape, mask.shape)
     return [(found[label], label) for label in sorted(found)]

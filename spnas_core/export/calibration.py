@@ -26,7 +26,7 @@ class Calibration:
     def inputs(self, card: Model) -> Iterator[tuple[Floats, Floats]]:
         """Yield a network's inputs (1, 3, H, W) and (1, 2) of each image; UserError if the split has fewer."""
         task, reading = card.detector.task, self.reading.model_copy(update={"bits": card.bits})
-        split = open_set(task, self.data, reading).split(self.split)
+        split: Any = open_set(task, self.data, reading).split(self.split)
         count = len(split.samples)
         if count < self.images:
             raise UserError(f"--int8: expected at most {count} images, as many as the split {self.split} has, got {self.images}")

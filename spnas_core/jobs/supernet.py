@@ -14,12 +14,12 @@ from safetensors.numpy import save_file
 
 from spnas_core.arch import Arch
 from spnas_core.data import loader
-from spnas_core.data.any_set import AnySet
 from spnas_core.data.fingerprints import check_fingerprint
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.splits import DataSet
 from spnas_core.job import PathsJob, SupernetJob
 from spnas_core.jobs import initial_weights
-from spnas_core.jobs.detection import WORK
+from spnas_core.jobs.detection import WORK, open_data
 from spnas_core.jobs.progress import JobContext
 from spnas_core.jobs.train import make_step
 from spnas_core.jobs.training import StepInputs, run_epochs
@@ -35,11 +35,11 @@ from spnas_core.weights.paths import start_supernet
 from spnas_core.weights.tensor_names import STATISTICS
 
 
-def open_supernet(job: SupernetJob | PathsJob, store: Store) -> tuple[SuperNet, AnySet]:
+def open_supernet(job: SupernetJob | PathsJob, store: Store) -> tuple[SuperNet, DataSet]:
     """Build the supernet of a job with new weights, and open its data; UserError for data that changed."""
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(job.seed)
-    data = WORK.open_data(job.data, store)
+    data = open_data(job.data, store)
     splits = [data.split(name) for name in (job.data.train, job.data.val)]
     check_fingerprint(splits, job.data)
     net = SuperNet(family_of(job.arch, job.family, job.blocks), job.detector, len(splits[0].categories))

@@ -90,7 +90,8 @@ class SemanticFPN(PyramidNet):
         self.enlarge = BilinearResize(ladders[0].target, settings.image_size)
         self.log_softmax = ops.LogSoftmax(1)
         self.cross_entropy = CrossEntropy(head.class_weights, classes)
-        self.overlap: nn.Cell | None = {"dice": Dice, "lovasz": Lovasz}[head.auxiliary](classes) if head.auxiliary else None
+        kinds: dict[str, type[Dice | Lovasz]] = {"dice": Dice, "lovasz": Lovasz}
+        self.overlap = kinds[head.auxiliary](classes) if head.auxiliary else None
         self.overlap_weight = head.auxiliary_weight
 
     def construct(self, images: Tensor, image_hw: Tensor) -> tuple[Tensor, ...]:

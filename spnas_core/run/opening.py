@@ -82,8 +82,8 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
 def _open_splits(url: str, settings: Run, store: Store | None, tries: _Tries) -> dict[str, AnySplit]:
     """Open train, val and, if the data set has one, test; a split that teaches or scores nothing is a mistake."""
     data = open_set(settings.work, url, settings.data, settings.strict, store)
-    opened: list[tuple[str, Any]] = [(name, tries.do(partial(data.split, name))) for name in ("train", "val")]
-    splits: dict[str, AnySplit] = {name: split for name, split in [*opened, ("test", tries.do(data.test))] if split}
+    ways: dict[str, Callable[[], AnySplit | None]] = {name: partial(data.split, name) for name in ("train", "val")} | {"test": data.test}
+    splits: dict[str, AnySplit] = {name: split for name, way in ways.items() if (split := tries.do(way))}
     train, val = splits.get("train"), splits.get("val")
     if isinstance(train, Split) and not train.box_counts.sum():
         tries.mistakes.append(f"{url} train: expected boxes to learn, got none{_crowds(train)}")

@@ -51,8 +51,7 @@ def best_classes(scores: Array, image_hw: Array, size: list[int], own: tuple[int
         np.asarray(Image.fromarray(np.ascontiguousarray(plane, np.float32)).resize(own, Image.Resampling.BILINEAR, box=box))
         for plane in scores
     ]
-    classes: npt.NDArray[np.int64] = np.argmax(np.stack(planes), axis=0)
-    return classes
+    return np.asarray(np.argmax(np.stack(planes), axis=0))
 
 
 def main() -> None:
