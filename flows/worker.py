@@ -1,0 +1,169 @@
+"""Worker of the work pool `spnas-devices` that runs jobs on threads of its own process: only the job itself is a process, a warm one.
+
+Prefect's workers of type `process` start Python and load Prefect anew for each run, which takes seconds. Prefect finds this type, `spnas`, by
+the entry point `prefect.collections` (https://docs.prefect.io/v3/how-to-guides/deployment_infra/serverless); so this module is loaded by
+each of its commands, and loads the jobs' modules only when a worker starts.
+"""
+
+import logging
+import os
+import random
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, cast
+from uuid import UUID
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import httpx
+import prefect.settings
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.context import SettingsContext, get_settings_context
+from prefect.events import emit_event
+from prefect.exceptions import Abort, ObjectNotFound
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings, get_current_settings
+from prefect.states import Cancelled, Crashed
+from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
+
+FLOW = "spnas-job"
+LOOK = 5.0  # s between two looks at the state of a run
+SPARE = 8  # runs that a worker asks for beyond its limit: others may take some at the same time
+
+
+class JobConfiguration(BaseJobConfiguration):
+    """What pool and deployment say about a run. Of `env`, Prefect's settings count; the rest of the environment is that of the worker."""
+
+    def prepare_for_flow_run(self, flow_run: FlowRun, deployment: Any = None, flow: Any = None, *_: Any, **__: Any) -> None:
+        """Check that the run is one of a job."""
+        if flow is None or flow.name != FLOW:
+            raise ValueError(f"work pool of type spnas: expected runs of {FLOW}/run, got one of {getattr(flow, 'name', None)}")
+        self._related_objects = {"deployment": deployment, "flow": flow, "flow-run": flow_run}
+
+    def settings(self) -> tuple[Settings, list[str]]:
+        """Prefect's settings for the run, and the names in `env` that are none."""
+        known = {name: getattr(prefect.settings, name) for name in self.env if name.startswith("PREFECT_") and hasattr(prefect.settings, name)}
+        updates = {setting: self.env[name] for name, setting in known.items()}
+        return get_current_settings().copy_with_update(updates), sorted(self.env.keys() - known.keys())
+
+
+class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
+    """Worker that runs `flows.job.run_pool_job` on a thread for each run."""
+
+    type = "spnas"
+    job_configuration = JobConfiguration
+    _display_name = "spnas"
+    _description = "Runs jobs of spnas on devices of the worker's host."
+
+    async def setup(self) -> None:
+        """Load what all jobs need, and send the log lines of spnas to the pages of their runs."""
+        from flows import job  # noqa: F401 - seconds
+
+        for handler in logging.getLogger("prefect.extra").handlers:
+            logging.getLogger("spnas_core").addHandler(handler)
+        await super().setup()
+
+    async def run(
+        self, flow_run: FlowRun, configuration: JobConfiguration, task_status: anyio.abc.TaskStatus[Any] | None = None
+    ) -> BaseWorkerResult:
+        """Run a job to its end; a cancellation of the run, or the end of this worker, stops it, and it may save a checkpoint first."""
+        from flows.job import Halt
+
+        place = f"{socket.gethostname()}:{os.getpid()}"
+        if task_status:
+            task_status.started(place)
+        halt = Halt()
+        settings, unused = configuration.settings()
+        if unused:
+            self.get_flow_run_logger(flow_run).warning(
+                "not used of the job variables' env, expected names of Prefect's settings: %s", ", ".join(unused)
+            )
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, flow_run, halt, settings.flows.heartbeat_frequency)
+            work = partial(_execute, flow_run, halt, settings)
+            fault = await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))  # which waits for its end when it is cancelled
+            group.cancel_scope.cancel()
+        if fault:
+            self.get_flow_run_logger(flow_run).error("the run ended with an error of Prefect or of its server", exc_info=fault)
+        if self._runs_task_group:
+            self._runs_task_group.start_soon(self._poll)
+        return BaseWorkerResult(identifier=place, status_code=1 if fault else 0)
+
+    async def _watch(self, flow_run: FlowRun, halt: Any, heartbeat: int | None) -> None:
+        """Ask for the end of a run that is cancelled, or has ended for the server, or when this worker ends; send heartbeats."""
+        due = time.monotonic()
+        try:
+            while True:
+                if heartbeat and time.monotonic() >= due:
+                    _emit_heartbeat(flow_run)
+                    due = time.monotonic() + heartbeat
+                await anyio.sleep(LOOK)
+                try:
+                    state = (await self.client.read_flow_run(flow_run.id)).state
+                except (httpx.HTTPError, ObjectNotFound):  # the job goes on; so it does when its run is deleted
+                    continue
+                if state and (state.is_cancelling() or state.is_final()):
+                    halt.ask(Cancelled() if state.is_cancelling() else state)
+        finally:
+            halt.ask(Crashed(message="its worker was stopped"))
+
+    async def _poll(self) -> None:
+        """Look for the next run at once; a failure is left to the next regular look."""
+        try:
+            await self.get_and_submit_flow_runs()
+        except httpx.HTTPError as error:
+            self._logger.debug("Prefect server: %s", error)
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """Some scheduled runs, in any order within a queue: workers that look at the same time would all begin with the same one."""
+        body = {
+            "work_queue_names": list(self._work_queues),
+            "scheduled_before": str(datetime.now(UTC) + timedelta(seconds=int(self._prefetch_seconds))),
+            "limit": (self._limit or 1) + SPARE,
+        }
+        try:
+            answer = await self.client.request(
+                "POST", "/work_pools/{name}/get_scheduled_flow_runs", path_params={"name": self._work_pool_name}, json=body
+            )
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:  # the pool, which comes with the next heartbeat
+                return []
+            raise
+        found = WorkerFlowRunResponse.model_validate_list(answer.json())
+        queues = list(dict.fromkeys(one.work_queue_id for one in found))
+        return sorted(found, key=lambda one: (queues.index(one.work_queue_id), random.random()))
+
+
+def _execute(flow_run: FlowRun, halt: Any, settings: Settings) -> BaseException | None:
+    """Run the flow of a job on this thread until its run has a final state, and return what went wrong beside the job."""
+    from prefect.flow_engine import run_flow
+
+    from flows.job import HALT, run_pool_job
+
+    HALT.set(halt)
+    quiet = settings.copy_with_update({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})  # the engine's keep each run until a whole second is over
+    alone = flow_run.model_copy(update={"deployment_id": None})  # else the engine opens a websocket for each run, to see it suspended
+    with SettingsContext(profile=get_settings_context().profile, settings=quiet):
+        try:
+            run_flow(cast(Any, run_pool_job), flow_run=alone, return_type="state")
+        except Abort:  # another worker has it, or it has ended for the server
+            return None
+        except BaseException as error:  # noqa: BLE001 - no run ends the worker
+            return error
+    return None
+
+
+def _emit_heartbeat(flow_run: FlowRun) -> None:
+    """Send the event that the engine would send (flows/automations.yaml)."""
+    emit_event(
+        event="prefect.flow-run.heartbeat",
+        resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name},
+        related=[_flow_of(flow_run.flow_id)],
+    )
+
+
+def _flow_of(flow: UUID) -> dict[str, str]:
+    return {"prefect.resource.id": f"prefect.flow.{flow}", "prefect.resource.role": "flow", "prefect.resource.name": FLOW}
