@@ -5,6 +5,7 @@ the entry point `prefect.collections` (https://docs.prefect.io/v3/how-to-guides/
 each of its commands, and loads the jobs' modules only when a worker starts.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -25,7 +26,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.context import SettingsContext, SyncClientContext, get_settings_context
 from prefect.events import emit_event
-from prefect.exceptions import Abort, ObjectNotFound
+from prefect.exceptions import Abort, InfrastructureNotAvailable, InfrastructureNotFound, ObjectNotFound
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings, get_current_settings
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
@@ -66,12 +67,14 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
 
     async def setup(self) -> None:
         """Load what all jobs need, and send the log lines of spnas to the pages of their runs."""
-        from flows import job  # noqa: F401 - seconds
+        from flows.job import Halt
 
+        self._halts: dict[str, Halt] = {}
         for handler in logging.getLogger("prefect.extra").handlers:
             logging.getLogger("spnas_core").addHandler(handler)
         await super().setup()
-        self._exit_stack.enter_context(SyncClientContext.get_or_create())  # of all runs: a new one would take 40 ms
+        with contextlib.suppress(httpx.HTTPError):  # of all runs: a client of its own costs each 40 ms, which it takes if there is no server yet
+            self._exit_stack.enter_context(SyncClientContext.get_or_create())
 
     async def run(
         self, flow_run: FlowRun, configuration: JobConfiguration, task_status: anyio.abc.TaskStatus[Any] | None = None
@@ -79,33 +82,44 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
         """Run a job to its end; a cancellation of the run, or the end of this worker, stops it, and it may save a checkpoint first."""
         from flows.job import Halt
 
-        place = f"{socket.gethostname()}:{os.getpid()}"
-        if task_status:
-            task_status.started(place)
-        halt = Halt()
         settings, heartbeat, unused = _settings_of(frozenset(configuration.env.items()))
         if unused:
             self.get_flow_run_logger(flow_run).warning("not used of the job variables' env, expected settings of Prefect: %s", unused)
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch, flow_run, halt, heartbeat)
-            work = partial(_execute, flow_run, halt, settings)
-            fault = await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))  # which waits for its end when it is cancelled
-            group.cancel_scope.cancel()
+        place = f"{_process()}:{flow_run.id}"
+        halt = self._halts[place] = Halt()
+        if task_status:
+            task_status.started(place)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch, flow_run, halt, heartbeat)
+                work = partial(_execute, flow_run, halt, settings)
+                fault = await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))  # it waits for the end when it is cancelled, too
+                group.cancel_scope.cancel()
+        finally:
+            del self._halts[place]
         if fault:
             self.get_flow_run_logger(flow_run).error("the run ended with an error of Prefect or of its server", exc_info=fault)
         if self._runs_task_group:
             self._runs_task_group.start_soon(self._poll)
         return BaseWorkerResult(identifier=place, status_code=1 if fault else 0)
 
+    async def kill_infrastructure(self, infrastructure_pid: str, configuration: JobConfiguration, grace_seconds: int = 30) -> None:
+        """Stop the job of a run that is cancelled as it begins."""
+        if not infrastructure_pid.startswith(f"{_process()}:"):
+            raise InfrastructureNotAvailable(f"it runs elsewhere: {infrastructure_pid}")
+        if infrastructure_pid not in self._halts:
+            raise InfrastructureNotFound(f"it has ended: {infrastructure_pid}")
+        self._halts[infrastructure_pid].ask(Cancelled())
+
     async def _watch(self, flow_run: FlowRun, halt: Any, heartbeat: int | None) -> None:
         """Ask for the end of a run that is cancelled, or has ended for the server, or when this worker ends; send heartbeats."""
         due = time.monotonic()
         try:
             while True:
+                await anyio.sleep(LOOK)
                 if heartbeat and time.monotonic() >= due:
                     _emit_heartbeat(flow_run)
                     due = time.monotonic() + heartbeat
-                await anyio.sleep(LOOK)
                 try:
                     state = (await self.client.read_flow_run(flow_run.id)).state
                 except (httpx.HTTPError, ObjectNotFound):  # the job goes on; so it does when its run is deleted
@@ -125,7 +139,7 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
         """Look for the next run at once; a failure is left to the next regular look."""
         try:
             await self.get_and_submit_flow_runs()
-        except httpx.HTTPError as error:
+        except Exception as error:  # noqa: BLE001 - it must not end the worker
             self._logger.debug("Prefect server: %s", error)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
@@ -164,6 +178,10 @@ def _execute(flow_run: FlowRun, halt: Any, settings: Settings) -> BaseException 
         except BaseException as error:  # noqa: BLE001 - no run ends the worker
             return error
     return None
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _emit_heartbeat(flow_run: FlowRun) -> None:
