@@ -1,8 +1,8 @@
 """Worker of the work pool `spnas-devices` that runs jobs on threads of its own process: only the job itself is a process, a warm one.
 
 Prefect's workers of type `process` start Python and load Prefect anew for each run, which takes seconds. Prefect finds this type, `spnas`, by
-the entry point `prefect.collections` (https://docs.prefect.io/v3/how-to-guides/deployment_infra/serverless); so this module is loaded by
-each of its commands, and loads the jobs' modules only when a worker starts.
+the entry point `prefect.collections`, so some of its commands load this module, which loads the jobs' modules only when a worker starts.
+Source: https://docs.prefect.io/v3/api-ref/python/prefect-workers-base
 """
 
 import contextlib
@@ -33,6 +33,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerRes
 
 FLOW = "spnas-job"
 LOOK = 5.0  # s between two looks at the state of a run
+AGAIN = 0.5  # s until a worker looks again when another one was faster
 SPARE = 8  # runs that a worker asks for beyond its limit: others may take some at the same time
 
 
@@ -46,10 +47,9 @@ class JobConfiguration(BaseJobConfiguration):
         self._related_objects = {"deployment": deployment, "flow": flow, "flow-run": flow_run}
 
 
-
 @functools.cache
 def _settings_of(env: frozenset[tuple[str, str | None]]) -> tuple[Settings, int | None, str]:
-    """Settings of a run by its `env`, with its heartbeats apart (seconds), and the names in `env` that are none of Prefect's settings."""
+    """Return Prefect's settings by the `env` of a run, its heartbeats apart (seconds), and the names in `env` that are no such settings."""
     known = {name: getattr(prefect.settings, name) for name, _ in env if name.startswith("PREFECT_") and hasattr(prefect.settings, name)}
     found = get_current_settings().copy_with_update({known[name]: value for name, value in env if name in known})
     # the engine's own heartbeats keep each run until a whole second is over
@@ -73,7 +73,7 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
         for handler in logging.getLogger("prefect.extra").handlers:
             logging.getLogger("spnas_core").addHandler(handler)
         await super().setup()
-        with contextlib.suppress(httpx.HTTPError):  # of all runs: a client of its own costs each 40 ms, which it takes if there is no server yet
+        with contextlib.suppress(httpx.HTTPError):  # if there is no server yet, each run has a client of its own, which costs it 40 ms
             self._exit_stack.enter_context(SyncClientContext.get_or_create())
 
     async def run(
@@ -92,8 +92,8 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch, flow_run, halt, heartbeat)
-                work = partial(_execute, flow_run, halt, settings)
-                fault = await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))  # it waits for the end when it is cancelled, too
+                work, alone = partial(_execute, flow_run, halt, settings), anyio.CapacityLimiter(1)
+                fault = await anyio.to_thread.run_sync(work, limiter=alone)  # cancelled or not, it waits for the end
                 group.cancel_scope.cancel()
         finally:
             del self._halts[place]
@@ -135,15 +135,23 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         """Leave the state out."""
 
-    async def _poll(self) -> None:
-        """Look for the next run at once; a failure is left to the next regular look."""
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        """Take a run, or soon look for another where some other worker was faster."""
+        taken = await super()._propose_pending_state(flow_run)
+        if not taken and self._runs_task_group:
+            self._runs_task_group.start_soon(self._poll, AGAIN)
+        return taken
+
+    async def _poll(self, after: float = 0.0) -> None:
+        """Look for the next run without the wait for the next regular look, to which a failure is left."""
         try:
+            await anyio.sleep(after)
             await self.get_and_submit_flow_runs()
         except Exception as error:  # noqa: BLE001 - it must not end the worker
             self._logger.debug("Prefect server: %s", error)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        """Some scheduled runs, in any order within a queue: workers that look at the same time would all begin with the same one."""
+        """Return some scheduled runs, in any order within a queue: workers that look at once would all begin with the same one."""
         body = {
             "work_queue_names": list(self._work_queues),
             "scheduled_before": str(datetime.now(UTC) + timedelta(seconds=int(self._prefetch_seconds))),

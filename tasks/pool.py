@@ -78,7 +78,7 @@ class RunStates:
                 self._runs.discard(run)
 
     def of(self, run: UUID, client: SyncPrefectClient) -> State[Any] | None:
-        """State of a run, at most `LOOK` seconds old; None before it has begun. HTTPError, to all who look, if the server does not answer."""
+        """State of a run, `LOOK` seconds old or less; None before it has begun. HTTPError, to all who look, if there is no answer."""
         with self._lock:
             if time.monotonic() - self._asked >= LOOK:
                 self._error = None

@@ -123,13 +123,15 @@ def test_failures_of_jobs_have_their_types_and_end_no_worker(
         with pytest.raises(MissingArtifactError):
             ask(asking, plan, training(plan, 1, weights=(lost,)), "no weights").result(120)
         job = training(plan, 1, 6)
+        nowhere = job.model_copy(update={"data": job.data.model_copy(update={"url": "file:///nowhere"})})
         with pytest.raises(UserError):
-            nowhere = job.data.model_copy(update={"url": "file:///nowhere"})
-            ask(asking, plan, job.model_copy(update={"data": nowhere}), "no data").result(60)
+            ask(asking, plan, nowhere, "no data").result(60)
         with get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(pool.DEPLOYMENT)
             other = {"env": {"PREFECT_LOGGING_LEVEL": "INFO", "OTHER": "x"}}
-            run = client.create_flow_run_from_deployment(deployment.id, name="no job", parameters={"store": "file:///x"}, job_variables=other)
+            run = client.create_flow_run_from_deployment(
+                deployment.id, name="no job", parameters={"store": "file:///x"}, job_variables=other
+            )
         wait_for("end", lambda: read_run(run.id).state.is_final(), 60)
         assert read_run(run.id).state.name == "Failed"
         wait_for("line of the log", lambda: any("expected settings of Prefect: OTHER" in line for line in messages(run)), 30)
@@ -142,9 +144,7 @@ def test_failures_of_jobs_have_their_types_and_end_no_worker(
         host.kill()
 
 
-def test_a_pool_of_type_process_stays_one_and_serves_workers_of_both_types(
-    plan: Plan, asking: ThreadPoolExecutor, tmp_path: Path
-) -> None:
+def test_a_pool_of_type_process_stays_one_and_serves_workers_of_both_types(plan: Plan, asking: ThreadPoolExecutor, tmp_path: Path) -> None:
     folder, hosts = tmp_path / "prefect", list[Host]()
     try:
         url = services.start_server(folder, *free_ports(1))
