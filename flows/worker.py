@@ -1,7 +1,7 @@
 """Worker of the work pool `spnas-devices` that runs jobs on threads of its own process: only the job itself is a process, a warm one.
 
-Prefect's workers of type `process` start Python and load Prefect anew for each run, which takes seconds. Prefect finds this type, `spnas`, by
-the entry point `prefect.collections`, so some of its commands load this module, which loads the jobs' modules only when a worker starts.
+A worker of Prefect's type `process` starts Python and loads Prefect anew for each run, which takes seconds. Prefect finds this type,
+`spnas`, by the entry point `prefect.collections`. So some of its commands load this module, which loads those of the jobs later.
 Source: https://docs.prefect.io/v3/api-ref/python/prefect-workers-base
 """
 
@@ -197,9 +197,7 @@ def _emit_heartbeat(flow_run: FlowRun) -> None:
     emit_event(
         event="prefect.flow-run.heartbeat",
         resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name},
-        related=[_flow_of(flow_run.flow_id)],
+        related=[
+            {"prefect.resource.id": f"prefect.flow.{flow_run.flow_id}", "prefect.resource.role": "flow", "prefect.resource.name": FLOW}
+        ],
     )
-
-
-def _flow_of(flow: UUID) -> dict[str, str]:
-    return {"prefect.resource.id": f"prefect.flow.{flow}", "prefect.resource.role": "flow", "prefect.resource.name": FLOW}
