@@ -167,7 +167,8 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
             raise
         found = WorkerFlowRunResponse.model_validate_list(answer.json())
         queues = list(dict.fromkeys(one.work_queue_id for one in found))
-        return sorted(found, key=lambda one: (queues.index(one.work_queue_id), random.random()))
+        new = [one for one in found if f"{_process()}:{one.flow_run.id}" not in self._halts]  # an answer may be older than a run here
+        return sorted(new, key=lambda one: (queues.index(one.work_queue_id), random.random()))
 
 
 def _execute(flow_run: FlowRun, halt: Any, settings: Settings) -> BaseException | None:
