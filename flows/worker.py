@@ -32,7 +32,7 @@ from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
 FLOW = "spnas-job"
-LOOK = 5.0  # s between two looks at the state of a run
+WATCHED_EVERY = 5.0  # s between two looks at the state of a run
 AGAIN = 0.5  # s until a worker looks again when another one was faster
 SPARE = 8  # runs that a worker asks for beyond its limit: others may take some at the same time
 
@@ -116,7 +116,7 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
         due = time.monotonic()
         try:
             while True:
-                await anyio.sleep(LOOK)
+                await anyio.sleep(WATCHED_EVERY)
                 if heartbeat and time.monotonic() >= due:
                     _emit_heartbeat(flow_run)
                     due = time.monotonic() + heartbeat
