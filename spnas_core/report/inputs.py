@@ -68,7 +68,7 @@ class ReportInputs:
     def detections_of(self, digest: str) -> list[dict[str, Any]] | None:
         """Read the detections of a training on val; None where the store has none any more."""
         training = self.trainings.get(digest)
-        found: list[dict[str, Any]] | None = _document(self.plan.store, training.manifest if training else None, DETECTIONS_FILE)
+        found: list[dict[str, Any]] | None = artifact_document(self.plan.store, training.manifest if training else None, DETECTIONS_FILE)
         return found
 
     @property
@@ -97,7 +97,7 @@ def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
     with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-report") as pool:
         found = dict(zip(wanted, pool.map(lambda one: _training(store, *one), wanted), strict=True))
     trained, reignited = ({name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite"))
-    val, no_data = _open(plan.data, plan.data.val)
+    val, no_data = readable_split(plan.data, plan.data.val)
     evaluations = _evaluations(plan, stage, trained)
     return ReportInputs(
         plan=plan,
@@ -110,12 +110,17 @@ def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
         outputs=_outputs(store, stage, trained, evaluations),
         val=val,
         no_data=no_data,
-        test=_open(plan.test, None)[0] if plan.test else None,
+        test=readable_split(plan.test, None)[0] if plan.test else None,
     )
 
 
 def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs:
-    """Read the inputs of the report of run `name` of a store, as far as it is finished; its data may have moved to `data_url`.
+    """Read the inputs of the report of run `name` of a store, see `reopen_stage`."""
+    return collect(*reopen_stage(store, name, data_url))
+
+
+def reopen_stage(store: Store, name: str, data_url: str | None = None) -> tuple[Plan, StageRecord]:
+    """Read the plan of run `name` of a store, and the record up to which it is finished; its data may have moved to `data_url`.
 
     UserError: no such run, none of its stages is finished, or `data_url` holds other data.
     """
@@ -129,7 +134,7 @@ def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs
     if not done:
         raise UserError(f"run {name!r} of {store.url}: expected at least one finished stage to report, found none")
     stage = read_stage(store, plan.keys[done[-1]])
-    return collect(plan, newest_round(plan, stage)[1] if done[-1] == "fine_tune" else stage)
+    return plan, newest_round(plan, stage)[1] if done[-1] == "fine_tune" else stage
 
 
 def _check_data(record: Record) -> None:
@@ -142,8 +147,8 @@ def _check_data(record: Record) -> None:
         )
 
 
-def _open(data: Data, name: str | None) -> tuple[Split | None, str]:
-    """Open a split; without a name, the test split."""
+def readable_split(data: Data, name: str | None) -> tuple[Split | None, str]:
+    """Open a split, without a name the test split; None, and the reason, where the data cannot be read."""
     try:
         opened = DataSet(data.url, data.reading, data.strict)
         return (opened.split(name) if name else opened.test()), ""
@@ -154,14 +159,16 @@ def _open(data: Data, name: str | None) -> tuple[Split | None, str]:
 def _training(store: Store, kind: str, digest: str) -> Training:
     manifest = store.manifest(f"{kind}/{digest}")
     if isinstance(manifest, Manifest):
-        return Training(manifest, tuple(_document(store, manifest, HISTORY_FILE) or ()), _document(store, manifest, AUDIT_FILE) or {})
+        return Training(
+            manifest, tuple(artifact_document(store, manifest, HISTORY_FILE) or ()), artifact_document(store, manifest, AUDIT_FILE) or {}
+        )
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         lines = store.read(f"logs/{kind}/{digest}.txt").decode(errors="replace").strip().splitlines()
         return Training(log="\n".join(lines[-_LOG_LINES:]))
     return Training()
 
 
-def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
+def artifact_document(store: Store, manifest: Manifest | None, name: str) -> Any:
     """Content of a JSON file of an artifact; None if it does not exist."""
     if manifest is None or name not in manifest.files:
         return None
@@ -195,7 +202,7 @@ def _outputs(
         (name, "val"): trainings[result.digest].manifest for name, result in stage.results.items()
     }
     artifacts |= {place: one for place, one in evaluations.items() if place[1] == "test"}
-    found = {place: _document(store, one, DETECTIONS_FILE) for place, one in artifacts.items()}
+    found = {place: artifact_document(store, one, DETECTIONS_FILE) for place, one in artifacts.items()}
     return {place: results for place, results in found.items() if results is not None}
 
 

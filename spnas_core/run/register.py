@@ -2,6 +2,7 @@
 
 run.json       its settings and its data
 stages.json    the keys of its stages, from which housekeeping derives its artifacts
+front.json     digests of the trainings to the end that were asked for of nets of its front (report/front.py)
 the rest       reports, trials and the final model (report/)
 """
 
@@ -23,7 +24,7 @@ from spnas_core.settings.detector import current_form
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
-RUN_FILE = "run.json"
+RUN_FILE, FRONT_FILE = "run.json", "front.json"
 _SHOWN = 3  # differences in the line on another run of the same name
 
 
