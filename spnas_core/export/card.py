@@ -29,6 +29,7 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
         _NETWORKS[form].format(**document),
         "`model.json`: architecture, settings, classes, preprocessing, scores",
         "`detect.py`: from image to objects",
+        *(("`benchmark.py`: how long an image takes on this device; needs onnxruntime and numpy alone",) if form == "onnx" else ()),
     )
     sections = {
         "Classes": _table(("label", "category id", "name"), ((one["label"], one["id"], one["name"]) for one in document["classes"])),

@@ -32,7 +32,7 @@ from spnas_core.weights.torchvision_names import to_module
 
 Format = Literal["mindir", "onnx", "openvino", "om", "torchvision"]
 SHIPPED = Path(__file__).parent / "shipped"
-DETECT, NET, PARTS, README = "detect.py", "net.py", "parts.py", "README.md"
+DETECT, NET, PARTS, README, BENCHMARK = "detect.py", "net.py", "parts.py", "README.md", "benchmark.py"
 Made = tuple[dict[str, bytes], dict[str, Any]]  # files by name, and what model.json says of them
 
 
@@ -55,7 +55,7 @@ def export_model(model: str, form: Format, wish: Wish = Wish()) -> dict[str, byt
     document["source_sha256"] = document.pop("weights_sha256")
     cost = candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
     files |= {MODEL_FILE: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
-    return files | {DETECT: (SHIPPED / DETECT).read_bytes()}
+    return files | {name: (SHIPPED / name).read_bytes() for name in (DETECT, *((BENCHMARK,) if form == "onnx" else ()))}
 
 
 def publish_export(files: dict[str, bytes], url: str) -> None:

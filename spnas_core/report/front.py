@@ -4,6 +4,7 @@ The front is that of the run's objectives, and of the costs that limits name whe
 the best within the limits is on it.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ from spnas_core.job import TrainJob, digest
 from spnas_core.names import DETECTIONS_FILE, WEIGHTS_FILE
 from spnas_core.report.inputs import artifact_document, readable_split, reopen_stage
 from spnas_core.report.intervals import Interval, ScoreDraws, interval, match_detections, score_draws
+from spnas_core.run.clocks import names_of_clocks, read_clock
 from spnas_core.run.plan import Plan, inherited, short
 from spnas_core.run.record import StageRecord
 from spnas_core.run.register import FRONT_FILE
+from spnas_core.search.clock import Clock, net_latency
 from spnas_core.search.ledger import Trial, pareto_front, ranked
-from spnas_core.settings.search import Objectives
+from spnas_core.settings.search import DEVICE_LATENCY, Objectives
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
@@ -116,7 +119,7 @@ def front_trials(plan: Plan, stage: StageRecord, costs: Iterable[str] = COUNTED_
     own: Objectives = plan.settings.objectives if stage.name != "fine_tune" else plan.settings.objectives[:1]
     trials, numbers = ranked(stage.ledger, own), {id(trial): number for number, trial in enumerate(stage.ledger)}
     more = [name for name in dict.fromkeys(costs) if name not in own and all(name in (trial.metrics or {}) for trial in trials)]
-    found = pareto_front(trials, (*own, *more))  # type: ignore[arg-type]
+    found = pareto_front(trials, (*own, *more))
     if not found:
         raise UserError(f"run {plan.settings.name}: expected at least one trial with an {own[0]}, got none: every candidate failed")
     return {numbers[id(one)]: one for one in found}
@@ -131,7 +134,8 @@ def read_front(store: Store, name: str, data_url: str | None = None, limits: Seq
     trials = front_trials(plan, stage, [cost for one in limits for cost in one])
     val, no_data = readable_split(plan.data, plan.data.val)
     annotations = val.annotations if val else None
-    nets = [_net(plan, number, trial, annotations) for number, trial in trials.items()]
+    clocks = {f"{DEVICE_LATENCY}{one}": read_clock(store, one) for one in names_of_clocks(store)}
+    nets = [_net(plan, number, trial, annotations, clocks) for number, trial in trials.items()]
     known = {cost for one in nets for cost in one.costs}
     for cost in dict.fromkeys(cost for one in limits for cost in one):
         if cost not in known:
@@ -191,12 +195,17 @@ def trained_nets(store: Store, run: str) -> list[str]:
         return []
 
 
-def _net(plan: Plan, number: int, trial: Trial, annotations: dict[str, Any] | None) -> FrontNet:
-    metrics, store = trial.metrics or {}, plan.store
+def _net(plan: Plan, number: int, trial: Trial, annotations: dict[str, Any] | None, clocks: Mapping[str, Clock]) -> FrontNet:
+    metrics, store, detector = trial.metrics or {}, plan.store, trial.net.detector(plan.settings.detector)
     costs: dict[str, float] = {name: float(metrics[name]) for name in ("params", "macs", "latency_ms") if name in metrics}
     measured = store.manifest(f"benchmark/{digest(plan.benchmark(trial.net))}")
     if isinstance(measured, Manifest):
         costs["latency_ms"] = float(measured.metrics["latency_ms"])
+    predicted = []
+    for name, clock in clocks.items():
+        with contextlib.suppress(UserError):  # it says nothing of such nets
+            costs[name], measured_there = net_latency(clock, trial.net.arch, detector, plan.classes)
+            predicted += [] if measured_there else [name]
     manifest, full = (store.manifest(f"train/{one}") for one in (trial.digest, digest(full_training(plan, trial))))
     short_draws, full_draws = _draws(plan, manifest, annotations), _draws(plan, full, annotations)
     weights = manifest.files.get(WEIGHTS_FILE) if isinstance(manifest, Manifest) else None
@@ -209,6 +218,7 @@ def _net(plan: Plan, number: int, trial: Trial, annotations: dict[str, Any] | No
         Scored(full.digest, float(full.metrics["AP"]), interval(full_draws) if full_draws else None)
         if isinstance(full, Manifest)
         else None,
+        predicted=frozenset(predicted),
         drawn=(short_draws, full_draws),
     )
 

@@ -11,7 +11,7 @@ import threading
 from itertools import count
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from spnas_core.errors import UserError
 from spnas_core.job import Data
@@ -19,6 +19,7 @@ from spnas_core.jobs.progress import log_line
 from spnas_core.names import check_name
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.run.record import KEYS
+from spnas_core.search.clock import Clock
 from spnas_core.settings.base import Settings
 from spnas_core.settings.detector import current_form
 from spnas_core.settings.run import Run
@@ -38,6 +39,7 @@ class Record(Settings):
     checkpoint_sha256: str | None = None
     images: str | None = None
     counts: Counts = Counts()
+    clocks: dict[str, Clock] = Field(default={})
 
 
 def plan_of(record: Record, store: Store) -> Plan:
@@ -45,7 +47,7 @@ def plan_of(record: Record, store: Store) -> Plan:
     name = record.settings.name
     if not record.classes:
         raise UserError(f"{store.url}/runs/{name}/{RUN_FILE}: expected a record of this version; spnas resume {name} leaves one")
-    facts = (record.data, record.classes, record.test, record.checkpoint_sha256, record.images, record.counts)
+    facts = (record.data, record.classes, record.test, record.checkpoint_sha256, record.images, record.counts, record.clocks)
     return Plan(record.settings, store, *facts)
 
 

@@ -9,7 +9,7 @@ from spnas_core.cost import Cost, backbone_cost
 from spnas_core.search.net import Net
 from spnas_core.settings.base import Limit
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.search import MEASURED, Budget
+from spnas_core.settings.search import Budget
 
 CostOf = Callable[[Net], Cost]
 
@@ -25,8 +25,8 @@ def candidate_cost(arch: Arch, detector: Detector, classes: int) -> Cost:
 
 def over_budget(measured: Mapping[str, float], budget: Budget) -> str | None:
     """Say which measured value is outside of `budget`, if one is."""
-    for name in MEASURED:
-        if not _inside(measured[name], limit := getattr(budget, name)):
+    for name, limit in budget.measured.items():
+        if name in measured and not _inside(measured[name], limit):
             return f"{name}: expected {limit[0] or 0:g} to {limit[1] or math.inf:g}, got {measured[name]:.4g}"
     return None
 
