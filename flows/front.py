@@ -7,8 +7,8 @@ from prefect import flow
 from flows.presets.places import settle_run
 from spnas_core.errors import UserError
 from spnas_core.job import Job
-from spnas_core.report.front import front_trials, full_training, net_of_front, note_trained
 from spnas_core.report.inputs import reopen_stage
+from spnas_core.report.offered import all_fronts, full_training, net_of_front, note_trained
 from spnas_core.run.plan import Plan, short
 from spnas_core.search.ledger import Trial
 from spnas_core.store.artifacts import Store
@@ -18,7 +18,7 @@ from tasks.jobs import Executor, completed
 def front_jobs(store: Store, run: str, train: Sequence[str], measure: bool, data: str | None) -> tuple[Plan, list[tuple[str, Job]]]:
     """Labelled jobs for nets of the front of a finished run; UserError for another net, or a run that is not finished."""
     plan, stage = reopen_stage(store, run, data)
-    trials = front_trials(plan, stage)
+    trials = all_fronts(plan, stage)
     if "final" not in stage.results:
         words = f"run {run}: expected a finished run to train and measure nets of, since its front may change still"
         raise UserError(f"{words}, got one up to the stage {stage.name}; spnas resume {run} goes on")

@@ -13,8 +13,9 @@ from spnas_core.errors import UserError
 from spnas_core.job import Weights, digest
 from spnas_core.monitor.housekeeping import garbage
 from spnas_core.monitor.inventory import take_inventory
-from spnas_core.report.front import Front, front_trials, full_training, net_of_front, note_trained, read_front, recommend, trained_nets
+from spnas_core.report.front import Front, read_front, recommend
 from spnas_core.report.intervals import difference, match_detections
+from spnas_core.report.offered import all_fronts, front_trials, full_training, net_of_front, note_trained, trained_nets
 from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import Result, StageRecord, publish_stage
 from spnas_core.run.register import announce_run
@@ -191,7 +192,7 @@ def test_an_unfinished_run_shows_its_front_and_trains_none(tmp_path: Path) -> No
     assert status == 0
     assert "The run is not finished: this is its front up to the stage serial" in text
     assert COPIES not in text
-    number = next(iter(front_trials(plan, read_front(plan.store, "mine").stage)))
+    number = next(iter(all_fronts(plan, read_front(plan.store, "mine").stage)))
     status, text, error = spnas("front", "mine", "--store", plan.store.url, "--train", number)
     assert (status, text) == (2, "")
     assert error.startswith("spnas: run mine: expected a finished run to train and measure nets of")

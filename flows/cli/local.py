@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from flows.cli.display import shown
 from spnas_core.job import digest
 from spnas_core.report import publish_run
-from spnas_core.report.front import note_trained
+from spnas_core.report.offered import note_trained
 from spnas_core.run.opening import open_plan
 from spnas_core.run.record import read_stage
 from spnas_core.settings.run import Run

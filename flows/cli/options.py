@@ -55,7 +55,7 @@ def reading(split_file: str | None = None, annotations: Sequence[str] | None = N
 
 def net_model(run: str, net: str, store: str) -> str:
     """Model folder of a net of a run's front; says on standard error whose weights these are. UserError where there is no such net."""
-    from spnas_core.report.front import model_of
+    from spnas_core.report.offered import model_of
     from spnas_core.store.artifacts import Store
 
     folder, trained = model_of(Store(store), run, net)

@@ -4,31 +4,25 @@ The front is that of the run's objectives, and of the costs that limits name whe
 the best within the limits is on it.
 """
 
-import contextlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from spnas_core.errors import UserError
-from spnas_core.job import TrainJob, digest
+from spnas_core.job import digest
 from spnas_core.names import DETECTIONS_FILE, WEIGHTS_FILE
 from spnas_core.report.inputs import artifact_document, readable_split, reopen_stage
 from spnas_core.report.intervals import Interval, ScoreDraws, interval, match_detections, score_draws
-from spnas_core.run.clocks import names_of_clocks, read_clock
-from spnas_core.run.plan import Plan, inherited, short
+from spnas_core.report.offered import clocks_of_store, front_trials, full_training, latency_there
+from spnas_core.run.plan import Plan, short
 from spnas_core.run.record import StageRecord
-from spnas_core.run.register import FRONT_FILE
-from spnas_core.search.clock import Clock, net_latency
-from spnas_core.search.ledger import Trial, pareto_front, ranked
-from spnas_core.settings.search import DEVICE_LATENCY, Objectives
+from spnas_core.search.clock import Clock
+from spnas_core.search.ledger import Trial
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 
 Limits = Mapping[str, float]  # most of a cost, by its name: params, macs, latency_ms, latency_ms@DEVICE
-COUNTED_COSTS = ("params", "macs")
-MOST_SHOWN = 4  # nets that a line on a mistake names
 
 
 @dataclass(frozen=True)
@@ -106,64 +100,22 @@ class Front:
         return "final" in self.stage.results
 
 
-def full_training(plan: Plan, trial: Trial) -> TrainJob:
-    """Job that trains a net of the search to the end, as the final net of a run is trained."""
-    return plan.train_net(trial.net, plan.settings.full_train, (inherited(trial),))
-
-
-def front_trials(plan: Plan, stage: StageRecord, costs: Iterable[str] = COUNTED_COSTS) -> dict[int, Trial]:
-    """Trials of the front, cheapest first, by their number in the ledger; UserError where no trial is ranked.
-
-    Besides the objectives of the run, those of `costs` count that all ranked trials have.
-    """
-    own: Objectives = plan.settings.objectives if stage.name != "fine_tune" else plan.settings.objectives[:1]
-    trials, numbers = ranked(stage.ledger, own), {id(trial): number for number, trial in enumerate(stage.ledger)}
-    more = [name for name in dict.fromkeys(costs) if name not in own and all(name in (trial.metrics or {}) for trial in trials)]
-    found = pareto_front(trials, (*own, *more))
-    if not found:
-        raise UserError(f"run {plan.settings.name}: expected at least one trial with an {own[0]}, got none: every candidate failed")
-    return {numbers[id(one)]: one for one in found}
-
-
 def read_front(store: Store, name: str, data_url: str | None = None, limits: Sequence[Limits] = ()) -> Front:
     """Read the front of run `name` of a store, as far as it is finished; its data may have moved to `data_url`.
 
     UserError: no such run, no finished stage, other data, no ranked trial, or a limit for a cost that no net of the front has.
     """
     plan, stage = reopen_stage(store, name, data_url)
-    trials = front_trials(plan, stage, [cost for one in limits for cost in one])
+    clocks = clocks_of_store(store)
+    trials = front_trials(plan, stage, [cost for one in limits for cost in one], clocks)
     val, no_data = readable_split(plan.data, plan.data.val)
     annotations = val.annotations if val else None
-    clocks = {f"{DEVICE_LATENCY}{one}": read_clock(store, one) for one in names_of_clocks(store)}
     nets = [_net(plan, number, trial, annotations, clocks) for number, trial in trials.items()]
     known = {cost for one in nets for cost in one.costs}
     for cost in dict.fromkeys(cost for one in limits for cost in one):
         if cost not in known:
             raise UserError(f"run {name}: expected a limit of {', '.join(sorted(known))}, got one of {cost}, which no net of the front has")
     return Front(plan, stage, tuple(_with_gains(nets)), no_data)
-
-
-def net_of_front(trials: Mapping[int, Trial], text: str, run: str) -> Trial:
-    """Net of a front by its number, its text or architecture, or the beginning of its digest; UserError where none or several fit."""
-    if text.isdecimal() and len(text) < 6:
-        found = [trial for number, trial in trials.items() if number == int(text)]
-    else:
-        same = [one for one in trials.values() if text in (str(one.net), one.arch, short(one.arch, 200))]
-        found = same or [one for one in trials.values() if len(text) > 3 and one.digest.startswith(text)]
-    if len(found) == 1:
-        return found[0]
-    there = ", ".join(f"{number} {short(one.arch)}" for number, one in list(trials.items())[:MOST_SHOWN])
-    more = f" and {len(trials) - MOST_SHOWN} more" if len(trials) > MOST_SHOWN else ""
-    raise UserError(f"run {run}: expected a net of its front ({there}{more}), got {text!r}, which {len(found) or 'none'} of them is")
-
-
-def model_of(store: Store, run: str, text: str) -> tuple[str, bool]:
-    """Model folder of a net of a run's front, and whether its weights are those of a full training. UserError as `net_of_front`."""
-    plan, stage = reopen_stage(store, run)
-    trial = net_of_front(front_trials(plan, stage), text, run)
-    full = digest(full_training(plan, trial))
-    trained = store.find("train", full) is not None
-    return f"{store.local or store.url}/train/{full if trained else trial.digest}", trained
 
 
 def recommend(front: Front, limits: Limits) -> Recommendation:
@@ -182,30 +134,14 @@ def recommend(front: Front, limits: Limits) -> Recommendation:
     return Recommendation(limits, best, next(ties, None))
 
 
-def note_trained(store: Store, run: str, digests: Sequence[str]) -> None:
-    """Note full trainings of nets of a front with their run, so that its store keeps them."""
-    store.write(f"runs/{run}/{FRONT_FILE}", json.dumps(sorted({*trained_nets(store, run), *digests}), indent=1).encode())
-
-
-def trained_nets(store: Store, run: str) -> list[str]:
-    """Digests of the full trainings that were noted with a run."""
-    try:
-        return [str(one) for one in json.loads(store.read(f"runs/{run}/{FRONT_FILE}"))]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
 def _net(plan: Plan, number: int, trial: Trial, annotations: dict[str, Any] | None, clocks: Mapping[str, Clock]) -> FrontNet:
-    metrics, store, detector = trial.metrics or {}, plan.store, trial.net.detector(plan.settings.detector)
+    metrics, store = trial.metrics or {}, plan.store
     costs: dict[str, float] = {name: float(metrics[name]) for name in ("params", "macs", "latency_ms") if name in metrics}
     measured = store.manifest(f"benchmark/{digest(plan.benchmark(trial.net))}")
     if isinstance(measured, Manifest):
         costs["latency_ms"] = float(measured.metrics["latency_ms"])
-    predicted = []
-    for name, clock in clocks.items():
-        with contextlib.suppress(UserError):  # it says nothing of such nets
-            costs[name], measured_there = net_latency(clock, trial.net.arch, detector, plan.classes)
-            predicted += [] if measured_there else [name]
+    told = {name: found for name, clock in clocks.items() if (found := latency_there(plan, trial, clock))}
+    costs |= {name: found.ms for name, found in told.items()}
     manifest, full = (store.manifest(f"train/{one}") for one in (trial.digest, digest(full_training(plan, trial))))
     short_draws, full_draws = _draws(plan, manifest, annotations), _draws(plan, full, annotations)
     weights = manifest.files.get(WEIGHTS_FILE) if isinstance(manifest, Manifest) else None
@@ -218,7 +154,7 @@ def _net(plan: Plan, number: int, trial: Trial, annotations: dict[str, Any] | No
         Scored(full.digest, float(full.metrics["AP"]), interval(full_draws) if full_draws else None)
         if isinstance(full, Manifest)
         else None,
-        predicted=frozenset(predicted),
+        predicted=frozenset(name for name, found in told.items() if not found.measured),
         drawn=(short_draws, full_draws),
     )
 

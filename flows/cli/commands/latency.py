@@ -1,6 +1,7 @@
 """The commands `spnas latency sample|export|import|show`: the clock of another device."""
 
 import json
+import statistics
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from spnas_core.jobs.cpu_variables import prepare_process
 
 app = typer.Typer(no_args_is_help=True, help="Latency on another device: nets to measure there, and what was measured.")
 _Out = Annotated[str, typer.Option("--out", help="Folder for the networks: a path or any fsspec URL.")]
+SCATTER = 0.25  # of the rounds of a net, above which a fit predicts little
 _RUN = "python benchmark.py in this folder, on the device, writes latency.json; it needs onnxruntime and numpy alone"
 
 
@@ -47,12 +49,12 @@ def sample(
 def export_front(name: NameOption, out: _Out, store: StoreOption = "spnas-store", as_json: AsJson = False) -> None:
     """Write nets of a front to measure."""
     prepare_process()
-    from spnas_core.report.front import front_trials
     from spnas_core.report.inputs import reopen_stage
+    from spnas_core.report.offered import all_fronts
     from spnas_core.store.artifacts import Store
 
     plan, stage = reopen_stage(Store(store), name)
-    found = [one.net for one in front_trials(plan, stage).values()]
+    found = [one.net for one in all_fronts(plan, stage).values()]
     _write([(net.arch, net.detector(plan.settings.detector)) for net in found], plan.classes, out, as_json)
 
 
@@ -127,7 +129,10 @@ def _show(name: str, clock: Any, as_json: bool) -> None:
     for one in clock.nets:
         (low, high), (height, width) = one.spread_ms, one.detector.image_size
         typer.echo(f"{one.latency_ms:9.2f} ms ({low:.2f} to {high:.2f})  {one.arch} at {height}x{width}")
+    scatter = statistics.median(one.spread_ms[1] / one.spread_ms[0] - 1 for one in clock.nets)
     typer.echo(f"{name}: {clock.device}, {clock.provider}, {clock.threads or 'default'} threads, {clock.runtime}")
+    busy = "; the device did other work meanwhile, measure again" if scatter > SCATTER else ""
+    typer.echo(f"slowest round of a net over its fastest: {100 * scatter:+.0f} % (median){busy}")
     for count, fit in fits:
         if isinstance(fit, str):
             typer.echo(f"these nets alone, no prediction of others: {fit}")
