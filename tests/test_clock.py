@@ -26,8 +26,10 @@ from spnas_core.metrics import STATS
 from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.clocks import clocks_of_run, import_latencies, parse_latencies, read_clock
 from spnas_core.run.crew import Label
+from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.register import announce_run, plan_of, read_run
+from spnas_core.run.replay import replay
 from spnas_core.search.block_features import FEATURES, net_features
 from spnas_core.search.clock import LEAST_NETS, Clock, MeasuredNet, fit_of, net_latency
 from spnas_core.search.costs import candidate_cost
@@ -192,6 +194,21 @@ def test_trials_have_their_latency_there_and_what_is_over_a_limit_is_not_trained
         assert trial.failure == (None if taken(text) <= limit else "over_budget")
         assert trial.failure or trial.value("latency_ms@board") == taken(text)
     assert {job.kind for group in crew.asked for _, job in group} == {"train"}
+
+
+def test_every_trial_of_a_run_has_its_latency_there(tiny_data: Path, tmp_path: Path) -> None:
+    """All stages, played without a training; a run is opened with what its store has of the device."""
+    settings = presets.load_preset("smoke", ["objectives=[AP, latency_ms@board, macs]", "serial.rounds=2"])
+    with pytest.raises(UserError, match="expected a device that was imported"):
+        open_plan(settings, str(tiny_data), str(tmp_path / "store"))
+    import_latencies(Store(str(tmp_path / "store")), "board", clock(detector=SMOKE))
+    plan = open_plan(settings, str(tiny_data), str(tmp_path / "store"))
+    found = replay(plan, lambda job: None)
+    assert len(found.ledger) > 5
+    assert {trial.stage for trial in found.ledger} == {"fine_tune", "serial", "parallel"}
+    for trial in found.ledger:
+        assert trial.value("latency_ms@board") == net_latency(plan.clocks["board"], trial.net.arch, trial.net.detector(SMOKE), 2).ms
+    assert all(step.job.kind != "benchmark" for step in found.steps)
 
 
 def test_a_run_without_the_clock_that_it_needs_is_one_line(tmp_path: Path) -> None:

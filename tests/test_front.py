@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from command_line import spnas
-from reported import COPIES, START, WIDER, Maker, make_data, make_run
+from reported import CHILD, COPIES, START, WIDER, Maker, make_data, make_run
 
+from spnas_core.arch import parse
 from spnas_core.errors import UserError
 from spnas_core.job import Weights, digest
 from spnas_core.monitor.housekeeping import garbage
@@ -16,9 +17,12 @@ from spnas_core.monitor.inventory import take_inventory
 from spnas_core.report.front import Front, read_front, recommend
 from spnas_core.report.intervals import difference, match_detections
 from spnas_core.report.offered import all_fronts, front_trials, full_training, net_of_front, note_trained, trained_nets
+from spnas_core.run.clocks import import_latencies
 from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import Result, StageRecord, publish_stage
 from spnas_core.run.register import announce_run
+from spnas_core.search.clock import Clock, MeasuredNet
+from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import pareto_front
 
 
@@ -159,6 +163,29 @@ def test_the_command_prints_the_front_and_recommends(front: Front, made: tuple[P
         assert shown["model"].endswith(f"/train/{one.train}")
     several = json.loads(spnas("front", "mine", *place, "--gmacs", 1, "--gmacs", 1e4, "--params", 1e3, "--json")[1])["recommended"]
     assert [one["limits"] for one in several] == [{"macs": 1e9, "params": 1e9}, {"macs": 1e13, "params": 1e9}]
+
+
+def test_another_device_is_a_column_measured_or_predicted(tmp_path: Path) -> None:
+    plan, _ = rising(tmp_path)
+    detector, archs = plan.settings.detector, [START, WIDER, CHILD, "b_1-1-21-1111111", "b_1111-2-21-11_3-0-0-1", "b_11-21-2111111111-21"]
+    taken = {one: 1e-9 * candidate_cost(parse(one), detector, 3).macs for one in archs}
+    nets = tuple(MeasuredNet(arch=one, detector=detector, classes=3, latency_ms=ms, spread_ms=(ms, ms)) for one, ms in taken.items())
+    import_latencies(plan.store, "board", Clock(device="d", threads=1, provider="p", runtime="r", nets=nets))
+    front = read_front(plan.store, "mine", limits=[{"latency_ms@board": 1e9}])
+    by_arch = {one.trial.arch: one for one in front.nets}
+    for one in front.nets:
+        assert one.predicted == (set() if parse(one.trial.arch) in map(parse, archs) else {"latency_ms@board"})
+        assert one.costs["latency_ms@board"] == pytest.approx(1e-9 * one.costs["macs"], rel=0.2)
+    assert str(parse(COPIES)) in by_arch
+    limit = by_arch[str(parse(START))].costs["latency_ms@board"] * 1.001
+    status, text, error = spnas("front", "mine", "--store", plan.store.url, "--latency-ms", f"{limit}@board", "--latency-ms", "1e9@board")
+    assert (status, error) == (0, "")
+    assert "ms board" in text.splitlines()[0]
+    assert "~" in next(line for line in text.splitlines() if COPIES in line)
+    assert "~: not measured, predicted from the measured nets." in text
+    assert [line.split(":")[1].split(",")[0] for line in text.splitlines() if line.startswith("at most")] == [" net 0", " net 4"]
+    status, _, error = spnas("front", "mine", "--store", plan.store.url, "--latency-ms", "3@phone")
+    assert (status, "expected a limit of latency_ms@board, macs, params, got one of latency_ms@phone" in error) == (2, True)
 
 
 @pytest.mark.parametrize(
