@@ -31,7 +31,7 @@ from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.register import announce_run, plan_of, read_run
 from spnas_core.run.replay import replay
 from spnas_core.search.block_features import FEATURES, net_features
-from spnas_core.search.clock import LEAST_NETS, Clock, MeasuredNet, fit_of, net_latency
+from spnas_core.search.clock import LEAST_CLOCKED, ClockedNet, DeviceClock, fit_of, net_latency
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.net import net_of
 from spnas_core.search.sample import sample_nets
@@ -51,14 +51,14 @@ def taken(arch: str, detector: Detector = SMALL) -> float:
     return sum(COSTS[name] * value for name, value in net_features(architecture.parse(arch), detector, 2).items())
 
 
-def clock(archs: list[str] = ARCHS, detector: Detector = SMALL, **facts: Any) -> Clock:
+def clock(archs: list[str] = ARCHS, detector: Detector = SMALL, **facts: Any) -> DeviceClock:
     nets = tuple(
-        MeasuredNet(arch=one, detector=detector, classes=2, latency_ms=taken(one), spread_ms=(taken(one), taken(one))) for one in archs
+        ClockedNet(arch=one, detector=detector, classes=2, latency_ms=taken(one), spread_ms=(taken(one), taken(one))) for one in archs
     )
-    return Clock(**{"device": "a board", "threads": 1, "provider": "CPU", "runtime": "r 1", "nets": nets, **facts})
+    return DeviceClock(**{"device": "a board", "threads": 1, "provider": "CPU", "runtime": "r 1", "nets": nets, **facts})
 
 
-def document(found: Clock) -> dict[str, Any]:
+def document(found: DeviceClock) -> dict[str, Any]:
     """What benchmark.py would have written."""
     nets = [{"folder": "x", **one.model_dump(mode="json"), "int8": False, "rounds_ms": [1.0], "images": 9} for one in found.nets]
     return {"form": "spnas-latency-1", **found.model_dump(mode="json", exclude={"nets"}), "system": "s", "nets": nets}
@@ -106,10 +106,10 @@ def test_the_error_told_is_that_of_nets_that_the_fit_has_not_seen(noise: list[fl
 
 
 def test_too_few_measured_nets_predict_no_other() -> None:
-    few = clock(ARCHS[: LEAST_NETS - 1])
+    few = clock(ARCHS[: LEAST_CLOCKED - 1])
     assert net_latency(few, architecture.parse(ARCHS[0]), SMALL, 2).measured
     with pytest.raises(
-        UserError, match=f"^device a board: expected at least {LEAST_NETS} measured nets like these .*, got {LEAST_NETS - 1}$"
+        UserError, match=f"^device a board: expected at least {LEAST_CLOCKED} measured nets like these .*, got {LEAST_CLOCKED - 1}$"
     ):
         net_latency(few, architecture.parse("b_11111-2111"), SMALL, 2)
     head = SMALL.model_copy(update={"proposals_test": 7})
@@ -121,13 +121,14 @@ def test_too_few_measured_nets_predict_no_other() -> None:
 def test_imports_add_up_for_one_device_alone(tmp_path: Path) -> None:
     store, place = Store(str(tmp_path / "store")), ("--store", tmp_path / "store")
 
-    def write(found: Clock, **changes: Any) -> Path:
-        (tmp_path / "latency.json").write_text(json.dumps(document(found) | changes))
-        return tmp_path / "latency.json"
+    def write(found: DeviceClock, **changes: Any) -> Path:
+        file = tmp_path / f"latency{len(list(tmp_path.iterdir()))}.json"
+        file.write_text(json.dumps(document(found) | changes))
+        return file
 
     status, text, error = spnas("latency", "import", write(clock(ARCHS[:4])), "--name", "board", *place)
     assert (status, error) == (0, "")
-    assert f"no prediction of others: device a board: expected at least {LEAST_NETS} measured nets" in text
+    assert f"no prediction of others: device a board: expected at least {LEAST_CLOCKED} measured nets" in text
     again = clock(ARCHS[3:])
     slower = again.model_copy(update={"nets": (again.nets[0].model_copy(update={"latency_ms": 99.0}), *again.nets[1:])})
     status, text, error = spnas("latency", "import", write(slower), "--name", "board", *place)
@@ -140,7 +141,7 @@ def test_imports_add_up_for_one_device_alone(tmp_path: Path) -> None:
     other = write(clock(threads=4))
     status, _, error = spnas("latency", "import", other, "--name", "board", *place)
     assert (status, error.count("\n")) == (2, 1)
-    assert "--name board: expected measurements of a board, CPU, 1 threads, got some of a board, CPU, 4 threads; take another name" in error
+    assert "--name board: expected measurements of a board, CPU, 1 thread, got some of a board, CPU, 4 threads; take another name" in error
     assert spnas("latency", "import", other, "--name", "board", "--replace", *place)[0] == 0
     assert read_clock(store, "board") == clock(threads=4)
     for words, line in (
@@ -156,12 +157,11 @@ def test_imports_add_up_for_one_device_alone(tmp_path: Path) -> None:
         status, _, error = spnas("latency", "import", *words, *place)
         assert (status, error.count("\n")) == (2, 1), error
         assert line in error
-        write(clock())
     status, _, error = spnas("latency", "show", "phone", *place)
     assert (status, "expected a device that was imported (board), got 'phone'" in error) == (2, True)
 
 
-def plan_with(store: Store, found: Clock, **settings: Any) -> Plan:
+def plan_with(store: Store, found: DeviceClock, **settings: Any) -> Plan:
     run = Run.model_validate({"name": "mine", "arch": ARCHS[0], "detector": SMALL, "objectives": ("AP", "latency_ms@board"), **settings})
     return Plan(run, store, Data(url="x", fingerprint="f"), 2, clocks={"board": found})
 
@@ -220,7 +220,7 @@ def test_a_run_without_the_clock_that_it_needs_is_one_line(tmp_path: Path) -> No
         clocks_of_run(store, run, 2)
     import_latencies(store, "board", clock(ARCHS[:3]))
     with pytest.raises(
-        UserError, match=f"^latency_ms@board: device a board: expected at least {LEAST_NETS} .* spnas latency sample makes nets"
+        UserError, match=f"^latency_ms@board: device a board: expected at least {LEAST_CLOCKED} .* spnas latency sample makes nets"
     ):
         clocks_of_run(store, run, 2)
     import_latencies(store, "board", clock())

@@ -21,7 +21,7 @@ from spnas_core.run.clocks import import_latencies
 from spnas_core.run.plan import STAGE_NAMES, Plan
 from spnas_core.run.record import Result, StageRecord, publish_stage
 from spnas_core.run.register import announce_run
-from spnas_core.search.clock import Clock, MeasuredNet
+from spnas_core.search.clock import ClockedNet, DeviceClock
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import pareto_front
 
@@ -169,8 +169,8 @@ def test_another_device_is_a_column_measured_or_predicted(tmp_path: Path) -> Non
     plan, _ = rising(tmp_path)
     detector, archs = plan.settings.detector, [START, WIDER, CHILD, "b_1-1-21-1111111", "b_1111-2-21-11_3-0-0-1", "b_11-21-2111111111-21"]
     taken = {one: 1e-9 * candidate_cost(parse(one), detector, 3).macs for one in archs}
-    nets = tuple(MeasuredNet(arch=one, detector=detector, classes=3, latency_ms=ms, spread_ms=(ms, ms)) for one, ms in taken.items())
-    import_latencies(plan.store, "board", Clock(device="d", threads=1, provider="p", runtime="r", nets=nets))
+    nets = tuple(ClockedNet(arch=one, detector=detector, classes=3, latency_ms=ms, spread_ms=(ms, ms)) for one, ms in taken.items())
+    import_latencies(plan.store, "board", DeviceClock(device="d", threads=1, provider="p", runtime="r", nets=nets))
     front = read_front(plan.store, "mine", limits=[{"latency_ms@board": 1e9}])
     by_arch = {one.trial.arch: one for one in front.nets}
     for one in front.nets:

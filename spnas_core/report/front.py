@@ -17,7 +17,7 @@ from spnas_core.report.intervals import Interval, ScoreDraws, interval, match_de
 from spnas_core.report.offered import clocks_of_store, front_trials, full_training, latency_there
 from spnas_core.run.plan import Plan, short
 from spnas_core.run.record import StageRecord
-from spnas_core.search.clock import Clock
+from spnas_core.search.clock import DeviceClock
 from spnas_core.search.ledger import Trial
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
@@ -134,7 +134,7 @@ def recommend(front: Front, limits: Limits) -> Recommendation:
     return Recommendation(limits, best, next(ties, None))
 
 
-def _net(plan: Plan, number: int, trial: Trial, annotations: dict[str, Any] | None, clocks: Mapping[str, Clock]) -> FrontNet:
+def _net(plan: Plan, number: int, trial: Trial, annotations: dict[str, Any] | None, clocks: Mapping[str, DeviceClock]) -> FrontNet:
     metrics, store = trial.metrics or {}, plan.store
     costs: dict[str, float] = {name: float(metrics[name]) for name in ("params", "macs", "latency_ms") if name in metrics}
     measured = store.manifest(f"benchmark/{digest(plan.benchmark(trial.net))}")

@@ -13,13 +13,13 @@ from spnas_core.run.clocks import names_of_clocks, read_clock
 from spnas_core.run.plan import Plan, inherited, short
 from spnas_core.run.record import StageRecord
 from spnas_core.run.register import FRONT_FILE
-from spnas_core.search.clock import Clock, ClockLatency, net_latency
+from spnas_core.search.clock import ClockLatency, DeviceClock, net_latency
 from spnas_core.search.ledger import Trial, pareto_front, ranked
 from spnas_core.settings.search import DEVICE_LATENCY, Objectives
 from spnas_core.store.artifacts import Store
 
 COUNTED_COSTS = ("params", "macs")
-NO_CLOCKS: Mapping[str, Clock] = MappingProxyType({})
+NO_CLOCKS: Mapping[str, DeviceClock] = MappingProxyType({})
 MOST_SHOWN = 4  # nets that a line on a mistake names
 
 
@@ -28,7 +28,9 @@ def full_training(plan: Plan, trial: Trial) -> TrainJob:
     return plan.train_net(trial.net, plan.settings.full_train, (inherited(trial),))
 
 
-def front_trials(plan: Plan, stage: StageRecord, costs: Collection[str] = (), clocks: Mapping[str, Clock] = NO_CLOCKS) -> dict[int, Trial]:
+def front_trials(
+    plan: Plan, stage: StageRecord, costs: Collection[str] = (), clocks: Mapping[str, DeviceClock] = NO_CLOCKS
+) -> dict[int, Trial]:
     """Trials of the front, cheapest first, by their number in the ledger; UserError where no trial is ranked.
 
     Besides the objectives of the run, those of `costs` count that all ranked trials have, if need be by `clocks`.
@@ -87,18 +89,18 @@ def trained_nets(store: Store, run: str) -> list[str]:
         return []
 
 
-def clocks_of_store(store: Store) -> dict[str, Clock]:
+def clocks_of_store(store: Store) -> dict[str, DeviceClock]:
     """Clocks of all devices that were imported, by the names of their latencies."""
     return {f"{DEVICE_LATENCY}{name}": read_clock(store, name) for name in names_of_clocks(store)}
 
 
-def latency_there(plan: Plan, trial: Trial, clock: Clock) -> ClockLatency | None:
+def latency_there(plan: Plan, trial: Trial, clock: DeviceClock) -> ClockLatency | None:
     """Latency of a net on another device; None where its clock says nothing of such nets."""
     with contextlib.suppress(UserError):
         return net_latency(clock, trial.net.arch, trial.net.detector(plan.settings.detector), plan.classes)
     return None
 
 
-def _with_latencies(plan: Plan, trial: Trial, clocks: Mapping[str, Clock]) -> Trial:
+def _with_latencies(plan: Plan, trial: Trial, clocks: Mapping[str, DeviceClock]) -> Trial:
     told = {name: found.ms for name, clock in clocks.items() if trial.metrics and (found := latency_there(plan, trial, clock))}
     return replace(trial, metrics={**(trial.metrics or {}), **told}) if told else trial

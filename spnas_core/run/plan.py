@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from spnas_core.arch import parse
 from spnas_core.cost import Cost
 from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
-from spnas_core.search.clock import Clock, net_latency
+from spnas_core.search.clock import DeviceClock, net_latency
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import Net
@@ -54,7 +54,7 @@ class Plan:
     checkpoint_sha256: str | None = None
     images: str | None = None
     counts: Counts = field(default_factory=Counts)
-    clocks: Mapping[str, Clock] = field(default_factory=dict)
+    clocks: Mapping[str, DeviceClock] = field(default_factory=dict)
     keys: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:

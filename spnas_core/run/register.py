@@ -19,7 +19,7 @@ from spnas_core.jobs.progress import log_line
 from spnas_core.names import check_name
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.run.record import KEYS
-from spnas_core.search.clock import Clock
+from spnas_core.search.clock import DeviceClock
 from spnas_core.settings.base import Settings
 from spnas_core.settings.detector import current_form
 from spnas_core.settings.run import Run
@@ -39,7 +39,7 @@ class Record(Settings):
     checkpoint_sha256: str | None = None
     images: str | None = None
     counts: Counts = Counts()
-    clocks: dict[str, Clock] = Field(default={})
+    clocks: dict[str, DeviceClock] = Field(default={})
 
 
 def plan_of(record: Record, store: Store) -> Plan:

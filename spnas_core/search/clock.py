@@ -11,7 +11,7 @@ import hashlib
 import statistics
 from collections import Counter
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -25,13 +25,13 @@ from spnas_core.search.block_features import net_features
 from spnas_core.settings.base import ArchText, Settings
 from spnas_core.settings.detector import Detector
 
-LEAST_NETS = 6  # measured, for a fit
+LEAST_CLOCKED = 6  # measured, for a fit
 _TRAINING = ("norm", "norm_epsilon", "frozen_stages", "max_boxes")  # settings of a detector that no inference depends on
 _TRAINING_HEAD = ("rpn_batch", "roi_batch", "proposals_train")
 _IN_FEATURES = ("image_size", "base_width", "stem", "neck", "share_weights")  # may differ among the nets of one fit
 
 
-class MeasuredNet(Settings):
+class ClockedNet(Settings):
     """Latency of one net on a device, ms, and its fastest and slowest round."""
 
     arch: ArchText
@@ -46,14 +46,24 @@ class MeasuredNet(Settings):
         return net_identity(self.arch, self.detector, self.classes)
 
 
-class Clock(Settings):
-    """Measured nets of one device; `threads` 0: as many as its library takes by itself."""
+class DeviceClock(Settings):
+    """Measured nets of one device; `threads` 0: as many as its library takes by itself.
+
+    `timer` processor: times of the processor, of a device that did other work meanwhile.
+    """
 
     device: str
     threads: int = Field(ge=0)
     provider: str
     runtime: str
-    nets: tuple[MeasuredNet, ...] = Field(min_length=1)
+    timer: Literal["clock", "processor"] = "clock"
+    nets: tuple[ClockedNet, ...] = Field(min_length=1)
+
+    @property
+    def words(self) -> str:
+        """Device and manner of measuring: measurements of which these are equal belong together."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads or 'default'} threads"
+        return f"{self.device}, {self.provider}, {threads}{', time of the processor' if self.timer == 'processor' else ''}"
 
     @property
     def digest(self) -> str:
@@ -91,7 +101,7 @@ def net_identity(arch: str, detector: Detector, classes: int) -> str:
     return canonical_json({"arch": str(arch), "classes": classes, "detector": _inference(detector)})
 
 
-def net_latency(clock: Clock, arch: Arch, detector: Detector, classes: int) -> ClockLatency:
+def net_latency(clock: DeviceClock, arch: Arch, detector: Detector, classes: int) -> ClockLatency:
     """Latency of a net by a clock; UserError where it was not measured and too few nets like it were."""
     known = _measured(clock).get(net_identity(str(arch), detector, classes))
     if known is not None:
@@ -100,12 +110,12 @@ def net_latency(clock: Clock, arch: Arch, detector: Detector, classes: int) -> C
     return ClockLatency(sum(found.costs[name] * value for name, value in features.items()), False)
 
 
-def fit_of(clock: Clock, detector: Detector, classes: int) -> Fit:
+def fit_of(clock: DeviceClock, detector: Detector, classes: int) -> Fit:
     """Fit that says the latency of nets with this head; UserError where too few of them were measured."""
     return fit_clock(clock, _kind(detector, classes))
 
 
-def clock_fits(clock: Clock) -> list[tuple[int, Fit | str]]:
+def clock_fits(clock: DeviceClock) -> list[tuple[int, Fit | str]]:
     """Return the number of measured nets of each kind, and their fit, or why there is none."""
     found: list[tuple[int, Fit | str]] = []
     for kind, count in Counter(_kind(one.detector, one.classes) for one in clock.nets).items():
@@ -117,13 +127,13 @@ def clock_fits(clock: Clock) -> list[tuple[int, Fit | str]]:
 
 
 @lru_cache(maxsize=64)
-def fit_clock(clock: Clock, kind: str) -> Fit:
+def fit_clock(clock: DeviceClock, kind: str) -> Fit:
     """Fit the measured nets of one kind; UserError where these are too few."""
     nets = [one for one in clock.nets if _kind(one.detector, one.classes) == kind]
-    if len(nets) < LEAST_NETS:
+    if len(nets) < LEAST_CLOCKED:
         others = f", and {len(clock.nets) - len(nets)} with other heads or classes" if len(nets) < len(clock.nets) else ""
         raise UserError(
-            f"device {clock.device}: expected at least {LEAST_NETS} measured nets like these to predict others, got {len(nets)}{others}"
+            f"device {clock.device}: expected at least {LEAST_CLOCKED} measured nets like these to predict others, got {len(nets)}{others}"
         )
     rows = [net_features(architecture.parse(one.arch), one.detector, one.classes) for one in nets]
     features, taken = np.array([list(row.values()) for row in rows]), np.array([one.latency_ms for one in nets])
@@ -142,7 +152,7 @@ def _costs(features: Any, taken: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _measured(clock: Clock) -> dict[str, float]:
+def _measured(clock: DeviceClock) -> dict[str, float]:
     return {one.identity: one.latency_ms for one in clock.nets}
 
 

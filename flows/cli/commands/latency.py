@@ -91,8 +91,8 @@ def import_file(
     _show(name, import_latencies(Store(store), name, parse_latencies(content, file), replace), as_json)
 
 
-@app.command(help="Say what was measured on a device, and how far its predictions are off.\n\nExample: spnas latency show phone")
-def show(
+@app.command("show", help="Say what was measured on a device, and how far its predictions are off.\n\nExample: spnas latency show phone")
+def show_clock(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the device.")],
     store: StoreOption = "spnas-store",
     as_json: AsJson = False,
@@ -130,8 +130,8 @@ def _show(name: str, clock: Any, as_json: bool) -> None:
         (low, high), (height, width) = one.spread_ms, one.detector.image_size
         typer.echo(f"{one.latency_ms:9.2f} ms ({low:.2f} to {high:.2f})  {one.arch} at {height}x{width}")
     scatter = statistics.median(one.spread_ms[1] / one.spread_ms[0] - 1 for one in clock.nets)
-    typer.echo(f"{name}: {clock.device}, {clock.provider}, {clock.threads or 'default'} threads, {clock.runtime}")
-    busy = "; the device did other work meanwhile, measure again" if scatter > SCATTER else ""
+    typer.echo(f"{name}: {clock.words}, {clock.runtime}")
+    busy = "; the device did other work meanwhile, measure again, with --busy if it cannot rest" if scatter > SCATTER else ""
     typer.echo(f"slowest round of a net over its fastest: {100 * scatter:+.0f} % (median){busy}")
     for count, fit in fits:
         if isinstance(fit, str):

@@ -1,6 +1,6 @@
 """Measure how long the network of this folder takes on this device, or each of the networks in the folders below it.
 
-    python benchmark.py [--out latency.json] [--threads N] [--provider NAME] [--device NAME] [--rounds 5] [--seconds 2] [--pause 1]
+    python benchmark.py [--out latency.json] [--threads N] [--provider NAME] [--device NAME] [--rounds 5] [--seconds 2] [--pause 1] [--busy]
 
 One image at a time, non-maximum suppression included, reading not. The networks take turns: in each round every one is opened anew, warmed
 up, and given images for so many seconds after a pause, so that a device that grows hot or busy does so for all. A round counts by its
@@ -14,6 +14,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,17 @@ def pictures(height: int, width: int) -> list[dict[str, Any]]:
     return [{"images": rng.standard_normal((1, 3, height, width), np.float32), "image_hw": size} for _ in range(IMAGES)]
 
 
-def one_round(session: Any, inputs: list[dict[str, Any]], seconds: float, pause: float) -> list[float]:
-    """Milliseconds of the images of one round."""
+def one_round(session: Any, inputs: list[dict[str, Any]], seconds: float, pause: float, now: Callable[[], float]) -> list[float]:
+    """Milliseconds of the images of one round, by the timer `now`."""
     for number in range(WARM_UP):
         session.run(None, inputs[number % len(inputs)])
     time.sleep(pause)
     session.run(None, inputs[0])
     taken: list[float] = []
     while len(taken) < LEAST or sum(taken) < 1e3 * seconds:
-        begun = time.perf_counter()
+        begun = now()
         session.run(None, inputs[len(taken) % len(inputs)])
-        taken.append(1e3 * (time.perf_counter() - begun))
+        taken.append(1e3 * (now() - begun))
     return taken
 
 
@@ -77,12 +78,13 @@ def measure(folders: list[Path], given: argparse.Namespace) -> dict[str, Any]:
     """Measure networks in turns; the document that is written."""
     cards = [json.loads((folder / "model.json").read_text()) for folder in folders]
     rounds: list[list[float]] = [[] for _ in folders]
+    now = time.process_time if given.busy else time.perf_counter
     counts, providers, threads = [0] * len(folders), [""], given.threads
     for number in range(given.rounds):
         for place, (folder, card) in enumerate(zip(folders, cards, strict=True)):
             session = open_session(folder, threads, given.provider)
             providers = session.get_providers()
-            taken = one_round(session, pictures(*card["detector"]["image_size"]), given.seconds, given.pause)
+            taken = one_round(session, pictures(*card["detector"]["image_size"]), given.seconds, given.pause, now)
             rounds[place].append(statistics.median(taken))
             counts[place] += len(taken)
             print(f"round {number + 1} of {given.rounds}, {folder.name}: {rounds[place][-1]:.2f} ms", file=sys.stderr)
@@ -101,6 +103,7 @@ def measure(folders: list[Path], given: argparse.Namespace) -> dict[str, Any]:
         for folder, card, found, count in zip(folders, cards, rounds, counts, strict=True)
     ]
     facts = {"device": given.device or processor(), "threads": threads, "provider": providers[0]}
+    facts["timer"] = "processor" if given.busy else "clock"
     return {"form": FORM, **facts, "runtime": f"onnxruntime {onnxruntime.__version__}", "system": platform.platform(), "nets": nets}
 
 
@@ -114,6 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds over all networks")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a network in a round")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds before each of these")
+    parser.add_argument("--busy", action="store_true", help="the device does other work: count the processor's time; needs --threads 1")
     given = parser.parse_args()
     folders = networks(Path(__file__).parent)
     if not folders:
@@ -122,6 +126,8 @@ def main() -> None:
         parser.exit(2, f"--provider: expected one of {', '.join(onnxruntime.get_available_providers())}, got {given.provider}\n")
     if min(given.rounds, given.threads + 1) < 1:
         parser.exit(2, f"expected at least 1 round and 0 threads, got {given.rounds} and {given.threads}\n")
+    if given.busy and given.threads != 1:
+        parser.exit(2, f"--busy: expected --threads 1, since the time of several threads adds up, got {given.threads}\n")
     found = measure(folders, given)
     Path(given.out).write_text(json.dumps(found, indent=1) + "\n")
     for one in found["nets"]:
