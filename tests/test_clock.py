@@ -28,6 +28,7 @@ from spnas_core.run.clocks import clocks_of_run, import_latencies, parse_latenci
 from spnas_core.run.crew import Label
 from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.record import read_stage
 from spnas_core.run.register import announce_run, plan_of, read_run
 from spnas_core.run.replay import replay
 from spnas_core.search.block_features import FEATURES, net_features
@@ -266,6 +267,28 @@ def test_nets_are_measured_by_a_program_of_their_own_and_come_back_as_a_clock(tm
     assert "other nets are predicted from 7" in text
     wrong = subprocess.run([*words, "--provider", "No"], cwd=out, env=environment, capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.training
+def test_a_search_for_another_device(prefect_server: str, tiny_data: Path, tmp_path: Path) -> None:
+    """The whole run, by real jobs; its record holds the measurements, so that a later import does not change what it is."""
+    store = tmp_path / "store"
+    found = clock(detector=SMOKE)
+    limit = max(one.latency_ms for one in found.nets)
+    import_latencies(Store(str(store)), "board", found)
+    words = ("objectives=[AP, latency_ms@board]", "serial.candidates=1", f"budget={{device_ms: {{board: [null, {limit}]}}}}")
+    status, _, error = spnas("run", "smoke", "--data", tiny_data, "--store", store, *(part for word in words for part in ("--set", word)))
+    assert status == 0, error
+    import_latencies(Store(str(store)), "board", clock(ARCHS[:3], detector=SMOKE), replace=True)
+    plan = plan_of(read_run(Store(str(store)), "smoke"), Store(str(store)))
+    assert plan.clocks == {"board": found}
+    ledger = read_stage(plan.store, plan.keys["full_train"]).ledger
+    assert {trial.stage for trial in ledger} == {"fine_tune", "serial", "parallel"}
+    for trial in ledger:
+        assert trial.failure == "over_budget" or trial.value("latency_ms@board") == plan.clock_latencies(trial.net)["latency_ms@board"]
+    assert not list(store.glob("benchmark/*"))
+    assert "latency on board" in (store / "runs" / "smoke" / "report.html").read_text()
+    assert "latency_ms@board" in (store / "runs" / "smoke" / "trials.csv").read_text().splitlines()[0]
 
 
 BESIDE = """
