@@ -65,7 +65,7 @@ assert not [name for name in sys.modules if name.startswith(("spnas", "flows"))]
 
 
 NETWORKS = {
-    "onnx": ["model.onnx"],
+    "onnx": ["benchmark.py", "model.onnx"],
     "openvino": ["model.bin", "model.xml"],
     "om": ["atc.sh", "head0.onnx", "parts.py", "trunk.onnx"],
     "mindir": ["model.mindir"],

@@ -37,7 +37,7 @@ from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.search.entropy import backbone_entropy
 from spnas_core.search.net import net_of
-from spnas_core.settings.search import SCORES, Mutation, Objective, Space
+from spnas_core.settings.search import SCORES, CommonObjective, Mutation, Space
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,7 @@ def test_the_final_net_is_compared_with_the_start_net(page: str, made: tuple[Pla
 
 
 def test_every_objective_has_a_unit() -> None:
-    assert set(UNITS) == {*SCORES, *get_args(Objective)}
+    assert set(UNITS) == {*SCORES, *get_args(CommonObjective)}
 
 
 def test_second_opinions_stand_beside_each_trial(page: str, many: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from flows.cli.commands import check, doctor, model, plan, prune, report, split, status, store, study, vega
+from flows.cli.commands import check, doctor, front, latency, model, plan, prune, report, split, status, store, study, vega
 from flows.cli.options import (
     AnnotationsOption,
     AsJson,
@@ -194,6 +194,8 @@ app.add_typer(check.app)
 app.add_typer(split.app)
 app.add_typer(plan.app)
 app.add_typer(status.app)
+app.add_typer(front.app)
+app.add_typer(latency.app, name="latency")
 app.add_typer(doctor.app)
 app.add_typer(vega.app)
 app.add_typer(model.app)  # eval, predict, export, convert

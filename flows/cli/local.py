@@ -3,11 +3,13 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from flows.cli.display import shown
+from spnas_core.job import digest
 from spnas_core.report import publish_run
+from spnas_core.report.offered import note_trained
 from spnas_core.run.opening import open_plan
 from spnas_core.run.record import read_stage
 from spnas_core.settings.run import Run
@@ -70,6 +72,24 @@ def _study_flow(*words: Any) -> dict[str, Any]:
     from flows.study import study as study_flow
 
     return study_flow(*words)
+
+
+def work_on_front(store: Store, run: str, train: Sequence[str], measure: bool, data: str | None) -> None:
+    """Train and measure nets of a run's front, showing the progress on standard error; what the store has is not done again."""
+    from flows.front import front_jobs
+
+    with shown(), ended_by_signals():
+        _, work = front_jobs(store, run, train, measure, data)  # mistakes, before a server starts
+        if any(store.find(job.kind, digest(job)) is None for _, job in work):
+            with_server(lambda: _front_flow(store.url, run, tuple(train), measure, data))
+        else:
+            note_trained(store, run, [digest(job) for _, job in work if job.kind == "train"])
+
+
+def _front_flow(*words: Any) -> None:
+    from flows.front import front_work
+
+    front_work(*words)
 
 
 def with_server(work: Callable[[], _T]) -> _T:

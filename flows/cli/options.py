@@ -27,6 +27,9 @@ ImagesOption = Annotated[
 StoreOption = Annotated[str, typer.Option("--store", help="Where everything goes: a folder or any fsspec URL.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, dotted key and YAML value: serial.rounds=8.")]
 NameOption = Annotated[str, typer.Argument(metavar="NAME", help="Name of the run, as in the folder runs/ of the store.")]
+NetOption = Annotated[
+    str | None, typer.Option("--net", metavar="NET", help="MODEL is a run: this net of its front, by number, text or digest (spnas front).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -48,6 +51,17 @@ def reading(split_file: str | None = None, annotations: Sequence[str] | None = N
     place = split_file if split_file is None or "://" in split_file else str(Path(split_file).expanduser().absolute())
     given = {"split_file": place, "annotations": files or None, "images": images and _from_here(images)}
     return {key: value for key, value in given.items() if value is not None}
+
+
+def net_model(run: str, net: str, store: str) -> str:
+    """Model folder of a net of a run's front; says on standard error whose weights these are. UserError where there is no such net."""
+    from spnas_core.report.offered import model_of
+    from spnas_core.store.artifacts import Store
+
+    folder, trained = model_of(Store(store), run, net)
+    whose = "its full training" if trained else f"its training in the search (spnas front {run} --train {net} trains it to the end)"
+    typer.echo(f"{run}, net {net}: weights of {whose}", err=True)
+    return folder
 
 
 def _from_here(path: str) -> str:

@@ -38,7 +38,11 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     """Text of the card, in Markdown, of an exported `model.json` document."""
     title, theirs = _HEADS[document["detector"]["head"]["kind"]]
     of_masks = not theirs
-    programs = ("`segment.py`: from image to classes", "`detect.py`: opens the network and prepares images") if of_masks else _DETECTS
+    programs: tuple[str, ...] = (
+        ("`segment.py`: from image to classes", "`detect.py`: opens the network and prepares images") if of_masks else _DETECTS
+    )
+    if form == "onnx":
+        programs += ("`benchmark.py`: how long an image takes on this device; needs onnxruntime and numpy alone",)
     networks = _NETWORKS | ({"om": _ONE_PART} if of_masks else {})
     heads = ", `head0.onnx` (...)" if theirs == "FasterRCNN" else ""
     network = networks[form].format(**document, theirs=theirs, heads=heads)

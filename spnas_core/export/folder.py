@@ -33,7 +33,7 @@ from spnas_core.weights.torchvision_names import to_module
 
 Format = Literal["mindir", "onnx", "openvino", "om", "torchvision"]
 SHIPPED = Path(__file__).parent / "shipped"
-DETECT, SEGMENT, NET, PARTS, README = "detect.py", "segment.py", "net.py", "parts.py", "README.md"
+DETECT, SEGMENT, NET, PARTS, README, BENCHMARK = "detect.py", "segment.py", "net.py", "parts.py", "README.md", "benchmark.py"
 Made = tuple[dict[str, bytes], dict[str, Any]]  # files by name, and what model.json says of them
 
 
@@ -59,7 +59,8 @@ def export_model(model: str, form: Format, wish: Wish = Wish()) -> dict[str, byt
     document["source_sha256"] = document.pop("weights_sha256")
     cost = candidate_cost(architecture.parse(found.arch), found.detector, len(found.classes))
     files |= {MODEL_FILE: json.dumps(document, indent=1).encode(), README: readme(form, document, cost).encode()}
-    return files | {name: (SHIPPED / name).read_bytes() for name in ((DETECT, SEGMENT) if of_masks else (DETECT,))}
+    shipped = (DETECT, *((SEGMENT,) if of_masks else ()), *((BENCHMARK,) if form == "onnx" else ()))
+    return files | {name: (SHIPPED / name).read_bytes() for name in shipped}
 
 
 def publish_export(files: dict[str, bytes], url: str) -> None:

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
 from spnas_core.data import loader
-from spnas_core.data.any_set import AnySplit
 from spnas_core.data.pipeline import ImageCache
+from spnas_core.data.samples import Split
 from spnas_core.errors import JobError
 from spnas_core.job import PathsJob
 from spnas_core.jobs.detection import WORK
@@ -81,7 +81,7 @@ def calibrate(step: StatisticsPass, parameters: Sequence[ms.Parameter], batches:
         parameter.set_data(Tensor((total / len(batches)).astype(np.float32)))
 
 
-def calibration_batches(job: PathsJob, split: AnySplit, cache: ImageCache) -> list[Tensor]:
+def calibration_batches(job: PathsJob, split: Split, cache: ImageCache) -> list[Tensor]:
     """Images (B, 3, H, W) of the first training batches of the job's seed."""
     settings, recipe, found = job.detector, job.recipe, list[Tensor]()
     epoch = 0

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from spnas_core.errors import UserError
 from spnas_core.names import MANIFEST_FILE, STAGE_FILE
 from spnas_core.run.record import KEYS, parse_record
+from spnas_core.run.register import FRONT_FILE
 from spnas_core.store.artifacts import Store
 from spnas_core.store.manifest import Manifest
 from spnas_core.store.storage import full_url
@@ -82,6 +83,9 @@ def take_inventory(store: Store) -> Inventory:
     runs = {name: _stages(store, found, artifacts) for name, found in sorted(keys.items())}
     names = {path.split("/")[1] for path in files if path.startswith("runs/") and path.count("/") > 1}
     finished = frozenset(name for name, stages in runs.items() if stages and stages.keys() == keys[name].keys())
+    for name in names:
+        if trained := _front(store.read(path)) if (path := f"runs/{name}/{FRONT_FILE}") in files else frozenset[str]():
+            runs[name] = {**runs.get(name, {}), "front": trained}
     return Inventory(files, artifacts, {name: runs.get(name, {}) for name in sorted(names)}, finished)
 
 
@@ -102,6 +106,15 @@ def _sources(store: Store, job: dict[str, Any]) -> tuple[str, ...]:
     if isinstance(checkpoint, str) and (place := full_url(checkpoint)).startswith(f"{store.url}/"):
         names.append("/".join(place.removeprefix(f"{store.url}/").split("/")[:2]))
     return tuple(names)
+
+
+def _front(content: bytes) -> frozenset[str]:
+    """Trainings to the end of nets of a run's front."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return frozenset()
+    return frozenset(f"train/{one}" for one in found) if isinstance(found, list) else frozenset()
 
 
 def _keys(content: bytes) -> dict[str, str]:

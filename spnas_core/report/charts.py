@@ -9,7 +9,7 @@ from spnas_core.report.ancestry import TrialEntry
 from spnas_core.report.inputs import ReportInputs, Training
 from spnas_core.settings.search import SCORES, Objective, Objectives
 
-UNITS: dict[Objective, tuple[str, float]] = {
+UNITS: dict[str, tuple[str, float]] = {
     "AP": ("AP on val, %", 100.0),
     "AP50": ("AP50 on val, %", 100.0),
     "mIoU": ("mIoU on val, %", 100.0),
@@ -19,6 +19,13 @@ UNITS: dict[Objective, tuple[str, float]] = {
     "latency_ms": ("latency, ms", 1.0),
     "memory_mb": ("peak memory, MB", 1.0),
 }
+
+
+def unit_of(name: Objective) -> tuple[str, float]:
+    """Title of an objective's axis, and the factor of its values there."""
+    base, _, device = name.partition("@")
+    title, factor = UNITS[base]
+    return (title.replace(",", f" on {device},", 1) if device else title), factor
 
 
 class Tick(NamedTuple):
@@ -96,7 +103,7 @@ def pareto_chart(family: Sequence[TrialEntry], objectives: Objectives) -> Chart:
     A failed trial without these numbers is placed by its computed cost (parameters or MACs), if the axis is one of these.
     """
     cost: Objective = next((name for name in objectives if name not in SCORES), "macs")
-    (x_title, x_factor), (y_title, y_factor) = UNITS[cost], UNITS[objectives[0]]
+    (x_title, x_factor), (y_title, y_factor) = unit_of(cost), unit_of(objectives[0])
     places = [(x_factor * _cost(one, cost), y_factor * one.trial.value(objectives[0]), one) for one in family]
     places = [(x, y if y >= 0 else math.nan, one) for x, y, one in places if math.isfinite(x)]
     x_axis, y_axis = axis((x for x, _, _ in places), x_title), axis((y for _, y, _ in places), y_title)

@@ -97,7 +97,7 @@ def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
     with ThreadPoolExecutor(READERS, thread_name_prefix="spnas-report") as pool:
         found = dict(zip(wanted, pool.map(lambda one: _training(store, *one), wanted), strict=True))
     trained, reignited = ({name: one for (k, name), one in found.items() if k == kind} for kind in ("train", "reignite"))
-    val, no_data = _open(plan.settings.work, plan.data, plan.data.val)
+    val, no_data = readable_split(plan.settings.work, plan.data, plan.data.val)
     evaluations = _evaluations(plan, stage, trained)
     return ReportInputs(
         plan=plan,
@@ -110,12 +110,17 @@ def collect(plan: Plan, stage: StageRecord) -> ReportInputs:
         outputs=_outputs(store, stage, trained, evaluations),
         val=val,
         no_data=no_data,
-        test=_open(plan.settings.work, plan.test, None)[0] if plan.test else None,
+        test=readable_split(plan.settings.work, plan.test, None)[0] if plan.test else None,
     )
 
 
 def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs:
-    """Read the inputs of the report of run `name` of a store, as far as it is finished; its data may have moved to `data_url`.
+    """Read the inputs of the report of run `name` of a store, see `reopen_stage`."""
+    return collect(*reopen_stage(store, name, data_url))
+
+
+def reopen_stage(store: Store, name: str, data_url: str | None = None) -> tuple[Plan, StageRecord]:
+    """Read the plan of run `name` of a store, and the record up to which it is finished; its data may have moved to `data_url`.
 
     UserError: no such run, none of its stages is finished, or `data_url` holds other data.
     """
@@ -129,7 +134,7 @@ def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs
     if not done:
         raise UserError(f"run {name!r} of {store.url}: expected at least one finished stage to report, found none")
     stage = read_stage(store, plan.keys[done[-1]])
-    return collect(plan, newest_round(plan, stage)[1] if done[-1] == "fine_tune" else stage)
+    return plan, newest_round(plan, stage)[1] if done[-1] == "fine_tune" else stage
 
 
 def _check_data(record: Record) -> None:
@@ -142,8 +147,8 @@ def _check_data(record: Record) -> None:
         )
 
 
-def _open(task: Task, data: Data, name: str | None) -> tuple[AnySplit | None, str]:
-    """Open a split; without a name, the test split."""
+def readable_split(task: Task, data: Data, name: str | None) -> tuple[AnySplit | None, str]:
+    """Open a split, without a name the test split; None, and the reason, where the data cannot be read."""
     try:
         opened = open_set(task, data.url, data.reading, data.strict)
         return (opened.split(name) if name else opened.test()), ""
@@ -154,14 +159,16 @@ def _open(task: Task, data: Data, name: str | None) -> tuple[AnySplit | None, st
 def _training(store: Store, kind: str, digest: str) -> Training:
     manifest = store.manifest(f"{kind}/{digest}")
     if isinstance(manifest, Manifest):
-        return Training(manifest, tuple(_document(store, manifest, HISTORY_FILE) or ()), _document(store, manifest, AUDIT_FILE) or {})
+        return Training(
+            manifest, tuple(artifact_document(store, manifest, HISTORY_FILE) or ()), artifact_document(store, manifest, AUDIT_FILE) or {}
+        )
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         lines = store.read(f"logs/{kind}/{digest}.txt").decode(errors="replace").strip().splitlines()
         return Training(log="\n".join(lines[-_LOG_LINES:]))
     return Training()
 
 
-def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
+def artifact_document(store: Store, manifest: Manifest | None, name: str) -> Any:
     """Content of a JSON file of an artifact; None if it does not exist."""
     if manifest is None or name not in manifest.files:
         return None
@@ -172,8 +179,8 @@ def _document(store: Store, manifest: Manifest | None, name: str) -> Any:
 
 def _outputs_in(store: Store, manifest: Manifest | None) -> Any:
     """Read the outputs in an artifact, of whichever task; None if it has none."""
-    found = _document(store, manifest, DETECTIONS_FILE)
-    return _document(store, manifest, SEGMENTATION_FILE) if found is None else found
+    found = artifact_document(store, manifest, DETECTIONS_FILE)
+    return artifact_document(store, manifest, SEGMENTATION_FILE) if found is None else found
 
 
 def trained_before(stage: StageRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""Difference of AP of two nets on the same images, with its bootstrap interval: which differences of a report mean something.
+"""AP of a net, and difference of AP of two on the same images, with bootstrap intervals: which differences mean something.
 
 The images are drawn anew with replacement, the same for both nets, and COCO's AP is computed for each draw; detections are matched once,
 since a match concerns one image alone. Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; pycocotools
@@ -20,7 +20,7 @@ DRAWS_OF_IMAGES = 400
 
 
 class Interval(NamedTuple):
-    """Difference of AP, a fraction, its 95 % interval over the images, and the share of draws in which it is above 0."""
+    """AP, or a difference of AP, a fraction, its 95 % interval over the images, and the share of draws in which it is above 0."""
 
     mean: float
     low: float
@@ -93,16 +93,34 @@ def match_detections(annotations: dict[str, Any], results: list[dict[str, Any]])
     return MatchedDetections(tuple(classes), images, np.asarray(params.recThrs))
 
 
-def difference(ours: MatchedDetections, theirs: MatchedDetections, draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> Interval:
-    """Difference of AP of two nets on the same split."""
+@dataclass(frozen=True)
+class ScoreDraws:
+    """AP of one net on a split: of all its images once, and of each draw of them, (R,), nan where a draw has no object."""
+
+    once: float
+    drawn: Doubles
+
+
+def score_draws(ours: MatchedDetections, draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> ScoreDraws:
+    """Compute the AP of a net on draws of the images; with one seed the draws are the same for all nets of a split."""
     rng = np.random.default_rng(seed)
     once = np.ones((1, ours.images), np.int64)
     drawn = np.stack([np.bincount(rng.integers(ours.images, size=ours.images), minlength=ours.images) for _ in range(draws)])
-    mean = float((ours.ap(once) - theirs.ap(once))[0])
-    gains = ours.ap(drawn) - theirs.ap(drawn)
-    gains = gains[~np.isnan(gains)]
-    low, high = np.quantile(gains, (0.025, 0.975)) if len(gains) else (np.nan, np.nan)
-    return Interval(mean, float(low), float(high), float(np.mean(gains > 0)) if len(gains) else float("nan"))
+    return ScoreDraws(float(ours.ap(once)[0]), ours.ap(drawn))
+
+
+def interval(ours: ScoreDraws, theirs: ScoreDraws | None = None) -> Interval:
+    """Interval of the AP of a net, or of its difference to another one's on the same draws."""
+    values = ours.drawn - theirs.drawn if theirs else ours.drawn
+    values = values[~np.isnan(values)]
+    low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (np.nan, np.nan)
+    mean = ours.once - theirs.once if theirs else ours.once
+    return Interval(mean, float(low), float(high), float(np.mean(values > 0)) if len(values) else float("nan"))
+
+
+def difference(ours: MatchedDetections, theirs: MatchedDetections, draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> Interval:
+    """Difference of AP of two nets on the same split."""
+    return interval(score_draws(ours, draws, seed), score_draws(theirs, draws, seed))
 
 
 def _area(true: npt.NDArray[np.int64], false: npt.NDArray[np.int64], objects: npt.NDArray[np.int64], recalls: Doubles) -> Doubles:

@@ -18,7 +18,7 @@ from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.report.ancestry import TrialEntry, entries, tree
-from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
+from spnas_core.report.charts import curve_charts, pareto_chart, unit_of
 from spnas_core.report.comparisons import comparisons, gains
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import ReportInputs
@@ -35,7 +35,7 @@ from spnas_core.run.rounds import rounds
 from spnas_core.search.ledger import chosen_net, ranked, winner
 from spnas_core.search.net import Net, gene_words
 from spnas_core.search.opinions import OPINIONS
-from spnas_core.settings.search import MEASURED
+from spnas_core.settings.search import DEVICE_LATENCY, MEASURED
 from spnas_core.settings.task import DETECTION
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -87,9 +87,9 @@ def report_html(inputs: ReportInputs) -> str:
         "pyramids": [_pyramid(one.trial.net, one.parent.trial.net if one.parent else None) for one in family],
         "pareto": pareto_chart(family, inputs.settings.objectives),
         "chosen": _chosen(inputs, family),
-        "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in inputs.settings.objectives),
-        "measured": [name for name in MEASURED if inputs.measured],
-        "units": UNITS,
+        "objectives": " and ".join(unit_of(name)[0].split(",")[0] for name in inputs.settings.objectives),
+        "measured": (measured := [*(MEASURED if inputs.measured else ()), *_devices(inputs)]),
+        "units": {name: unit_of(name) for name in measured},
         "opinions": second_opinions(inputs, family),
         "opinion_titles": OPINIONS,
         "failed": [one for one in family if one.state == "failed"],
@@ -134,7 +134,7 @@ def _figures(inputs: ReportInputs, family: Sequence[TrialEntry], seconds: float)
     if final:
         for name in inputs.plan.settings.work.scores:
             more = f"{100 * (final[name] - start[name]):+.1f} against the start net".replace("-", "−") if start else ""
-            found.append((UNITS[name][0].removesuffix(", %"), f"{100 * final[name]:.1f}", more))
+            found.append((unit_of(name)[0].removesuffix(", %"), f"{100 * final[name]:.1f}", more))
         for title, cost, factor in (("GMACs", "macs", 1e-9), ("parameters", "params", 1e-6)):
             unit = " M" if cost == "params" else ""
             more = f"{final[cost] / start[cost]:.2f} times the start net's" if start else ""
@@ -142,6 +142,11 @@ def _figures(inputs: ReportInputs, family: Sequence[TrialEntry], seconds: float)
     failed = sum(one.state == "failed" for one in family)
     found.append(("trials", str(len(family)), f"{failed} failed"))
     return [*found, ("time of devices", duration(seconds), "all jobs")]
+
+
+def _devices(inputs: ReportInputs) -> list[str]:
+    """Names of the latencies on other devices that count in the run, as soon as the start net has them."""
+    return [f"{DEVICE_LATENCY}{name}" for name in inputs.settings.clocks if inputs.stage.name != "fine_tune"]
 
 
 def _parent(entry: TrialEntry) -> Arch | None:

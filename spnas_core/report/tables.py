@@ -107,15 +107,15 @@ def markdown(table: list[Row]) -> str:
 
 def plain(table: list[Row]) -> str:
     """Return the table as aligned text."""
-    return _aligned([columns(table), *(row.cells() for row in table)], 2)
+    return aligned([columns(table), *(row.cells() for row in table)], 2)
 
 
 def plain_timing(stages: Mapping[str, Mapping[str, float]]) -> str:
     """Return the time by stage and phase as aligned text."""
-    return _aligned(timing.timing_table(stages), 1)
+    return aligned(timing.timing_table(stages), 1)
 
 
-def _aligned(lines: Sequence[tuple[str, ...]], words: int) -> str:
+def aligned(lines: Sequence[tuple[str, ...]], words: int) -> str:
     """Align columns, the first `words` to the left, the numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ([c.ljust(w) if n < words else c.rjust(w) for n, (c, w) in enumerate(zip(line, widths, strict=True))] for line in lines)

@@ -92,15 +92,16 @@ def _train(
 def measure(plan: Plan, crew: Crew, nets: Sequence[tuple[Label, Net]]) -> list[Measured | JobError]:
     """Latency (ms) and memory (MB) of nets where the settings ask for them, else nothing: one by one, so that none disturbs another.
 
-    Each net comes with the label of its training.
+    Each net comes with the label of its training. Latency on other devices is not measured here: their clocks say it.
     """
     if not plan.settings.measures:
-        return [{} for _ in nets]
+        return [plan.clock_latencies(net) for _, net in nets]
     found: list[Measured | JobError] = []
     for label, net in nets:
         own = Label(label.stage, "benchmark", label.arch, label.round, label.index, ends_run=label.ends_run)
         (ended,) = do(crew, [(own, plan.benchmark(net))])
-        found.append(ended if isinstance(ended, JobError) else {name: float(ended.metrics[name]) for name in MEASURED})
+        measured = {} if isinstance(ended, JobError) else {name: float(ended.metrics[name]) for name in MEASURED}
+        found.append(ended if isinstance(ended, JobError) else measured | plan.clock_latencies(net))
     return found
 
 

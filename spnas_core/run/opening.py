@@ -17,6 +17,7 @@ from spnas_core.data.samples import Split
 from spnas_core.errors import UserError
 from spnas_core.job import Data
 from spnas_core.jobs.progress import log_line
+from spnas_core.run.clocks import clocks_of_run
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.settings.run import Run
 from spnas_core.settings.segmentation import SemanticFpnHead
@@ -62,6 +63,8 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     checkpoint = tries.do(partial(open_checkpoint, settings.checkpoint)) if settings.checkpoint else None
     full, threads, own = settings.fingerprint == "full", settings.threads, settings.reignite.data
     images = tries.do(partial(crops.fingerprint_folder, own, full)) if own else None
+    classes = len(splits["train"].class_names) if "train" in splits else 0
+    clocks = tries.do(partial(clocks_of_run, store, settings, classes)) if store and classes else {}
     tries.end()
     assert store
     fingerprint = fingerprint_splits(list(splits.values()), full, threads)
@@ -69,7 +72,7 @@ def open_plan(settings: Run, data_url: str, store_url: str) -> Plan:
     scored = data.model_copy(update={"fingerprint": fingerprint_splits([test], full, threads)}) if test else None
     sha256 = sha256_file(checkpoint) if checkpoint else None
     counts = _counts(splits["train"], splits["val"], test, own)
-    plan = Plan(settings, store, data, len(splits["train"].class_names), scored, sha256, images, counts)
+    plan = Plan(settings, store, data, classes, scored, sha256, images, counts, clocks or {})
     if store.find("stage", plan.keys["fine_tune"]) is None:
         for split in splits.values():
             tries.do(partial(verify_images, split, threads) if isinstance(split, Split) else partial(verify_masks, split, threads))

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 from spnas_core.arch import parse
 from spnas_core.cost import Cost
 from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, ReigniteJob, TrainJob, Weights, canonical_json, digest
+from spnas_core.search.clock import DeviceClock, net_latency
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import Net
@@ -16,6 +17,7 @@ from spnas_core.search.stock import stock_family
 from spnas_core.settings.base import Settings, key_document
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import STAGE_NAMES, Run, StageName
+from spnas_core.settings.search import DEVICE_LATENCY
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 from spnas_core.weights.lineage import lineage
@@ -39,7 +41,10 @@ class Counts(Settings):
 
 @dataclass(frozen=True)
 class Plan:
-    """A run with its data opened; `test` is the data of the test split, `images` the fingerprint of the reignition's own images, if any."""
+    """A run with its data opened; `test` is the data of the test split, `images` the fingerprint of the reignition's own images, if any.
+
+    `clocks`: of the other devices whose latency counts, by name.
+    """
 
     settings: Run
     store: Store
@@ -49,6 +54,7 @@ class Plan:
     checkpoint_sha256: str | None = None
     images: str | None = None
     counts: Counts = field(default_factory=Counts)
+    clocks: Mapping[str, DeviceClock] = field(default_factory=dict)
     keys: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +140,11 @@ class Plan:
         device = {"device_target": self.settings.device_target, "threads": self.settings.threads}
         return BenchmarkJob(arch=str(net.arch), detector=net.detector(self.settings.detector), classes=self.classes, **device)
 
+    def clock_latencies(self, net: Net) -> dict[str, float]:
+        """Latency of a candidate on the other devices that count, ms, by the names of the objectives."""
+        detector = net.detector(self.settings.detector)
+        return {f"{DEVICE_LATENCY}{name}": net_latency(clock, net.arch, detector, self.classes).ms for name, clock in self.clocks.items()}
+
     def benchmarks(self, ledger: Sequence[Trial]) -> tuple[str, ...]:
         """Digests of the benchmarks of the trials of `ledger`, where the settings ask for any."""
         nets = [trial.net for trial in ledger] if self.settings.measures else []
@@ -155,12 +166,14 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     """Digest of each stage, from all that determines its record and nothing else."""
     settings = plan.settings
     whole = key_document(settings) | {"detector": settings.detector.former_document()}
-    device = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
+    measured: dict[str, Any] = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
+    if plan.clocks:
+        measured["clocks"] = {name: clock.digest for name, clock in sorted(plan.clocks.items())}
     reignite = {**whole["reignite"], "data": plan.images}
     folds = {"folds": whole["folds"]} if "folds" in whole else {}
     parts: dict[StageName, dict[str, Any]] = {
         "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
-        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device | folds,
+        "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | measured | folds,
         "reignite": {"reignite": reignite, "parents": settings.parallel.parents}
         | ({} if settings.parallel.candidates else {"parallel": False}),
         "parallel": {name: whole[name] for name in ("parallel", "budget")},

@@ -2,6 +2,7 @@
 
 run.json       its settings and its data
 stages.json    the keys of its stages, from which housekeeping derives its artifacts
+front.json     digests of the trainings to the end that were asked for of nets of its front (report/front.py)
 the rest       reports, trials and the final model (report/)
 """
 
@@ -10,7 +11,7 @@ import threading
 from itertools import count
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from spnas_core.errors import UserError
 from spnas_core.job import Data
@@ -18,12 +19,13 @@ from spnas_core.jobs.progress import log_line
 from spnas_core.names import check_name
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.run.record import KEYS
+from spnas_core.search.clock import DeviceClock
 from spnas_core.settings.base import Settings
 from spnas_core.settings.detector import current_form
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
 
-RUN_FILE = "run.json"
+RUN_FILE, FRONT_FILE = "run.json", "front.json"
 _SHOWN = 3  # differences in the line on another run of the same name
 
 
@@ -37,6 +39,7 @@ class Record(Settings):
     checkpoint_sha256: str | None = None
     images: str | None = None
     counts: Counts = Counts()
+    clocks: dict[str, DeviceClock] = Field(default={})
 
 
 def plan_of(record: Record, store: Store) -> Plan:
@@ -44,7 +47,7 @@ def plan_of(record: Record, store: Store) -> Plan:
     name = record.settings.name
     if not record.classes:
         raise UserError(f"{store.url}/runs/{name}/{RUN_FILE}: expected a record of this version; spnas resume {name} leaves one")
-    facts = (record.data, record.classes, record.test, record.checkpoint_sha256, record.images, record.counts)
+    facts = (record.data, record.classes, record.test, record.checkpoint_sha256, record.images, record.counts, record.clocks)
     return Plan(record.settings, store, *facts)
 
 

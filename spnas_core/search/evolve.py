@@ -14,7 +14,7 @@ import numpy as np
 from spnas_core.arch import Arch
 from spnas_core.search.pareto import Point, pareto_rank
 from spnas_core.search.paths import Bands, change_genes, cross, draw_member, gene_entropy
-from spnas_core.settings.search import MEASURED, SCORES, Objectives
+from spnas_core.settings.search import DEVICE_LATENCY, MEASURED, SCORES, Objectives
 from spnas_core.settings.supernet import Evolution
 
 CHILD_DRAWS = 10  # draws per path, as in DetNAS, before others fill the generation, and again before it stays smaller
@@ -28,7 +28,7 @@ class ScoredPath(NamedTuple):
 
     def point(self, objectives: Objectives) -> Point:
         """Objectives that need no measurement, as a point of `pareto`."""
-        first, *others = (name for name in objectives if name not in MEASURED)
+        first, *others = (name for name in objectives if name not in MEASURED and not name.startswith(DEVICE_LATENCY))
         return (self.values[first], *(-self.values[name] if name in SCORES else self.values[name] for name in others))
 
 

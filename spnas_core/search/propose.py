@@ -118,7 +118,7 @@ def propose_children(ledger: Ledger, settings: Run, number: int, count: int, cos
     return propose_serial(levelled(ledger), settings.model_copy(update={"serial": serial}), number, cost_of)[:count]
 
 
-def _grow(start: Net, rng: np.random.Generator, settings: Run, cost_of: CostOf) -> Net:
+def grow_copies(start: Net, rng: np.random.Generator, settings: Run, cost_of: CostOf) -> Net:
     """Add copies to `start`, one at a time, to a stage drawn by 1 / MACs, up to a drawn total or the upper limits of the budget."""
     most = settings.parallel.max_parallel
     own = start.detector(settings.detector)
@@ -152,7 +152,7 @@ def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, l
         start = replace(parent.net, arch=parent.net.arch.serial())
         if choice := settings.parallel.taps:
             start = replace(start, neck=with_taps(start.neck, choice[int(rng.integers(len(choice)))]))
-        child = _grow(start, rng, settings, cost_of)
+        child = grow_copies(start, rng, settings, cost_of)
         if child.identity not in known and within(cost_of(child), settings.budget):
             known.add(child.identity)
             found.append(Proposal(child, parent))

@@ -70,6 +70,8 @@ def _values(field: Schema) -> str:
         case {"type": "object", "additionalProperties": kind}:
             keys = _values(field["propertyNames"]) if "propertyNames" in field else "text"
             return f"mapping of ({keys}) to {_one(kind)}"
+        case {"type": "object", "patternProperties": kinds}:
+            return f"mapping of text to {' or '.join(map(_one, kinds.values()))}"
         case {"type": "integer" | "number" as kind}:
             return " ".join([kind, " and ".join(text.format(field[name]) for name, text in LIMITS.items() if name in field)]).strip()
         case {"type": "boolean"}:

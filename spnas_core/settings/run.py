@@ -12,7 +12,20 @@ from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector, current_form
 from spnas_core.settings.one_stage import FcosHead, OneStageHead
 from spnas_core.settings.reading import Reading
-from spnas_core.settings.search import GENES, MEASURED, OBJECTIVES, SCORES, Budget, Final, Objectives, Parallel, Serial, Space, counted
+from spnas_core.settings.search import (
+    DEVICE_LATENCY,
+    GENES,
+    MEASURED,
+    OBJECTIVES,
+    SCORES,
+    Budget,
+    Final,
+    Objectives,
+    Parallel,
+    Serial,
+    Space,
+    counted,
+)
 from spnas_core.settings.task import SEGMENTATION, TASKS, Task, TaskName
 from spnas_core.settings.training import Recipe, Reignite
 
@@ -77,7 +90,10 @@ class Run(Settings):
         description="for a small data set: folds of train and val together, on each of which every net is trained too, and ranked by its "
         "mean score on the images held back; 1: val alone",
     )
-    objectives: Objectives = Field(OBJECTIVES, description="what trials are ranked by: a score first, which alone decides the winner")
+    objectives: Objectives = Field(
+        OBJECTIVES,
+        description="what trials are ranked by: a score first, which alone decides the winner; latency_ms@NAME is that on another device",
+    )
     tracker: dict[str, Url] = Field({}, description="servers that show the search while it runs, such as {mlflow: http://127.0.0.1:5000}")
     detector: Detector = Field(Detector(), description="all of the detector but its backbone")
     space: Space = Field(Space(), description="limits of the search space")
@@ -190,6 +206,12 @@ class Run(Settings):
         """Whether candidates must be measured on the device."""
         limits = (limit for name in MEASURED for limit in getattr(self.budget, name))
         return any(name in self.objectives for name in MEASURED) or any(limit is not None for limit in limits)
+
+    @property
+    def clocks(self) -> tuple[str, ...]:
+        """Names of the other devices whose latency counts."""
+        named = [name.removeprefix(DEVICE_LATENCY) for name in self.objectives if name.startswith(DEVICE_LATENCY)]
+        return tuple(dict.fromkeys((*named, *self.budget.device_ms)))
 
     def _check_frozen_norms(self) -> None:
         if self.checkpoint is None and (self.detector.norm == "frozen" or self.detector.frozen_stages):

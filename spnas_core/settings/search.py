@@ -1,9 +1,10 @@
 """Settings of the search: its space and budget, what trials are ranked by, its operators and rounds."""
 
+import re
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, StringConstraints, WithJsonSchema, model_validator
 
 from spnas_core import arch as architecture
 from spnas_core.settings.base import Limit, Settings, Taps, TypeText
@@ -13,11 +14,25 @@ from spnas_core.settings.training import Recipe
 
 Eighths = Annotated[int, Field(ge=1, le=architecture.MOST_EIGHTHS)]
 NetPart = Literal["backbone", "neck"]  # of a net
-Objective = Literal[Score, "params", "macs", "latency_ms", "memory_mb"]
+CommonObjective = Literal[Score, "params", "macs", "latency_ms", "memory_mb"]
+DEVICE_LATENCY = "latency_ms@"  # and the name of another device, whose clock is in the store (search/clock.py)
+_DEVICE = r"[a-z0-9][a-z0-9_-]*"
+
+
+def _objective(name: str) -> str:
+    if name not in get_args(CommonObjective) and not re.fullmatch(DEVICE_LATENCY + _DEVICE, name):
+        expected = ", ".join(get_args(CommonObjective))
+        raise ValueError(f"expected {expected} or {DEVICE_LATENCY}NAME of a device, got {name!r}")
+    return name
+
+
+_FORMS = [{"enum": list(get_args(CommonObjective)), "type": "string"}, {"pattern": f"^{DEVICE_LATENCY}{_DEVICE}$", "type": "string"}]
+Objective = Annotated[str, AfterValidator(_objective), WithJsonSchema({"anyOf": _FORMS})]
+DeviceName = Annotated[str, StringConstraints(pattern=f"^{_DEVICE}$")]
 Objectives = tuple[Objective, ...]
 SCORES: Objectives = tuple(score for task in TASKS.values() for score in task.scores)  # the higher the better; of the others, the lower
 OBJECTIVES: Objectives = ("AP", "macs")
-MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores
+MEASURED: Objectives = ("latency_ms", "memory_mb")  # on the run's device; the others are counted, or scores, or another device's
 
 
 def counted(task: Task) -> Objectives:
@@ -85,10 +100,19 @@ class Space(Settings):
 class Budget(Settings):
     """Two-sided limits of a candidate's cost (detector, at the network input's size); `null` = no limit."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"device_ms"})
     params_m: Limit = Field((None, None), description="least and most parameters, millions")
     gmacs: Limit = Field((None, None), description="least and most multiply-adds of one image, 10^9")
     latency_ms: Limit = Field((None, None), description="inference of one image, measured on the run's device")
     memory_mb: Limit = Field((None, None), description="peak of memory in it: of the device, on the CPU of the process")
+    device_ms: dict[DeviceName, Limit] = Field(
+        {}, description="inference of one image on other devices, by the measurements imported as NAME (`spnas latency import`)"
+    )
+
+    @property
+    def measured(self) -> dict[str, Limit]:
+        """Limits by the names of the measured costs, those of other devices included."""
+        return {name: getattr(self, name) for name in MEASURED} | {DEVICE_LATENCY + name: one for name, one in self.device_ms.items()}
 
 
 class Halving(Settings):

@@ -5,6 +5,7 @@
     claims/KIND/DIGEST/NUMBER             which process computes it (claims.py)
     runs/NAME/, logs/KIND/                reports of a run; progress and curves of jobs (jobs/progress_file.py)
     data/KEY.txt                          digests of remote annotation files (data/index.py), whose index/KEY/ is an artifact
+    clocks/NAME.json                      measured nets of other devices (run/clocks.py)
     watch/NAME.json                       the data of the last search on a watched data set (flows/research.py)
     aside/KIND/DIGEST.N                   corrupt or incomplete artifacts
 
@@ -114,11 +115,11 @@ class Store:
         raise MissingArtifactError(f"{kind}/{digest} was corrupt and is set aside; start the run again to compute it anew")
 
     def read(self, path: str) -> bytes:
-        """Content of a file below `runs/`, `watch/`, `data/` or `logs/`; FileNotFoundError."""
+        """Content of a file below `runs/`, `clocks/`, `watch/`, `data/` or `logs/`; FileNotFoundError."""
         return self._storage.read(path)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file below `runs/`, `watch/`, `data/` or `logs/`, atomically."""
+        """Write a file below `runs/`, `clocks/`, `watch/`, `data/` or `logs/`, atomically."""
         self._storage.write(path, content)
 
     def files(self, folder: str = "") -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import LAYOUTS, AnnotationsOption, AsJson, DataOption, ImagesOption, reading
+from flows.cli.options import LAYOUTS, AnnotationsOption, AsJson, DataOption, ImagesOption, NetOption, StoreOption, net_model, reading
 from spnas_core.errors import UserError
 from spnas_core.jobs.cpu_variables import prepare_process
 from spnas_core.settings.task import task_of_metrics
@@ -35,10 +35,18 @@ def evaluate(
     split_file: DividedBy = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
+    nets: Annotated[
+        list[str] | None,
+        typer.Option("--net", metavar="NET", help="MODEL is a run: these nets of its front, by number, text or digest (spnas front)."),
+    ] = None,
+    store: StoreOption = "spnas-store",
     as_json: AsJson = False,
 ) -> None:
     """Score models."""
     prepare_process()
+    if nets and len(models) > 1:
+        raise UserError(f"--net: expected one run as MODEL, got {len(models)}")
+    models = [net_model(models[0], net, store) for net in nets] if nets else models
     from spnas_core.export.compare import network_format, score_side_by_side
     from spnas_core.jobs.evaluate import score_model
     from spnas_core.settings.reading import Reading
@@ -141,10 +149,13 @@ def export(
     soc: Annotated[
         str | None, typer.Option("--soc", metavar="NAME", help="om: Ascend and what npu-smi info shows, such as Ascend310P3.")
     ] = None,
+    net: NetOption = None,
+    store: StoreOption = "spnas-store",
     as_json: AsJson = False,
 ) -> None:
     """Export a model."""
     prepare_process()
+    model = net_model(model, net, store) if net else model
     if (soc is None) is (form == "om"):
         raise UserError(f"--soc: expected a SoC, such as Ascend310P3, with --format om and there alone, got {soc or 'none'}")
     if int8 and form != "onnx":
