@@ -38,9 +38,7 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     """Text of the card, in Markdown, of an exported `model.json` document."""
     title, theirs = _HEADS[document["detector"]["head"]["kind"]]
     of_masks = not theirs
-    programs: tuple[str, ...] = (
-        ("`segment.py`: from image to classes", "`detect.py`: opens the network and prepares images") if of_masks else _DETECTS
-    )
+    programs: tuple[str, ...] = _SEGMENTS if of_masks else _DETECTS
     if form == "onnx":
         programs += ("`benchmark.py`: how long an image takes on this device; needs onnxruntime and numpy alone",)
     networks = _NETWORKS | ({"om": _ONE_PART} if of_masks else {})
@@ -146,6 +144,7 @@ _ONE_PART = (
     "`trunk.onnx`: the network, for one image, opset 17; `atc.sh`: the command of ATC for the SoC {soc}; `trunk.om`: what it makes; "
     "`parts.py`: opens them"
 )
+_SEGMENTS = ("`segment.py`: from image to classes", "`detect.py`: opens the network and prepares images")
 _DETECTS = ("`detect.py`: from image to objects",)
 _SCORES = (
     "- `scores` (batch, K, H', W'): a score of each class, before softmax, in the cells of the finest map of the pyramid.\n\n"
