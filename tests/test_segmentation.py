@@ -240,7 +240,7 @@ def test_a_run_of_segmentation_has_keys_of_its_own(tmp_path: Path) -> None:
 
     data = Data(url="/data", fingerprint="f" * 64)
     plans = [
-        Plan(presets.load_preset("seg_demo", more), Store("memory://keys"), data, 5) for more in ([], ["detector.head.auxiliary=dice"])
+        Plan(presets.load_preset("seg_demo", more), Store("memory://keys"), data, 5) for more in ([], ["detector.head.auxiliary=lovasz"])
     ]
     assert plans[0].keys["fine_tune"] != plans[1].keys["fine_tune"]
 

@@ -312,7 +312,7 @@ def test_a_run_parses_and_verifies_each_file_once(calls: Counter[str], tmp_path:
     chosen = presets.load_preset("smoke", ["fingerprint=full"])
     first, second = (open_plan(chosen, str(data), str(tmp_path / "store")) for _ in range(2))
     assert first.keys == second.keys
-    val, _ = readable_split(second.data, second.data.val)
+    val, _ = readable_split(second.settings.work, second.data, second.data.val)
     assert val
     assert calls == {"parse_coco": 3, "clean_columns": 3, "look": 6, "sha256_file": 7}
     path = data / "images" / "train_0.png"
