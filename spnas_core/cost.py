@@ -113,6 +113,18 @@ def rpn_cost(channels: int, anchors: int, sizes: Sequence[Size]) -> Cost:
     return Cost(once.params, once.macs * cells)
 
 
+def dense_head_cost(channels: int, depth: int, normed: bool, outputs: tuple[int, int], sizes: Sequence[Size]) -> Cost:
+    """Cost of a one-stage head: two towers of `depth` 3x3 convolutions, and one more of each tower for its `outputs` at each cell.
+
+    One set of weights works on maps of `channels` and these sizes, in cells. `normed`: a norm (gamma, beta) follows each tower convolution.
+    """
+    cells = sum(height * width for height, width in sizes)
+    once = Cost(2 * depth * 2 * channels if normed else 0)
+    for width in (*(channels,) * (2 * depth), *outputs):
+        once += conv_cost(channels, width, 3, (1, 1), norm=False)
+    return Cost(once.params, once.macs * cells)
+
+
 def head_cost(classes: int, channels: int, head_channels: int, proposals: int, cascade: bool = False) -> Cost:
     """Cost of the box head on `proposals` regions of maps of `channels`, or of a cascade's three with one box for all.
 

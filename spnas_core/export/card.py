@@ -15,18 +15,26 @@ _TITLES = {
 _NETWORKS = {
     "onnx": "`model.onnx`: the network, opset 17, for any number of images at once",
     "openvino": "`model.xml` and `model.bin`: the network, for any number of images at once",
-    "om": "`trunk.onnx`, `head0.onnx` (...): the parts of the network that ATC compiles, for one image, opset 17; `atc.sh`: the commands "
-    "for the SoC {soc}; `trunk.om`, `head0.om` (...): what they make; `parts.py`: what runs between the parts, in numpy",
+    "om": "`trunk.onnx`{heads}: the parts of the network that ATC compiles, for one image, opset 17; `atc.sh`: the commands "
+    "for the SoC {soc}; `trunk.om` (...): what they make; `parts.py`: what runs between the parts, in numpy",
     "mindir": "`model.mindir`: the network, for one image at a time",
-    "torchvision": "`weights.safetensors`: the state dict; `net.py`: torchvision's `FasterRCNN` on this backbone, which takes it",
+    "torchvision": "`weights.safetensors`: the state dict; `net.py`: torchvision's `{theirs}` on this backbone, which takes it",
 }
+_HEADS = {
+    "faster_rcnn": ("Faster R-CNN", "FasterRCNN"),
+    "cascade_rcnn": ("Cascade R-CNN", "FasterRCNN"),
+    "retinanet": ("RetinaNet", "RetinaNet"),
+    "fcos": ("FCOS", "FCOS"),
+}  # what a head makes, here and in torchvision
 _COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 
 def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     """Text of the card, in Markdown, of an exported `model.json` document."""
+    title, theirs = _HEADS[document["detector"]["head"]["kind"]]
+    heads = ", `head0.onnx` (...)" if theirs == "FasterRCNN" else ""
     files = (
-        _NETWORKS[form].format(**document),
+        _NETWORKS[form].format(**document, theirs=theirs, heads=heads),
         "`model.json`: architecture, settings, classes, preprocessing, scores",
         "`detect.py`: from image to objects",
     )
@@ -40,7 +48,7 @@ def readme(form: str, document: dict[str, Any], cost: Cost) -> str:
     }
     head = (
         f"# Object detector `{document['arch']}`\n\n"
-        f"Faster R-CNN with a feature pyramid, as {_TITLES[form]}, exported by spnas, which searched its backbone (SP-NAS, CVPR 2020). "
+        f"{title} with a feature pyramid, as {_TITLES[form]}, exported by spnas, which searched its backbone (SP-NAS, CVPR 2020). "
         f"{cost.params:,} parameters, {cost.macs / 1e9:.2f} GMACs an image.{_origin(document)}{_precision(document)}"
     )
     return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"

@@ -18,14 +18,14 @@ from spnas_core.models.build import build
 from spnas_core.models.classifier import Classifier
 from spnas_core.models.step import get_weights
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
-from spnas_core.necks.fpn import INNER, Fpn
+from spnas_core.necks.fpn import EXTRA, INNER, LAYER, Fpn
 from spnas_core.settings.detector import Detector
 from spnas_core.store.storage import Storage
 from spnas_core.weights import adopt
 from spnas_core.weights.adopt import Audit
 from spnas_core.weights.checkpoint import check_names, open_checkpoint, our_weights, read_checkpoint
 from spnas_core.weights.model_folder import norm_epsilon, read_model
-from spnas_core.weights.tensor_names import HEAD, SCORE, STEM, Arrays, is_detector
+from spnas_core.weights.tensor_names import HEAD, SCORE, STEM, TOWERS, Arrays, is_detector, one_stage_head
 from spnas_core.weights.torchvision_names import COCO_LABELS, from_torchvision, infer_arch, to_torchvision
 
 THEIR_FILE = "torchvision.safetensors"
@@ -75,7 +75,8 @@ def convert_checkpoint(
     made = {WEIGHTS_FILE: save(weights)}
     if isinstance(net, Classifier):
         return Converted(known, made, audit, counters)
-    document = detection.model_document(str(known), settings, _categories(categories, net.head.classes))
+    first = 0 if one_stage_head(ours) else 1  # of torchvision's labels: those of one-stage heads have a 0, which no object has
+    document = detection.model_document(str(known), settings, _categories(categories, _classes(ours), first))
     return Converted(known, {**made, MODEL_FILE: json.dumps(document).encode()}, audit, counters, settings.norm_epsilon)
 
 
@@ -100,11 +101,33 @@ def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> D
     stem = "3x3" if f"{STEM}conv1.weight" in weights else "7x7"
     sizes: dict[str, Any] = {"stem": stem, "base_width": side(f"{STEM}{'conv2' if stem == '3x3' else 'conv'}.weight", 0)}
     if is_detector(weights):
-        sizes |= {"neck": {"channels": side(f"{INNER}0.weight", 0)}, "head": {"head_channels": side(f"{HEAD}fc1.weight", 0)}}
+        lowest = min((int(one.split(".")[2]) for one in weights if one.startswith(LAYER)), default=0)
+        neck: dict[str, Any] = {"channels": side(f"{INNER}{lowest}.weight", 0), "first_level": lowest, "extra_levels": "pool"}
+        if (above := f"{EXTRA}0.weight") in weights:
+            neck["extra_levels"] = "p5" if side(above, 0) == side(above, 1) else "c5"
+        sizes |= {"neck": neck, "head": _head(weights) or {"head_channels": side(f"{HEAD}fc1.weight", 0)}}
         sizes |= {"norm": "frozen", "frozen_stages": 2}
     if epsilon is not None:
         sizes["norm_epsilon"] = epsilon
     return Detector.model_validate(sizes)
+
+
+def _head(weights: Arrays) -> dict[str, Any]:
+    """Settings of a one-stage head; empty where the weights have none."""
+    if not (head := one_stage_head(weights)):
+        return {}
+    depth = sum(name.startswith(f"{head}{TOWERS[0]}") and name.endswith(".conv.weight") for name in weights)
+    return {"kind": head.removesuffix("."), "depth": depth}
+
+
+def _classes(weights: Arrays) -> int:
+    """Classes of a detector with these weights, without a background; COCO's labels where nothing shows them."""
+    head = one_stage_head(weights)
+    score = weights.get(f"{head or HEAD}score.weight")
+    if score is None:
+        return COCO_LABELS
+    boxes = weights[f"{head}delta.weight"].shape[0] // 4 if f"{head}delta.weight" in weights and head else 1
+    return len(score) // boxes if head else len(score) - 1
 
 
 def _inferred(arrays: Arrays, name: str) -> Arch:
@@ -117,8 +140,7 @@ def _inferred(arrays: Arrays, name: str) -> Arch:
 def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
     ms.set_context(mode=ms.GRAPH_MODE)
     if is_detector(weights):
-        score = weights.get(f"{HEAD}score.weight")
-        return build(arch, settings, COCO_LABELS if score is None else len(score) - 1)
+        return build(arch, settings, _classes(weights))
     score = weights.get(f"{SCORE}weight")
     return Classifier(arch, settings, 1 if score is None else len(score))
 
@@ -142,13 +164,13 @@ def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
 def check_parts(arch: Arch, settings: Detector, url: str) -> None:
     """Raise UserError for a net with a pyramid or a box head that torchvision lacks."""
     neck = settings.neck
-    if not isinstance(neck, Fpn) or neck.reads(arch) != Fpn().reads(arch):
+    if not isinstance(neck, Fpn) or neck.reads(arch) != neck.model_copy(update={"taps": None}).reads(arch):
         raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got {neck.text}")
     if settings.head.kind == "cascade_rcnn":
         raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
 
 
-def _categories(url: str | None, labels: int) -> Categories:
+def _categories(url: str | None, labels: int, first: int = 1) -> Categories:
     """Category (id, name) of every label; torchvision's labels are COCO's ids, which have gaps."""
     names: dict[int, str] = {}
     if url:
@@ -156,6 +178,6 @@ def _categories(url: str | None, labels: int) -> Categories:
             names = {int(one["id"]): str(one["name"]) for one in json.loads(open_checkpoint(url).read_bytes())["categories"]}
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{url}: expected a COCO annotation file with categories, got: {type(error).__name__} {error}") from error
-        if strangers := sorted(number for number in names if not 1 <= number <= labels):
-            raise UserError(f"{url}: expected ids of categories from 1 to {labels}, the labels of the checkpoint, got {strangers[0]}")
-    return tuple((number, names.get(number, str(number))) for number in range(1, labels + 1))
+        if strangers := sorted(number for number in names if not first <= number < labels + first):
+            raise UserError(f"{url}: expected ids of categories from {first} to {labels + first - 1}, the labels of the checkpoint, got {strangers[0]}")
+    return tuple((number, names.get(number, str(number))) for number in range(first, labels + first))

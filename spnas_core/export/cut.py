@@ -1,6 +1,6 @@
 """The detector cut into ONNX graphs of static shapes, for compilers such as Ascend's ATC; `shipped/parts.py` runs between them.
 
-`trunk` ends before the proposals, and a head begins after the pooling of regions: NMS, selections of rows and the choice of a level, whose
+`trunk` ends before the proposals, and a head begins after the pooling of regions; of a one-stage detector it is all of the net. NMS, selections of rows and the choice of a level, whose
 results have sizes that only an image tells, stay outside. ATC wants static sizes, none of them 0.
 Source: https://www.hiascend.com/document/detail/zh/canncommercial/latest/devaids/atctool/atlasatc_16_0039.html
 """
@@ -11,10 +11,12 @@ from typing import Any
 
 from spnas_core import arch as architecture
 from spnas_core.cost import CASCADE_STAGES, POOLED
+from spnas_core.export.dense_heads import dense_outputs
 from spnas_core.export.features import Features, conv, dense
 from spnas_core.export.graph import Graph, Shape, Value
 from spnas_core.models.anchors import anchor_grid, anchor_shapes, steps
 from spnas_core.models.pooling import least_sizes
+from spnas_core.settings.one_stage import OneStageHead
 from spnas_core.weights.model_folder import Model
 from spnas_core.weights.tensor_names import CASCADE, HEAD, RPN, Arrays
 
@@ -30,11 +32,13 @@ class CutPart:
 
 
 def cut_parts(card: Model, weights: Arrays) -> dict[str, CutPart]:
-    """Parts by name, trunk first.
+    """Parts by name, trunk first. That of a one-stage detector is alone: `images` to the outputs of `dense_outputs` of every level.
 
     trunk: `images` (1, 3, H, W) to the map (1, C, H_l, W_l) of each level that regions are pooled from, then `score_l` (1, A, H_l, W_l) and
     `delta_l` (1, 4A, H_l, W_l) of every level. A head: `regions` (P, C * 49) to `share` (P, K + 1) and `delta` (P, 4 * boxes).
     """
+    if isinstance(card.detector.head, OneStageHead):
+        return {"trunk": _dense_trunk(card, weights)}
     cascade = card.detector.head.kind == "cascade_rcnn"
     names = [f"{CASCADE}{stage}." for stage in range(CASCADE_STAGES)] if cascade else [HEAD]
     heads = {f"head{number}": _head(card, weights, name, 1 if cascade else len(card.classes) + 1) for number, name in enumerate(names)}
@@ -43,7 +47,10 @@ def cut_parts(card: Model, weights: Arrays) -> dict[str, CutPart]:
 
 def cut_levels(card: Model) -> list[dict[str, Any]]:
     """Give what `shipped/parts.py` knows of each level: its anchors and, where regions are pooled, stride and least size of a region."""
-    grid = anchor_grid(architecture.parse(card.arch), card.detector)
+    grid, head = anchor_grid(architecture.parse(card.arch), card.detector), card.detector.head
+    if isinstance(head, OneStageHead):
+        shapes = [anchor_shapes(side, head.anchor_ratios, head.anchor_octave).tolist() for side in grid.sides]
+        return [{"step": step, "anchors": anchors} for step, anchors in zip(steps(grid), shapes, strict=True)]
     pooled = grid.regions()
     least = [0.0, *map(float, least_sizes(pooled.sides))][: len(pooled.sides)]
     missing = (None,) * (len(grid.sizes) - len(pooled.sizes))
@@ -67,6 +74,17 @@ def _trunk(card: Model, weights: Arrays) -> CutPart:
     return CutPart(
         _closed(graph, "images", shape, {name: (value, (1, *size)) for name, (value, size) in outputs.items()}), "images", shape, "NCHW"
     )
+
+
+def _dense_trunk(card: Model, weights: Arrays) -> CutPart:
+    arch, settings = architecture.parse(card.arch), card.detector
+    graph, grid = Graph(weights), anchor_grid(arch, settings)
+    outputs = {}
+    for level, (x, size) in enumerate(zip(Features(graph, arch, settings).pyramid("images"), grid.sizes, strict=True)):
+        found = dense_outputs(graph, settings, x, len(card.classes))
+        outputs |= {f"{name}_{level}": (value, (1, channels, *size)) for name, (value, channels) in found.items()}
+    shape = (1, 3, *settings.image_size)
+    return CutPart(_closed(graph, "images", shape, outputs), "images", shape, "NCHW")
 
 
 def _head(card: Model, weights: Arrays, head: str, boxes: int) -> CutPart:

@@ -8,7 +8,7 @@ from spnas_core import cost
 from spnas_core.arch import Arch, Block
 from spnas_core.cost import Size
 from spnas_core.export.graph import Graph, Value
-from spnas_core.necks.fpn import INNER, LAYER
+from spnas_core.necks.fpn import EXTRA, INNER, LAYER
 from spnas_core.settings.detector import Detector
 from spnas_core.weights.tensor_names import AFFINE, STATISTICS, STEM, block_name, connection_name, copied_block_name
 
@@ -24,16 +24,26 @@ class Features:
         self.sizes = cost.stage_sizes(arch, settings.image_size)
 
     def pyramid(self, images: Value) -> tuple[Value, ...]:
-        """Map images (B, 3, H, W) to maps (B, C, H_l, W_l) of all levels, the pooled one last."""
+        """Map images (B, 3, H, W) to maps (B, C, H_l, W_l) of all levels, the extra ones last."""
         stages = self.backbone(images)
         taps = self.settings.neck.reads(self.arch)
         merged = {len(stages) - 1: conv(self.graph, stages[-1], f"{INNER}{len(stages) - 1}")}
         for level in range(len(stages) - 2, min(taps) - 1, -1):
             above = self.upsample(merged[level + 1], self.sizes[level + 1], self.sizes[level])
             merged[level] = self.graph("Add", conv(self.graph, stages[level], f"{INNER}{level}"), above)
-        outputs = [conv(self.graph, merged[tap], f"{LAYER}{level}") for level, tap in enumerate(taps)]
-        ends = [1 << 30, 1 << 30]
-        return (*outputs, self.graph("Slice", outputs[-1], [0, 0], ends, [2, 3], [2, 2]))
+        first = self.settings.neck.first_level
+        outputs = [conv(self.graph, merged[tap], f"{LAYER}{level}") for level, tap in enumerate(taps, first)]
+        return (*outputs, *self.extra_levels(outputs[-1], stages[-1]))
+
+    def extra_levels(self, last: Value, stage: Value) -> tuple[Value, ...]:
+        """Maps of the levels above the pyramid, of its last output and the last stage."""
+        kind = self.settings.neck.extra_levels
+        if kind == "none":
+            return ()
+        if kind == "pool":
+            return (self.graph("Slice", last, [0, 0], [1 << 30, 1 << 30], [2, 3], [2, 2]),)
+        first = conv(self.graph, stage if kind == "c5" else last, f"{EXTRA}0", 2)
+        return first, conv(self.graph, self.graph("Relu", first), f"{EXTRA}1", 2)
 
     def backbone(self, images: Value) -> tuple[Value, ...]:
         """Map images (B, 3, H, W) to the outputs (B, C_l, H_l, W_l) of all stages."""

@@ -92,10 +92,11 @@ class Heads:
         image = graph("Reshape", image, [-1])
         width, height = graph.several(2, "Split", corner_and_size(graph, flat)[1], axis=-1)
         side = graph("Sqrt", graph("Relu", graph("Mul", width, height)))
-        reached = graph("GreaterOrEqual", side, least_sizes(self.grid.sides[:-1]))  # (R, L - 1)
+        pooling = self.grid.regions()
+        reached = graph("GreaterOrEqual", side, least_sizes(pooling.sides))  # (R, L - 1)
         level = graph("ReduceSum", graph("Cast", reached, to=INT64), [-1], keepdims=0)
         rows, pooled = [], []
-        for number, stride in enumerate(self.grid.strides[:-1]):
+        for number, stride in enumerate(pooling.strides):
             own = graph("Squeeze", graph("NonZero", graph("Equal", level, number)), [0])
             given = self.maps[number], graph("Gather", flat, own), graph("Gather", image, own)
             rows.append(own)
@@ -111,13 +112,20 @@ class Heads:
         score = graph("Mul", graph("Reshape", score, [0, -1]), large_enough(graph, found, roi.MIN_SIZE))
         most = min(roi.CANDIDATES * settings.detections, self.proposals * self.classes)
         best, order = graph.several(2, "TopK", score, [most])
-        found, label = take_rows(graph, found, order), graph("Mod", order, self.classes)
-        best = graph("Mul", best, as_number(graph, graph("Greater", best, settings.score_threshold)))
-        if settings.soft_nms is None:
-            own = graph("Equal", graph("Unsqueeze", label, [1]), np.arange(self.classes).reshape(1, -1, 1))  # (B, K, N)
-            by_class = graph("Where", own, graph("Unsqueeze", best, [1]), 0.0)
-            best = graph("Mul", best, after_nms(graph, found, by_class, settings.box_nms, 0.0))
-            best, order = graph.several(2, "TopK", best, [min(settings.detections, most)])
-            found, label = take_rows(graph, found, order), take_rows(graph, label, order)
-        there = graph("Cast", graph("Greater", best, 0.0), to=INT64)
-        return found, best, graph("Mul", graph("Add", label, 1), there)
+        candidates = take_rows(graph, found, order), best, graph("Mod", order, self.classes)
+        return last_selection(graph, settings, self.classes, most, *candidates)
+
+
+def last_selection(
+    graph: Graph, settings: Detector, classes: int, most: int, found: Value, best: Value, label: Value
+) -> tuple[Value, Value, Value]:
+    """Select from `most` candidates, the best first: boxes (B, N, 4), scores (B, N), classes (B, N) from 0 on. NMS, then the best of all."""
+    best = graph("Mul", best, as_number(graph, graph("Greater", best, settings.score_threshold)))
+    if settings.soft_nms is None:
+        own = graph("Equal", graph("Unsqueeze", label, [1]), np.arange(classes).reshape(1, -1, 1))  # (B, K, N)
+        by_class = graph("Where", own, graph("Unsqueeze", best, [1]), 0.0)
+        best = graph("Mul", best, after_nms(graph, found, by_class, settings.box_nms, 0.0))
+        best, order = graph.several(2, "TopK", best, [min(settings.detections, most)])
+        found, label = take_rows(graph, found, order), take_rows(graph, label, order)
+    there = graph("Cast", graph("Greater", best, 0.0), to=INT64)
+    return found, best, graph("Mul", graph("Add", label, 1), there)

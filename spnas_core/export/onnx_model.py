@@ -1,10 +1,12 @@
 """ONNX model of a detector, from its architecture, settings and weights."""
 
 from spnas_core import arch as architecture
+from spnas_core.export.dense_heads import detect_dense
 from spnas_core.export.features import Features
 from spnas_core.export.graph import Graph
 from spnas_core.export.heads import Heads
 from spnas_core.models.anchors import anchor_grid
+from spnas_core.settings.one_stage import OneStageHead
 from spnas_core.weights.model_folder import Model
 from spnas_core.weights.tensor_names import Arrays
 
@@ -17,8 +19,12 @@ def onnx_model(card: Model, weights: Arrays) -> bytes:
     arch, settings = architecture.parse(card.arch), card.detector
     graph = Graph(weights)
     maps = Features(graph, arch, settings).pyramid("images")
-    heads = Heads(graph, settings, anchor_grid(arch, settings), len(card.classes), maps, "image_hw")
-    boxes, scores, labels = heads.detect(*heads.propose())
+    grid, classes = anchor_grid(arch, settings), len(card.classes)
+    if isinstance(settings.head, OneStageHead):
+        boxes, scores, labels = detect_dense(graph, settings, grid, classes, maps, "image_hw")
+    else:
+        heads = Heads(graph, settings, grid, classes, maps, "image_hw")
+        boxes, scores, labels = heads.detect(*heads.propose())
     count = ("batch", "detections")
     return graph.model(
         {"images": ("batch", 3, *settings.image_size), "image_hw": ("batch", 2)},

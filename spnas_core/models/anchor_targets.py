@@ -35,7 +35,7 @@ def sample_batch(anchors: Floats, truth: Floats, labels: Ints, noise: Floats, co
     )
     for row in range(images):
         boxes = truth[row, labels[row] > 0]
-        positive, negative, nearest = match_anchors(anchors, boxes)
+        positive, negative, nearest = match_anchors(anchors, boxes, FOREGROUND, BACKGROUND)
         first = draw_anchors(positive, noise[row], int(count * POSITIVE_SHARE))
         rest = draw_anchors(negative, noise[row], count - len(first))
         chosen, drawn = len(first), len(first) + len(rest)
@@ -47,10 +47,12 @@ def sample_batch(anchors: Floats, truth: Floats, labels: Ints, noise: Floats, co
     return sample
 
 
-def match_anchors(anchors: Floats, boxes: Floats) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Ints]:
+def match_anchors(
+    anchors: Floats, boxes: Floats, foreground: float, background: float
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Ints]:
     """Whether each anchor (A, 4) is positive, whether it is negative, and the box (N, 4) that it overlaps most: all (A,).
 
-    Positive are those with the foreground's IoU, and for each box those that overlap it most.
+    Positive are those with the IoU `foreground`, and for each box those that overlap it most; negative are others below `background`.
     """
     best, nearest = np.zeros(len(anchors), np.float32), np.zeros(len(anchors), np.int32)
     positive = np.zeros(len(anchors), np.bool_)
@@ -66,8 +68,8 @@ def match_anchors(anchors: Floats, boxes: Floats) -> tuple[npt.NDArray[np.bool_]
         nearest[better] = number
         best[better] = overlap[better]
         positive |= overlap == overlap.max()
-    positive |= best >= FOREGROUND
-    return positive, (best < BACKGROUND) & ~positive, nearest
+    positive |= best >= foreground
+    return positive, (best < background) & ~positive, nearest
 
 
 def draw_anchors(candidates: npt.NDArray[np.bool_], noise: Floats, limit: int) -> npt.NDArray[np.int64]:

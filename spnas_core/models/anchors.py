@@ -38,27 +38,36 @@ def anchor_grid(arch: Arch, settings: Detector) -> Grid:
 def steps(grid: Grid) -> list[tuple[int, int]]:
     """Distance between neighbouring anchors of each level, vertical and horizontal, px.
 
-    An extra level is placed as in torchvision: its cells divide the area of the level before, so 25 rows of 32 px become 13 rows of 61 px.
+    Extra levels are placed as in torchvision: their cells divide the area of the last other level, so 25 rows of 32 px become 13 rows of
+    61 px.
     """
     found = [(stride, stride) for stride in grid.strides]
-    for level in range(max(1, len(found) - grid.extra), len(found)):
-        (rows, columns), own, stride = grid.sizes[level - 1], grid.sizes[level], grid.strides[level - 1]
+    first = max(1, len(found) - grid.extra)
+    (rows, columns), stride = grid.sizes[first - 1], grid.strides[first - 1]
+    for level in range(first, len(found)):
+        own = grid.sizes[level]
         found[level] = (rows * stride // own[0], columns * stride // own[1])
     return found
 
 
-def anchor_shapes(side: float, ratios: tuple[float, ...]) -> npt.NDArray[np.float32]:
-    """Anchors (R, 4) of one level, centred at 0, for ratios of height to width; the area is that of a square of `side` px."""
-    ratio = np.sqrt(np.asarray(ratios, np.float32))
-    w, h = side / ratio, side * ratio
+def anchor_sides(side: float, octave: int) -> tuple[float, ...]:
+    """Sides, px, of the square anchors of one level, `octave` of them from `side` to below its double; all but the first are whole."""
+    return (side, *(float(int(side * 2 ** (n / octave))) for n in range(1, octave)))
+
+
+def anchor_shapes(side: float, ratios: tuple[float, ...], octave: int = 1) -> npt.NDArray[np.float32]:
+    """Anchors (R * octave, 4) of one level, centred at 0, by ratios of height to width, then sizes; the area is that of a square."""
+    ratio = np.sqrt(np.asarray(ratios, np.float32))[:, None]
+    sides = np.asarray(anchor_sides(side, octave), np.float32)
+    w, h = (sides / ratio).ravel(), (sides * ratio).ravel()
     return np.asarray((np.stack((-w, -h, w, h), 1) / 2).round(), np.float32)
 
 
-def place_anchors(grid: Grid, ratios: tuple[float, ...]) -> list[npt.NDArray[np.float32]]:
-    """Anchors (H*W*R, 4) of each level, order (y, x, ratio)."""
+def place_anchors(grid: Grid, ratios: tuple[float, ...], octave: int = 1) -> list[npt.NDArray[np.float32]]:
+    """Anchors (H*W*R*octave, 4) of each level, order (y, x, ratio, size)."""
     found = []
     for (height, width), (down, right), side in zip(grid.sizes, steps(grid), grid.sides, strict=True):
         y, x = np.meshgrid(np.arange(height) * down, np.arange(width) * right, indexing="ij")
         centres = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)
-        found.append((centres + anchor_shapes(side, ratios)).reshape(-1, 4).astype(np.float32))
+        found.append((centres + anchor_shapes(side, ratios, octave)).reshape(-1, 4).astype(np.float32))
     return found

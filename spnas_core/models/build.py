@@ -3,6 +3,8 @@
 from spnas_core.arch import Arch
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.faster_rcnn import FasterRCNN
+from spnas_core.models.fcos import FCOS
+from spnas_core.models.retinanet import RetinaNet
 from spnas_core.settings.detector import Detector
 
 
@@ -11,4 +13,5 @@ def build(arch: Arch, settings: Detector, classes: int, half: bool = False) -> D
 
     `half`: backbone and neck compute in float16.
     """
-    return FasterRCNN(arch, settings, classes, half)
+    kinds: dict[str, type[DetectorNet]] = {"retinanet": RetinaNet, "fcos": FCOS}
+    return kinds.get(settings.head.kind, FasterRCNN)(arch, settings, classes, half)

@@ -44,8 +44,8 @@ class Convolve3x3(nn.Cell):
 class BiasedConv3x3(nn.Conv2d):
     """`nn.Conv2d` with bias, a 3x3 kernel and stride 1, by `Convolve3x3`."""
 
-    def __init__(self, inputs: int, outputs: int, weight_init: Any) -> None:
-        super().__init__(inputs, outputs, 3, pad_mode="pad", padding=1, has_bias=True, weight_init=weight_init)
+    def __init__(self, inputs: int, outputs: int, weight_init: Any, bias_init: Any = None) -> None:
+        super().__init__(inputs, outputs, 3, pad_mode="pad", padding=1, has_bias=True, weight_init=weight_init, bias_init=bias_init)
         self.convolve = Convolve3x3(inputs, outputs)
 
     def construct(self, x: Tensor) -> Tensor:

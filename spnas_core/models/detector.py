@@ -21,7 +21,9 @@ from spnas_core.settings.detector import Detector
 
 def build_neck(arch: Arch, settings: Detector) -> nn.Cell:
     """Cell of the neck of `settings` on the backbone `arch`."""
-    return Pyramid(architecture.levels(arch, settings.base_width), settings.neck.channels, settings.neck.reads(arch))
+    neck = settings.neck
+    extra = neck.extra_inputs(arch, settings.base_width)
+    return Pyramid(architecture.levels(arch, settings.base_width), neck.channels, neck.reads(arch), extra, neck.extra_levels)
 
 
 class DetectorNet(nn.Cell):

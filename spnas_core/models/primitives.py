@@ -36,6 +36,10 @@ unstack_last = ops.Unstack(-1)
 zeros_like = ops.ZerosLike()
 binary_cross_entropy = ops.BCEWithLogitsLoss("none")  # of scores, labels, weights and weights of the positive, all of one shape
 smooth_l1 = ops.SmoothL1Loss(1 / 9, "none")
+softplus = ops.Softplus()
+absolute = ops.Abs()
+largest = ops.ReduceMax()
+floor_divide = ops.FloorDiv()
 
 each = ops.HyperMap()  # a function for each element of nested tuples
 

@@ -130,8 +130,10 @@ class Selection(nn.Cell):
         score = score * p.expand_dims(p.cast(valid, ms.float32), -1)
         score = p.reshape(score, (batch, -1)) * p.cast(box_ops.large(found, MIN_SIZE), ms.float32)
         best, order = p.topk(score, min(CANDIDATES * self.detections, count * self.classes))
-        found = box_ops.take(found, order)
-        label = order % self.classes
+        return self.finish(box_ops.take(found, order), best, order % self.classes)
+
+    def finish(self, found: Tensor, best: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Select from candidates, the best first: clipped boxes (B, N, 4), scores (B, N), and classes (B, N) from 0 on."""
         keep = best > self.threshold
         if not self.soft:
             kept = self.nms(box_ops.set_apart(found, p.cast(label, ms.float32), self.extent))

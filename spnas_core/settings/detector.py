@@ -9,6 +9,7 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
+from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead, with_head_defaults
 
 
 class TwoStageHead(Settings):
@@ -45,7 +46,7 @@ class CascadeRcnnHead(TwoStageHead):
     kind: Literal["cascade_rcnn"] = Field("cascade_rcnn", description="names this head")
 
 
-Head = Annotated[FasterRcnnHead | CascadeRcnnHead, Field(discriminator="kind")]
+Head = Annotated[FasterRcnnHead | CascadeRcnnHead | RetinaNetHead | FcosHead, Field(discriminator="kind")]
 HEAD_KINDS = tuple(head.model_fields["kind"].default for head in get_args(get_args(Head)[0]))
 _FORMER_HEAD = tuple(name for name in TwoStageHead.model_fields if name != "kind")
 _FORMER_NECK = {"fpn_channels": "channels", "taps": "taps"}
@@ -63,7 +64,7 @@ class Detector(Settings):
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
     neck: Neck = Field(Fpn(), description="what merges the stages' outputs: a feature pyramid")
-    head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, or cascade_rcnn with three box heads")
+    head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, cascade_rcnn with three box heads, retinanet or fcos")
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
     box_nms: float = Field(0.5, gt=0, le=1, description="largest IoU of two detections of one class")
@@ -76,7 +77,15 @@ class Detector(Settings):
     @model_validator(mode="before")
     @classmethod
     def _former_keys(cls, values: Any) -> Any:
-        return current_form(values)
+        return with_head_defaults(current_form(values))
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if isinstance(self.head, FcosHead) and self.neck.channels % self.head.norm_groups:
+            raise ValueError(
+                f"expected neck.channels to be a multiple of head.norm_groups, {self.head.norm_groups}, got {self.neck.channels}"
+            )
+        return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy with other values, by present or former keys; unlike pydantic's own it is validated, and so always deep."""
@@ -91,6 +100,8 @@ class Detector(Settings):
         if isinstance(self.neck, Fpn):
             neck = document.pop("neck")
             document |= {former: neck[name] for former, name in _FORMER_NECK.items()}
+            if changed := {name: neck[name] for name in sorted(Fpn.later) if neck[name] != Fpn.model_fields[name].default}:
+                document["neck"] = changed
         if isinstance(self.head, FasterRcnnHead | CascadeRcnnHead):
             head = document.pop("head")
             document |= {name: head[name] for name in _FORMER_HEAD} | {"cascade": head["kind"] == "cascade_rcnn"}

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from spnas_core import arch as architecture
-from spnas_core.necks.fpn import Fpn
+from spnas_core.necks import with_taps
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.one_stage import FcosHead, OneStageHead
 from spnas_core.settings.reading import Reading
 from spnas_core.settings.search import GENES, MEASURED, OBJECTIVES, SCORES, Budget, Final, Objectives, Parallel, Serial, Space
 from spnas_core.settings.training import Recipe, Reignite
@@ -164,6 +165,8 @@ class Run(Settings):
             raise ValueError(
                 "expected norm: train and frozen_stages: 0 with serial.evaluator: supernet, whose paths have norms of their own"
             )
+        if isinstance(self.detector.head, OneStageHead):
+            raise ValueError(f"expected a two-stage detector.head with serial.evaluator: supernet, got {self.detector.head.kind}")
         if any(architecture.parse(self.arch).parallel):
             raise ValueError(f"expected a serial start net with serial.evaluator: supernet, got {self.arch}")
         if self.serial.halving or self.serial.race or self.serial.control or self.serial.pilot:
@@ -180,6 +183,9 @@ class Run(Settings):
         for kind in space.block_types or (start.block_type.text,):
             for width in (self.detector.base_width, *space.base_widths):
                 architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), width)
-        for neck in (self.detector.neck, *(Fpn(taps=taps) for taps in self.parallel.taps)):
+        for neck in (self.detector.neck, *(with_taps(self.detector.neck, taps) for taps in self.parallel.taps)):
             for size in (self.detector.image_size, *space.image_sizes):
                 neck.outputs(start, size)  # children never have fewer stages
+        groups = self.detector.head.norm_groups if isinstance(self.detector.head, FcosHead) else 1
+        if odd := [channels for channels in space.neck_channels if channels % groups]:
+            raise ValueError(f"expected space.neck_channels to be multiples of detector.head.norm_groups, {groups}, got {odd[0]}")

@@ -10,9 +10,10 @@ from typing import Any
 
 from spnas_core import necks
 from spnas_core.errors import UserError
-from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, SCORE, STATISTICS, Arrays
+from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, HEADS, SCORE, STATISTICS, Arrays
 
 _HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
+_LAST = re.compile(r"(?:head\.(?:stages\.[0-2]\.)?(?:score|delta)|(?:retinanet|fcos)\.score)\.(?:weight|bias)")
 _SHOWN = 12  # tensors named in an error
 
 
@@ -92,9 +93,8 @@ def load_same(fresh: Arrays, weights: Arrays, prefix: str = "") -> tuple[Arrays,
 
 
 def is_last_layer(name: str) -> bool:
-    """Whether a tensor belongs to the last layers of a box head, whose sizes depend on the number of classes."""
-    match = _HEAD.fullmatch(name)
-    return bool(match and match[3] in ("score", "delta"))
+    """Whether a tensor belongs to the last layers of a box head or a one-stage head, whose sizes depend on the number of classes."""
+    return bool(_LAST.fullmatch(name))
 
 
 def is_cascade(names: Iterable[str]) -> bool:
@@ -123,10 +123,10 @@ def is_other_head(name: str, cascade: bool) -> bool:
 def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     """Weights of a net from a checkpoint with the same backbone: a detector, possibly for other classes, or a classifier.
 
-    New by design: whole parts that the checkpoint lacks (neck, proposals, box head, classifier's last layer), the box head's last layers
-    for other classes, and its box layers if only one of the two is a cascade (see `head_source`). Dropped by design: a classifier's last
-    layer in a detector, the same layers of the box head, and levels that the pyramid does not merge. Any other difference in name, shape
-    or dtype is a UserError with a +/- list.
+    New by design: whole parts that the checkpoint lacks (neck, proposals, box head, one-stage head, classifier's last layer), levels that
+    its pyramid lacks, the heads' last layers for other classes, and the box layers if only one of the two is a cascade (see
+    `head_source`). Dropped by design: a classifier's last layer in a detector, the same layers of the box head, heads of another kind, and
+    levels that the pyramid does not have. Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
     copied, audit = match_weights(fresh, weights)
     return put_copies(fresh, weights, copied), audit
@@ -141,7 +141,9 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     """Name in a checkpoint of each tensor that `adopt` copies, by its name in the net; UserError as there. It reads no elements."""
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     new_parts = tuple(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")})
-    sources = {name: head_source(name, is_cascade(weights)) for name in fresh if not name.startswith(new_parts)}
+    other_heads = tuple(part for part in HEADS if part.removesuffix(".") not in ours)
+    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.unused(name, weights))]
+    sources = {name: head_source(name, is_cascade(weights)) for name in wanted}
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
     other_classes = any(is_last_layer(name) and source in weights and name not in copied for name, source in given.items())
@@ -150,7 +152,7 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
 
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
-        return of_head or necks.unused(name, fresh) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
+        return of_head or name.startswith(other_heads) or necks.unused(name, fresh) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
 
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())

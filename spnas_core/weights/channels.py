@@ -7,7 +7,7 @@ that copies come to learn different things. A narrower group loses its least imp
 channel (of its gammas, where a norm follows) times that of what reads it.
 """
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,18 +17,22 @@ import numpy.typing as npt
 from spnas_core.arch import Arch, Block, blocks
 from spnas_core.cost import POOLED
 from spnas_core.data.images import Doubles, Floats
-from spnas_core.necks.fpn import INNER, LAYER
+from spnas_core.necks.fpn import EXTRA, INNER, LAYER
 from spnas_core.weights.lineage import lineage
 from spnas_core.weights.tensor_names import (
     CASCADE,
+    FCOS,
     HEAD,
+    RETINANET,
     RPN,
     STATISTICS,
     STEM,
+    TOWERS,
     Arrays,
     block_name,
     connection_name,
     copied_block_name,
+    one_stage_head,
 )
 
 Group = Hashable
@@ -92,11 +96,12 @@ def fit_widths(
     parts = range(1 if parent.block_type.expansion == 1 else 2)
     inside = {(block.index, part): (block, scaled[block.index], target[block.index]) for block in own for part in parts}
     outer |= {group: (a.inner_channels, b.inner_channels) for group, (a, b, _) in inside.items()}
-    pyramid = [int(one[f"{LAYER}0.weight"].shape[0]) if f"{LAYER}0.weight" in one else 0 for one in (weights, fresh)]
+    pyramid = [next((len(array) for name, array in one.items() if name.startswith(LAYER)), 0) for one in (weights, fresh)]
+    inside_towers = {axes.outputs for name, axes in table.items() if name.startswith((RETINANET, FCOS))} - {None}
     steps: dict[str, dict[Group, tuple[int, int]]] = {
         "base width": outer,
         "inner width": {group: (b.inner_channels, c.inner_channels) for group, (_, b, c) in inside.items()},
-        "pyramid": dict.fromkeys((MERGED, PYRAMID, PROPOSAL), (pyramid[0], pyramid[1])) if all(pyramid) else {},
+        "pyramid": dict.fromkeys((MERGED, PYRAMID, PROPOSAL, *inside_towers), (pyramid[0], pyramid[1])) if all(pyramid) else {},
     }
     found, changed, lost = weights, set[str](), dict[str, int]()
     for kind, sizes in steps.items():
@@ -125,7 +130,7 @@ def _streams(arch: Arch) -> list[int]:
     return found
 
 
-def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], names: Collection[str]) -> dict[str, Axes]:
+def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], weights: Arrays) -> dict[str, Axes]:
     """Axes of all layers of a net by the name of the layer, without the last word of its tensors' names."""
     found = {f"{STEM}conv": Axes(0), f"{STEM}conv1": Axes(STEM_MIDDLE), f"{STEM}conv2": Axes(0, STEM_MIDDLE)}
     members = [[block for block in own if block.stage == stage] for stage in range(len(arch.stages))]
@@ -144,8 +149,36 @@ def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], names: Coll
         found[f"{INNER}{level}"] = Axes(MERGED, streams[last[-1].index + 1], normed=False)
         found[f"{LAYER}{level}"] = Axes(PYRAMID, MERGED, normed=False)
     found |= {f"{RPN}conv": Axes(PROPOSAL, PYRAMID, normed=False), f"{RPN}score": Axes(None, PROPOSAL), f"{RPN}delta": Axes(None, PROPOSAL)}
-    heads = {name.rsplit(".", 1)[0] for name in names if name.startswith((HEAD, CASCADE))}
-    return found | {name: Axes(None, PYRAMID, cells=POOLED * POOLED) for name in heads if name.endswith(".fc1")}
+    heads = {name.rsplit(".", 1)[0] for name in weights if name.startswith((HEAD, CASCADE))}
+    found |= {name: Axes(None, PYRAMID, cells=POOLED * POOLED) for name in heads if name.endswith(".fc1")}
+    return found | _extra_levels(weights, streams[-1]) | _one_stage(weights)
+
+
+def _extra_levels(weights: Arrays, last: int) -> dict[str, Axes]:
+    """Axes of the convolutions of extra levels; the first reads the last stage, of the group `last`, where it has not the pyramid's channels."""
+    found = {f"{EXTRA}{number}": Axes(PYRAMID, PYRAMID, normed=False) for number in range(2)}
+    first = weights.get(f"{EXTRA}0.weight")
+    if first is not None and first.shape[0] != first.shape[1]:
+        found[f"{EXTRA}0"] = Axes(PYRAMID, last, normed=False)
+    return found
+
+
+def _one_stage(weights: Arrays) -> dict[str, Axes]:
+    """Axes of the layers of a one-stage head."""
+    if not (head := one_stage_head(weights)):
+        return {}
+    found: dict[str, Axes] = {}
+    ends = {}
+    for tower in TOWERS:
+        inputs = PYRAMID
+        for number in range(sum(name.startswith(f"{head}{tower}") and name.endswith(".conv.weight") for name in weights)):
+            layer, group = f"{head}{tower}{number}.", f"{tower}{number}"
+            normed = f"{layer}norm.gamma" in weights
+            found |= {f"{layer}conv": Axes(group, inputs, normed=normed), f"{layer}norm": Axes(group)}
+            inputs = group
+        ends[tower] = inputs
+    last = {"score": TOWERS[0], "delta": TOWERS[1], "distance": TOWERS[1], "centrality": TOWERS[1]}
+    return found | {f"{head}{layer}": Axes(None, ends[tower]) for layer, tower in last.items()}
 
 
 def _resized(weights: Arrays, table: Mapping[str, Axes], sizes: Mapping[Group, tuple[int, int]], groups: int) -> Arrays:

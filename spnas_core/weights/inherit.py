@@ -32,8 +32,8 @@ from spnas_core.weights.tensor_names import (
     CONNECT,
     COPIES,
     HEAD,
+    HEADS,
     NECK,
-    RPN,
     STATISTICS,
     Arrays,
     block_name,
@@ -116,7 +116,7 @@ class _Plan:
             return name if necks.continues(name, self.parent, self.child, self.given) else None
         if part == HEAD:
             return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
-        return name
+        return None if part in HEADS and self.replace_head and is_last_layer(name) else name
 
     def lacks(self, name: str) -> bool:
         """Whether a tensor of the parent belongs to a block of the main stages that the child has no place for."""
@@ -134,7 +134,7 @@ class _Plan:
             return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
         if part == NECK and numbers and numbers[0] < len(self.parent.stages):
             return necks.unused(name, self.wanted) or self.source(name) is None
-        return part == HEAD and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
+        return part in HEADS and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
 
     def blank_norms(self) -> tuple[str, ...]:
         """Name prefixes of the last norms of residual branches with a new last layer, in blocks without projection."""
@@ -156,7 +156,7 @@ def inherit(
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers whose shape changes with block
     type or channels, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta zero:
     the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: the tensors
-    of these kinds that only the parent has. `replace_head`: the box head's last layers are new, for other classes; see also
+    of these kinds that only the parent has. `replace_head`: the heads' last layers are new, for other classes; see also
     `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`), to the base width of `fresh`
     (`base_width` where that has no stem). Blocks that the child has no room for are dropped, and with `leaves_out` others where that
     keeps more (see `lineage`). Any other difference in name, shape or dtype is a UserError with a +/- list.
@@ -191,7 +191,7 @@ def trainable_when_frozen(parent: Arch, child: Arch, names: Iterable[str], base_
     """
     plan = _Plan(parent, child, base_width, leaves_out=leaves_out)
     changed = (block_name(block.index) for block in blocks(child) if plan.changes(block))
-    trained = (CONNECT, NECK, RPN, HEAD, *changed)
+    trained = (CONNECT, NECK, *HEADS, *changed)
 
     def new_copy(name: str) -> bool:
         return name.startswith(COPIES) and not plan.keeps_part(*map(int, name.removeprefix(COPIES).split(".")[:2]))

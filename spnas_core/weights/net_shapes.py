@@ -5,8 +5,9 @@ import numpy.typing as npt
 
 from spnas_core.arch import Arch, blocks, levels
 from spnas_core.cost import CASCADE_STAGES, POOLED
-from spnas_core.necks.fpn import INNER, LAYER
+from spnas_core.necks.fpn import EXTRA, INNER, LAYER
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.one_stage import OneStageHead
 from spnas_core.weights.tensor_names import (
     AFFINE,
     CASCADE,
@@ -14,6 +15,7 @@ from spnas_core.weights.tensor_names import (
     RPN,
     STATISTICS,
     STEM,
+    TOWERS,
     Arrays,
     block_name,
     connection_name,
@@ -71,12 +73,27 @@ def _neck(arch: Arch, detector: Detector) -> dict[str, _Shape]:
     found: dict[str, _Shape] = {}
     for number, level in list(enumerate(levels(arch, detector.base_width)))[min(detector.neck.reads(arch)) :]:
         found |= _biased(f"{INNER}{number}", (channels, level.channels, 1, 1))
-    for number in range(len(arch.stages)):
+    for number in range(detector.neck.first_level, len(arch.stages)):
         found |= _biased(f"{LAYER}{number}", (channels, channels, 3, 3))
+    for number, inputs in enumerate(detector.neck.extra_inputs(arch, detector.base_width)):
+        found |= _biased(f"{EXTRA}{number}", (channels, inputs, 3, 3))
+    return found
+
+
+def _one_stage(head: OneStageHead, channels: int, classes: int) -> dict[str, _Shape]:
+    found: dict[str, _Shape] = {}
+    for layer in [f"{head.kind}.{tower}{number}." for tower in TOWERS for number in range(head.depth)]:
+        found |= _biased(f"{layer}conv", (channels, channels, 3, 3))
+        found |= {f"{layer}norm{part}": (channels,) for part in AFFINE} if head.normed else {}
+    outputs = {"score": head.shapes * classes, **({"delta": 4 * head.shapes} if head.kind == "retinanet" else {"distance": 4, "centrality": 1})}
+    for layer, count in outputs.items():
+        found |= _biased(f"{head.kind}.{layer}", (count, channels, 3, 3))
     return found
 
 
 def _heads(detector: Detector, classes: int) -> dict[str, _Shape]:
+    if isinstance(detector.head, OneStageHead):
+        return _one_stage(detector.head, detector.neck.channels, classes)
     channels, hidden, anchors = detector.neck.channels, detector.head.head_channels, len(detector.head.anchor_ratios)
     found = _biased(f"{RPN}conv", (channels, channels, 3, 3)) | _biased(f"{RPN}score", (anchors, channels, 1, 1))
     found |= _biased(f"{RPN}delta", (4 * anchors, channels, 1, 1))

@@ -5,6 +5,7 @@
     backbone.copies.1.0.2.conv1.weight    of copy 0 of stage 1, its third block, if copies have separate weights
     backbone.connect.1.0.conv.weight      of the connection of this copy, or of all copies of the stage that share weights
     neck.*  rpn.conv.weight  head.fc1.weight  head.stages.2.fc1.weight (of a cascade)
+    retinanet.class_tower.0.conv.weight  fcos.score.weight (of one-stage heads)
     score.weight                          of the last layer of a classifier
 
 A convolution is followed by its norm: conv1 by bn1, and so on.
@@ -20,6 +21,9 @@ Arrays = dict[str, npt.NDArray[Any]]  # weights of a net by name
 BACKBONE, NECK, RPN, HEAD, SCORE = "backbone.", "neck.", "rpn.", "head.", "score."  # parts of nets; the last is a classifier's
 STEM, BLOCKS, COPIES, CONNECT = (f"{BACKBONE}{part}." for part in ("stem", "blocks", "copies", "connect"))
 CASCADE = f"{HEAD}stages."  # box heads of a cascade
+RETINANET, FCOS = "retinanet.", "fcos."  # one-stage heads
+HEADS = (RPN, HEAD, RETINANET, FCOS)
+TOWERS = ("class_tower.", "box_tower.")  # of a one-stage head
 AFFINE = (".gamma", ".beta")  # trained tensors of a norm
 STATISTICS = (".moving_mean", ".moving_variance")  # of norms: weights, but no parameters
 BIAS = ".bias"
@@ -27,7 +31,7 @@ BIAS = ".bias"
 
 def part_of(name: str) -> str:
     """Part of a net that a tensor belongs to, as the prefix of its name; "" for none of them."""
-    parts = (STEM, BLOCKS, COPIES, CONNECT, NECK, RPN, HEAD, SCORE)
+    parts = (STEM, BLOCKS, COPIES, CONNECT, NECK, *HEADS, SCORE)
     return next((part for part in parts if name.startswith(part)), "")
 
 
@@ -53,4 +57,9 @@ def convolution_of(layer: str) -> str:
 
 def is_detector(names: Iterable[str]) -> bool:
     """Whether these are tensor names of a detector, not of a classifier."""
-    return any(name.startswith((NECK, RPN, HEAD)) for name in names)
+    return any(name.startswith((NECK, *HEADS)) for name in names)
+
+
+def one_stage_head(names: Iterable[str]) -> str:
+    """Name prefix of the one-stage head of a detector with these tensors; "" where it has none."""
+    return next((head for name in names for head in (RETINANET, FCOS) if name.startswith(head)), "")

@@ -1,33 +1,43 @@
 """Translation between torchvision's tensor names and ours, for a serial architecture with the 7x7 stem.
 
-torchvision has two kinds of nets here: `FasterRCNN` with a ResNet (``backbone.body.layer1.0.conv1.weight``, ``roi_heads.*`` ...) and the
-bare classifier (``layer1.0.conv1.weight``, ``fc.weight``). Source: torchvision `models/resnet.py` and `models/detection/faster_rcnn.py`.
+torchvision has these nets here: `FasterRCNN`, `RetinaNet` and `FCOS` with a ResNet (``backbone.body.layer1.0.conv1.weight``,
+``roi_heads.*`` or ``head.*`` ...) and the bare classifier (``layer1.0.conv1.weight``, ``fc.weight``). It counts the levels of a pyramid
+from the first that is there. Source: torchvision `models/resnet.py`, `models/detection/faster_rcnn.py`, `retinanet.py` and `fcos.py`.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from spnas_core.arch import Arch, Block, blocks, parse
 from spnas_core.errors import UserError
-from spnas_core.necks.fpn import INNER, LAYER
+from spnas_core.necks.fpn import EXTRA, INNER, LAYER
 from spnas_core.weights.tensor_names import (
     AFFINE,
     BACKBONE,
+    FCOS,
     HEAD,
     NECK,
+    RETINANET,
     RPN,
     SCORE,
     STATISTICS,
     STEM,
+    TOWERS,
     block_name,
     connection_name,
     copied_block_name,
+    one_stage_head,
 )
 
 _NORM = dict(zip((".weight", ".bias", ".running_mean", ".running_var"), (*AFFINE, *STATISTICS), strict=True))
 _PLAIN = {".weight": ".weight", ".bias": ".bias"}
 _COUNTER = ".num_batches_tracked"
-_SCORE = "roi_heads.box_predictor.cls_score.weight"
+_SCORE, _DENSE_SCORE, _CENTRALITY = (
+    "roi_heads.box_predictor.cls_score.weight", "head.classification_head.cls_logits.weight", "head.regression_head.bbox_ctrness.weight"
+)  # fmt: skip
+_OF_NORM = re.compile(r"\.bn|norm$")
+_DEEPEST = 32  # most layers of a tower that have a name
 COCO_LABELS = 90  # of torchvision's released detectors: the ids of COCO's categories
 _BODY = "backbone.body."
 _HEADS = {
@@ -39,10 +49,25 @@ _HEADS = {
     "roi_heads.box_predictor.cls_score": f"{HEAD}score",
     "roi_heads.box_predictor.bbox_pred": f"{HEAD}delta",
 }
+_LAST = {
+    RETINANET: {"classification_head.cls_logits": "score", "regression_head.bbox_reg": "delta"},
+    FCOS: {"classification_head.cls_logits": "score", "regression_head.bbox_reg": "distance", "regression_head.bbox_ctrness": "centrality"},
+}  # last layers of one-stage heads, below "head."
+_TOWERS = dict(zip(TOWERS, ("classification_head.conv.", "regression_head.conv."), strict=True))
+_THEIR_LEVEL, _OUR_LEVEL = re.compile(r"backbone\.fpn\.layer_blocks\.(\d+)\."), re.compile(re.escape(LAYER) + r"(\d+)\.")
+_OLD_TOWER = re.compile(r"head\.(classification|regression)_head\.conv\.(\d+)\.(weight|bias)")  # of RetinaNet: every second is a ReLU
 _OLD = (
     (re.compile(r"rpn\.head\.conv\.(weight|bias)"), r"rpn.head.conv.0.0.\1"),
     (re.compile(r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(weight|bias)"), r"backbone.fpn.\1_blocks.\2.0.\3"),
 )
+
+
+class _Parts(NamedTuple):
+    """What of a net there is besides its backbone: a detector's neck and heads, the prefix of its one-stage head, levels of its pyramid."""
+
+    detector: bool = True
+    one_stage: str = ""
+    levels: int = 0  # 0: one for each stage
 
 
 _BLOCK = re.compile(r"layer([1-9]\d*)\.(\d+)\.conv1\.weight")
@@ -56,12 +81,15 @@ def from_torchvision(names: Iterable[str]) -> bool:
 def trained_epsilon(shapes: Mapping[str, tuple[int, ...]]) -> float | None:
     """Epsilon of the norms in the training of torchvision's weights; None if the tensors do not show it.
 
-    1e-5 if norms were trained, and so have counters of batches; 0.0 for a detector with the 90 labels of COCO and no counters, as
-    torchvision sets it for its released weights. Source: `overwrite_eps` of torchvision `models/detection/_utils.py`.
+    1e-5 if norms were trained, and so have counters of batches; for a detector with the 90 labels of COCO and no counters 0.0, as
+    torchvision sets it for its released weights, but for FCOS. Source: `overwrite_eps` of torchvision `models/detection/_utils.py`.
     """
     if any(name.endswith(_COUNTER) for name in shapes):
         return 1e-5
-    return 0.0 if shapes.get(_SCORE, ())[:1] == (COCO_LABELS + 1,) else None
+    coco = COCO_LABELS + 1
+    if shapes.get(_DENSE_SCORE, ())[:1] == (coco,) and _CENTRALITY in shapes:
+        return 1e-5
+    return 0.0 if shapes.get(_SCORE, ())[:1] == (coco,) or shapes.get(_DENSE_SCORE, ())[:1] == (9 * coco,) else None
 
 
 def infer_arch(shapes: Mapping[str, tuple[int, ...]]) -> Arch:
@@ -101,8 +129,13 @@ def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     UserError for a name that `arch` has no place for.
     """
     names = [name for name in names if not name.endswith(_COUNTER)]
-    table = _table(arch, detector=any(name.startswith(_BODY) for name in names))
-    found = {name: table.get(_current(name)) for name in names}
+    one_stage = ""
+    if any(name.startswith("head.classification_head.") for name in names):
+        one_stage = FCOS if any("bbox_ctrness" in name for name in names) else RETINANET
+    current = {name: _current(name, one_stage) for name in names}
+    levels = len({match[1] for name in current.values() if (match := _THEIR_LEVEL.match(name))})
+    table = _table(arch, _Parts(any(name.startswith(_BODY) for name in names), one_stage, levels))
+    found = {name: table.get(spelling) for name, spelling in current.items()}
     return _complete(found, f"names of {arch} in torchvision's spelling")
 
 
@@ -116,7 +149,7 @@ def to_torchvision(arch: Arch, names: Iterable[str]) -> dict[str, str]:
         raise UserError(
             f"architecture {str(arch)!r}: expected blocks as wide inside as torchvision's, got {'-'.join(map(str, arch.inner))} eighths"
         )
-    table = _table(arch, detector=any(name.startswith(NECK) for name in names))
+    table = _table(arch, _our_parts(names))
     theirs = {ours: name for name, ours in table.items()}
     return _complete({name: theirs.get(name) for name in names}, f"names of {arch}, serial, with the 7x7 stem")
 
@@ -128,22 +161,44 @@ def to_module(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     for a name that the module has no place for, such as those of a cascade.
     """
     beyond = {_BODY + theirs: ours for theirs, ours in _beyond(arch).items()}
-    table = {ours: theirs for found in (_table(arch, detector=True), _tensors(beyond)) for theirs, ours in found.items()}
+    names = list(names)
+    table = {ours: theirs for found in (_table(arch, _our_parts(names)), _tensors(beyond)) for theirs, ours in found.items()}
     return _complete({name: table.get(name) for name in names}, f"names of {arch} with a plain pyramid and one box head")
 
 
-def _table(arch: Arch, detector: bool) -> dict[str, str]:
+def _our_parts(names: list[str]) -> _Parts:
+    levels = len({match[1] for name in names if (match := _OUR_LEVEL.match(name))})
+    return _Parts(any(name.startswith(NECK) for name in names), one_stage_head(names), levels)
+
+
+def _table(arch: Arch, parts: _Parts) -> dict[str, str]:
     """Our name of every tensor that torchvision's net of this architecture may have; convolutions with or without a bias."""
     body = {"conv1": f"{STEM}conv", "bn1": f"{STEM}bn"}
     first = {block.stage: block.index for block in reversed(blocks(arch))}
     for block in blocks(arch):
         body |= _layers(arch, block, f"layer{block.stage + 1}.{block.index - first[block.stage]}.", block_name(block.index))
-    if not detector:
+    if not parts.detector:
         return _tensors({**body, "fc": SCORE.removesuffix(".")})
-    owners = {_BODY + theirs: ours for theirs, ours in body.items()} | _HEADS
-    for level in range(len(arch.stages)):
-        owners |= {f"backbone.fpn.inner_blocks.{level}.0": f"{INNER}{level}", f"backbone.fpn.layer_blocks.{level}.0": f"{LAYER}{level}"}
+    owners = {_BODY + theirs: ours for theirs, ours in body.items()} | (_one_stage(parts.one_stage) if parts.one_stage else _HEADS)
+    first = len(arch.stages) - parts.levels if parts.levels else 0
+    for level in range(len(arch.stages) - first):
+        own = level + first
+        owners |= {f"backbone.fpn.inner_blocks.{level}.0": f"{INNER}{own}", f"backbone.fpn.layer_blocks.{level}.0": f"{LAYER}{own}"}
+    owners |= {f"backbone.fpn.extra_blocks.p{6 + number}": f"{EXTRA}{number}" for number in range(2)}
     return _tensors(owners)
+
+
+def _one_stage(head: str) -> dict[str, str]:
+    """Our name of every layer of a one-stage head; torchvision counts FCOS's convolutions, norms and ReLUs along one list."""
+    found = {f"head.{theirs}": head + ours for theirs, ours in _LAST[head].items()}
+    for tower, theirs in _TOWERS.items():
+        for number in range(_DEEPEST):
+            ours = f"{head}{tower}{number}."
+            if head == FCOS:
+                found |= {f"head.{theirs}{3 * number}": f"{ours}conv", f"head.{theirs}{3 * number + 1}": f"{ours}norm"}
+            else:
+                found[f"head.{theirs}{number}.0"] = f"{ours}conv"
+    return found
 
 
 def _beyond(arch: Arch) -> dict[str, str]:
@@ -171,10 +226,12 @@ def _layers(arch: Arch, block: Block, theirs: str, ours: str) -> dict[str, str]:
 
 def _tensors(layers: dict[str, str]) -> dict[str, str]:
     """Our name of every tensor of the layers; convolutions with or without a bias."""
-    return {f"{theirs}{k}": f"{ours}{own}" for theirs, ours in layers.items() for k, own in (_NORM if ".bn" in ours else _PLAIN).items()}
+    return {f"{theirs}{k}": f"{ours}{own}" for theirs, ours in layers.items() for k, own in (_NORM if _OF_NORM.search(ours) else _PLAIN).items()}
 
 
-def _current(name: str) -> str:
+def _current(name: str, one_stage: str) -> str:
+    if one_stage == RETINANET and (match := _OLD_TOWER.fullmatch(name)):
+        return f"head.{match[1]}_head.conv.{int(match[2]) // 2}.0.{match[3]}"
     for pattern, spelling in _OLD:
         if pattern.fullmatch(name):
             return pattern.sub(spelling, name)

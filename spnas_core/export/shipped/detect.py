@@ -108,9 +108,18 @@ def open_torch(path: Path) -> Run:
         batch = ImageList(torch.from_numpy(images), [(int(height), int(width)) for height, width in image_hw])
         with torch.inference_mode():
             features = model.backbone(batch.tensors)
-            found, _ = model.roi_heads(features, model.rpn(batch, features)[0], batch.image_sizes)
+            if hasattr(model, "rpn"):
+                found, _ = model.roi_heads(features, model.rpn(batch, features)[0], batch.image_sizes)
+            else:
+                found = one_stage(batch, list(features.values()))
         boxes, scores, labels = ([one[name].numpy() for one in found] for name in ("boxes", "scores", "labels"))
-        return boxes, scores, labels
+        return boxes, scores, labels if hasattr(model, "rpn") else [one + 1 for one in labels]
+
+    def one_stage(batch: Any, maps: list[Any]) -> Any:
+        places = model.anchor_generator(batch, maps)
+        counts = [one.shape[-2] * one.shape[-1] * places[0].shape[0] // sum(m.shape[-2] * m.shape[-1] for m in maps) for one in maps]
+        outputs = {name: value.split(counts, 1) for name, value in model.head(maps).items()}
+        return model.postprocess_detections(outputs, [list(one.split(counts)) for one in places], batch.image_sizes)
 
     return run
 

@@ -1,8 +1,10 @@
-"""The network of this folder in PyTorch: torchvision's Faster R-CNN, on a backbone of torchvision's residual blocks.
+"""The network of this folder in PyTorch: torchvision's Faster R-CNN, RetinaNet or FCOS, on a backbone of torchvision's residual blocks.
 
     from net import build
 
-    model = build("this/folder")  # a torchvision.models.detection.FasterRCNN with its weights, to use or to train on
+    model = build("this/folder")  # a module of torchvision.models.detection with its weights, to use or to train on
+
+The labels of a FasterRCNN are those of model.json; RetinaNet and FCOS, which have no background, count them from 0.
 
 The backbone is a text, TYPE_SERIAL_PARALLEL. TYPE: b BasicBlock, r Bottleneck, x(32x4d) ResNeXt. SERIAL: one digit per block, 2 doubles the
 channels; `-` ends a stage, and the next begins with stride 2. PARALLEL: how many copies of each stage stand beside it.
@@ -19,28 +21,85 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 
-def build(folder: str | Path) -> FasterRCNN:
+def build(folder: str | Path) -> FasterRCNN | RetinaNet | FCOS:
     """Build the network and load its weights; it is in evaluation mode."""
     card = json.loads((Path(folder) / "model.json").read_text())
-    settings, classes = card["detector"], len(card["classes"])
-    head, (height, width) = settings["head"], settings["image_size"]
-    backbone = Backbone(card["arch"], settings)
-    levels = len(backbone.channels)
-    sides = [head["anchor_scale"] * (4 << level) for level in range(levels + 1)]
+    make = {"retinanet": retinanet, "fcos": fcos}.get(card["detector"]["head"]["kind"], faster_rcnn)
+    model = make(Backbone(card["arch"], card["detector"]), card["detector"], len(card["classes"]))
+    model.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+    return model.eval()
+
+
+def selection(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give the settings of the last selection, and the size of the input."""
     soft = settings["soft_nms"] is not None  # its candidates are what comes out: none is removed here
-    model = FasterRCNN(
+    return {
+        "min_size": min(settings["image_size"]),
+        "max_size": max(settings["image_size"]),
+        "score_thresh": settings["score_threshold"],
+        "nms_thresh": 1.0 if soft else settings["box_nms"],
+        "detections_per_img": settings["detections"] * (20 if soft else 1),
+    }
+
+
+def retinanet(backbone: "Backbone", settings: dict[str, Any], classes: int) -> RetinaNet:
+    """Make torchvision's RetinaNet."""
+    head, octave = settings["head"], settings["head"]["anchor_octave"]
+    firsts = [head["anchor_scale"] * stride for stride in backbone.strides]
+    sides = tuple((side, *(int(side * 2 ** (n / octave)) for n in range(1, octave))) for side in firsts)
+    model = RetinaNet(
         backbone,
-        min_size=min(height, width),
-        max_size=max(height, width),
-        rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in sides), (tuple(head["anchor_ratios"]),) * (levels + 1)),
+        classes,
+        anchor_generator=AnchorGenerator(sides, (tuple(head["anchor_ratios"]),) * len(sides)),
+        fg_iou_thresh=head["foreground_iou"],
+        bg_iou_thresh=head["background_iou"],
+        topk_candidates=head["candidates"],
+        **selection(settings),
+    )
+    channels = backbone.out_channels
+    for part in (model.head.classification_head, model.head.regression_head):
+        part.conv = nn.Sequential(*(Conv2dNormActivation(channels, channels, norm_layer=None) for _ in range(head["depth"])))
+    model.head.regression_head._loss_type = head["box_loss"]
+    return model
+
+
+def fcos(backbone: "Backbone", settings: dict[str, Any], classes: int) -> FCOS:
+    """Make torchvision's FCOS."""
+    head, channels = settings["head"], backbone.out_channels
+    towers = FCOSHead(channels, 1, classes, head["depth"])
+    norm = partial(nn.GroupNorm, head["norm_groups"])
+    towers.classification_head = FCOSClassificationHead(channels, 1, classes, head["depth"], norm_layer=norm)
+    towers.regression_head = FCOSRegressionHead(channels, 1, head["depth"], norm)
+    return FCOS(
+        backbone,
+        classes,
+        anchor_generator=AnchorGenerator(tuple((stride,) for stride in backbone.strides), ((1.0,),) * len(backbone.strides)),
+        head=towers,
+        center_sampling_radius=head["centre_radius"],
+        topk_candidates=head["candidates"],
+        **selection(settings),
+    )
+
+
+def faster_rcnn(backbone: "Backbone", settings: dict[str, Any], classes: int) -> FasterRCNN:
+    """Make torchvision's Faster R-CNN."""
+    head, common = settings["head"], selection(settings)
+    levels = len(backbone.channels)
+    sides = tuple((head["anchor_scale"] * stride,) for stride in backbone.strides)
+    return FasterRCNN(
+        backbone,
+        min_size=common["min_size"],
+        max_size=common["max_size"],
+        rpn_anchor_generator=AnchorGenerator(sides, (tuple(head["anchor_ratios"]),) * len(sides)),
         rpn_pre_nms_top_n_test=head["proposals_test"],
         rpn_post_nms_top_n_test=head["proposals_test"],
         rpn_pre_nms_top_n_train=head["proposals_train"],
@@ -51,12 +110,10 @@ def build(folder: str | Path) -> FasterRCNN:
         box_head=TwoMLPHead(settings["neck"]["channels"] * 49, head["head_channels"]),
         box_predictor=FastRCNNPredictor(head["head_channels"], classes + 1),
         box_batch_size_per_image=head["roi_batch"],
-        box_score_thresh=settings["score_threshold"],
-        box_nms_thresh=1.0 if soft else settings["box_nms"],
-        box_detections_per_img=settings["detections"] * (20 if soft else 1),
+        box_score_thresh=common["score_thresh"],
+        box_nms_thresh=common["nms_thresh"],
+        box_detections_per_img=common["detections_per_img"],
     )
-    model.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
-    return model.eval()
 
 
 class Backbone(nn.Module):
@@ -65,13 +122,19 @@ class Backbone(nn.Module):
     def __init__(self, arch: str, settings: dict[str, Any]) -> None:
         super().__init__()
         self.body = Body(arch, settings)
-        self.channels = self.body.channels
-        self.out_channels = settings["neck"]["channels"]
-        self.fpn = FeaturePyramidNetwork(self.channels, self.out_channels, LastLevelMaxPool())
+        neck = settings["neck"]
+        self.first, kind = neck.get("first_level", 0), neck.get("extra_levels", "pool")
+        self.channels = self.body.channels[self.first :]
+        self.out_channels = neck["channels"]
+        above = {"pool": LastLevelMaxPool, "none": lambda: None}.get(kind)
+        extra = above() if above else LastLevelP6P7(self.out_channels if kind == "p5" else self.channels[-1], self.out_channels)
+        self.fpn = FeaturePyramidNetwork(self.channels, self.out_channels, extra)
+        levels = len(self.body.channels) + {"none": 0, "pool": 1}.get(kind, 2)
+        self.strides = [4 << level for level in range(self.first, levels)]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Map images (B, 3, H, W) to the maps (B, C, H_l, W_l) of all levels, the pooled one last."""
-        maps: dict[str, Tensor] = self.fpn(OrderedDict((str(level), y) for level, y in enumerate(self.body(x))))
+        """Map images (B, 3, H, W) to the maps (B, C, H_l, W_l) of all levels, the extra ones last."""
+        maps: dict[str, Tensor] = self.fpn(OrderedDict((str(level), y) for level, y in enumerate(self.body(x)[self.first :])))
         return maps
 
 

@@ -1,6 +1,7 @@
 """What runs between the networks of a folder that has several: proposals, pooling of regions and the last selection, in numpy.
 
-`trunk` is the network up to the maps and the scores of all anchors; `head0` (of a cascade `head1`, `head2` too) judges pooled regions.
+`trunk` is the network up to the maps and the scores of all anchors; `head0` (of a cascade `head1`, `head2` too) judges pooled regions. The
+trunk of a one-stage detector gives the scores and boxes of all places, and there is no other network.
 Shape shorthand: C channels, A anchor shapes of a place, H and W rows and columns of a level, P proposals, N boxes, K classes, S bins per
 side of a region (7), T cells that a bin reads along a side (4). Boxes are xyxy, px of the network's input.
 """
@@ -27,7 +28,7 @@ class Parts:
     def __init__(self, folder: Path, card: dict[str, Any]) -> None:
         self.settings, self.levels, self.classes = card["detector"], card["levels"], len(card["classes"])
         self.trunk = open_part(folder, "trunk")
-        heads = len(CODERS) if self.settings["head"]["kind"] == "cascade_rcnn" else 1
+        heads = {"cascade_rcnn": len(CODERS), "faster_rcnn": 1}.get(self.settings["head"]["kind"], 0)
         self.heads = [open_part(folder, f"head{number}") for number in range(heads)]
 
     def __call__(self, images: Array, image_hw: Array) -> tuple[Array, Array, Array]:
@@ -40,6 +41,8 @@ class Parts:
         """Boxes (D, 4), scores (D,) and labels (D,) of one image (1, 3, H, W)."""
         limits = np.array([hw[1], hw[0]] * 2, np.float32)
         outputs = self.trunk(image)
+        if not self.heads:
+            return self.finish(*self.best_places(outputs, limits))
         pooled = [level for level in self.levels if level["stride"]]
         maps, scores, deltas = outputs[: len(pooled)], outputs[len(pooled) :: 2], outputs[len(pooled) + 1 :: 2]
         regions, valid = self.propose(scores, deltas, limits)
@@ -82,7 +85,36 @@ class Parts:
         """Select the detections from boxes (P * K, 4) and their shares (P, K); with soft-NMS its candidates."""
         score = share.ravel() * large(found, 1e-2)
         order = np.argsort(-score, kind="stable")[: CANDIDATES * self.settings["detections"]]
-        boxes, best, labels = found[order], score[order], order % self.classes
+        return self.finish(found[order], score[order], order % self.classes)
+
+    def best_places(self, outputs: list[Array], limits: Array) -> tuple[Array, Array, Array]:
+        """Boxes (N, 4), scores (N,) and classes (N,) from 0 on of a one-stage detector's outputs, the best first."""
+        kinds = 3 if self.settings["head"]["kind"] == "fcos" else 2
+        best, found, classes = [], [], []
+        for level, first in zip(self.levels, range(0, len(outputs), kinds), strict=True):
+            shapes, (down, right) = np.array(level["anchors"], np.float32), level["step"]
+            height, width = outputs[first].shape[2:]
+            score, move, *middle = (one[0].astype(np.float32).reshape(len(shapes), -1, height, width) for one in outputs[first : first + kinds])
+            with np.errstate(over="ignore"):
+                chance = 1 / (1 + np.exp(-score))
+                for one in middle:
+                    chance = np.sqrt(chance / (1 + np.exp(-one)))
+            flat = chance.ravel()
+            most = min(self.settings["head"]["candidates"], len(flat))
+            order = np.argpartition(-flat, most - 1)[:most]
+            shape, label, y, x = np.unravel_index(order, chance.shape)
+            anchors = shapes[shape] + np.stack((x * right, y * down) * 2, 1).astype(np.float32)
+            deltas = move[shape, :, y, x]
+            boxes = around(deltas, anchors) if middle else decode(deltas, anchors, (1.0,) * 4)
+            best.append(flat[order])
+            found.append(np.minimum(np.maximum(boxes, 0), limits))
+            classes.append(label)
+        scores = np.concatenate(best)
+        order = np.argsort(-scores, kind="stable")[: CANDIDATES * self.settings["detections"]]
+        return np.concatenate(found)[order], scores[order], np.concatenate(classes)[order]
+
+    def finish(self, boxes: Array, best: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """Select the detections from candidates, the best first; with soft-NMS these are the candidates."""
         best = best * (best > self.settings["score_threshold"])
         if not self.settings["soft_nms"]:
             best = best * nms(boxes, labels, self.settings["box_nms"])
@@ -111,6 +143,12 @@ def decode(deltas: Array, references: Array, weights: tuple[float, ...]) -> Arra
     move, grow = deltas[..., :2] / np.float32(weights[0]), deltas[..., 2:] / np.float32(weights[2])
     centre, half = low + size * 0.5 + move * size, np.exp(np.minimum(grow, LOG_LIMIT)) * size * 0.5
     return np.concatenate((centre - half, centre + half), -1)
+
+
+def around(distances: Array, squares: Array) -> Array:
+    """Boxes (N, 4) by the distances (N, 4) of their sides from the centres of `squares` (N, 4), in sides of these."""
+    centre, side = (squares[:, :2] + squares[:, 2:]) / 2, squares[:, 2:] - squares[:, :2]
+    return np.concatenate((centre - distances[:, :2] * side, centre + distances[:, 2:] * side), 1)
 
 
 def large(boxes: Array, side: float) -> Array:

@@ -1,0 +1,72 @@
+"""Towers of one-stage heads: 3x3 convolutions with the same weights on every level, each followed by a norm, or none, and ReLU.
+
+Shape shorthand: B images, C channels, H and W rows and columns of one level, G groups.
+Sources: torchvision `models/detection/retinanet.py` and `fcos.py`; Wu and He, "Group Normalization", ECCV 2018.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import Constant, Normal
+
+from spnas_core.models import primitives as p
+from spnas_core.models.convolution import BiasedConv3x3
+
+PRIOR = 0.01  # probability of every class at every place before the training
+EPSILON = 1e-5
+
+
+class GroupNorm(nn.Cell):
+    """Normalise (B, C, H, W) by mean and variance of each image's G groups of channels, then scale and shift each channel.
+
+    The normalisation is one `LayerNorm` over rows of a group's elements.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.gamma = Parameter(ops.ones((channels,), ms.float32), name="gamma")
+        self.beta = Parameter(ops.zeros((channels,), ms.float32), name="beta")
+        self.normalise = ops.LayerNorm(1, 1, EPSILON)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        batch, channels, height, width = x.shape
+        count = channels // self.groups * height * width
+        rows = p.reshape(x, (batch * self.groups, count))
+        y = p.reshape(self.normalise(rows, _constants(count, 1), _constants(count, 0))[0], x.shape)
+        return y * p.reshape(self.gamma, (1, -1, 1, 1)) + p.reshape(self.beta, (1, -1, 1, 1))
+
+
+@ops.constexpr  # type: ignore[untyped-decorator]
+def _constants(count: int, value: int) -> Tensor:
+    """`count` times `value`."""
+    return Tensor(np.full(count, value, np.float32))
+
+
+class TowerLayer(nn.Cell):
+    """One convolution, its norm, if `groups` are not 0, and ReLU."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.conv = BiasedConv3x3(channels, channels, Normal(0.01), "zeros")
+        self.norm = GroupNorm(channels, groups) if groups else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        y = self.conv(x)
+        if self.norm is not None:
+            y = self.norm(y)
+        return p.relu(y)
+
+
+def tower(channels: int, depth: int, groups: int) -> nn.SequentialCell:
+    """Tower of `depth` layers on maps of `channels`; without norms if `groups` is 0."""
+    return nn.SequentialCell([TowerLayer(channels, groups) for _ in range(depth)])
+
+
+def prediction(channels: int, outputs: int, rare: bool = False) -> BiasedConv3x3:
+    """Last convolution of a tower, to `outputs` numbers at each place; `rare`: scores that begin as those of the probability `PRIOR`."""
+    return BiasedConv3x3(channels, outputs, Normal(0.01), Constant(-math.log((1 - PRIOR) / PRIOR)) if rare else "zeros")
