@@ -46,7 +46,8 @@ def lively(net: DetectorNet, seed: int = 0) -> Weights:
     maps = net.set_train(False).features(Tensor(inputs((75, 101))[0][:1]))
     for level, one in enumerate(maps[:-1]):
         for name in (f"neck.layer.{level}.weight", f"neck.layer.{level}.bias"):
-            weights[name] /= one.asnumpy().std()
+            if name in weights:  # a NAS-FPN ends with a norm
+                weights[name] /= one.asnumpy().std()
     set_weights(net, weights)
     return weights
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nets import SIZES
@@ -220,6 +221,7 @@ NETS = [
     ("b_1111-2111_1-2", {}),
     ("b_1111-2111_1-2", {"share_weights": False}),
     ("b_1111-2111", {"cascade": True}),
+    ("b_1111-2111", {"neck": {"kind": "nas_fpn", "channels": 8, "stacks": 2}}),
 ]
 
 
@@ -227,7 +229,7 @@ NETS = [
 @pytest.mark.long
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize(("arch", "changes"), NETS)
-def test_no_net_has_a_gap(arch: str, changes: dict[str, bool], half: bool) -> None:
+def test_no_net_has_a_gap(arch: str, changes: dict[str, Any], half: bool) -> None:
     detector = Detector(**SIZES, stem="7x7").model_copy(update=changes)
     recipe = Recipe(mixed_precision=half, clip_norm=10.0)
     rows = audit([AuditedNet(arch=arch, detector=detector, recipe=recipe, reignite=Reignite(batch=4, stem="3x3"), classes=3)])

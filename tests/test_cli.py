@@ -174,7 +174,9 @@ def test_wrong_files_of_settings(content: str, words: str, tmp_path: Path) -> No
 
 
 def test_a_preset_that_is_not_there() -> None:
-    assert "expected one of bccd, coco, demo, slim, smoke, spnet_coco, spnet_ecp, study, voc" in mistake("run", "nope", "--data", "x")
+    assert "expected one of bccd, coco, demo, neck_study, slim, smoke, spnet_coco, spnet_ecp, study, voc" in mistake(
+        "run", "nope", "--data", "x"
+    )
 
 
 def test_data_and_stores_that_are_not_there(tmp_path: Path, tiny_data: Path) -> None:

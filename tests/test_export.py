@@ -41,6 +41,7 @@ NETS: dict[str, dict[str, Any]] = {
     "b_111-2111-21-21-1_1-0-2-3-0_8-6-8-4-8": {"stem": "3x3"},
     "r_11-21-211-2_0-2-1-1": {"taps": (1, 1, 2), "share_weights": False, "anchor_ratios": (0.4, 1.3), "cascade": True},
     "x(32x4d)_111-12-1211_0-0-0_8-12-4": {"soft_nms": "gaussian", "norm_epsilon": 0.0, "base_width": 16},
+    "b_11-211-21-1": {"neck": {"kind": "nas_fpn", "stacks": 2}, "stem": "3x3"},
 }
 MORE_NETS: dict[str, dict[str, Any]] = {
     "b_11111111": {"proposals_test": 300},

@@ -8,7 +8,9 @@ from spnas_core import cost
 from spnas_core.arch import Arch, Block
 from spnas_core.cost import Size
 from spnas_core.export.graph import Graph, Value
+from spnas_core.necks import nas_fpn
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER
+from spnas_core.necks.nas_fpn import EPSILON, INPUTS, LATERAL, LEVELS, NasFpn
 from spnas_core.settings.detector import Detector
 from spnas_core.weights.tensor_names import AFFINE, STATISTICS, STEM, block_name, connection_name, copied_block_name
 
@@ -24,9 +26,11 @@ class Features:
         self.sizes = cost.stage_sizes(arch, settings.image_size)
 
     def pyramid(self, images: Value) -> tuple[Value, ...]:
-        """Map images (B, 3, H, W) to maps (B, C, H_l, W_l) of all levels, the extra ones last."""
-        stages = self.backbone(images)
-        taps = self.settings.neck.reads(self.arch)
+        """Map images (B, 3, H, W) to maps (B, C, H_l, W_l) of all levels, as the neck's cell gives them."""
+        stages, neck = self.backbone(images), self.settings.neck
+        if isinstance(neck, NasFpn):
+            return self.merging_pyramid(stages, neck)
+        taps = neck.reads(self.arch)
         merged = {len(stages) - 1: conv(self.graph, stages[-1], f"{INNER}{len(stages) - 1}")}
         for level in range(len(stages) - 2, min(taps) - 1, -1):
             above = self.upsample(merged[level + 1], self.sizes[level + 1], self.sizes[level])
@@ -44,6 +48,39 @@ class Features:
             return (self.graph("Slice", last, [0, 0], [1 << 30, 1 << 30], [2, 3], [2, 2]),)
         first = conv(self.graph, stage if kind == "c5" else last, f"{EXTRA}0", 2)
         return first, conv(self.graph, self.graph("Relu", first), f"{EXTRA}1", 2)
+
+    def merging_pyramid(self, stages: tuple[Value, ...], neck: NasFpn) -> tuple[Value, ...]:
+        """Map the stages' outputs to P3 to P7, as `models/nas_fpn.py`."""
+        sizes = [output.size for output in neck.outputs(self.arch, self.settings.image_size)]
+
+        def layer(x: Value, name: str) -> Value:
+            return self.conv_norm(x, f"{name}.conv", f"{name}.bn", epsilon=EPSILON)
+
+        def halve(x: Value, size: Size) -> Value:
+            return self.graph("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, size[0] % 2, size[1] % 2])
+
+        def resize(x: Value, level: int, target: int) -> Value:
+            for number in range(level, target):
+                x = halve(x, sizes[number - LEVELS[0]])
+            for number in range(level, target, -1):
+                x = self.upsample(x, sizes[number - LEVELS[0]], sizes[number - 1 - LEVELS[0]])
+            return x
+
+        nodes = [layer(stages[stage], f"{LATERAL}{stage}") for stage in neck.laterals(self.arch)]
+        for number in range(len(nodes), INPUTS):
+            nodes.append(halve(layer(nodes[-1], f"{EXTRA}{number}"), sizes[number - 1]))
+        for stack in range(neck.stacks):
+            node_levels = list(LEVELS)
+            for number, (cell, merge) in enumerate(zip(neck.graph, nas_fpn.merges(neck.graph), strict=True)):
+                x, coarse = (resize(nodes[node], node_levels[node], merge.level) for node in (merge.fine, merge.coarse))
+                if merge.attention:
+                    coarse = self.graph("Mul", self.graph("Sigmoid", self.graph("GlobalAveragePool", x)), coarse)
+                for added in (coarse, *(nodes[node] for node in merge.joined)):
+                    x = self.graph("Add", x, added)
+                nodes.append(layer(self.graph("Relu", x), nas_fpn.cell_name(stack, number, cell)))
+                node_levels.append(merge.level)
+            nodes = [nodes[node] for node in nas_fpn.output_nodes(neck.graph)]
+        return tuple(nodes)
 
     def backbone(self, images: Value) -> tuple[Value, ...]:
         """Map images (B, 3, H, W) to the outputs (B, C_l, H_l, W_l) of all stages."""
@@ -91,11 +128,11 @@ class Features:
             x = self.conv_norm(x, f"{name}shortcut.conv", f"{name}shortcut.bn", block.stride)
         return self.graph("Relu", self.graph("Add", x, y))
 
-    def conv_norm(self, x: Value, convolution: str, norm: str, stride: int = 1, groups: int = 1) -> Value:
-        """Convolve and normalise by the running statistics."""
+    def conv_norm(self, x: Value, convolution: str, norm: str, stride: int = 1, groups: int = 1, epsilon: float | None = None) -> Value:
+        """Convolve and normalise by the running statistics; `epsilon` of the norm, by default the backbone's."""
         tensors = [self.graph.weight(f"{norm}{kind}") for kind in (*AFFINE, *STATISTICS)]
         y = conv(self.graph, x, convolution, stride, groups)
-        return self.graph("BatchNormalization", y, *tensors, epsilon=self.settings.norm_epsilon)
+        return self.graph("BatchNormalization", y, *tensors, epsilon=self.settings.norm_epsilon if epsilon is None else epsilon)
 
     def upsample(self, x: Value, size: Size, target: Size) -> Value:
         """Double (B, C, *size) by nearest neighbour and crop it to (B, C, *target).

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from mindspore import Tensor, nn, ops
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import initializer
 from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter
 
 from spnas_core.models import primitives as p
@@ -51,3 +53,16 @@ class BiasedConv3x3(nn.Conv2d):
     def construct(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H, W); weights in the precision of x, since a gradient of one's own is not cast back to theirs."""
         return self.bias_add(self.convolve(x, p.cast(self.weight, x.dtype)), self.bias)
+
+
+class PlainConv3x3(nn.Cell):
+    """3x3 convolution of stride 1 without bias, by `Convolve3x3`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = Parameter(initializer("xavier_uniform", (outputs, inputs, 3, 3), ms.float32), name="weight")
+        self.convolve = Convolve3x3(inputs, outputs)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H, W); see `BiasedConv3x3` for the cast."""
+        return self.convolve(x, p.cast(self.weight, x.dtype))

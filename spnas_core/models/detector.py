@@ -16,11 +16,15 @@ from spnas_core.data.loader import Batch
 from spnas_core.models import primitives as p
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.fpn import Pyramid
+from spnas_core.models.nas_fpn import MergingPyramid
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.detector import Detector
 
 
 def build_neck(arch: Arch, settings: Detector) -> nn.Cell:
     """Cell of the neck of `settings` on the backbone `arch`."""
+    if isinstance(settings.neck, NasFpn):
+        return MergingPyramid(arch, settings.neck, settings.base_width)
     neck = settings.neck
     extra = neck.extra_inputs(arch, settings.base_width)
     return Pyramid(architecture.levels(arch, settings.base_width), neck.channels, neck.reads(arch), extra, neck.extra_levels)

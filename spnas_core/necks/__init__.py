@@ -1,32 +1,67 @@
 """Necks: what stands between a backbone and the heads. One file per neck has all of it but its MindSpore cell and its ONNX nodes.
 
 A neck is a value: its settings, its short text, its cost, its outputs, and which of its tensors continue from a parent net to a child.
-With a second one, `Neck` becomes a union that `kind` discriminates (see `settings.detector.Head`).
 """
 
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Annotated
+
+from pydantic import Field
+
+from spnas_core.arch import Arch
 from spnas_core.errors import UserError
-from spnas_core.necks.fpn import Fpn, continues, unused
+from spnas_core.necks import fpn, nas_fpn
+from spnas_core.necks.fpn import Fpn
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import Taps
 
-__all__ = ["Neck", "continues", "parse_neck", "taps_of", "unused", "with_taps"]
+__all__ = ["Neck", "is_continued", "is_of_another", "is_unused", "parse_neck", "taps_of", "with_taps"]
 
-Neck = Fpn
-_KINDS = (Fpn,)
+Neck = Annotated[Fpn | NasFpn, Field(discriminator="kind")]
+_KINDS = (Fpn, NasFpn)
+_OWNED = {Fpn: fpn.TENSOR, NasFpn: nas_fpn.TENSOR}  # the names of their tensors
 
 
-def parse_neck(text: str) -> Neck:
-    """Read a neck's text, such as ``fpn256`` or ``fpn64(1-1-2-3)``; UserError where it is none."""
+def parse_neck(text: str) -> Fpn | NasFpn:
+    """Read a neck's text, such as ``fpn256``, ``fpn64(1-1-2-3)`` or ``nasfpn256x7``; UserError where it is none."""
     for neck in _KINDS:
         if found := neck.parse(text):
             return found
-    raise UserError(f"neck: expected a text such as fpn256 or fpn64(1-1-2-3), got {text!r}")
+    raise UserError(f"neck: expected a text such as fpn256, fpn64(1-1-2-3) or nasfpn256x7, got {text!r}")
 
 
-def taps_of(neck: Neck) -> Taps | None:
+def taps_of(neck: Fpn | NasFpn) -> Taps | None:
     """Taps of a neck that has some."""
     return neck.taps if isinstance(neck, Fpn) else None
 
 
-def with_taps(neck: Neck, taps: Taps | None) -> Neck:
+def with_taps(neck: Fpn | NasFpn, taps: Taps | None) -> Fpn | NasFpn:
     """Give the neck with other taps; one that has none stays as it is."""
     return neck.model_copy(update={"taps": taps}) if isinstance(neck, Fpn) else neck
+
+
+def is_of_another(name: str, names: Collection[str]) -> bool:
+    """Whether a tensor belongs to a neck of another kind than that of a net with tensors of these `names`."""
+    own = _owner(name)
+    return own is not None and any(other not in (None, own) for other in map(_owner, names))
+
+
+@lru_cache(maxsize=1 << 14)
+def _owner(name: str) -> type | None:
+    """Kind of neck that a tensor belongs to."""
+    return next((kind for kind, names in _OWNED.items() if names.fullmatch(name)), None)
+
+
+def is_continued(name: str, parent: Arch, child: Arch, given: Collection[str]) -> bool:
+    """Whether the tensor `name` of a child's neck starts from that of its parent, which has tensors of the names `given`.
+
+    A tensor whose name is of no neck counts as one that does.
+    """
+    own = fpn.continues(name, parent, child, given) and nas_fpn.continues_cell(name, parent, child, given)
+    return own and not is_of_another(name, given)
+
+
+def is_unused(name: str, wanted: Collection[str]) -> bool:
+    """Whether `name` is of a part of a neck that a net with tensors of the names `wanted` has not."""
+    return is_of_another(name, wanted) or fpn.unused(name, wanted) or nas_fpn.lacks_cell(name, wanted)

@@ -8,14 +8,16 @@ from typing import Literal, NamedTuple
 from spnas_core.arch import Arch, blocks
 from spnas_core.cost import Cost
 from spnas_core.necks import taps_of
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.report.inputs import ReportInputs, Training
+from spnas_core.report.pyramids import cell_edits
 from spnas_core.search.ledger import Trial, pareto_front
 from spnas_core.settings.detector import Detector
 from spnas_core.weights.lineage import lineage
 
 EditKind = Literal[
     "swap", "expand", "shrink", "add stage", "move double", "change type", "inner width", "base width", "image size", "neck channels",
-    "parallel", "taps", "stem", "reignite",
+    "cells", "parallel", "taps", "stem", "reignite",
 ]  # fmt: skip
 TrialState = Literal["front", "trained", "stopped", "failed"]
 NAMES = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}
@@ -152,6 +154,8 @@ def gene_edits(parent: Detector, child: Detector) -> tuple[Edit, ...]:
         found.append(Edit("image size", f"input {before} to {after} px"))
     if parent.neck.channels != child.neck.channels:
         found.append(Edit("neck channels", f"pyramid of {parent.neck.channels} to {child.neck.channels} channels"))
+    if isinstance(parent.neck, NasFpn) and isinstance(child.neck, NasFpn) and (words := cell_edits(parent.neck, child.neck)):
+        found.append(Edit("cells", "; ".join(words)))
     return tuple(found)
 
 

@@ -14,12 +14,14 @@ from markupsafe import Markup
 from spnas_core.arch import Arch
 from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import UNITS, curve_charts, pareto_chart
 from spnas_core.report.comparisons import comparisons, gains
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.net_drawings import Drawing, descends, draw_net, stage_rows
+from spnas_core.report.pyramids import draw_pyramid
 from spnas_core.report.quality import Quality, class_rows, judge_detections, size_rows
 from spnas_core.report.reproduction import commands, facts
 from spnas_core.report.second_opinions import second_opinions
@@ -76,6 +78,7 @@ def report_html(inputs: ReportInputs) -> str:
         "tree": tree(family),
         "drawings": [_drawn(one.trial.net, plan, _parent(one), SMALL, links=False) for one in family],
         "genes": [gene_words(one.trial.net, stage.ledger[0].net) for one in family],
+        "pyramids": [_pyramid(one.trial.net, one.parent.trial.net if one.parent else None) for one in family],
         "pareto": pareto_chart(family, inputs.settings.objectives),
         "chosen": _chosen(inputs, family),
         "objectives": " and ".join(UNITS[name][0].split(",")[0] for name in inputs.settings.objectives),
@@ -165,6 +168,7 @@ def _nets(inputs: ReportInputs) -> list[dict[str, Any]]:
             "arch": str(net.arch),
             "genes": gene_words(net, ledger[0].net),
             "drawing": _large(net, plan, ledger[0].net),
+            "pyramid": _pyramid(net, ledger[0].net),
             "rows": stage_rows(net.arch, detector.image_size, detector.base_width),
         }
         for net, titles in names.items()
@@ -181,6 +185,13 @@ def _drawn(net: Net, plan: Plan, parent: Arch | None, scale: float = 1.0, links:
     """Draw a net of a run."""
     own = plan.settings.detector
     return draw_net(net.arch, parent, scale, links, plan.leaves_out, net.detector(own).base_width / own.base_width)
+
+
+def _pyramid(net: Net, parent: Net | None) -> Drawing | None:
+    """Draw the pyramid of a net, where it is one of merging cells."""
+    if not isinstance(net.neck, NasFpn):
+        return None
+    return draw_pyramid(net.neck, parent.neck if parent and isinstance(parent.neck, NasFpn) else None)
 
 
 def _shots(inputs: ReportInputs, quality: Quality | None) -> dict[str, Any]:

@@ -161,7 +161,8 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     parts: dict[StageName, dict[str, Any]] = {
         "fine_tune": {name: whole[name] for name in ("arch", "seed", "detector", "fine_tune")} | {"checkpoint": plan.checkpoint_sha256},
         "serial": {name: whole[name] for name in ("serial", "space", "budget", "objectives")} | {"reignite": reignite} | device | folds,
-        "reignite": {"reignite": reignite, "parents": settings.parallel.parents},
+        "reignite": {"reignite": reignite, "parents": settings.parallel.parents}
+        | ({} if settings.parallel.candidates else {"parallel": False}),
         "parallel": {name: whole[name] for name in ("parallel", "budget")},
         "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None}
         | ({"final": whole["final"]} if "final" in whole else {}),

@@ -13,6 +13,7 @@ from typing import Any
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights
 from spnas_core.necks import taps_of
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.folds import with_start_folds
@@ -58,7 +59,9 @@ def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evalu
 
 
 def reignite(plan: Plan, crew: Crew, serial: StageRecord) -> StageRecord:
-    """Train the backbones of the best serial nets as classifiers, before they get parallel copies."""
+    """Train the backbones of the best serial nets as classifiers, before they get parallel copies, if they are to get any."""
+    if not plan.settings.parallel.candidates:
+        return serial.model_copy(update={"name": "reignite", "key": plan.keys["reignite"]})
     trials = best(serial.ledger, plan.settings.parallel.parents, plan.settings.objectives)
     record = _reignited(plan, crew, Label("reignite", "reignite", ""), serial, trials)
     return record.model_copy(update={"name": "reignite", "key": plan.keys["reignite"]})
@@ -84,6 +87,8 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
         notes.append(f"The start net has no full training to compare with: {failure.reason}.")
     if taps := taps_of(chosen.net.neck):
         notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, taps))}.")
+    if isinstance(chosen.net.neck, NasFpn) and chosen.net.neck != parallel.ledger[0].net.neck:
+        notes.append(f"The cells of the final net's pyramid are {chosen.net.neck.cells}.")
     results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
     update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": (*parallel.notes, *notes)}
     return parallel.model_copy(update=update)

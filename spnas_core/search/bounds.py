@@ -16,8 +16,10 @@ from spnas_core.arch import Arch, BlockType, parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
 from spnas_core.necks import with_taps
+from spnas_core.necks.nas_fpn import INPUTS, NasFpn
 from spnas_core.search.costs import CostOf, within
 from spnas_core.search.mutation import by_size
+from spnas_core.search.neck_mutation import neck_ends
 from spnas_core.search.net import Net, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
@@ -62,14 +64,17 @@ def cost_bounds(settings: Run, cost_of: CostOf) -> tuple[Bound, Bound]:
 
     UserError where the budget leaves no net, so that a search would find no candidate.
     """
-    found = [
-        one
-        for family in _families(settings)
-        for detector in _detectors(settings, family.stages)
-        for place in family.places
-        for copies in (0, settings.parallel.max_parallel)
-        for one in _members(family, place, copies, detector, settings, cost_of)
-    ]
+    copies = sorted({0, settings.parallel.max_parallel if settings.parallel.candidates else 0})
+    found = _of_the_start(settings, copies, cost_of)
+    if "backbone" in settings.serial.search:
+        found = [
+            one
+            for family in _families(settings)
+            for detector in _detectors(settings, family.stages)
+            for place in family.places
+            for count in copies
+            for one in _members(family, place, count, detector, settings, cost_of)
+        ]
     inside = [one for one in found if within(one.cost, settings.budget)]
     if not inside and (between := [one for one in found if within(one.cost, settings.budget, lower=False)]) and _has_steps(settings):
         return max(between, key=_size), min(found, key=_size)  # nets between the extremes may lie in it
@@ -89,7 +94,9 @@ def _families(settings: Run) -> Iterator[_Family]:
     start, mutation, space = parse(settings.arch).serial(), settings.serial.mutation, settings.space
     operations = settings.serial.rounds * mutation.num_mutate
     most_blocks = min(space.max_blocks, len(start.digits) + 2 * operations)
-    most_stages = min(space.max_stages, len(start.stages) + (operations if mutation.add_stage else 0))
+    neck = settings.detector.neck
+    limit = INPUTS + 1 if isinstance(neck, NasFpn) else space.max_stages  # stages that the neck can read
+    most_stages = min(space.max_stages, limit, len(start.stages) + (operations if mutation.add_stage else 0))
     doubles = start.digits.count("2")
     ones = len(start.digits) - doubles
     orders = {start.digits} | ({"2" * doubles + "1" * ones, "1" * ones + "2" * doubles} if mutation.move_double else set())
@@ -113,9 +120,17 @@ def _shortest(digits: str, length: int) -> str:
     return digits
 
 
+def _of_the_start(settings: Run, copies: Sequence[int], cost_of: CostOf) -> list[Bound]:
+    """Nets with the start net's backbone, and so many copies of each of its stages."""
+    start = parse(settings.arch)
+    archs = [start.with_parallel((count,) * len(start.stages)) for count in copies]
+    nets = [net_of(one, detector, settings.detector) for one in archs for detector in _detectors(settings, len(start.stages))]
+    return [Bound(net, cost_of(net)) for net in nets]
+
+
 def _has_steps(settings: Run) -> bool:
-    """Whether the search has widths or sizes between the extremes."""
-    return any(getattr(settings.serial.mutation, gene) for gene in GENES)
+    """Whether the search has widths, sizes or pyramids between the extremes."""
+    return "neck" in settings.serial.search or any(getattr(settings.serial.mutation, gene) for gene in GENES)
 
 
 def _detectors(settings: Run, stages: int) -> list[Detector]:
@@ -132,8 +147,9 @@ def _detectors(settings: Run, stages: int) -> list[Detector]:
     every = product(channels, widths, sizes) if _is_limited(settings.budget) else zip(*map(_outer, (channels, widths, sizes)), strict=True)
     genes = dict.fromkeys(every)
     found: dict[Detector, None] = {}
-    for (count, width, size), choice, stem in product(genes, taps, stems):
-        wide = own.neck.model_copy(update={"channels": count})
+    necks = (own.neck, *(neck_ends(own.neck) if isinstance(own.neck, NasFpn) and "neck" in settings.serial.search else ()))
+    for (count, width, size), choice, stem, cells in product(genes, taps, stems, necks):
+        wide = cells.model_copy(update={"channels": count})
         neck = wide if choice is None else with_taps(wide, choice)
         found[own.model_copy(update={"stem": stem, "neck": neck, "base_width": width, "image_size": size})] = None
     return list(found)

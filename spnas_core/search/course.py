@@ -62,6 +62,10 @@ class Course:
         """Return the `n` best trials with their Pareto ranks, as `ranked_best` does."""
         return first_best(self._ranked, self._points, n, self._objectives)
 
+    def last(self, n: int) -> list[Trial]:
+        """Return the last `n` ranked trials, in the order of the search."""
+        return self._ranked[-n:]
+
     def _equalled(self, point: Point) -> bool:
         """Whether a trial so far equals or dominates a point."""
         return any(one == point or dominates(one, point) for one in self._front)

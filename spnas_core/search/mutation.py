@@ -14,9 +14,11 @@ from typing import TypeVar
 import numpy as np
 
 from spnas_core.arch import WHOLE, Arch, ArchError, BlockType, check_space
+from spnas_core.necks.nas_fpn import NasFpn
+from spnas_core.search.neck_mutation import change_neck
 from spnas_core.search.net import Net
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.search import Mutation, Space
+from spnas_core.settings.search import Mutation, NetPart, Space
 
 _Value = TypeVar("_Value", int, tuple[int, int])
 _RARE = ("add_stage", "change_type", "move_double", "shrink", "inner_width")  # with a probability of their own
@@ -159,10 +161,19 @@ def operation(arch: Arch, rng: np.random.Generator, settings: Mutation, space: S
     return expand(arch, rng) if can_expand else arch
 
 
-def mutate(parent: Net, rng: np.random.Generator, settings: Mutation, space: Space, detector: Detector) -> Net:
-    """Child of `num_mutate` operations on the serial part of `parent`: another net than the parent, and in the space.
+def mutate(
+    parent: Net,
+    rng: np.random.Generator,
+    settings: Mutation,
+    space: Space,
+    detector: Detector,
+    parts: Sequence[NetPart] = ("backbone",),
+    anew: bool = False,
+) -> Net:
+    """Child of `num_mutate` operations on the `parts` of `parent`, without its parallel part: another net than the parent, in the space.
 
-    `detector`: the settings of the run. ArchError where the space holds no such child, or not the parent.
+    `detector`: the settings of the run; `anew`: the cells of a neck are drawn at random, not changed one at a time. ArchError where the
+    space holds no such child, or not the parent.
     """
     start = replace(parent, arch=parent.arch.serial())
     check_space(start.arch, space.min_blocks, space.max_blocks, space.max_stages)
@@ -173,7 +184,7 @@ def mutate(parent: Net, rng: np.random.Generator, settings: Mutation, space: Spa
     for _ in range(ATTEMPTS):
         child = start
         for _ in range(settings.num_mutate):
-            child = _operation_on_net(child, genes, rng, settings, space, detector)
+            child = _operation_on_net(child, genes, rng, settings, space, detector, parts, anew)
         if child != start:
             check_space(child.arch, space.min_blocks, space.max_blocks, space.max_stages)
             return child
@@ -181,11 +192,21 @@ def mutate(parent: Net, rng: np.random.Generator, settings: Mutation, space: Spa
 
 
 def _operation_on_net(
-    net: Net, genes: Mapping[str, float], rng: np.random.Generator, settings: Mutation, space: Space, detector: Detector
+    net: Net,
+    genes: Mapping[str, float],
+    rng: np.random.Generator,
+    settings: Mutation,
+    space: Space,
+    detector: Detector,
+    parts: Sequence[NetPart],
+    anew: bool,
 ) -> Net:
     draw = rng.random() if genes else 1.0
     for gene, chance in genes.items():
         if draw < chance:
             return change_gene(net, gene, rng, space, detector)
         draw -= chance
+    part = parts[int(rng.integers(len(parts)))] if len(parts) > 1 else parts[0]
+    if part == "neck" and isinstance(net.neck, NasFpn):
+        return replace(net, neck=change_neck(net.neck, rng, anew))
     return replace(net, arch=operation(net.arch, rng, settings, space))

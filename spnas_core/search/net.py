@@ -16,6 +16,7 @@ from spnas_core.arch import Arch, parse
 from spnas_core.cost import Size, Stem
 from spnas_core.errors import UserError
 from spnas_core.necks import Neck, parse_neck
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.detector import HEAD_KINDS, Detector
 
 _GENES = re.compile(r"(?:\+w([1-9]\d*))?(?:\+([1-9]\d*)x([1-9]\d*))?")
@@ -67,10 +68,11 @@ def net_of(arch: Arch | str, detector: Detector, settings: Detector | None = Non
 
 
 def gene_words(net: Net, start: Net) -> str:
-    """Say what of a whole net is other than in the start net of its run: base width, network input, pyramid's channels."""
+    """Say what of a whole net is other than in the start net of its run: base width, network input, pyramid's channels and cells."""
     words = [f"base width {net.width}"] if net.width else []
     words += [f"input {net.size[0]}x{net.size[1]}"] if net.size else []
     words += [f"pyramid of {net.neck.channels} channels"] if net.neck.channels != start.neck.channels else []
+    words += [f"cells {net.neck.cells}"] if isinstance(net.neck, NasFpn) and net.neck.cells != start.neck.cells else []
     return ", ".join(words)
 
 

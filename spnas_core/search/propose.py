@@ -19,6 +19,7 @@ from spnas_core.search.course import Course
 from spnas_core.search.ledger import SEARCH_STAGES, Ledger, SearchStage, Trial
 from spnas_core.search.mutation import mutate
 from spnas_core.search.net import Net
+from spnas_core.search.pareto import pareto_rank
 from spnas_core.settings.run import Run
 
 DRAWS = 200  # tries per candidate, before a round is given fewer candidates
@@ -38,9 +39,9 @@ def _generator(seed: int, stage: SearchStage, number: int) -> np.random.Generato
 def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf) -> list[Proposal]:
     """Children for serial round `number` (from 1), from all rounds before it.
 
-    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank); after a reignition the reignited net alone, so that the
-    search continues from the new weights. Children are new to the ledger and to each other, in the space and within the budget; in a tight
-    space they may be fewer than `candidates`. UserError where no trial can be a parent.
+    Parents are the `max_optimal` best, drawn with weight 1 / (1 + Pareto rank), or as another proposer draws them; after a
+    reignition the reignited net alone, so that the search continues from the new weights. Children are new to the ledger and to each
+    other, in the space and within the budget; they may be fewer than `candidates`. UserError where no trial can be a parent.
     """
     finished = [trial for trial in ledger if trial.stage == "fine_tune" or (trial.stage == "serial" and trial.round < number)]
     return propose_next(course_of(finished, settings), settings, number, cost_of)
@@ -55,21 +56,15 @@ def propose_next(
     course: Course, settings: Run, number: int, cost_of: CostOf, as_parent: Callable[[Trial], Trial] = lambda trial: trial
 ) -> list[Proposal]:
     """Children for serial round `number`, the next of a search, as `propose_serial`; `as_parent` gives a trial as their parent."""
-    serial = settings.serial
-    parents = course.best(serial.max_optimal)
-    if number - 1 in course.reignitions:
-        parents = [(0, course.reignitions[number - 1])]
-    parents = [(rank, as_parent(trial)) for rank, trial in parents]
-    if not parents:
-        raise UserError(f"serial round {number}: expected a finished trial to start from, got none")
-    weights = np.array([1 / (1 + rank) for rank, _ in parents])
-    rng = _generator(settings.seed, "serial", number)
+    serial, rng = settings.serial, _generator(settings.seed, "serial", number)
+    draw_parent = _parents(course, settings, number, rng)
     known = set(course.tried)
     found: list[Proposal] = []
     for _ in range(DRAWS * serial.candidates):
-        parent = parents[int(rng.choice(len(parents), p=weights / weights.sum()))][1]
+        parent = as_parent(draw_parent())
         try:
-            child = mutate(parent.net, rng, serial.mutation, settings.space, settings.detector)
+            anew = serial.proposer == "random"
+            child = mutate(parent.net, rng, serial.mutation, settings.space, settings.detector, serial.parts(number), anew)
             fits = child.identity not in known and within(cost_of(child), settings.budget)
         except ArchError:  # a space so tight that this parent has no child, where another may have one; or a block without channels
             continue
@@ -79,6 +74,32 @@ def propose_next(
             if len(found) == serial.candidates:
                 break
     return found
+
+
+def _parents(course: Course, settings: Run, number: int, rng: np.random.Generator) -> Callable[[], Trial]:
+    """Draw of a parent for serial round `number`, as the settings' proposer does it; after a reignition the reignited net alone."""
+    serial = settings.serial
+    if serial.proposer == "pareto" or number - 1 in course.reignitions:
+        parents = course.best(serial.max_optimal)
+    else:
+        population = course.last(serial.ageing.population if serial.proposer == "ageing" else len(course.tried))
+        ranks = pareto_rank([trial.point(settings.objectives) for trial in population])
+        parents = list(zip(ranks, population, strict=True))
+    if number - 1 in course.reignitions:
+        parents = [(0, course.reignitions[number - 1])]
+    if not parents:
+        raise UserError(f"serial round {number}: expected a finished trial to start from, got none")
+    if serial.proposer == "ageing":
+
+        def winner_of_some() -> Trial:
+            drawn = rng.choice(len(parents), min(serial.ageing.tournament, len(parents)), replace=False)
+            return min((parents[place] for place in drawn), key=lambda one: (one[0], -one[1].value(settings.objectives[0]), one[1].digest))[
+                1
+            ]
+
+        return winner_of_some
+    weights = np.array([1 / (1 + (rank if serial.proposer == "pareto" else 0)) for rank, _ in parents])
+    return lambda: parents[int(rng.choice(len(parents), p=weights / weights.sum()))][1]
 
 
 def levelled(ledger: Ledger) -> list[Trial]:

@@ -7,6 +7,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from spnas_core import arch as architecture
 from spnas_core.necks import with_taps
+from spnas_core.necks.fpn import Fpn
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.one_stage import FcosHead, OneStageHead
@@ -94,6 +96,8 @@ class Run(Settings):
         beside = (self.serial.control, self.parallel.control, self.serial.race, self.parallel.race, self.serial.evaluator == "supernet")
         if self.folds > 1 and any(beside):
             raise ValueError("expected neither control nor race nor a supernet with folds, which rank nets by other trainings")
+        if "neck" in self.serial.search and not isinstance(self.detector.neck, NasFpn):
+            raise ValueError(f"expected detector.neck.kind nas_fpn with neck in serial.search, got {self.detector.neck.kind}")
         if self.final.stock and self.checkpoint:
             raise ValueError("expected no checkpoint with final.stock, whose nets are trained from scratch")
         return self
@@ -124,7 +128,7 @@ class Run(Settings):
     @model_validator(mode="after")
     def _all_at_once(self) -> "Run":
         mistakes = []
-        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet):
+        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet, self._check_neck):
             try:
                 check()
             except ValueError as error:
@@ -167,6 +171,8 @@ class Run(Settings):
             )
         if isinstance(self.detector.head, OneStageHead):
             raise ValueError(f"expected a two-stage detector.head with serial.evaluator: supernet, got {self.detector.head.kind}")
+        if self.serial.search != ("backbone",):
+            raise ValueError(f"expected serial.search [backbone] with serial.evaluator: supernet, got {list(self.serial.search)}")
         if any(architecture.parse(self.arch).parallel):
             raise ValueError(f"expected a serial start net with serial.evaluator: supernet, got {self.arch}")
         if self.serial.halving or self.serial.race or self.serial.control or self.serial.pilot:
@@ -174,6 +180,17 @@ class Run(Settings):
         inner, widths = architecture.parse(self.arch).inner or (architecture.WHOLE,), self.serial.supernet.family.inner
         if not set(inner) <= set(widths):
             raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
+
+    def _check_neck(self) -> None:
+        if not isinstance(self.detector.neck, NasFpn):
+            return
+        if self.parallel.taps:
+            raise ValueError("expected detector.neck.kind fpn with parallel.taps, got nas_fpn")
+        recipes = {"fine_tune": self.fine_tune, "serial.recipe": self.serial.recipe, "parallel.recipe": self.parallel.recipe}
+        name, batch = min((one.batch, key) for key, one in {**recipes, "full_train": self.full_train}.items())[::-1]
+        for size in (self.detector.image_size, *self.space.image_sizes):
+            if max(size) <= 128 and batch == 1:  # one cell of P7, which has no variance
+                raise ValueError(f"expected a batch above 1, or images above 128 px, under a NAS-FPN, got {name}.batch 1 at {size}")
 
     def _check_start(self) -> None:
         space, start = self.space, architecture.parse(self.arch)

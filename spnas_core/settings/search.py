@@ -12,6 +12,7 @@ from spnas_core.settings.task import DETECTION, Score
 from spnas_core.settings.training import Recipe
 
 Eighths = Annotated[int, Field(ge=1, le=architecture.MOST_EIGHTHS)]
+NetPart = Literal["backbone", "neck"]  # of a net
 Objective = Literal[Score, "params", "macs", "latency_ms", "memory_mb"]
 Objectives = tuple[Objective, ...]
 SCORES: Objectives = DETECTION.scores  # the higher the better; of the others, the lower
@@ -122,10 +123,29 @@ class Candidates(Settings):
         return self
 
 
+class Ageing(Settings):
+    """Parents of ageing evolution (Real et al., AAAI 2019, arXiv 1802.01548)."""
+
+    population: PositiveInt = Field(20, description="the last so many trained nets are the population; older ones have aged out")
+    tournament: PositiveInt = Field(5, description="nets drawn for each child; the best by Pareto rank, then score, is its parent")
+
+
 class Serial(Candidates):
     """The serial search."""
 
-    later: ClassVar[frozenset[str]] = Candidates.later | {"pilot", "evaluator", "supernet"}
+    later: ClassVar[frozenset[str]] = Candidates.later | {"pilot", "evaluator", "supernet", "search", "in_turn", "proposer", "ageing"}
+    search: tuple[NetPart, ...] = Field(
+        ("backbone",), min_length=1, description="parts that children change: [backbone], [neck] (its cells, with a nas_fpn), or both"
+    )
+    in_turn: bool = Field(
+        False, description="with both parts: one a round, in turn, in the order of `search`; else each operation changes either, at random"
+    )
+    proposer: Literal["pareto", "ageing", "random"] = Field(
+        "pareto",
+        description="parents: pareto: the `max_optimal` best, as in SP-NAS; ageing: winners of tournaments, see `ageing`; random: any, and "
+        "the cells of a neck are drawn anew",
+    )
+    ageing: Ageing = Field(Ageing(), description="parents with proposer: ageing")
     rounds: PositiveInt = Field(4, description="rounds of the search")
     max_optimal: PositiveInt = Field(5, description="parents are the best of the ledger by Pareto rank")
     n_stuck: PositiveInt = Field(2, description="rounds without gain before a reignition")
@@ -147,6 +167,16 @@ class Serial(Candidates):
             raise ValueError(f"expected pilot 0, or at least {LEAST_PILOT} nets, since fewer say nothing, got {self.pilot}")
         return self
 
+    @model_validator(mode="after")
+    def _parts_once(self) -> "Serial":
+        if len(set(self.search)) < len(self.search):
+            raise ValueError(f"expected each part once in search, got {list(self.search)}")
+        return self
+
+    def parts(self, number: int) -> tuple[NetPart, ...]:
+        """Parts that the children of round `number`, from 1, change."""
+        return (self.search[(number - 1) % len(self.search)],) if self.in_turn else self.search
+
 
 class Final(Settings):
     """The net that is trained to the end, and what it is compared with."""
@@ -166,6 +196,7 @@ class Final(Settings):
 class Parallel(Candidates):
     """The parallel search."""
 
+    candidates: int = Field(4, ge=0, description="candidates; 0: no parallel search, and no reignition before it")
     parents: PositiveInt = Field(1, description="how many of the best serial nets get parallel candidates")
     max_parallel: PositiveInt = Field(3, description="most copies of one stage")
     taps: tuple[Taps, ...] = Field((), description="taps of the pyramid to draw from for each candidate; none: those of its parent")

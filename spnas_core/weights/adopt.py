@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from spnas_core import necks
+from spnas_core.necks import fpn
 from spnas_core.errors import UserError
 from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, HEADS, SCORE, STATISTICS, Arrays
 
@@ -142,7 +143,7 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     new_parts = tuple(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")})
     other_heads = tuple(part for part in HEADS if part.removesuffix(".") not in ours)
-    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.unused(name, weights))]
+    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.is_of_another(name, weights) or fpn.unused(name, weights))]
     sources = {name: head_source(name, is_cascade(weights)) for name in wanted}
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
@@ -152,7 +153,8 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
 
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
-        return of_head or name.startswith(other_heads) or necks.unused(name, fresh) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
+        other_part = name.startswith(other_heads) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
+        return of_head or other_part or necks.is_unused(name, fresh)
 
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())

@@ -18,6 +18,7 @@ from spnas_core.arch import Arch, Block, blocks
 from spnas_core.cost import POOLED
 from spnas_core.data.images import Doubles, Floats
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER
+from spnas_core.necks.nas_fpn import LATERAL, tensor_layers
 from spnas_core.weights.lineage import lineage
 from spnas_core.weights.tensor_names import (
     CASCADE,
@@ -96,7 +97,7 @@ def fit_widths(
     parts = range(1 if parent.block_type.expansion == 1 else 2)
     inside = {(block.index, part): (block, scaled[block.index], target[block.index]) for block in own for part in parts}
     outer |= {group: (a.inner_channels, b.inner_channels) for group, (a, b, _) in inside.items()}
-    pyramid = [next((len(array) for name, array in one.items() if name.startswith(LAYER)), 0) for one in (weights, fresh)]
+    pyramid = [_pyramid_channels(one) for one in (weights, fresh)]
     inside_towers = {axes.outputs for name, axes in table.items() if name.startswith((RETINANET, FCOS))} - {None}
     steps: dict[str, dict[Group, tuple[int, int]]] = {
         "base width": outer,
@@ -117,6 +118,11 @@ def width_of(weights: Arrays, default: int) -> int:
     """Channels after the stem of a net with these weights; `default` where they have no stem."""
     names = (f"{STEM}conv.weight", f"{STEM}conv2.weight")
     return next((int(weights[name].shape[0]) for name in names if name in weights), default)
+
+
+def _pyramid_channels(weights: Arrays) -> int:
+    """Channels of the maps of a net with these weights; 0 where it has no pyramid."""
+    return next((len(array) for name, array in weights.items() if name.startswith((LAYER, LATERAL))), 0)
 
 
 def _streams(arch: Arch) -> list[int]:
@@ -144,6 +150,9 @@ def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], weights: Ar
         chain: list[Group] = [before, *((block.index, part) for part in range(1 if arch.block_type.expansion == 1 else 2)), after]
         found |= {f"{path}conv{n}": Axes(chain[n], chain[n - 1]) for n in range(1, len(chain))}
         found[f"{path}shortcut.conv"] = Axes(after, before)
+    for layer, stage in tensor_layers(weights):
+        if stage is None or stage < len(members):
+            found[layer] = Axes(PYRAMID, PYRAMID if stage is None else streams[members[stage][-1].index + 1])
     found |= {name.replace("conv", "bn"): Axes(axes.outputs) for name, axes in found.items()}
     for level, last in enumerate(members):
         found[f"{INNER}{level}"] = Axes(MERGED, streams[last[-1].index + 1], normed=False)

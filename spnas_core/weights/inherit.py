@@ -113,7 +113,7 @@ class _Plan:
         if part == CONNECT:
             return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
         if part == NECK:
-            return name if necks.continues(name, self.parent, self.child, self.given) else None
+            return name if necks.is_continued(name, self.parent, self.child, self.given) else None
         if part == HEAD:
             return None if self.replace_head and is_last_layer(name) else head_source(name, self.cascade[0])
         return None if part in HEADS and self.replace_head and is_last_layer(name) else name
@@ -132,8 +132,10 @@ class _Plan:
             return layer in self.ours[numbers[0]] and (self.lacks(name) or not self.keeps_layer(self.line.index(numbers[0]), layer))
         if part in (COPIES, CONNECT) and len(numbers) > 1 and numbers[0] < len(self.parent.stages):
             return numbers[1] < self.parent.parallel[numbers[0]] and not self.keeps_part(numbers[0], numbers[1])
+        if part == NECK and necks.is_unused(name, self.wanted):
+            return True
         if part == NECK and numbers and numbers[0] < len(self.parent.stages):
-            return necks.unused(name, self.wanted) or self.source(name) is None
+            return self.source(name) is None
         return part in HEADS and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
 
     def blank_norms(self) -> tuple[str, ...]:

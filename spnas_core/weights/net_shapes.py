@@ -6,6 +6,7 @@ import numpy.typing as npt
 from spnas_core.arch import Arch, blocks, levels
 from spnas_core.cost import CASCADE_STAGES, POOLED
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER
+from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.one_stage import OneStageHead
 from spnas_core.weights.tensor_names import (
@@ -69,6 +70,8 @@ def _backbone(arch: Arch, detector: Detector) -> dict[str, _Shape]:
 
 
 def _neck(arch: Arch, detector: Detector) -> dict[str, _Shape]:
+    if isinstance(detector.neck, NasFpn):
+        return detector.neck.shapes(arch, detector.base_width)
     channels = detector.neck.channels
     found: dict[str, _Shape] = {}
     for number, level in list(enumerate(levels(arch, detector.base_width)))[min(detector.neck.reads(arch)) :]:
