@@ -5,10 +5,11 @@
 
 import json
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from prefect.runtime import flow_run
 
-from spnas_core.run.plan import Plan
+from spnas_core.run.plan import Plan, RoundStage
 from spnas_core.settings.run import STAGE_NAMES, StageName
 
 NOTE = "refreshed.json"
@@ -37,7 +38,8 @@ def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Calla
             done.append(name)
             plan.store.write(path, json.dumps({"run": me, "done": done}).encode())
 
-    for number in range(1, plan.settings.serial.rounds + 1) if stage == "serial" else ():  # each round has a record
-        renew("stage", plan.after(number).keys[stage])
+    if stage in get_args(RoundStage):
+        for number in range(1, plan.rounds(stage) + 1):  # each round has a record
+            renew("stage", plan.after(number, stage).keys[stage])
     renew("stage", plan.keys[stage])
     return renew if place in asked else None

@@ -47,7 +47,8 @@ class CascadeRcnnHead(TwoStageHead):
 
 
 Head = Annotated[FasterRcnnHead | CascadeRcnnHead | RetinaNetHead | FcosHead, Field(discriminator="kind")]
-HEAD_KINDS = tuple(head.model_fields["kind"].default for head in get_args(get_args(Head)[0]))
+HEADS_BY_KIND: dict[str, Any] = {head.model_fields["kind"].default: head for head in get_args(get_args(Head)[0])}
+HEAD_KINDS = tuple(HEADS_BY_KIND)
 _FORMER_HEAD = tuple(name for name in TwoStageHead.model_fields if name != "kind")
 _FORMER_NECK = {"fpn_channels": "channels", "taps": "taps"}
 _BOOLEAN: TypeAdapter[bool] = TypeAdapter(bool)
@@ -64,7 +65,12 @@ class Detector(Settings):
     frozen_stages: int = Field(0, ge=0, description="0: all is trained; n: the stem and the first n-1 stages are not")
     share_weights: bool = Field(True, description="a parallel copy uses the main stage's weights")
     neck: Neck = Field(Fpn(), description="what merges the stages' outputs: a feature pyramid")
-    head: Head = Field(FasterRcnnHead(), description="what finds objects: faster_rcnn, cascade_rcnn with three box heads, retinanet or fcos")
+    head: Head = Field(
+        FasterRcnnHead(), description="what finds objects: faster_rcnn, cascade_rcnn with three box heads, retinanet or fcos"
+    )
+    other_heads: tuple[Head, ...] = Field(
+        (), description="heads, each with its settings, that a search may take instead (serial.mutation.head)"
+    )
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
     box_nms: float = Field(0.5, gt=0, le=1, description="largest IoU of two detections of one class")
@@ -85,7 +91,15 @@ class Detector(Settings):
             raise ValueError(
                 f"expected neck.channels to be a multiple of head.norm_groups, {self.head.norm_groups}, got {self.neck.channels}"
             )
+        kinds = [self.head.kind, *(head.kind for head in self.other_heads)]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"expected each kind of head once in head and other_heads, got {', '.join(kinds)}")
         return self
+
+    def head_of(self, kind: str) -> "TwoStageHead | OneStageHead":
+        """Settings of the head of a kind: the detector's own, one of the others, or, between heads of two stages, the own ones."""
+        found = next((head for head in (self.head, *self.other_heads) if head.kind == kind), None)
+        return found or HEADS_BY_KIND[kind].model_validate({**self.head.model_dump(), "kind": kind})
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy with other values, by present or former keys; unlike pydantic's own it is validated, and so always deep."""
@@ -96,7 +110,7 @@ class Detector(Settings):
 
         A head or a neck that those versions had not stays as it is.
         """
-        document = self.model_dump(mode="json")
+        document = self.model_dump(mode="json", exclude={"other_heads"})  # choices of a search are no part of a detector
         if isinstance(self.neck, Fpn):
             neck = document.pop("neck")
             document |= {former: neck[name] for former, name in _FORMER_NECK.items()}
