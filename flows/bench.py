@@ -1,4 +1,4 @@
-"""Speed benchmarks: one JSON line per measurement, for the nets of the presets demo and bccd, and for ResNet-50-FPN at 512x512.
+"""Speed benchmarks: one JSON line per measurement, for the nets of the presets demo and bccd, and for three detectors at 512x512.
 
 ``python -m flows.bench [--threads N] [--repeat N] [--net NAME] [--operators] [--peer COMMAND]``; seconds, medians of `repeat` after one
 warm-up. With one thread it computes as a job with one thread does.
@@ -63,11 +63,14 @@ class BenchedNet:
 def nets() -> dict[str, BenchedNet]:
     """Nets by name: the start nets of two presets, and the net to compare with torchvision's."""
     demo, bccd = presets.load_preset("demo"), presets.load_preset("bccd")
-    large = Detector(image_size=(512, 512), norm="frozen", frozen_stages=2, max_boxes=8)
+    common = {"image_size": (512, 512), "norm": "frozen", "frozen_stages": 2, "max_boxes": 8}
+    large, retinanet, fcos = (Detector.model_validate({**common, "head": {"kind": kind}}) for kind in ("faster_rcnn", "retinanet", "fcos"))
     return {
         "demo": BenchedNet(demo.arch, demo.detector, demo.fine_tune, len(DIGITS)),
         "bccd": BenchedNet(bccd.arch, bccd.detector, bccd.fine_tune, 3),
         "resnet50_fpn_512": BenchedNet("111-2111-211111-211", large, Recipe(batch=2), 90),
+        "retinanet_512": BenchedNet("111-2111-211111-211", retinanet, Recipe(batch=2), 91),
+        "fcos_512": BenchedNet("111-2111-211111-211", fcos, Recipe(batch=2), 91),
     }
 
 

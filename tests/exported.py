@@ -37,6 +37,8 @@ def lively(net: DetectorNet, seed: int = 0) -> Weights:
             weights[name] = rng.uniform(0.5, 1.2, array.shape).astype(np.float32)
         elif kind in ("beta", "moving_mean", "bias"):
             weights[name] = normal(0.2, array.shape)
+        elif name.startswith(("retinanet.delta", "fcos.centrality")):
+            weights[name] = normal(0.5 / array[0].size ** 0.5, array.shape)
         elif name.startswith(("rpn", "head")):
             gain = {"rpn.score": 1.0, "rpn.delta": 0.3}.get(name.removesuffix(".weight"), 3.0 if ".score" in name else 1.4)
             weights[name] = normal(gain / array[0].size ** 0.5, array.shape)
@@ -44,7 +46,8 @@ def lively(net: DetectorNet, seed: int = 0) -> Weights:
             weights[name] = normal((2 / array[0].size) ** 0.5, array.shape)
     set_weights(net, weights)
     maps = net.set_train(False).features(Tensor(inputs((75, 101))[0][:1]))
-    for level, one in enumerate(maps[:-1]):
+    levels = sorted({int(name.split(".")[2]) for name in weights if name.startswith("neck.layer.")})
+    for level, one in zip(levels, maps, strict=False):
         for name in (f"neck.layer.{level}.weight", f"neck.layer.{level}.bias"):
             if name in weights:  # a NAS-FPN ends with a norm
                 weights[name] /= one.asnumpy().std()
@@ -61,6 +64,9 @@ def write_model(folder: Path, text: str, settings: Detector, weights: Weights, c
 
 
 def iou(a: Array, b: Array) -> float:
+    """IoU of two boxes (4,); 1 for equal ones, also without area."""
+    if np.abs(a - b).max() < 0.02:
+        return 1.0
     inter = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
     return float(inter / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter))
 

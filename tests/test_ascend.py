@@ -222,6 +222,11 @@ NETS = [
     ("b_1111-2111_1-2", {"share_weights": False}),
     ("b_1111-2111", {"cascade": True}),
     ("b_1111-2111", {"neck": {"kind": "nas_fpn", "channels": 8, "stacks": 2}}),
+    ("b_1111-2111", {"head": {"kind": "retinanet", "depth": 1, "candidates": 20, "box_loss": "giou", "focal_gamma": 1.5}}),
+]
+ONE_STAGE: list[dict[str, Any]] = [
+    {"head": {"kind": "retinanet", "depth": 1, "candidates": 20}},
+    {"head": {"kind": "fcos", "depth": 1, "candidates": 20, "norm_groups": 4}},
 ]
 
 
@@ -235,3 +240,13 @@ def test_no_net_has_a_gap(arch: str, changes: dict[str, Any], half: bool) -> Non
     rows = audit([AuditedNet(arch=arch, detector=detector, recipe=recipe, reignite=Reignite(batch=4, stem="3x3"), classes=3)])
     assert [gap for row in rows for gap in row.gaps] == []
     assert {row.name for row in rows} > {"Conv2DBackpropFilter", "ApplyMomentum", "TopK", "LogSoftmaxGrad"} | (STRUCTURE - {"Return"})
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("changes", ONE_STAGE, ids=lambda changes: str(changes["head"]["kind"]))
+def test_no_one_stage_net_has_a_gap(changes: dict[str, Any]) -> None:
+    detector = Detector(**SIZES).model_copy(update={**changes, "neck": {"channels": 8, "first_level": 1, "extra_levels": "p5"}})
+    recipe = Recipe(mixed_precision=True)
+    rows = audit([AuditedNet(arch="b_1111-2111", detector=detector, recipe=recipe, reignite=Reignite(batch=4), classes=3)])
+    assert [gap for row in rows for gap in row.gaps] == []
+    assert {row.name for row in rows} > {"Softplus", "TopK"}

@@ -174,9 +174,8 @@ def test_wrong_files_of_settings(content: str, words: str, tmp_path: Path) -> No
 
 
 def test_a_preset_that_is_not_there() -> None:
-    assert "expected one of bccd, coco, demo, neck_study, slim, smoke, spnet_coco, spnet_ecp, study, voc" in mistake(
-        "run", "nope", "--data", "x"
-    )
+    assert f"expected one of {', '.join(sorted(presets.names()))} or a YAML file" in mistake("run", "nope", "--data", "x")
+    assert {"bccd", "coco", "demo", "retinanet_bccd", "fcos_bccd", "retinanet_r50_fpn_crop640", "study"} <= set(presets.names())
 
 
 def test_data_and_stores_that_are_not_there(tmp_path: Path, tiny_data: Path) -> None:

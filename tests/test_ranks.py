@@ -53,8 +53,15 @@ sys.exit(3)
 )
 
 
-def job(data: Path, norm: str = "frozen", **recipe: Any) -> TrainJob:
-    detector = Detector(norm=norm, stem="3x3", **SIZES)
+HEADS: dict[str, dict[str, Any]] = {
+    "faster_rcnn": {},
+    "retinanet": {"head": {"kind": "retinanet", "depth": 1, "candidates": 20}},
+    "fcos": {"head": {"kind": "fcos", "depth": 1, "candidates": 20, "norm_groups": 4}},
+}
+
+
+def job(data: Path, norm: str = "frozen", kind: str = "faster_rcnn", **recipe: Any) -> TrainJob:
+    detector = Detector(norm=norm, stem="3x3", **SIZES).model_copy(update=HEADS[kind])
     settings = Recipe(**{"epochs": 4, "batch": 8, "warmup_steps": 2, "clip_norm": 5.0, "scales": (0.8, 1.2), **recipe})
     return TrainJob(arch="b_1111-2111_1-0", detector=detector, recipe=settings, data=fingerprints.data_of(str(data)), seed=3)
 
@@ -115,10 +122,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.training
 @pytest.mark.long
-def test_two_ranks_do_what_one_process_does(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", HEADS)
+def test_two_ranks_do_what_one_process_does(data: Path, tmp_path: Path, kind: str) -> None:
     """Frozen norms: the losses of every step, and the weights after the last; of the same weights, every detection and so the AP."""
     folders = {"alone": tmp_path / "alone", "two": tmp_path / "two"}
-    alone, two = do(job(data), folders["alone"], (0,)), do(job(data), folders["two"])
+    whole = job(data, kind=kind)
+    alone, two = do(whole, folders["alone"], (0,)), do(whole, folders["two"])
     assert alone.digest == two.digest
     histories = [document(folders[name], one, "history.json") for name, one in (("alone", alone), ("two", two))]
     for first, second in zip(*histories, strict=True):
@@ -130,7 +139,7 @@ def test_two_ranks_do_what_one_process_does(data: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
     source = Weights(kind="train", digest=alone.digest, arch=alone.job["arch"])
-    scoring = EvaluateJob(arch=source.arch, detector=job(data).detector, data=job(data).data, split="val", weights=(source,))
+    scoring = EvaluateJob(arch=source.arch, detector=whole.detector, data=whole.data, split="val", weights=(source,))
     shutil.copytree(folders["alone"], tmp_path / "copy")
     ends = [(tmp_path / "copy", do(scoring, tmp_path / "copy")), (folders["alone"], do(scoring, folders["alone"], (0,)))]
     assert ends[0][1].metrics == ends[1][1].metrics

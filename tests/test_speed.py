@@ -10,52 +10,57 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_weights import ARCH, CLASSES, GOLDEN, network_input, spnas_weights
-from weight_rule import BATCH, LR, TRUTH
+from golden_weights import ARCH, CLASSES, network_input
+from weight_rule import BATCH, LR, TRUTH, rule
 
 PEER = os.environ.get("SPNAS_TORCHVISION_PYTHON")
 SIZE = (512, 512)
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(PEER is None, reason="SPNAS_TORCHVISION_PYTHON names no environment with torchvision"),
-    pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values are not there: they list torchvision's names"),
 ]
 
 
-def serve(path: str, work: str) -> None:
+def serve(path: str, work: str, kind: str) -> None:
     """Do what torchvision_speed.py does, with our detector."""
     import mindspore as ms
     from mindspore import Tensor
 
+    from spnas_core.data.loader import Batch
     from spnas_core.jobs.initial_weights import freeze
     from spnas_core.models.build import build
     from spnas_core.models.step import TrainStep, set_weights
     from spnas_core.settings.detector import Detector
+    from spnas_core.weights.net_shapes import net_shapes
+    from spnas_core.weights.torchvision_names import to_torchvision
 
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device("CPU")
     ms.device_context.cpu.op_tuning.threads_num(2)
-    with np.load(GOLDEN) as file:
-        weights = spnas_weights(file["names"].tolist(), file["shapes"].tolist())
-    settings = Detector(image_size=SIZE, norm="frozen", frozen_stages=2, max_boxes=8)
-    net = build(ARCH, settings, CLASSES)
-    set_weights(net, weights)
+    settings = Detector(image_size=SIZE, norm="frozen", frozen_stages=2, max_boxes=8, head={"kind": kind})
+    classes = CLASSES if kind == "faster_rcnn" else CLASSES + 1
+    net = build(ARCH, settings, classes)
+    shapes = net_shapes(ARCH, settings, classes)
+    set_weights(net, {ours: rule(theirs, shapes[ours]) for ours, theirs in to_torchvision(ARCH, shapes).items()})
     freeze(net, ARCH, settings)
     sizes = np.array([SIZE] * BATCH, np.float32)
     images = np.repeat(network_input(np.load(path)[None]), BATCH, 0)
     single = Tensor(images[:1]), Tensor(sizes[:1])
     net.set_train(work == "train")
-    valid = net.rpn.propose(*net.rpn(net.neck(net.backbone(single[0]))), single[1])[1].asnumpy()
+    proposals = 0
+    if kind == "faster_rcnn":
+        proposals = int(net.rpn.propose(*net.rpn(net.neck(net.backbone(single[0]))), single[1])[1].asnumpy().sum())
     boxes, labels = np.zeros((BATCH, settings.max_boxes, 4), np.float32), np.zeros((BATCH, settings.max_boxes), np.int32)
     boxes[:, : len(TRUTH)], labels[:, : len(TRUTH)] = TRUTH, np.arange(1, len(TRUTH) + 1)
-    batch = [Tensor(a) for a in (np.float32(LR), images, sizes, boxes, labels, *net.draws(boxes, labels, 0, 0))]
+    made = net.inputs(Batch(images, sizes, boxes, labels, np.arange(BATCH), np.ones((BATCH, 2), np.float32)), 0, 0)
+    batch = [Tensor(a) for a in (np.float32(LR), *made)]
     step = TrainStep(net, 0.9, (0.0,) * len(net.trainable_params()), None).set_train() if work == "train" else None
     for _ in sys.stdin:
         begun = time.perf_counter()
         losses = step(*batch).asnumpy() if step else net(*single)[0].asnumpy()
         seconds = time.perf_counter() - begun
         assert np.isfinite(losses).all()
-        print(json.dumps({"seconds": seconds, "proposals": int(valid.sum())}), flush=True)
+        print(json.dumps({"seconds": seconds, "proposals": proposals}), flush=True)
 
 
 class Server:
@@ -74,13 +79,19 @@ class Server:
         self.process.communicate(timeout=60)
 
 
-@pytest.mark.parametrize(("work", "rounds", "proposals", "bound"), [("infer", 9, 1000, 1.0), ("train", 5, 2000, 1.8)])
-def test_times_of_torchvision(work: str, rounds: int, proposals: int, bound: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "work", "rounds", "proposals", "bound"),
+    [
+        ("faster_rcnn", "infer", 9, 1000, 1.0), ("faster_rcnn", "train", 5, 2000, 1.8), ("retinanet", "infer", 9, 0, 1.0),
+        ("retinanet", "train", 5, 0, 1.8), ("fcos", "infer", 9, 0, 1.0), ("fcos", "train", 5, 0, 1.8),
+    ],
+)  # fmt: skip
+def test_times_of_torchvision(kind: str, work: str, rounds: int, proposals: int, bound: float, tmp_path: Path) -> None:
     """Inference of one image takes at most torchvision's time, a training step with two at most 1.8 times as long."""
     image = tmp_path / "image.npy"
     np.save(image, np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8))
-    ours = Server(sys.executable, __file__, str(image), work)
-    theirs = Server(str(PEER), str(Path(__file__).with_name("torchvision_speed.py")), str(image), work)
+    ours = Server(sys.executable, __file__, str(image), work, kind)
+    theirs = Server(str(PEER), str(Path(__file__).with_name("torchvision_speed.py")), str(image), work, kind)
     try:
         answers = [(ours.ask(), theirs.ask()) for _ in range(rounds + 1)][1:]
     finally:
@@ -88,7 +99,7 @@ def test_times_of_torchvision(work: str, rounds: int, proposals: int, bound: flo
         theirs.close()
     assert {one["proposals"] for pair in answers for one in pair} == {proposals}
     mine, peer = (statistics.median(pair[side]["seconds"] for pair in answers) for side in (0, 1))
-    print(f"\n{work}: ours {mine:.3f} s, torchvision {peer:.3f} s, ratio {mine / peer:.3f}")
+    print(f"\n{kind} {work}: ours {mine:.3f} s, torchvision {peer:.3f} s, ratio {mine / peer:.3f}")
     assert mine <= bound * peer
 
 

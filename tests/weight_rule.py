@@ -11,6 +11,8 @@ GAINS = {
     "rpn.head.bbox_pred": 0.1,
     "roi_heads.box_predictor.cls_score": 0.8,
     "rpn.head.cls_logits": 1.0,
+    "head.classification_head.cls_logits": 0.6,
+    "head.regression_head.bbox_reg": 0.5,
 }
 BATCH, LR = 2, 1e-6  # of the training step whose time is compared
 TRUTH = [[10.0, 20.0, 150.0, 180.0], [60.0, 70.0, 200.0, 230.0]]  # its boxes in each image, px

@@ -43,7 +43,8 @@ def judge_anchors(split: str, boxes: Doubles, sizes: Doubles, arch: Arch, settin
     else:
         missed = best_iou(scaled, grid, head.anchor_ratios, octave) < REACH
     share, at = missed.mean(), "x".join(map(str, settings.image_size))
-    findings = [Finding("unreached", split, int(missed.sum()), f"{share:.1%} of {len(boxes):,}, network input {at} px")]
+    kind = "no-point" if isinstance(head, FcosHead) else "unreached"
+    findings = [Finding(kind, split, int(missed.sum()), f"{share:.1%} of {len(boxes):,}, network input {at} px")]
     if isinstance(head, FcosHead):
         return findings
     scale, ratios = fit_anchors(scaled, arch, settings, octave)
@@ -75,7 +76,7 @@ def has_point(boxes: Doubles, grid: Grid, radius: float) -> npt.NDArray[np.bool_
         reach = int(np.ceil(radius * side / step_xy.min()))
         for down in range(-reach, reach + 1):
             for right in range(-reach, reach + 1):
-                place = np.round(middle / step_xy) + (right, down)
+                place = np.round(middle / step_xy) + np.array((right, down))
                 inside = ((place >= 0) & (place < (columns, rows))).all(1)
                 point = place * step_xy
                 near = np.abs(point - middle).max(1) < radius * side

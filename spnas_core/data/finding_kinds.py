@@ -190,5 +190,8 @@ FINDING_KINDS = {
     "unreached": Kind(
         "note", "box that no anchor reaches", "boxes that no anchor reaches", "at IoU 0.5; such a box learns from its best anchor alone"
     ),
+    "no-point": Kind(
+        "note", "box without a point of FCOS", "boxes without a point of FCOS", "no point lies in such a box, so it is never learnt"
+    ),
     "better-anchors": Kind("note", "set of anchors that fits better", "sets of anchors that fit better", "try it"),
 }

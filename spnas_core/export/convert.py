@@ -113,7 +113,7 @@ def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> D
 
 
 def _head(weights: Arrays) -> dict[str, Any]:
-    """Settings of a one-stage head; empty where the weights have none."""
+    """Say kind and depth of a one-stage head; empty where the weights have none."""
     if not (head := one_stage_head(weights)):
         return {}
     depth = sum(name.startswith(f"{head}{TOWERS[0]}") and name.endswith(".conv.weight") for name in weights)
@@ -179,5 +179,7 @@ def _categories(url: str | None, labels: int, first: int = 1) -> Categories:
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{url}: expected a COCO annotation file with categories, got: {type(error).__name__} {error}") from error
         if strangers := sorted(number for number in names if not first <= number < labels + first):
-            raise UserError(f"{url}: expected ids of categories from {first} to {labels + first - 1}, the labels of the checkpoint, got {strangers[0]}")
+            raise UserError(
+                f"{url}: expected ids of categories from {first} to {labels + first - 1}, the labels of the checkpoint, got {strangers[0]}"
+            )
     return tuple((number, names.get(number, str(number))) for number in range(first, labels + first))

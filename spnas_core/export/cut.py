@@ -1,7 +1,8 @@
 """The detector cut into ONNX graphs of static shapes, for compilers such as Ascend's ATC; `shipped/parts.py` runs between them.
 
-`trunk` ends before the proposals, and a head begins after the pooling of regions; of a one-stage detector it is all of the net. NMS, selections of rows and the choice of a level, whose
-results have sizes that only an image tells, stay outside. ATC wants static sizes, none of them 0.
+`trunk` ends before the proposals, and a head begins after the pooling of regions; a one-stage detector is all trunk.
+NMS, selections of rows and the choice of a level, whose results have sizes that only an image tells, stay outside. ATC wants static sizes,
+none of them 0.
 Source: https://www.hiascend.com/document/detail/zh/canncommercial/latest/devaids/atctool/atlasatc_16_0039.html
 """
 
@@ -81,7 +82,7 @@ def _dense_trunk(card: Model, weights: Arrays) -> CutPart:
     graph, grid = Graph(weights), anchor_grid(arch, settings)
     outputs = {}
     for level, (x, size) in enumerate(zip(Features(graph, arch, settings).pyramid("images"), grid.sizes, strict=True)):
-        found = dense_outputs(graph, settings, x, len(card.classes))
+        found = dense_outputs(graph, settings, x, size, len(card.classes))
         outputs |= {f"{name}_{level}": (value, (1, channels, *size)) for name, (value, channels) in found.items()}
     shape = (1, 3, *settings.image_size)
     return CutPart(_closed(graph, "images", shape, outputs), "images", shape, "NCHW")

@@ -4,6 +4,7 @@ Shape shorthand: B images, C channels, S boxes per place, K classes, H and W row
 D detections. Boxes are xyxy, px of the network input.
 """
 
+from spnas_core.cost import Size
 from spnas_core.export.boxes import clip_boxes, decode_deltas, take_rows
 from spnas_core.export.features import conv
 from spnas_core.export.graph import Graph, Value
@@ -14,8 +15,8 @@ from spnas_core.settings.detector import Detector
 from spnas_core.weights.tensor_names import TOWERS
 
 
-def dense_outputs(graph: Graph, settings: Detector, x: Value, classes: int) -> dict[str, tuple[Value, int]]:
-    """Outputs of one level's map (B, C, H, W) by name, (B, channels, H, W), with their channels: score and delta, or distance, centrality."""
+def dense_outputs(graph: Graph, settings: Detector, x: Value, size: Size, classes: int) -> dict[str, tuple[Value, int]]:
+    """Write the outputs of one level: (B, channels, H, W), and channels, of score and delta, or of score, distance and centrality."""
     head, name = settings.head, f"{settings.head.kind}."
     ends = []
     for tower in TOWERS:
@@ -23,7 +24,7 @@ def dense_outputs(graph: Graph, settings: Detector, x: Value, classes: int) -> d
         for number in range(head.depth):
             layer = f"{name}{tower}{number}."
             y = conv(graph, y, f"{layer}conv")
-            y = graph("Relu", _group_norm(graph, y, f"{layer}norm", head.norm_groups) if head.normed else y)
+            y = graph("Relu", _group_norm(graph, y, f"{layer}norm", head.norm_groups, size) if head.normed else y)
         ends.append(y)
     found = {"score": (conv(graph, ends[0], f"{name}score"), head.shapes * classes)}
     if head.kind == "retinanet":
@@ -32,12 +33,11 @@ def dense_outputs(graph: Graph, settings: Detector, x: Value, classes: int) -> d
     return found | {"distance": (distance, 4), "centrality": (conv(graph, ends[1], f"{name}centrality"), 1)}
 
 
-def _group_norm(graph: Graph, x: Value, name: str, groups: int) -> Value:
+def _group_norm(graph: Graph, x: Value, name: str, groups: int, size: Size) -> Value:
     """Normalise groups of channels as `InstanceNormalization` does single ones: opset 17 has no operator for groups."""
     ones, zeros = [1.0] * groups, [0.0] * groups
-    shape = graph("Shape", x)
-    rows = graph("InstanceNormalization", graph("Reshape", x, [0, groups, -1]), ones, zeros, epsilon=towers.EPSILON)
-    y = graph("Reshape", rows, shape)
+    rows = graph("InstanceNormalization", graph("Reshape", x, [0, groups, -1]), ones, zeros, epsilon=towers.NORM_EPSILON)
+    y = graph("Reshape", rows, [0, len(graph.weights[f"{name}.gamma"]), *size])
     gamma, beta = (graph("Reshape", graph.weight(f"{name}.{part}"), [1, -1, 1, 1]) for part in ("gamma", "beta"))
     return graph("Add", graph("Mul", y, gamma), beta)
 
@@ -47,8 +47,8 @@ def detect_dense(
 ) -> tuple[Value, Value, Value]:
     """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); with soft-NMS its candidates instead of D detections."""
     head, scores, labels, boxes, total = settings.head, [], [], [], 0
-    for x, anchors in zip(maps, place_anchors(grid, head.anchor_ratios, head.anchor_octave), strict=True):
-        outputs = {name: value for name, (value, _) in dense_outputs(graph, settings, x, classes).items()}
+    for x, size, anchors in zip(maps, grid.sizes, place_anchors(grid, head.anchor_ratios, head.anchor_octave), strict=True):
+        outputs = {name: value for name, (value, _) in dense_outputs(graph, settings, x, size, classes).items()}
         chance = graph("Sigmoid", _rows(graph, outputs["score"], classes))
         if "centrality" in outputs:
             chance = graph("Sqrt", graph("Mul", chance, graph("Sigmoid", _rows(graph, outputs["centrality"], 1))))

@@ -40,7 +40,7 @@ class Features:
         return (*outputs, *self.extra_levels(outputs[-1], stages[-1]))
 
     def extra_levels(self, last: Value, stage: Value) -> tuple[Value, ...]:
-        """Maps of the levels above the pyramid, of its last output and the last stage."""
+        """Write the maps of the levels above the pyramid, from its last output and the last stage."""
         kind = self.settings.neck.extra_levels
         if kind == "none":
             return ()

@@ -119,7 +119,7 @@ class Heads:
 def last_selection(
     graph: Graph, settings: Detector, classes: int, most: int, found: Value, best: Value, label: Value
 ) -> tuple[Value, Value, Value]:
-    """Select from `most` candidates, the best first: boxes (B, N, 4), scores (B, N), classes (B, N) from 0 on. NMS, then the best of all."""
+    """Select by NMS from `most` candidates, the best first: boxes (B, N, 4), scores (B, N) and classes (B, N) from 0 on."""
     best = graph("Mul", best, as_number(graph, graph("Greater", best, settings.score_threshold)))
     if settings.soft_nms is None:
         own = graph("Equal", graph("Unsqueeze", label, [1]), np.arange(classes).reshape(1, -1, 1))  # (B, K, N)

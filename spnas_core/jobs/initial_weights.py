@@ -13,7 +13,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
 from spnas_core.weights import adopt, checkpoint, inherit, paths
 from spnas_core.weights.adopt import Audit
-from spnas_core.weights.tensor_names import AFFINE, BACKBONE, BIAS, NECK, STATISTICS, STEM, Arrays, block_name
+from spnas_core.weights.tensor_names import AFFINE, BACKBONE, BIAS, STATISTICS, STEM, Arrays, block_name
 
 
 def merge_weights(weights: tuple[Weights, ...], store: Store) -> tuple[str, Arrays]:
@@ -76,10 +76,11 @@ def freeze(net: nn.Cell, arch: architecture.Arch, settings: Detector) -> None:
     still = {block_name(block.index) for block in architecture.blocks(arch) if block.stage < settings.frozen_stages - 1}
     if settings.frozen_stages:
         still.add(STEM)
+    frozen = AFFINE if settings.norm == "frozen" else ()
     for parameter in net.get_parameters():
         name = parameter.name
-        frozen = settings.norm == "frozen" and name.endswith(AFFINE) and not name.startswith(NECK)
-        parameter.requires_grad = not (frozen or name.endswith(STATISTICS) or name.startswith(tuple(still)))
+        never = name.endswith(STATISTICS) or (name.startswith(BACKBONE) and name.endswith(frozen))
+        parameter.requires_grad = not (never or name.startswith(tuple(still)))
 
 
 def choose_trained(net: nn.Cell, job: TrainJob, audit: Audit) -> None:

@@ -2,7 +2,8 @@
 
 Shape shorthand: B images, C channels, H and W rows and columns of a level, S boxes per place, K classes, N places of a level or of all,
 D detections. A level's boxes are numbered in the order (shape, row, column).
-Source: torchvision `models/detection/retinanet.py`, number for number, but that only the best `roi.CANDIDATES` boxes per detection enter NMS.
+Source: torchvision `models/detection/retinanet.py`, number for number, but that only the best `roi.CANDIDATES` boxes per
+detection enter NMS.
 """
 
 from abc import abstractmethod
@@ -85,7 +86,7 @@ class DenseHead(nn.Cell):
 
     @abstractmethod
     def construct(self, x: Tensor) -> Outputs:
-        """Outputs for one level's map (B, C, H, W): scores (B, S, K, N) before the sigmoid, then what the box tower predicts."""
+        """Give the outputs for one level's map (B, C, H, W): scores (B, S, K, N) before the sigmoid, then what the box tower predicts."""
 
     @abstractmethod
     def level(self, number: int, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +98,7 @@ class DenseHead(nn.Cell):
         return p.reshape(x, (batch, channels // values, values, -1))
 
     def of_all_levels(self, maps: tuple[Tensor, ...]) -> Outputs:
-        """Outputs for all levels, joined along the places."""
+        """Give the outputs for all levels, joined along the places."""
         levels: tuple[Outputs, ...] = ()
         for x in maps:
             levels = (*levels, self.construct(x))

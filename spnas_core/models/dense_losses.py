@@ -12,7 +12,7 @@ from mindspore import Tensor, nn, ops
 from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 
-EPSILON = 1e-7
+IOU_EPSILON = 1e-7
 
 
 class BackgroundLoss(nn.Cell):
@@ -54,8 +54,8 @@ class FocalLoss(nn.Cell):
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
-    """Power of elements from 0 to 1."""
-    return x * x if exponent == 2.0 else ops.Pow()(x, exponent)
+    """Power of elements from 0 to 1; at 0, where a small exponent has no finite gradient, that of 1e-12."""
+    return x * x if exponent == 2.0 else ops.Pow()(p.maximum(x, 1e-12), exponent)
 
 
 def giou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
@@ -65,4 +65,4 @@ def giou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
     inter = p.relu(p.minimum(ax2, bx2) - p.maximum(ax1, bx1)) * p.relu(p.minimum(ay2, by2) - p.maximum(ay1, by1))
     union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter
     around = (p.maximum(ax2, bx2) - p.minimum(ax1, bx1)) * (p.maximum(ay2, by2) - p.minimum(ay1, by1))
-    return 1 - inter / (union + EPSILON) + (around - union) / (around + EPSILON)
+    return 1 - inter / (union + IOU_EPSILON) + (around - union) / (around + IOU_EPSILON)

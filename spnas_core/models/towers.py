@@ -12,16 +12,18 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Constant, Normal
 
 from spnas_core.models import primitives as p
+from spnas_core.models.blocks import LEAST_EPSILON
 from spnas_core.models.convolution import BiasedConv3x3
 
 PRIOR = 0.01  # probability of every class at every place before the training
-EPSILON = 1e-5
+NORM_EPSILON = 1e-5
 
 
 class GroupNorm(nn.Cell):
     """Normalise (B, C, H, W) by mean and variance of each image's G groups of channels, then scale and shift each channel.
 
-    The normalisation is one `LayerNorm` over rows of a group's elements.
+    The normalisation is one `LayerNorm` over rows of a group's elements, and scaling and shifting one `BatchNorm` of mean 0 and variance 1,
+    which has an operator for its gradients.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -29,7 +31,8 @@ class GroupNorm(nn.Cell):
         self.groups = groups
         self.gamma = Parameter(ops.ones((channels,), ms.float32), name="gamma")
         self.beta = Parameter(ops.zeros((channels,), ms.float32), name="beta")
-        self.normalise = ops.LayerNorm(1, 1, EPSILON)
+        self.normalise = ops.LayerNorm(1, 1, NORM_EPSILON)
+        self.scale = ops.BatchNorm(is_training=False, epsilon=LEAST_EPSILON)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
@@ -37,7 +40,7 @@ class GroupNorm(nn.Cell):
         count = channels // self.groups * height * width
         rows = p.reshape(x, (batch * self.groups, count))
         y = p.reshape(self.normalise(rows, _constants(count, 1), _constants(count, 0))[0], x.shape)
-        return y * p.reshape(self.gamma, (1, -1, 1, 1)) + p.reshape(self.beta, (1, -1, 1, 1))
+        return self.scale(y, self.gamma, self.beta, _constants(channels, 0), _constants(channels, 1))[0]
 
 
 @ops.constexpr  # type: ignore[untyped-decorator]

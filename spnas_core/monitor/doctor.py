@@ -40,6 +40,7 @@ _CAUSES: dict[str, CauseName] = {
     "xyxy": "boxes format",
     "normalised": "boxes format",
     "unreached": "anchors",
+    "no-point": "anchors",
     "no-images": "empty targets",
     "no-boxes": "empty targets",
     "all-crowds": "empty targets",
@@ -64,7 +65,10 @@ WHOLE = (
     "unreadable",
 )  # one is enough
 OF_IMAGES = ("missing-image", "wrong-size", "drawn-unrotated", "broken-image")
-ADVICE = {"unreached": "take the anchors that spnas check --preset proposes, or a larger detector.image_size"}
+ADVICE = {
+    "unreached": "take the anchors that spnas check --preset proposes, or a larger detector.image_size",
+    "no-point": "take a larger detector.image_size",
+}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
-from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead, with_head_defaults
+from spnas_core.settings.one_stage import FcosHead, RetinaNetHead, with_head_defaults
 
 
 class TwoStageHead(Settings):

@@ -164,7 +164,7 @@ def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], weights: Ar
 
 
 def _extra_levels(weights: Arrays, last: int) -> dict[str, Axes]:
-    """Axes of the convolutions of extra levels; the first reads the last stage, of the group `last`, where it has not the pyramid's channels."""
+    """Axes of the convolutions of extra levels; the first reads the last stage (group `last`) where its inputs are not the pyramid's."""
     found = {f"{EXTRA}{number}": Axes(PYRAMID, PYRAMID, normed=False) for number in range(2)}
     first = weights.get(f"{EXTRA}0.weight")
     if first is not None and first.shape[0] != first.shape[1]:

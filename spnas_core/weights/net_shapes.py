@@ -88,7 +88,10 @@ def _one_stage(head: OneStageHead, channels: int, classes: int) -> dict[str, _Sh
     for layer in [f"{head.kind}.{tower}{number}." for tower in TOWERS for number in range(head.depth)]:
         found |= _biased(f"{layer}conv", (channels, channels, 3, 3))
         found |= {f"{layer}norm{part}": (channels,) for part in AFFINE} if head.normed else {}
-    outputs = {"score": head.shapes * classes, **({"delta": 4 * head.shapes} if head.kind == "retinanet" else {"distance": 4, "centrality": 1})}
+    outputs = {
+        "score": head.shapes * classes,
+        **({"delta": 4 * head.shapes} if head.kind == "retinanet" else {"distance": 4, "centrality": 1}),
+    }
     for layer, count in outputs.items():
         found |= _biased(f"{head.kind}.{layer}", (count, channels, 3, 3))
     return found

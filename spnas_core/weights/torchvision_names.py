@@ -63,11 +63,11 @@ _OLD = (
 
 
 class _Parts(NamedTuple):
-    """What of a net there is besides its backbone: a detector's neck and heads, the prefix of its one-stage head, levels of its pyramid."""
+    """What a net has besides its backbone: a neck and heads, a one-stage head of this prefix, a pyramid from this level on."""
 
     detector: bool = True
     one_stage: str = ""
-    levels: int = 0  # 0: one for each stage
+    first: int = 0
 
 
 _BLOCK = re.compile(r"layer([1-9]\d*)\.(\d+)\.conv1\.weight")
@@ -133,8 +133,9 @@ def to_spnas(arch: Arch, names: Iterable[str]) -> dict[str, str]:
     if any(name.startswith("head.classification_head.") for name in names):
         one_stage = FCOS if any("bbox_ctrness" in name for name in names) else RETINANET
     current = {name: _current(name, one_stage) for name in names}
-    levels = len({match[1] for name in current.values() if (match := _THEIR_LEVEL.match(name))})
-    table = _table(arch, _Parts(any(name.startswith(_BODY) for name in names), one_stage, levels))
+    levels = {match[1] for name in current.values() if (match := _THEIR_LEVEL.match(name))}
+    first = len(arch.stages) - len(levels) if one_stage and levels else 0
+    table = _table(arch, _Parts(any(name.startswith(_BODY) for name in names), one_stage, first))
     found = {name: table.get(spelling) for name, spelling in current.items()}
     return _complete(found, f"names of {arch} in torchvision's spelling")
 
@@ -167,8 +168,8 @@ def to_module(arch: Arch, names: Iterable[str]) -> dict[str, str]:
 
 
 def _our_parts(names: list[str]) -> _Parts:
-    levels = len({match[1] for name in names if (match := _OUR_LEVEL.match(name))})
-    return _Parts(any(name.startswith(NECK) for name in names), one_stage_head(names), levels)
+    first = min((int(match[1]) for name in names if (match := _OUR_LEVEL.match(name))), default=0)
+    return _Parts(any(name.startswith(NECK) for name in names), one_stage_head(names), first)
 
 
 def _table(arch: Arch, parts: _Parts) -> dict[str, str]:
@@ -180,9 +181,8 @@ def _table(arch: Arch, parts: _Parts) -> dict[str, str]:
     if not parts.detector:
         return _tensors({**body, "fc": SCORE.removesuffix(".")})
     owners = {_BODY + theirs: ours for theirs, ours in body.items()} | (_one_stage(parts.one_stage) if parts.one_stage else _HEADS)
-    first = len(arch.stages) - parts.levels if parts.levels else 0
-    for level in range(len(arch.stages) - first):
-        own = level + first
+    for own in range(parts.first, len(arch.stages)):
+        level = own - parts.first
         owners |= {f"backbone.fpn.inner_blocks.{level}.0": f"{INNER}{own}", f"backbone.fpn.layer_blocks.{level}.0": f"{LAYER}{own}"}
     owners |= {f"backbone.fpn.extra_blocks.p{6 + number}": f"{EXTRA}{number}" for number in range(2)}
     return _tensors(owners)
@@ -226,7 +226,9 @@ def _layers(arch: Arch, block: Block, theirs: str, ours: str) -> dict[str, str]:
 
 def _tensors(layers: dict[str, str]) -> dict[str, str]:
     """Our name of every tensor of the layers; convolutions with or without a bias."""
-    return {f"{theirs}{k}": f"{ours}{own}" for theirs, ours in layers.items() for k, own in (_NORM if _OF_NORM.search(ours) else _PLAIN).items()}
+    return {
+        f"{theirs}{k}": f"{ours}{own}" for theirs, ours in layers.items() for k, own in (_NORM if _OF_NORM.search(ours) else _PLAIN).items()
+    }
 
 
 def _current(name: str, one_stage: str) -> str:

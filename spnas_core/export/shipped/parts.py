@@ -94,7 +94,9 @@ class Parts:
         for level, first in zip(self.levels, range(0, len(outputs), kinds), strict=True):
             shapes, (down, right) = np.array(level["anchors"], np.float32), level["step"]
             height, width = outputs[first].shape[2:]
-            score, move, *middle = (one[0].astype(np.float32).reshape(len(shapes), -1, height, width) for one in outputs[first : first + kinds])
+            score, move, *middle = (
+                one[0].astype(np.float32).reshape(len(shapes), -1, height, width) for one in outputs[first : first + kinds]
+            )
             with np.errstate(over="ignore"):
                 chance = 1 / (1 + np.exp(-score))
                 for one in middle:
