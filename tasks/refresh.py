@@ -5,11 +5,10 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import get_args
 
 from prefect.runtime import flow_run
 
-from spnas_core.run.plan import Plan, RoundStage
+from spnas_core.run.plan import Plan
 from spnas_core.settings.run import STAGE_NAMES, StageName
 
 NOTE = "refreshed.json"
@@ -38,7 +37,7 @@ def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Calla
             done.append(name)
             plan.store.write(path, json.dumps({"run": me, "done": done}).encode())
 
-    if stage in get_args(RoundStage):
+    if stage in ("structures", "serial"):
         for number in range(1, plan.rounds(stage) + 1):  # each round has a record
             renew("stage", plan.after(number, stage).keys[stage])
     renew("stage", plan.keys[stage])

@@ -7,7 +7,7 @@ from the replay of the run (run/replay.py).
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from spnas_core.arch import parse
 from spnas_core.data.loader import steps_per_epoch
@@ -17,7 +17,7 @@ from spnas_core.jobs import progress_file
 from spnas_core.monitor.forecast import graph_blocks, image_gmacs, job_seconds
 from spnas_core.monitor.speed import Line, Speed, fit_line, makespan
 from spnas_core.run.crew import Ended
-from spnas_core.run.plan import Plan, RoundStage
+from spnas_core.run.plan import Plan
 from spnas_core.run.register import names_of_runs, plan_of, read_run
 from spnas_core.run.replay import Known, Replay, Step, known_results, replays, where_time_went
 from spnas_core.search.ledger import ranked, winner
@@ -120,7 +120,7 @@ class Watcher:
             state=state,
             stage=group[0].stage,
             round=group[0].label.round,
-            rounds=plan.rounds(group[0].stage) if group[0].stage in get_args(RoundStage) else 0,
+            rounds=plan.rounds(stage) if (stage := group[0].stage) in ("structures", "serial") else 0,
             done=len(ended),
             total=len(first.steps),
             jobs=jobs if not finished else (),

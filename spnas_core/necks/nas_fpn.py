@@ -111,8 +111,7 @@ def merges(cells: Sequence[Cell]) -> tuple[Merge, ...]:
 
 def output_nodes(cells: Sequence[Cell]) -> tuple[int, ...]:
     """Numbers of the nodes that are the outputs P3 to P7."""
-    first = INPUTS + len(cells) - INPUTS
-    by_level = {cell.level: first + place for place, cell in enumerate(cells[-INPUTS:])}
+    by_level = {cell.level: node for node, cell in enumerate(cells[-INPUTS:], start=len(cells))}
     return tuple(by_level[level] for level in LEVELS)
 
 

@@ -130,8 +130,8 @@ def reopen(store: Store, name: str, data_url: str | None = None) -> ReportInputs
     if not done:
         raise UserError(f"run {name!r} of {store.url}: expected at least one finished stage to report, found none")
     stage = read_stage(store, plan.keys[done[-1]])
-    following: dict[str, RoundStage] = {before: after for before, after in pairwise(plan.settings.stages) if after in get_args(RoundStage)}
-    return collect(plan, newest_round(plan, stage, following[stage.name])[1] if stage.name in following else stage)
+    following = dict(pairwise(plan.settings.stages))[stage.name] if stage.name != plan.settings.stages[-1] else None
+    return collect(plan, newest_round(plan, stage, following)[1] if following in ("structures", "serial") else stage)
 
 
 def _check_data(record: Record) -> None:
