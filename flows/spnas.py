@@ -37,7 +37,7 @@ def run_name() -> str:
 def spnas(
     settings: Run | Preset, data: DataUrl, store: StoreUrl, name: RunName | None = None, refresh: tuple[StageName, ...] = ()
 ) -> dict[str, Any]:
-    """Search a detector backbone in five stages, or its structure in one more before, and return the summary, which is also in `runs/NAME/summary.json` of the store.
+    """Search a detector in stages, and return the summary, which is also in `runs/NAME/summary.json` of the store.
 
     Args:
         settings: Name of a preset, or all settings of a run; `spnas settings PRESET --set KEY=VALUE` prints them.

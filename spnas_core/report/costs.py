@@ -27,7 +27,9 @@ class StageCost(NamedTuple):
 def stage_costs(inputs: ReportInputs) -> list[StageCost]:
     """Compute the cost of each stage; a job reused from another run counts with the time that it took there."""
     ledger, results = inputs.stage.ledger, inputs.stage.results
-    digests: dict[str, list[str]] = {name: [digest for one in ledger if one.stage == name for digest in one.trainings] for name in SEARCH_STAGES}
+    digests: dict[str, list[str]] = {
+        name: [digest for one in ledger if one.stage == name for digest in one.trainings] for name in SEARCH_STAGES
+    }
     digests["serial"] += trained_before(inputs.stage)
     digests["full_train"] = [one.digest for one in results.values()]
     jobs: dict[str, list[Manifest | None]] = {

@@ -133,7 +133,7 @@ class Plan:
         return replace(self, settings=self.settings.model_copy(update={stage: part}))
 
     def rounds(self, stage: RoundStage) -> int:
-        """Rounds of a stage; 0 where the run has no such stage."""
+        """Return the number of rounds of a stage; 0 where the run has no such stage."""
         part = getattr(self.settings, stage)
         return part.rounds if part else 0
 

@@ -109,7 +109,7 @@ def first_best(
 
 
 def spread_best(ledger: Ledger, n: int, objectives: Objectives) -> list[tuple[int, Trial]]:
-    """Return `n` trials of the first Pareto ranks, with these; of the last rank that counts those that add most hyper-volume, one by one."""
+    """Return `n` trials of the first Pareto ranks, with these; of the last rank that counts those that add most hyper-volume."""
     trials = sorted(ranked(ledger, objectives), key=lambda t: (-t.value(objectives[0]), t.digest))
     points, reference = _in_one_box(trials, objectives)
     ranks, found = first_ranks(points, n), list[int]()
@@ -121,7 +121,7 @@ def spread_best(ledger: Ledger, n: int, objectives: Objectives) -> list[tuple[in
 
 
 def _in_one_box(trials: Sequence[Trial], objectives: Objectives) -> tuple[list[Point], Point]:
-    """Points of ranked trials with each cost as a share of 1.1 times the highest, and the corner of the box with a score of 0 and costs 1."""
+    """Points of ranked trials, each cost as a share of 1.1 times the highest, and the corner of the box: a score of 0, costs 1."""
     highest = {name: max((trial.value(name) for trial in trials), default=0.0) for name in objectives}
     scales = [1.0 if name in SCORES else 1.1 * highest[name] or 1.0 for name in objectives]
     points = [tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True)) for trial in trials]

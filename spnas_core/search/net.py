@@ -27,8 +27,8 @@ _GENES = re.compile(r"(?:\+w([1-9]\d*))?(?:\+([1-9]\d*)x([1-9]\d*))?(?:\+p([1-9]
 class Net:
     """One candidate: backbone, neck, stem, and the kind of its head; all else of its detector is a setting of the run.
 
-    `width` (channels after the stem), `size` (height, width of the network input, px) and `proposals` (of a two-stage head, in inference) are
-    None where they are those of the run.
+    `width` (channels after the stem), `size` (height, width of the network input, px) and `proposals` (of a two-stage head, in inference)
+    are None where they are those of the run.
     """
 
     arch: Arch

@@ -46,7 +46,7 @@ def chosen_structures(ledger: Ledger, settings: Run) -> list[Trial]:
 
 
 def families(ledger: Ledger, settings: Run) -> list[list[Trial]]:
-    """Trials of a ledger from which each of the serial searches goes on: all of them, or of each chosen structure it and its descendants."""
+    """Trials of a ledger from which each of the serial searches goes on: all, or each chosen structure with its descendants."""
     if not settings.structures:
         return [list(ledger)]
     found = [[root] for root in chosen_structures(ledger, settings)]

@@ -9,7 +9,7 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
-from spnas_core.settings.one_stage import FcosHead, RetinaNetHead, with_head_defaults
+from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead, with_head_defaults
 
 
 class TwoStageHead(Settings):
@@ -97,7 +97,7 @@ class Detector(Settings):
         return self
 
     def head_of(self, kind: str) -> "TwoStageHead | OneStageHead":
-        """Settings of the head of a kind: the detector's own, one of the others, or, between heads of two stages, the own ones."""
+        """Return the settings of the head of a kind: the own ones, those of another head, or, between heads of two stages, the own ones."""
         found = next((head for head in (self.head, *self.other_heads) if head.kind == kind), None)
         return found or HEADS_BY_KIND[kind].model_validate({**self.head.model_dump(), "kind": kind})
 

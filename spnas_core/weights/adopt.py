@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from spnas_core import necks
-from spnas_core.necks import fpn
 from spnas_core.errors import UserError
+from spnas_core.necks import fpn
 from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, HEADS, SCORE, STATISTICS, Arrays
 
 _HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
