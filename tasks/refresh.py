@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from prefect.runtime import flow_run
 
 from spnas_core.run.plan import Plan
-from spnas_core.settings.run import STAGE_NAMES, StageName
+from spnas_core.settings.run import StageName
 
 NOTE = "refreshed.json"
 
@@ -19,8 +19,9 @@ def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Calla
 
     The records of the stage are set aside at once. Those of a stage after a refreshed one are too, but its jobs' artifacts stay.
     """
-    asked = [STAGE_NAMES.index(name) for name in refresh]
-    place = STAGE_NAMES.index(stage)
+    stages = plan.settings.stages
+    asked = [stages.index(name) for name in refresh if name in stages]
+    place = stages.index(stage)
     if not asked or place < min(asked):
         return None
     path, me = f"runs/{plan.settings.name}/{NOTE}", str(flow_run.id)

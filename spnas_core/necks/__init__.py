@@ -20,7 +20,7 @@ __all__ = ["Neck", "NeckText", "is_continued", "is_of_another", "is_unused", "ne
 
 Neck = Annotated[Fpn | NasFpn, Field(discriminator="kind")]
 _KINDS = (Fpn, NasFpn)
-_OWNED = {Fpn: fpn.TENSOR, NasFpn: nas_fpn.TENSOR}  # the names of their tensors
+_OWNED = {Fpn: fpn.PYRAMID_TENSOR, NasFpn: nas_fpn.CELL_TENSOR}  # the names of their tensors
 
 
 def parse_neck(text: str) -> Fpn | NasFpn:

@@ -18,7 +18,7 @@ from spnas_core.settings.base import Settings, Taps
 
 INNER, LAYER = "neck.inner.", "neck.layer."  # tensors of these names, and the number of their level
 EXTRA = "neck.extra."  # and those of the extra outputs by convolutions, numbered from 0
-TENSOR = re.compile(r"neck\.(inner|layer|extra)\.(\d+)\.(weight|bias)")
+PYRAMID_TENSOR = re.compile(r"neck\.(inner|layer|extra)\.(\d+)\.(weight|bias)")
 _TEXT = re.compile(r"fpn([1-9]\d*)(?:\(((?:\d+(?:-\d+)*)?)\))?(?:@([1-9]\d*))?(?:-(none|p5|c5))?")
 _CONVOLVED = 2  # extra outputs by convolutions
 
@@ -121,7 +121,7 @@ def continues(name: str, parent: Arch, child: Arch, given: Collection[str]) -> b
     New are those of stages, levels and extra outputs that the parent has not, and the weights of a convolution that reads a stage with
     other channels or another stride; the first extra one may read the last stage.
     """
-    if not (match := TENSOR.fullmatch(name)):
+    if not (match := PYRAMID_TENSOR.fullmatch(name)):
         return True
     if unused(name, given):
         return False
@@ -138,7 +138,7 @@ def unused(name: str, wanted: Collection[str]) -> bool:
 
     That pyramid lacks the levels below its lowest, which its taps or its first level leave out.
     """
-    if not (match := TENSOR.fullmatch(name)):
+    if not (match := PYRAMID_TENSOR.fullmatch(name)):
         return False
-    own = [int(other[2]) for other in map(TENSOR.fullmatch, wanted) if other and other[1] == match[1]]
+    own = [int(other[2]) for other in map(PYRAMID_TENSOR.fullmatch, wanted) if other and other[1] == match[1]]
     return not own if match[1] == "extra" else int(match[2]) < min(own, default=0)

@@ -29,7 +29,7 @@ FOUND_CELLS = "4a1_3-4s1_5-3s0_6-4s6_7-5a7_8-7a6_9-6a9_10"  # the pyramid of 7 c
 LATERAL, EXTRA, CELLS = "neck.lateral.", "neck.extra.", "neck.stacks."  # and the number of the stage, of the input, of the stack
 _CELL = re.compile(r"(\d+)([as])(\d+)_(\d+)")
 _TEXT = re.compile(r"nasfpn([1-9]\d*)x([1-9]\d*)(?:\(([^()+]*)\))?")
-TENSOR = re.compile(
+CELL_TENSOR = re.compile(
     r"(neck\.(?:lateral\.(?P<stage>\d+)|extra\.[0-4]|stacks\.\d+\.\d+\.\d+[as]\d+_\d+)\.)(?:conv\.weight|bn\.(?:gamma|beta|moving_mean|moving_variance))"
 )
 _NORM = (".gamma", ".beta", ".moving_mean", ".moving_variance")
@@ -196,7 +196,7 @@ def continues_cell(name: str, parent: Arch, child: Arch, given: Collection[str])
 
     New are changed cells and inputs that the parent has not, with all of their tensors, and those of a stage whose channels differ.
     """
-    if not (match := TENSOR.fullmatch(name)):
+    if not (match := CELL_TENSOR.fullmatch(name)):
         return True
     if match["stage"]:
         stage, (ours, theirs) = int(match["stage"]), (levels(parent), levels(child))
@@ -207,14 +207,14 @@ def continues_cell(name: str, parent: Arch, child: Arch, given: Collection[str])
 
 def lacks_cell(name: str, wanted: Collection[str]) -> bool:
     """Whether `name` is of a cell or an extra input that a net with tensors of the names `wanted` has not."""
-    match = TENSOR.fullmatch(name)
+    match = CELL_TENSOR.fullmatch(name)
     return match is not None and not match["stage"] and not any(one.startswith(match[1]) for one in wanted)
 
 
 def tensor_layers(names: Iterable[str]) -> Iterator[tuple[str, int | None]]:
     """Convolutions among the tensors `names`, without the last word, and the stage that each reads, None where it reads the pyramid."""
     for name in names:
-        if (match := TENSOR.fullmatch(name)) and name.endswith(".weight"):
+        if (match := CELL_TENSOR.fullmatch(name)) and name.endswith(".weight"):
             yield name.removesuffix(".weight"), int(match["stage"]) if match["stage"] else None
 
 

@@ -20,7 +20,8 @@ def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -
     parts = [
         f"# Run `{plan.settings.name}`",
         f"Data `{plan.data.url}` (fingerprint `{plan.data.fingerprint[:12]}`), {plan.classes} classes; {structures}"
-        f"{counts['serial']} serial and {counts['parallel']} parallel candidates, {len(failed)} of them failed. AP in per cent, on the val split unless said otherwise.",
+        f"{counts['serial']} serial and {counts['parallel']} parallel candidates, {len(failed)} of them failed. AP in per cent, on the val "
+        "split unless said otherwise.",
         markdown(rows(stage, plan.settings.objectives)),
         *stage.notes,
         *(fronts.words() if fronts else ()),

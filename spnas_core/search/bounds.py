@@ -16,7 +16,7 @@ from spnas_core import arch
 from spnas_core.arch import Arch, BlockType, parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
-from spnas_core.necks import Neck, with_taps
+from spnas_core.necks import Neck, taps_of, with_taps
 from spnas_core.necks.nas_fpn import INPUTS, NasFpn
 from spnas_core.search.costs import CostOf, candidate_cost, within
 from spnas_core.search.mutation import by_size, with_head
@@ -161,26 +161,25 @@ def _detectors(settings: Run, stages: int) -> list[Detector]:
     sizes = _ends(own.image_size, space.image_sizes if mutation.image_size else ())
     every = product(channels, widths, sizes) if _is_limited(settings.budget) else zip(*map(_outer, (channels, widths, sizes)), strict=True)
     genes = dict.fromkeys(every)
-    parts = _parts(settings)
     found: dict[Detector, None] = {}
     necks = (own.neck, *(neck_ends(own.neck) if isinstance(own.neck, NasFpn) and "neck" in settings.serial.search else ()))
-    for (count, width, size), choice, stem, (kind, cells, proposals) in product(
-        genes, taps, stems, [*((own.head.kind, one, None) for one in necks), *parts]
-    ):
-        wide = cells.model_copy(update={"channels": count if cells.kind == own.neck.kind else cells.channels})
-        neck = wide if choice is None else with_taps(wide, choice)
-        net = replace(net_of(settings.arch, own.model_copy(update={"base_width": width, "image_size": size}), own), neck=neck, stem=stem)
-        found[replace(net, head=kind, proposals=proposals).detector(own)] = None
+    parts = [(own.head.kind, one, None) for one in necks] + _parts(settings, stages)
+    for (count, width, size), choice, stem, (kind, cells, proposals) in product(genes, taps, stems, parts):
+        net = net_of(settings.arch, own.model_copy(update={"base_width": width, "image_size": size}), own)
+        same = cells.channels == own.neck.channels and not mutation.neck  # its own channels are no choice beside those of the gene
+        for wide in {count} if same else {count, cells.channels}:
+            neck = with_taps(cells, choice or taps_of(cells)).model_copy(update={"channels": wide})
+            found[replace(net, neck=neck, stem=stem, head=kind, proposals=proposals).detector(own)] = None
     return list(found)
 
 
-def _parts(settings: Run) -> list[tuple[str, Neck, int | None]]:
-    """Heads with necks and proposals other than the run's own, of which the cheapest and the most expensive on the start net."""
+def _parts(settings: Run, stages: int) -> list[tuple[str, Neck, int | None]]:
+    """Cheapest and most expensive head, neck and proposals, on the start net, that a net with so many stages can have."""
     own, space, mutation = settings.detector, settings.space, settings.serial.mutation
     if not (mutation.head or mutation.neck or mutation.proposals):
         return []
     heads = (own.head, *(own.other_heads if mutation.head else ()))
-    necks = settings.necks if mutation.neck else (own.neck,)
+    necks = [one for one in (settings.necks if mutation.neck else (own.neck,)) if not isinstance(one, NasFpn) or stages <= INPUTS + 1]
     start, found = net_of(settings.arch, own), list[tuple[tuple[int, int], tuple[str, Neck, int | None]]]()
     for head, neck, count in product(heads, necks, (None, *(_outer(sorted(space.proposals)) if mutation.proposals else ()))):
         if count is None or isinstance(head, TwoStageHead):

@@ -19,7 +19,7 @@ from spnas_core.settings.training import Recipe, Reignite
 DeviceTarget = Literal["CPU", "Ascend", "GPU"]
 StageName = Literal["fine_tune", "structures", "serial", "reignite", "parallel", "full_train"]
 TimedKind = Literal["train", "reignite", "evaluate", "benchmark", "supernet", "paths"]  # of jobs
-STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "structures", "serial", "reignite", "parallel", "full_train")
+STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
 
 
 class Retries(Settings):
@@ -129,7 +129,8 @@ class Run(Settings):
     @property
     def stages(self) -> tuple[StageName, ...]:
         """Names of its stages, in their order."""
-        return tuple(name for name in STAGE_NAMES if name != "structures" or self.structures)
+        first, *rest = STAGE_NAMES
+        return (first, "structures", *rest) if self.structures else STAGE_NAMES
 
     @property
     def device_groups(self) -> tuple[tuple[int, ...], ...]:

@@ -163,9 +163,9 @@ def inherit(
     type or channels, heads that the parent has not, the neck's tensors of new stages, changed widths or levels that it did not merge,
     connections (gamma and beta zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage).
     Dropped by design: the tensors of these kinds that only the parent has. `replace_head`: the heads' last layers are new, for other
-    classes; see also `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`), to the base width of `fresh`
-    (`base_width` where that has no stem). Blocks that the child has no room for are dropped, and with `leaves_out` others where that
-    keeps more (see `lineage`). Any other difference in name, shape or dtype is a UserError with a +/- list.
+    classes; see also `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`), to the base
+    width of `fresh` (`base_width` where that has no stem). Blocks that the child has no room for are dropped, and with `leaves_out`
+    others where that keeps more (see `lineage`). Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
     base_width = width_of(fresh, base_width)
     weights, resized, narrowed = fit_widths(parent, child, weights, fresh, base_width, leaves_out)
