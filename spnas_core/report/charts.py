@@ -63,6 +63,7 @@ class Mark(NamedTuple):
     x: float
     y: float
     kind: str
+    shape: str
     words: str
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from spnas_core.report.charts import UNITS, Chart, Curve, Mark, axis, budget_line, stairs
 from spnas_core.run.plan import FRONT, STOCK
 from spnas_core.run.record import Result
+from spnas_core.search.ledger import Ledger
 from spnas_core.search.pareto import hypervolume, pareto_rank
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import SCORES, Objective
@@ -19,7 +20,7 @@ SIDES: tuple[Side, ...] = ("found", "stock")
 
 
 class FinalNetPoint(NamedTuple):
-    """Net that was trained to the end: whose front it may be on, its scores on one split, and its cost."""
+    """Net that was trained to the end: whose front it may be on, its scores on one split, its cost, the stage that found it or `stock`."""
 
     name: str
     side: Side
@@ -27,6 +28,7 @@ class FinalNetPoint(NamedTuple):
     genes: str
     scores: Mapping[str, float]
     cost: float
+    origin: str
 
 
 class FinalFronts(NamedTuple):
@@ -55,7 +57,15 @@ class FinalFronts(NamedTuple):
         """Give the hyper-volumes and the nets as JSON."""
         volumes = {side: {score: self.volume(side, score) for score in SCORES} for side in SIDES}
         nets = [
-            {"net": one.name, "side": one.side, "arch": one.arch, "genes": one.genes, self.cost: one.cost, **one.scores}
+            {
+                "net": one.name,
+                "side": one.side,
+                "origin": one.origin,
+                "arch": one.arch,
+                "genes": one.genes,
+                self.cost: one.cost,
+                **one.scores,
+            }
             for one in self.points
         ]
         return {"split": self.split, "cost": self.cost, "hypervolume": volumes, "words": self.words(), "nets": nets}
@@ -69,19 +79,21 @@ class FinalFronts(NamedTuple):
         ]
 
 
-def final_fronts(results: Mapping[str, Result], settings: Run) -> FinalFronts | None:
+def final_fronts(results: Mapping[str, Result], ledger: Ledger, settings: Run) -> FinalFronts | None:
     """Compare the nets of a run that were trained to the end; None without a structural search, or without a stock net."""
     if not settings.structures or not any(name.startswith(STOCK) for name in results):
         return None
     split = "test" if all("test" in one.scores for one in results.values()) else "val"
     cost: Objective = next((name for name in settings.objectives if name not in SCORES), "macs")
-    points = []
+    points, stages = [], {trial.digest: trial.stage for trial in ledger}
     for name, one in results.items():
         side: Side | None = "stock" if name.startswith(STOCK) else "found" if name == "final" or name.startswith(FRONT) else None
         value = {**one.scores["val"], **one.costs}.get(cost)
         if side and value is not None:
             scores = {score: max(0.0, float(one.scores[split][score])) for score in SCORES}
-            points.append(FinalNetPoint(name.removeprefix(STOCK), side, one.arch, one.genes, scores, float(value)))
+            points.append(
+                FinalNetPoint(name.removeprefix(STOCK), side, one.arch, one.genes, scores, float(value), stages.get(one.trial, side))
+            )
     sides = {one.side for one in points}
     return FinalFronts(tuple(points), split, cost) if sides == set(SIDES) else None
 
@@ -99,7 +111,12 @@ def final_chart(fronts: FinalFronts, settings: Run, score: str = "AP") -> Chart:
     curves = [Curve(f"{side} nets", f"side-{side}", stairs(places(fronts.front(side, score)))) for side in SIDES]
     curves += [Curve("budget", "budget", f"{x.share(value):.2f},0 {x.share(value):.2f},100") for value in limit]
     marks = [
-        Mark(*place, one.side, f"{one.name}: {100 * one.scores[score]:.1f} at {factor * one.cost:.3g}, {one.arch} {one.genes}".strip())
+        Mark(
+            *place,
+            one.side,
+            one.origin,
+            f"{one.name}: {100 * one.scores[score]:.1f} at {factor * one.cost:.3g}, {one.arch} {one.genes}".strip(),
+        )
         for one, place in zip(fronts.points, places(fronts.points), strict=True)
     ]
     return Chart(x, y, curves=tuple(curves), marks=tuple(marks))

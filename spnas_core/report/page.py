@@ -63,7 +63,7 @@ def report_html(inputs: ReportInputs) -> str:
     quality = judge_detections(inputs.val, inputs.detections) if inputs.val and inputs.detections is not None else None
     final, start = (stage.results.get(name) for name in ("final", "start"))
     costs = stage_costs(inputs)
-    fronts = final_fronts(stage.results, plan.settings)
+    fronts = final_fronts(stage.results, stage.ledger, plan.settings)
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     numbers = {
         "name": plan.settings.name,

@@ -42,7 +42,7 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     store.write(f"{folder}/pareto.png", pareto_png(stage.ledger))
     store.write(f"{folder}/model/{WEIGHTS_FILE}", weights)
     store.write(f"{folder}/model/{MODEL_FILE}", json.dumps(card, indent=1).encode())
-    fronts = final_fronts(stage.results, plan.settings)
+    fronts = final_fronts(stage.results, stage.ledger, plan.settings)
     table = rows(stage, plan.settings.objectives)
     summary = {
         "name": plan.settings.name,

@@ -16,7 +16,7 @@ def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -
     genes = f", {final.genes}" if final.genes else ""
     counts = {name: sum(trial.stage == name for trial in stage.ledger) for name in SEARCH_STAGES}
     structures = f"{counts['structures']} structures, " if plan.settings.structures else ""
-    fronts = final_fronts(stage.results, plan.settings)
+    fronts = final_fronts(stage.results, stage.ledger, plan.settings)
     parts = [
         f"# Run `{plan.settings.name}`",
         f"Data `{plan.data.url}` (fingerprint `{plan.data.fingerprint[:12]}`), {plan.classes} classes; {structures}"

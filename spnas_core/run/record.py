@@ -39,6 +39,7 @@ class Result(Settings):
     digest: str
     scores: dict[str, dict[str, Any]]
     genes: str = Field("", description="what else it has other than the start net, in words: base width, input, pyramid")
+    trial: str = Field("", description="digest of the trial whose training it goes on from, where the search before was a structural one")
     costs: dict[str, float] = Field(default={}, description="latency_ms and memory_mb, where they were measured in this stage")
 
 

@@ -118,8 +118,10 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
         notes.append(f"The cells of the final net's pyramid are {chosen.net.neck.cells}.")
     results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
     for name, costs in zip(jobs, measured, strict=False):
-        if name in results and not isinstance(costs, JobError):
-            results[name] = results[name].model_copy(update={"costs": dict(costs)})
+        if name in results:
+            origin = jobs[name].weights[0].digest if jobs[name].weights else ""
+            found = {} if isinstance(costs, JobError) else dict(costs)
+            results[name] = results[name].model_copy(update={"costs": found, "trial": origin})
     benchmarks = [digest(plan.benchmark(net)) for net in nets.values()] if plan.settings.structures and plan.settings.measures else []
     update: dict[str, Any] = {"benchmarks": tuple(dict.fromkeys((*parallel.benchmarks, *benchmarks)))} if benchmarks else {}
     update |= {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": (*parallel.notes, *notes)}
