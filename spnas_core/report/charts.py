@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from spnas_core.report.ancestry import TrialEntry
 from spnas_core.report.inputs import ReportInputs, Training
+from spnas_core.settings.detector import HEADS_BY_KIND
 from spnas_core.settings.search import SCORES, Budget, Objective, Objectives
 
 UNITS: dict[Objective, tuple[str, float]] = {
@@ -161,7 +162,9 @@ def curve_charts(inputs: ReportInputs, family: Sequence[TrialEntry]) -> list[Cha
 def _parts(inputs: ReportInputs) -> Chart | None:
     final = inputs.stage.results.get("final")
     history = inputs.trainings[final.digest].history if final else ()
-    names = inputs.plan.settings.detector.head.loss_names
+    manifest = inputs.trainings[final.digest].manifest if final else None
+    head = manifest.job.get("detector", {}).get("head", {}).get("kind") if manifest else None  # a search may have chosen another
+    names = HEADS_BY_KIND.get(head, inputs.plan.settings.detector.head).loss_names
     if not history or len(history[0].get("losses", ())) != len(names):
         return None
     one = inputs.trainings[final.digest] if final else Training()
