@@ -79,16 +79,16 @@ def net_of(arch: Arch | str, detector: Detector, settings: Detector | None = Non
 def gene_words(net: Net, start: Net) -> str:
     """Say what of a whole net is other than in the start net of its run: head, neck, base width, input, proposals."""
     words = [net.head.replace("_", " ")] if net.head != start.head else []
-    words += _neck_words(net.neck, start.neck)
+    other = isinstance(net.neck, NasFpn) != isinstance(start.neck, NasFpn)
+    words += [f"neck {net.neck.text}"] if other else []
     words += [f"base width {net.width}"] if net.width else []
     words += [f"input {net.size[0]}x{net.size[1]}"] if net.size else []
+    words += [] if other else _neck_words(net.neck, start.neck)
     words += [f"{net.proposals} proposals"] if net.proposals else []
     return ", ".join(words)
 
 
 def _neck_words(neck: Neck, before: Neck) -> list[str]:
-    if isinstance(neck, NasFpn) != isinstance(before, NasFpn):
-        return [f"neck {neck.text}"]
     words = [f"pyramid of {neck.channels} channels"] if neck.channels != before.channels else []
     if isinstance(neck, NasFpn) and isinstance(before, NasFpn):
         words += [f"{neck.stacks} stacks"] if neck.stacks != before.stacks else []
