@@ -68,7 +68,7 @@ def iou(a: Array, b: Array) -> float:
     if np.abs(a - b).max() < 0.02:
         return 1.0
     inter = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-    return float(inter / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter))
+    return float(inter / max(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter, 1e-9))
 
 
 def assert_same(ours: tuple[Array, ...], theirs: tuple[Array, ...]) -> int:

@@ -137,8 +137,14 @@ def test_all_settings_are_explained() -> None:
         ("fpn=4", "demo: fpn: expected no such key, got 4"),
         ("detector.head.anchor_ratios=[]", "demo: detector.head.anchor_ratios: expected"),
         ("detector.anchor_ratios=[]", "demo: detector.head.anchor_ratios: expected"),
-        ("detector.head.kind=yolo", "demo: detector.head.kind: expected one of 'faster_rcnn', 'cascade_rcnn', got 'yolo'"),
-        ("detector.cascade=often", "demo: detector.head.kind: expected one of 'faster_rcnn', 'cascade_rcnn', got 'often'"),
+        (
+            "detector.head.kind=yolo",
+            "demo: detector.head.kind: expected one of 'faster_rcnn', 'cascade_rcnn', 'retinanet', 'fcos', got 'yolo'",
+        ),
+        (
+            "detector.cascade=often",
+            "demo: detector.head.kind: expected one of 'faster_rcnn', 'cascade_rcnn', 'retinanet', 'fcos', got 'often'",
+        ),
         ("detector.head=7", "demo: detector.head: expected"),
         ("detector.neck.taps=[-1]", "demo: detector.neck.taps.0: expected greater than or equal to 0, got -1"),
         ("serial.rounds=x", "demo: serial.rounds: expected a valid integer"),

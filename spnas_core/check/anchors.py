@@ -22,7 +22,7 @@ from spnas_core.data.images import Doubles
 from spnas_core.models.anchors import Grid, anchor_grid, anchor_shapes, anchor_sides, steps
 from spnas_core.models.dense_targets import COARSEST, FINEST
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.one_stage import FcosHead, OneStageHead
+from spnas_core.settings.one_stage import FcosHead, RetinaNetHead
 
 REACH = 0.5  # IoU
 GAIN = 0.01  # share of boxes that a better set must reach more
@@ -37,7 +37,7 @@ def judge_anchors(split: str, boxes: Doubles, sizes: Doubles, arch: Arch, settin
         return []
     scaled = to_input(boxes, sizes, settings.image_size)
     grid, head = anchor_grid(arch, settings), settings.head
-    octave = head.anchor_octave if isinstance(head, OneStageHead) else 1
+    octave = head.anchor_octave if isinstance(head, RetinaNetHead) else 1
     if isinstance(head, FcosHead):
         missed = ~has_point(scaled, grid, head.centre_radius)
     else:

@@ -17,7 +17,8 @@ from spnas_core.export.features import Features, conv, dense
 from spnas_core.export.graph import Graph, Shape, Value
 from spnas_core.models.anchors import anchor_grid, anchor_shapes, steps
 from spnas_core.models.pooling import least_sizes
-from spnas_core.settings.one_stage import OneStageHead
+from spnas_core.settings.detector import two_stage
+from spnas_core.settings.one_stage import FcosHead, RetinaNetHead
 from spnas_core.weights.model_folder import Model
 from spnas_core.weights.tensor_names import CASCADE, HEAD, RPN, Arrays
 
@@ -38,7 +39,7 @@ def cut_parts(card: Model, weights: Arrays) -> dict[str, CutPart]:
     trunk: `images` (1, 3, H, W) to the map (1, C, H_l, W_l) of each level that regions are pooled from, then `score_l` (1, A, H_l, W_l) and
     `delta_l` (1, 4A, H_l, W_l) of every level. A head: `regions` (P, C * 49) to `share` (P, K + 1) and `delta` (P, 4 * boxes).
     """
-    if isinstance(card.detector.head, OneStageHead):
+    if isinstance(card.detector.head, RetinaNetHead | FcosHead):
         return {"trunk": _dense_trunk(card, weights)}
     cascade = card.detector.head.kind == "cascade_rcnn"
     names = [f"{CASCADE}{stage}." for stage in range(CASCADE_STAGES)] if cascade else [HEAD]
@@ -49,7 +50,7 @@ def cut_parts(card: Model, weights: Arrays) -> dict[str, CutPart]:
 def cut_levels(card: Model) -> list[dict[str, Any]]:
     """Give what `shipped/parts.py` knows of each level: its anchors and, where regions are pooled, stride and least size of a region."""
     grid, head = anchor_grid(architecture.parse(card.arch), card.detector), card.detector.head
-    if isinstance(head, OneStageHead):
+    if isinstance(head, RetinaNetHead | FcosHead):
         shapes = [anchor_shapes(side, head.anchor_ratios, head.anchor_octave).tolist() for side in grid.sides]
         return [{"step": step, "anchors": anchors} for step, anchors in zip(steps(grid), shapes, strict=True)]
     pooled = grid.regions()
@@ -80,7 +81,7 @@ def _trunk(card: Model, weights: Arrays) -> CutPart:
 def _dense_trunk(card: Model, weights: Arrays) -> CutPart:
     arch, settings = architecture.parse(card.arch), card.detector
     graph, grid = Graph(weights), anchor_grid(arch, settings)
-    outputs = {}
+    outputs: dict[str, tuple[Value, Shape]] = {}
     for level, (x, size) in enumerate(zip(Features(graph, arch, settings).pyramid("images"), grid.sizes, strict=True)):
         found = dense_outputs(graph, settings, x, size, len(card.classes))
         outputs |= {f"{name}_{level}": (value, (1, channels, *size)) for name, (value, channels) in found.items()}
@@ -91,8 +92,9 @@ def _dense_trunk(card: Model, weights: Arrays) -> CutPart:
 def _head(card: Model, weights: Arrays, head: str, boxes: int) -> CutPart:
     settings = card.detector
     sizes = anchor_grid(architecture.parse(card.arch), settings).sizes
-    most = settings.head.proposals_test
-    count = min(most, sum(min(most, height * width * len(settings.head.anchor_ratios)) for height, width in sizes))
+    own = two_stage(settings)
+    most = own.proposals_test
+    count = min(most, sum(min(most, height * width * len(own.anchor_ratios)) for height, width in sizes))
     graph: Graph = Graph(weights)
     x: Value = "regions"
     for layer in ("fc1", "fc2"):

@@ -11,20 +11,20 @@ from spnas_core.export.graph import Graph, Value
 from spnas_core.export.heads import last_selection
 from spnas_core.models import retinanet, roi, towers
 from spnas_core.models.anchors import Grid, place_anchors
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, one_stage
 from spnas_core.weights.tensor_names import TOWERS
 
 
 def dense_outputs(graph: Graph, settings: Detector, x: Value, size: Size, classes: int) -> dict[str, tuple[Value, int]]:
     """Write the outputs of one level: (B, channels, H, W), and channels, of score and delta, or of score, distance and centrality."""
-    head, name = settings.head, f"{settings.head.kind}."
+    head, name = one_stage(settings), f"{settings.head.kind}."
     ends = []
     for tower in TOWERS:
         y = x
         for number in range(head.depth):
             layer = f"{name}{tower}{number}."
             y = conv(graph, y, f"{layer}conv")
-            y = graph("Relu", _group_norm(graph, y, f"{layer}norm", head.norm_groups, size) if head.normed else y)
+            y = graph("Relu", _group_norm(graph, y, f"{layer}norm", head.groups, size) if head.groups else y)
         ends.append(y)
     found = {"score": (conv(graph, ends[0], f"{name}score"), head.shapes * classes)}
     if head.kind == "retinanet":
@@ -46,7 +46,7 @@ def detect_dense(
     graph: Graph, settings: Detector, grid: Grid, classes: int, maps: tuple[Value, ...], image_hw: Value
 ) -> tuple[Value, Value, Value]:
     """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); with soft-NMS its candidates instead of D detections."""
-    head, scores, labels, boxes, total = settings.head, [], [], [], 0
+    head, scores, labels, boxes, total = one_stage(settings), list[Value](), list[Value](), list[Value](), 0
     for x, size, anchors in zip(maps, grid.sizes, place_anchors(grid, head.anchor_ratios, head.anchor_octave), strict=True):
         outputs = {name: value for name, (value, _) in dense_outputs(graph, settings, x, size, classes).items()}
         chance = graph("Sigmoid", _rows(graph, outputs["score"], classes))

@@ -13,7 +13,7 @@ from spnas_core.export.graph import Graph, Value
 from spnas_core.models import cascade, roi, rpn
 from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.pooling import SAMPLES, least_sizes
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, two_stage
 from spnas_core.weights.tensor_names import CASCADE, HEAD, RPN
 
 POOLING = {
@@ -34,9 +34,10 @@ class Heads:
         self.classes = classes
         self.maps = maps
         self.image_hw = image_hw  # (B, 2)
-        self.anchors = place_anchors(grid, settings.head.anchor_ratios)
-        self.kept = [min(settings.head.proposals_test, len(placed)) for placed in self.anchors]  # of each level
-        self.proposals = min(settings.head.proposals_test, sum(self.kept))
+        self.head = two_stage(settings)
+        self.anchors = place_anchors(grid, self.head.anchor_ratios)
+        self.kept = [min(self.head.proposals_test, len(placed)) for placed in self.anchors]  # of each level
+        self.proposals = min(self.head.proposals_test, sum(self.kept))
 
     def propose(self) -> tuple[Value, Value]:
         """Proposals (B, P, 4) and their validity (B, P; 0 or 1): the best of each level, NMS within the level, the best of all."""
@@ -49,7 +50,7 @@ class Heads:
             found = decode_deltas(graph, take_rows(graph, delta, order), graph("Gather", anchors, order), rpn.RPN_CODER)
             boxes.append(clip_boxes(graph, found, self.image_hw))
             scores.append(best)
-            survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.settings.head.rpn_nms))
+            survivors.append(after_nms(graph, boxes[-1], graph("Unsqueeze", best, [1]), self.head.rpn_nms))
         found = graph("Concat", *boxes, axis=1)
         keep = graph("Mul", graph("Concat", *survivors, axis=1), large_enough(graph, found, rpn.MIN_SIZE))
         score = graph("Sigmoid", graph("Concat", *scores, axis=1))
@@ -61,7 +62,7 @@ class Heads:
     def detect(self, proposals: Value, valid: Value) -> tuple[Value, Value, Value]:
         """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); with soft-NMS its N candidates instead of D detections."""
         graph = self.graph
-        if self.settings.head.kind == "cascade_rcnn":
+        if self.head.kind == "cascade_rcnn":
             found, shares = proposals, []
             for stage, coder in enumerate(cascade.CODERS):
                 share, delta = self.predict(found, f"{CASCADE}{stage}.", 1)

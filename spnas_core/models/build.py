@@ -13,5 +13,5 @@ def build(arch: Arch, settings: Detector, classes: int, half: bool = False) -> D
 
     `half`: backbone and neck compute in float16.
     """
-    kinds: dict[str, type[DetectorNet]] = {"retinanet": RetinaNet, "fcos": FCOS}
+    kinds: dict[str, type[RetinaNet | FCOS]] = {"retinanet": RetinaNet, "fcos": FCOS}
     return kinds.get(settings.head.kind, FasterRCNN)(arch, settings, classes, half)

@@ -16,7 +16,7 @@ from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 from spnas_core.models.pooling import RegionPooling
 from spnas_core.models.roi import BOX_CODER, MIN_SIZE, BoxPredictor, RegionLosses, RegionSample, Selection
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, two_stage
 
 IOUS = (0.5, 0.6, 0.7)  # least IoU of a positive region; the first is that of `RegionSample`
 CODERS = (BOX_CODER, (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
@@ -33,7 +33,7 @@ class CascadeHead(nn.Cell):
         self.classes = classes
         self.stages = nn.CellList([BoxPredictor(settings, classes, 1) for _ in range(CASCADE_STAGES)])
         self.pooling = RegionPooling(sizes, strides, sides)
-        self.sample = RegionSample(settings.head.roi_batch)
+        self.sample = RegionSample(two_stage(settings).roi_batch)
         self.improve = nn.CellList([ImprovedRegions(stage) for stage in range(CASCADE_STAGES - 1)])
         self.region_losses = RegionLosses(classes)
         self.select = Selection(settings, classes)

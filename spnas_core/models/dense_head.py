@@ -17,7 +17,7 @@ from spnas_core.models import primitives as p
 from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.roi import CANDIDATES, Selection
 from spnas_core.models.towers import prediction, tower
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, one_stage
 
 Outputs = tuple[Tensor, ...]
 
@@ -72,13 +72,12 @@ class DenseHead(nn.Cell):
 
     def __init__(self, settings: Detector, classes: int, grid: Grid) -> None:
         super().__init__()
-        head, channels = settings.head, settings.neck.channels
-        groups = head.norm_groups if head.normed else 0
+        head, channels = one_stage(settings), settings.neck.channels
         anchors = level_anchors(grid, head.anchor_ratios, head.anchor_octave)
         self.classes, self.shapes = classes, head.shapes
         self.places = np.concatenate(anchors, 1).reshape(-1, 4)  # (S * N, 4), of all levels
-        self.class_tower = tower(channels, head.depth, groups)
-        self.box_tower = tower(channels, head.depth, groups)
+        self.class_tower = tower(channels, head.depth, head.groups)
+        self.box_tower = tower(channels, head.depth, head.groups)
         self.score = prediction(channels, head.shapes * classes, rare=True)
         self.best = nn.CellList([LevelBest(one, classes, head.candidates) for one in anchors])
         self.select = Selection(settings, classes)

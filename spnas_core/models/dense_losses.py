@@ -7,6 +7,7 @@ and `ops/giou_loss.py`, number for number.
 
 from typing import Any
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from spnas_core.models import boxes as box_ops
@@ -49,7 +50,7 @@ class FocalLoss(nn.Cell):
         chance = p.sigmoid(own)
         as_object = power(1 - chance, self.gamma) * p.softplus(-own) * self.alpha
         as_background = power(chance, self.gamma) * p.softplus(own) * (1 - self.alpha)
-        change = p.select(label > 0, as_object - as_background, p.zeros_like(own))
+        change = (as_object - as_background) * p.cast(label > 0, ms.float32)  # Ascend lacks what the gradient of `Select` needs
         return p.total((self.background(scores) + change) * weight)
 
 

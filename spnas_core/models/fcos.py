@@ -22,7 +22,8 @@ from spnas_core.models.dense_targets import point_targets
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import RankSum
 from spnas_core.models.towers import prediction
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, one_stage
+from spnas_core.settings.one_stage import FcosHead
 
 
 def boxes_around(points: Tensor, distance: Tensor) -> Tensor:
@@ -43,7 +44,8 @@ class FcosPointHead(DenseHead):
         super().__init__(settings, classes, grid)
         self.distance = prediction(settings.neck.channels, 4)
         self.centrality = prediction(settings.neck.channels, 1)
-        self.focal = FocalLoss(settings.head.focal_alpha, settings.head.focal_gamma)
+        head = one_stage(settings)
+        self.focal = FocalLoss(head.focal_alpha, head.focal_gamma)
         self.points = Tensor(self.places[None])
         self.over_ranks = RankSum()
 
@@ -88,6 +90,7 @@ class FCOS(DetectorNet):
         grid = anchor_grid(arch, settings)
         cells = [height * width for height, width in grid.sizes]
         self.ends = cells[0], cells[-1]
+        assert isinstance(settings.head, FcosHead)
         self.radius = settings.head.centre_radius
         self.fcos = FcosPointHead(settings, classes, grid)
 

@@ -6,6 +6,7 @@ Sources: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017; torchvi
 
 from typing import Any
 
+import mindspore as ms
 import numpy.typing as npt
 from mindspore import Tensor, ops
 
@@ -21,6 +22,7 @@ from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import rank
 from spnas_core.models.towers import prediction
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.one_stage import RetinaNetHead
 
 CODER = (1.0, 1.0, 1.0, 1.0)
 
@@ -31,6 +33,7 @@ class RetinaHead(DenseHead):
     def __init__(self, settings: Detector, classes: int, grid: Grid) -> None:
         super().__init__(settings, classes, grid)
         head = settings.head
+        assert isinstance(head, RetinaNetHead)
         self.delta = prediction(settings.neck.channels, 4 * head.shapes)
         self.focal = FocalLoss(head.focal_alpha, head.focal_gamma)
         self.giou = head.box_loss == "giou"
@@ -62,7 +65,7 @@ class RetinaHead(DenseHead):
             distance = giou_loss(box_ops.decode(delta, ops.BroadcastTo(delta.shape)(self.anchors), CODER), target)
         else:
             distance = p.total(p.absolute(delta - target), 3)
-        return classification, p.total(p.select(label > 0, distance * weight, p.zeros_like(weight)))
+        return classification, p.total(distance * weight * p.cast(label > 0, ms.float32))
 
 
 class RetinaNet(DetectorNet):
@@ -70,6 +73,7 @@ class RetinaNet(DetectorNet):
 
     def __init__(self, arch: Arch, settings: Detector, classes: int, half: bool = False) -> None:
         super().__init__(arch, settings, half)
+        assert isinstance(settings.head, RetinaNetHead)
         self.head_settings = settings.head
         self.retinanet = RetinaHead(settings, classes, anchor_grid(arch, settings))
 

@@ -19,7 +19,7 @@ from spnas_core.models import primitives as p
 from spnas_core.models.pooling import RegionPooling
 from spnas_core.models.ranks import RankSum
 from spnas_core.models.suppression import suppression
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, two_stage
 
 BOX_CODER = (10.0, 10.0, 5.0, 5.0)
 FOREGROUND, POSITIVE_SHARE, MIN_SIZE = 0.5, 0.25, 1e-2
@@ -31,7 +31,7 @@ class BoxPredictor(nn.Cell):
 
     def __init__(self, settings: Detector, classes: int, boxes: int) -> None:
         super().__init__()
-        hidden = settings.head.head_channels
+        hidden = two_stage(settings).head_channels
         self.fc1 = nn.Dense(settings.neck.channels * POOLED * POOLED, hidden, weight_init=HeUniform(5**0.5))
         self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(5**0.5))
         self.score = nn.Dense(hidden, classes + 1, weight_init=Normal(0.01))
@@ -54,7 +54,7 @@ class BoxHead(BoxPredictor):
         super().__init__(settings, classes, classes + 1)
         self.classes = classes
         self.pooling = RegionPooling(sizes, strides, sides)
-        self.sample = RegionSample(settings.head.roi_batch)
+        self.sample = RegionSample(two_stage(settings).roi_batch)
         self.region_losses = RegionLosses(classes)
         self.select = Selection(settings, classes)
 

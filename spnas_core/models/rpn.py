@@ -19,7 +19,7 @@ from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.convolution import BiasedConv3x3
 from spnas_core.models.ranks import RankSum
 from spnas_core.models.suppression import suppression
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, two_stage
 
 RPN_CODER = (1.0, 1.0, 1.0, 1.0)
 MIN_SIZE = 1e-3  # px
@@ -30,7 +30,7 @@ class RegionProposal(nn.Cell):
 
     def __init__(self, settings: Detector, grid: Grid) -> None:
         super().__init__()
-        channels, ratios = settings.neck.channels, settings.head.anchor_ratios
+        channels, ratios = settings.neck.channels, two_stage(settings).anchor_ratios
         init = Normal(0.01)
         self.conv = BiasedConv3x3(channels, channels, init)
         self.score = nn.Conv2d(channels, len(ratios), 1, has_bias=True, weight_init=init)
@@ -38,7 +38,7 @@ class RegionProposal(nn.Cell):
         per_level = place_anchors(grid, ratios)
         self.counts = tuple(len(a) for a in per_level)
         self.places = np.concatenate(per_level)
-        self.batch = settings.head.rpn_batch
+        self.batch = two_stage(settings).rpn_batch
         self.propose = Proposals(settings, Tensor(self.places), self.counts)
         self.over_ranks = RankSum()
         self.ratios = len(ratios)
@@ -88,9 +88,10 @@ class Proposals(nn.Cell):
         self.anchors = anchors
         self.counts = counts
         self.starts = tuple(sum(counts[:level]) for level in range(len(counts)))
-        self.limits = (settings.head.proposals_test, settings.head.proposals_train)
+        head = two_stage(settings)
+        self.limits = (head.proposals_test, head.proposals_train)
         self.extent = float(max(settings.image_size))
-        self.nms = suppression(settings.head.rpn_nms)
+        self.nms = suppression(head.rpn_nms)
 
     def construct(self, scores: Tensor, deltas: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor]:
         """Select proposals (B, P, 4) and their validity (B, P) from the scores (B, A) and deltas (B, A, 4)."""

@@ -142,3 +142,9 @@ def unused(name: str, wanted: Collection[str]) -> bool:
         return False
     own = [int(other[2]) for other in map(PYRAMID_TENSOR.fullmatch, wanted) if other and other[1] == match[1]]
     return not own if match[1] == "extra" else int(match[2]) < min(own, default=0)
+
+
+def lacks(name: str, given: Collection[str]) -> bool:
+    """Whether `name` is of a level without an output, or an extra output, in the pyramid of a net with tensors of the names `given`."""
+    match = _TENSOR.fullmatch(name)
+    return match is not None and unused(name if match[1] == "extra" else f"{LAYER}{match[2]}.{match[3]}", given)

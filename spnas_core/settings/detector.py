@@ -122,6 +122,20 @@ class Detector(Settings):
         return document
 
 
+def two_stage(settings: Detector) -> TwoStageHead:
+    """Return the settings of a two-stage head; TypeError for another head."""
+    if not isinstance(settings.head, TwoStageHead):
+        raise TypeError(f"expected a two-stage head, got {settings.head.kind}")
+    return settings.head
+
+
+def one_stage(settings: Detector) -> RetinaNetHead | FcosHead:
+    """Return the settings of a one-stage head; TypeError for another head."""
+    if not isinstance(settings.head, RetinaNetHead | FcosHead):
+        raise TypeError(f"expected a one-stage head, got {settings.head.kind}")
+    return settings.head
+
+
 def current_form(values: Any) -> Any:
     """Move former keys of a detector (`fpn_channels`, `taps`, `cascade`, those of a two-stage head) into its neck and head.
 

@@ -22,9 +22,9 @@ class OneStageHead(Settings):
     candidates: PositiveInt = Field(1000, description="most scores of a level that enter NMS")
 
     @property
-    def normed(self) -> bool:
-        """Whether a norm follows each convolution of the towers."""
-        return False
+    def groups(self) -> int:
+        """Groups of the norm that follows each convolution of the towers; 0: none follows."""
+        return 0
 
     @property
     def shapes(self) -> int:
@@ -38,7 +38,7 @@ class OneStageHead(Settings):
 
     def cost(self, channels: int, sizes: Sequence[Size], classes: int) -> Cost:
         """Cost in inference on maps of `channels` and these sizes, in cells; `classes` without the background."""
-        return dense_head_cost(channels, self.depth, self.normed, (classes * self.shapes, self.box_outputs), sizes)
+        return dense_head_cost(channels, self.depth, self.groups > 0, (classes * self.shapes, self.box_outputs), sizes)
 
 
 class RetinaNetHead(OneStageHead):
@@ -81,9 +81,9 @@ class FcosHead(OneStageHead):
     norm_groups: PositiveInt = Field(32, description="groups of the norms in the towers; the channels of the neck are a multiple of it")
 
     @property
-    def normed(self) -> bool:
-        """Whether a norm follows each convolution of the towers."""
-        return True
+    def groups(self) -> int:
+        """Groups of the norms."""
+        return self.norm_groups
 
     @property
     def box_outputs(self) -> int:

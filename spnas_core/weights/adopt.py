@@ -143,7 +143,7 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     theirs, ours = ({name.split(".")[0] for name in names} for names in (weights, fresh))
     new_parts = tuple(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")})
     other_heads = tuple(part for part in HEADS if part.removesuffix(".") not in ours)
-    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.is_of_another(name, weights) or fpn.unused(name, weights))]
+    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.is_of_another(name, weights) or fpn.lacks(name, weights))]
     sources = {name: head_source(name, is_cascade(weights)) for name in wanted}
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}

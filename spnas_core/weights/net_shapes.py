@@ -7,7 +7,7 @@ from spnas_core.arch import Arch, blocks, levels
 from spnas_core.cost import CASCADE_STAGES, POOLED
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER
 from spnas_core.necks.nas_fpn import NasFpn
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, TwoStageHead
 from spnas_core.settings.one_stage import OneStageHead
 from spnas_core.weights.tensor_names import (
     AFFINE,
@@ -87,7 +87,7 @@ def _one_stage(head: OneStageHead, channels: int, classes: int) -> dict[str, _Sh
     found: dict[str, _Shape] = {}
     for layer in [f"{head.kind}.{tower}{number}." for tower in TOWERS for number in range(head.depth)]:
         found |= _biased(f"{layer}conv", (channels, channels, 3, 3))
-        found |= {f"{layer}norm{part}": (channels,) for part in AFFINE} if head.normed else {}
+        found |= {f"{layer}norm{part}": (channels,) for part in AFFINE} if head.groups else {}
     outputs = {
         "score": head.shapes * classes,
         **({"delta": 4 * head.shapes} if head.kind == "retinanet" else {"distance": 4, "centrality": 1}),
@@ -98,7 +98,7 @@ def _one_stage(head: OneStageHead, channels: int, classes: int) -> dict[str, _Sh
 
 
 def _heads(detector: Detector, classes: int) -> dict[str, _Shape]:
-    if isinstance(detector.head, OneStageHead):
+    if not isinstance(detector.head, TwoStageHead):
         return _one_stage(detector.head, detector.neck.channels, classes)
     channels, hidden, anchors = detector.neck.channels, detector.head.head_channels, len(detector.head.anchor_ratios)
     found = _biased(f"{RPN}conv", (channels, channels, 3, 3)) | _biased(f"{RPN}score", (anchors, channels, 1, 1))

@@ -116,7 +116,7 @@ def predict_command(
     "onnx: for onnxruntime, any model (needs the extra [onnx]). openvino: for OpenVINO, any model (needs the extra [openvino]). "
     "om: for Ascend's compiler ATC, any model, one image at a time; compiled at once where atc is on PATH (needs the extra [onnx]). "
     "mindir: for MindSpore, any model, one image at a time. "
-    "torchvision: for PyTorch, to train on too: torchvision's FasterRCNN on this backbone; no cascades, no taps.\n\n"
+    "torchvision: for PyTorch, to train on too: torchvision's FasterRCNN, RetinaNet or FCOS on this backbone; no cascades, no taps.\n\n"
     "Example: spnas export demo/store/runs/demo/model --format onnx --out demo-onnx"
 )
 def export(

@@ -75,7 +75,7 @@ def retinanet(backbone: "Backbone", settings: dict[str, Any], classes: int) -> R
 def fcos(backbone: "Backbone", settings: dict[str, Any], classes: int) -> FCOS:
     """Make torchvision's FCOS."""
     head, channels = settings["head"], backbone.out_channels
-    towers = FCOSHead(channels, 1, classes, head["depth"])
+    towers = FCOSHead(32, 1, classes, 1)  # of a size that fits its own norms; both parts are replaced
     norm = partial(nn.GroupNorm, head["norm_groups"])
     towers.classification_head = FCOSClassificationHead(channels, 1, classes, head["depth"], norm_layer=norm)
     towers.regression_head = FCOSRegressionHead(channels, 1, head["depth"], norm)
