@@ -13,7 +13,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
-python3 -m venv venv
+python3.11 -m venv venv
 venv/bin/python -m pip install --quiet --disable-pip-version-check mindspore==2.8.0 "numpy<2"
 cat > probe.py <<'PY'
 from collections import OrderedDict

@@ -173,6 +173,7 @@ def test_bounds_have_the_start_nets_backbone_and_the_cheapest_and_dearest_cells(
         (["serial.search=[]"], "serial.search"),
         (["serial.search=[head]"], "serial.search"),
         (["parallel.taps=[[1, 1]]"], "expected detector.neck.kind fpn with parallel.taps, got nas_fpn"),
+        (["fine_tune.batch=1"], "expected a batch above 1, or images above 128 px, under a NAS-FPN, got fine_tune.batch 1 at (64, 64)"),
         (["serial.evaluator=supernet"], "expected serial.search [backbone] with serial.evaluator: supernet, got ['neck']"),
     ],
 )

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from flows.presets import places
 from spnas_core.errors import UserError
+from spnas_core.necks import NECK_KINDS
 from spnas_core.settings.detector import HEAD_KINDS, current_form
 from spnas_core.settings.run import Run
 
@@ -118,9 +119,10 @@ def describe_settings(error: ValidationError, where: str) -> list[str]:
 
 
 def _keys(error: ErrorDetails) -> list[int | str]:
-    """Path of keys to the wrong setting, without the union tag that pydantic inserts behind `head`."""
+    """Path of keys to the wrong setting, without the union tags that pydantic inserts behind `head` and `neck`."""
     keys = error["loc"]
-    return [key for number, key in enumerate(keys) if not (number and keys[number - 1] == "head" and key in HEAD_KINDS)]
+    tags: dict[int | str, tuple[str, ...]] = {"head": HEAD_KINDS, "neck": NECK_KINDS}
+    return [key for number, key in enumerate(keys) if not (number and key in tags.get(keys[number - 1], ()))]
 
 
 def _plain(text: str) -> str:

@@ -4,6 +4,7 @@ Shape shorthand: B images, C channels of the pyramid, H_l and W_l rows and colum
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -48,7 +49,7 @@ class MergingPyramid(nn.Cell):
         self.lateral = nn.CellList([nn.Identity(), *laterals])  # numbered as the stages
         self.extra = nn.CellList([*(nn.Identity() for _ in stages), *extra])  # and as the inputs of the cells
         self.stacks = nn.CellList([nn.CellList([_named(channels, cell) for cell in cells]) for _ in range(settings.stacks)])
-        self.merges = tuple(map(tuple, merges(cells)))  # plain ones, for the graph compiler
+        self.merges: tuple[tuple[Any, ...], ...] = tuple(map(tuple, merges(cells)))  # plain ones, for the graph compiler
         self.outputs = output_nodes(cells)
         self.pool = nn.MaxPool2d(2, 2, pad_mode="same")
         self.mean = ops.ReduceMean(keep_dims=True)
@@ -72,7 +73,8 @@ class MergingPyramid(nn.Cell):
 
     def stack(self, number: int, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the cells of one stack on P3 to P7."""
-        nodes, node_levels = inputs, LEVELS
+        nodes = inputs
+        node_levels: tuple[int, ...] = LEVELS
         for place in range(len(self.merges)):
             level, attention, fine, coarse, joined = self.merges[place]
             first = self.resize(nodes[fine], node_levels[fine], level, inputs)

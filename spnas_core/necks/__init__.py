@@ -16,10 +16,22 @@ from spnas_core.necks.fpn import Fpn
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import Taps
 
-__all__ = ["Neck", "NeckText", "is_continued", "is_of_another", "is_unused", "neck_under", "parse_neck", "taps_of", "with_taps"]
+__all__ = [
+    "NECK_KINDS",
+    "Neck",
+    "NeckText",
+    "is_continued",
+    "is_of_another",
+    "is_unused",
+    "neck_under",
+    "parse_neck",
+    "taps_of",
+    "with_taps",
+]
 
 Neck = Annotated[Fpn | NasFpn, Field(discriminator="kind")]
 _KINDS = (Fpn, NasFpn)
+NECK_KINDS = tuple(neck.model_fields["kind"].default for neck in _KINDS)
 _OWNED = {Fpn: fpn.PYRAMID_TENSOR, NasFpn: nas_fpn.CELL_TENSOR}  # the names of their tensors
 
 

@@ -146,5 +146,5 @@ def unused(name: str, wanted: Collection[str]) -> bool:
 
 def lacks(name: str, given: Collection[str]) -> bool:
     """Whether `name` is of a level without an output, or an extra output, in the pyramid of a net with tensors of the names `given`."""
-    match = _TENSOR.fullmatch(name)
+    match = PYRAMID_TENSOR.fullmatch(name)
     return match is not None and unused(name if match[1] == "extra" else f"{LAYER}{match[2]}.{match[3]}", given)

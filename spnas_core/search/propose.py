@@ -120,10 +120,9 @@ def _parents(course: Course, settings: Run, number: int, rng: np.random.Generato
     if serial.proposer == "ageing":
 
         def winner_of_some() -> Trial:
-            drawn = rng.choice(len(parents), min(serial.ageing.tournament, len(parents)), replace=False)
-            return min((parents[place] for place in drawn), key=lambda one: (one[0], -one[1].value(settings.objectives[0]), one[1].digest))[
-                1
-            ]
+            places = map(int, rng.choice(len(parents), min(serial.ageing.tournament, len(parents)), replace=False))
+            drawn = [parents[place] for place in places]
+            return min(drawn, key=lambda one: (one[0], -one[1].value(settings.objectives[0]), one[1].digest))[1]
 
         return winner_of_some
     return weighted([(rank if serial.proposer == "pareto" else 0, trial) for rank, trial in parents], rng, f"serial round {number}")

@@ -150,9 +150,9 @@ def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], weights: Ar
         chain: list[Group] = [before, *((block.index, part) for part in range(1 if arch.block_type.expansion == 1 else 2)), after]
         found |= {f"{path}conv{n}": Axes(chain[n], chain[n - 1]) for n in range(1, len(chain))}
         found[f"{path}shortcut.conv"] = Axes(after, before)
-    for layer, stage in tensor_layers(weights):
-        if stage is None or stage < len(members):
-            found[layer] = Axes(PYRAMID, PYRAMID if stage is None else streams[members[stage][-1].index + 1])
+    for layer, read in tensor_layers(weights):
+        if read is None or read < len(members):
+            found[layer] = Axes(PYRAMID, PYRAMID if read is None else streams[members[read][-1].index + 1])
     found |= {name.replace("conv", "bn"): Axes(axes.outputs) for name, axes in found.items()}
     for level, last in enumerate(members):
         found[f"{INNER}{level}"] = Axes(MERGED, streams[last[-1].index + 1], normed=False)
