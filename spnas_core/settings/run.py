@@ -244,8 +244,9 @@ class Run(Settings):
         for neck in (*self.necks, *(with_taps(self.detector.neck, taps) for taps in self.parallel.taps)):
             for size in (self.detector.image_size, *space.image_sizes):
                 neck.outputs(start, size)  # children never have fewer stages
-        channels = (*space.neck_channels, *(neck.channels for neck in self.necks))
+        choices = {"space.neck_channels": space.neck_channels, "space.necks": tuple(neck.channels for neck in self.necks)}
         for place, head in (("head", self.detector.head), *(("other_heads", head) for head in self.detector.other_heads)):
             groups = head.norm_groups if isinstance(head, FcosHead) else 1
-            if odd := [count for count in channels if count % groups]:
-                raise ValueError(f"expected the necks' channels to be multiples of detector.{place}.norm_groups, {groups}, got {odd[0]}")
+            for where, channels in choices.items():
+                if odd := [count for count in channels if count % groups]:
+                    raise ValueError(f"expected {where} to be multiples of detector.{place}.norm_groups, {groups}, got {odd[0]}")
