@@ -56,11 +56,11 @@ def make_data(folder: Path) -> Path:
 class StoringCrew:
     """A crew whose jobs leave made-up results in the store of the plan: one in fifty diverges, and larger nets score better.
 
-    After `most` trainings the run is stopped. `level`: AP of a net as large as the start net.
+    After `most` trainings the run is stopped. `level`: AP of a net as large as the start net; `failing`: share that diverges.
     """
 
-    def __init__(self, plan: Plan, most: int | None = None, level: float = 0.3) -> None:
-        self.plan, self.left, self.level = plan, most, level
+    def __init__(self, plan: Plan, most: int | None = None, level: float = 0.3, failing: float = 0.02) -> None:
+        self.plan, self.left, self.level, self.failing = plan, most, level, failing
         self.start = plan.cost_of(net_of(plan.settings.arch, plan.settings.detector))
 
     def do(self, work: Sequence[Work]) -> list[Ended]:
@@ -82,7 +82,7 @@ class StoringCrew:
             self.left -= 1
             if self.left < 0:
                 raise RunStoppedError
-        if may_fail and rng.random() < 0.02:
+        if may_fail and rng.random() < self.failing:
             self.plan.store.write(f"logs/train/{key}.txt", LOG.encode())
             return self._told(job, key, JobError("diverged", "the loss is not finite"))
         with tempfile.TemporaryDirectory() as folder:
@@ -143,11 +143,11 @@ def detections(rng: np.random.Generator, each: int = 20) -> list[dict[str, Any]]
     ]
 
 
-def make_many(folder: Path, data: Path, settings: Run, most: int | None = None, level: float = 0.3) -> Plan:
+def make_many(folder: Path, data: Path, settings: Run, most: int | None = None, level: float = 0.3, failing: float = 0.02) -> Plan:
     """Fill the store `folder` as a run does that ends, or that is stopped after `most` trainings; returns its plan."""
     plan = open_plan(settings, str(data), str(folder))
     announce_run(plan)
-    crew, record = StoringCrew(plan, most, level), None
+    crew, record = StoringCrew(plan, most, level, failing), None
     try:
         for name in settings.stages:
             record = STAGES[name](plan, crew, record)
