@@ -163,7 +163,7 @@ def _parts(inputs: ReportInputs) -> Chart | None:
     final = inputs.stage.results.get("final")
     history = inputs.trainings[final.digest].history if final else ()
     manifest = inputs.trainings[final.digest].manifest if final else None
-    head = manifest.job.get("detector", {}).get("head", {}).get("kind") if manifest else None  # a search may have chosen another
+    head = manifest.job.get("detector", {}).get("head", {}).get("kind", "") if manifest else ""  # a search may have chosen another
     names = HEADS_BY_KIND.get(head, inputs.plan.settings.detector.head).loss_names
     if not history or len(history[0].get("losses", ())) != len(names):
         return None

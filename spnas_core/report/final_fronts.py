@@ -90,7 +90,7 @@ def final_fronts(results: Mapping[str, Result], ledger: Ledger, settings: Run) -
         side: Side | None = "stock" if name.startswith(STOCK) else "found" if name == "final" or name.startswith(FRONT) else None
         value = {**one.scores["val"], **one.costs}.get(cost)
         if side and value is not None:
-            scores = {score: max(0.0, float(one.scores[split][score])) for score in SCORES}
+            scores: dict[str, float] = {score: max(0.0, float(one.scores[split][score])) for score in SCORES}
             points.append(
                 FinalNetPoint(name.removeprefix(STOCK), side, one.arch, one.genes, scores, float(value), stages.get(one.trial, side))
             )

@@ -68,7 +68,8 @@ def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evalu
             record = _reignited(plan, crew, Label("serial", "reignite", "", number), record, stuck)
         children, members = list[Proposal](), list[int]()
         for family, course in enumerate(found):
-            known = {one.net.identity for one in (*record.ledger, *children)} if run.structures else set()
+            others = [*(one.net for one in record.ledger), *(one.net for one in children)] if run.structures else []
+            known = {net.identity for net in others}
             as_parent = partial(record.parent, stem=run.reignite.stem)
             members.append(len(children))
             children += propose_next(course, run, number, plan.cost_of, as_parent, known, family)

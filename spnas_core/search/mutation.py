@@ -128,11 +128,11 @@ def change_gene(net: Net, gene: str, rng: np.random.Generator, space: Space, det
         others = [neck for neck in necks if neck != net.neck]
         return replace(net, neck=others[int(rng.integers(len(others)))]) if others else net
     if gene == "proposals":
-        if not isinstance(own.head, TwoStageHead):
+        usual = detector.head_of(net.head)
+        if not isinstance(usual, TwoStageHead):
             return net
-        usual = detector.head_of(net.head).proposals_test
-        proposals = _neighbour(own.head.proposals_test, (*space.proposals, usual), rng)
-        return replace(net, proposals=None if proposals == usual else proposals)
+        proposals = _neighbour(net.proposals or usual.proposals_test, (*space.proposals, usual.proposals_test), rng)
+        return replace(net, proposals=None if proposals == usual.proposals_test else proposals)
     channels = _neighbour(net.neck.channels, (*space.neck_channels, detector.neck.channels), rng)
     return replace(net, neck=net.neck.model_copy(update={"channels": channels}))
 

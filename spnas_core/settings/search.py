@@ -63,8 +63,8 @@ class Mutation(Settings):
 
     @model_validator(mode="after")
     def _at_most_one(self) -> "Mutation":
-        rare = ("add_stage", "change_type", "move_double", "shrink", "inner_width", "base_width", "image_size", "neck_channels")
-        rare += ("head", "neck", "proposals")
+        genes = ("base_width", "image_size", "neck_channels", "head", "neck", "proposals")
+        rare = ("add_stage", "change_type", "move_double", "shrink", "inner_width", *genes)
         if (total := sum(getattr(self, name) for name in rare)) > 1:
             raise ValueError(f"expected {', '.join(rare[:-1])} and {rare[-1]} to add up to at most 1, got {total:g}")
         return self
