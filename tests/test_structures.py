@@ -23,7 +23,7 @@ from spnas_core.report.inputs import reopen
 from spnas_core.report.page import report_html
 from spnas_core.run.plan import FRONT, STOCK, Plan
 from spnas_core.run.record import newest_round, read_stage
-from spnas_core.run.replay import known_results, replay
+from spnas_core.run.replay import known_results, replay, where_time_went
 from spnas_core.run.supernet import search_bounds
 from spnas_core.search.costs import candidate_cost, within
 from spnas_core.search.ledger import Trial, pareto_front, spread_best
@@ -225,6 +225,7 @@ def test_its_replay_is_the_search_whatever_is_known(searched: Plan) -> None:
     played = replay(searched, known_results(searched))
     assert played.ledger == final.ledger
     assert all(step.sure and step.ended is not None for step in played.steps)
+    assert list(where_time_went(played.steps)) == list(searched.settings.stages)
     nothing = replay(searched, lambda _job: None)
     assert [step.stage for step in nothing.steps if step.sure] == ["fine_tune"]
     some = replay(searched, lambda job: None if job.kind == "evaluate" or (job.kind == "train" and "2_1" in job.arch) else known(job))

@@ -24,7 +24,7 @@ from spnas_core.run.stages import STAGES
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import net_of
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.run import STAGE_NAMES, StageName
+from spnas_core.settings.run import StageName
 from spnas_core.settings.search import MEASURED, SCORES
 from spnas_core.store.manifest import Manifest
 
@@ -147,7 +147,7 @@ def replay(plan: Plan, known: Known, play: int = 0, before: Replay | None = None
 def where_time_went(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
     """Seconds of the ended jobs, by stage and phase."""
     found: dict[str, dict[str, float]] = {}
-    for name in STAGE_NAMES:
+    for name in dict.fromkeys(step.stage for step in steps):
         ended = [step.ended for step in steps if step.stage == name and isinstance(step.ended, Manifest)]
         if ended:
             found[name] = timing.total_seconds(timing.parts(one.kind, one.seconds, one.metrics) for one in ended)
