@@ -18,12 +18,12 @@ from trials import trial_of
 from flows.spnas import spnas
 from spnas_core.arch import ArchError
 from spnas_core.cost import Cost
-from spnas_core.job import Data
+from spnas_core.job import Data, digest
 from spnas_core.report.inputs import reopen
 from spnas_core.report.page import report_html
 from spnas_core.run.plan import FRONT, STOCK, Plan
 from spnas_core.run.record import newest_round, read_stage
-from spnas_core.run.replay import known_results, replay, where_time_went
+from spnas_core.run.replay import known_results, replay, replays, where_time_went
 from spnas_core.run.supernet import search_bounds
 from spnas_core.search.costs import candidate_cost, within
 from spnas_core.search.ledger import Trial, pareto_front, spread_best
@@ -228,15 +228,20 @@ def test_its_replay_is_the_search_whatever_is_known(searched: Plan) -> None:
     assert list(where_time_went(played.steps)) == list(searched.settings.stages)
     nothing = replay(searched, lambda _job: None)
     assert [step.stage for step in nothing.steps if step.sure] == ["fine_tune"]
-    some = replay(searched, lambda job: None if job.kind == "evaluate" or (job.kind == "train" and "2_1" in job.arch) else known(job))
-    again = replay(searched, known_results(searched), 1, some)
-    assert [step.key for step in again.steps][: len(some.steps)][:5] == [step.key for step in some.steps][:5]
-    assert again.ledger == final.ledger
 
 
-def known(job: Any) -> Any:
-    """Nothing is known of any job: the replay makes all of it up."""
-    return None
+@pytest.mark.parametrize(
+    ("stage", "number", "rounds"), [("structures", 2, {"structures": 2}), ("serial", 1, {"structures": 4, "serial": 1})]
+)
+def test_what_is_known_is_played_once(searched: Plan, stage: str, number: int, rounds: dict[str, int]) -> None:
+    """Of a search that is in the round after `number` of a stage, two replays share all that is sure."""
+    final, stored = read_stage(searched.store, searched.keys["full_train"]), known_results(searched)
+    later = {one.digest for one in final.ledger if one.stage == stage and one.round > number}
+    first, second = replays(searched, lambda job: None if digest(job) in later else stored(job), 2)
+    assert {name: last.number for name, last in first.sure.rounds.items()} == rounds
+    sure = [[step.key for step in one.steps if step.sure] for one in (first, second)]
+    assert sure[0] == sure[1] == [step.key for step in replay(searched, stored).steps][: len(sure[0])]
+    assert [step.key for step in first.steps] != [step.key for step in second.steps]
 
 
 def test_the_record_of_a_round_is_where_a_killed_search_goes_on(searched: Plan) -> None:
