@@ -167,4 +167,4 @@ def _newest_stages(store: Store, name: str) -> list[str]:
         keys: dict[str, Any] = json.loads(store.read(f"runs/{name}/{KEYS}"))
     except FileNotFoundError:
         return []
-    return [str(keys[stage]) for stage in reversed(STAGE_NAMES[1:-1]) if stage in keys]
+    return [str(keys[stage]) for stage in reversed(("structures", *STAGE_NAMES[1:-1])) if stage in keys]

@@ -1,5 +1,7 @@
 """SP-NAS (Jiang et al., CVPR 2020) as a Prefect flow of five stages: fine_tune, serial, reignite, parallel, full_train.
 
+A structural search, as in SM-NAS, is one more, after fine_tune, where the settings have `structures`.
+
 Every training is a job in its own process, every stage publishes an artifact, and artifacts in the store are never recomputed.
 """
 
@@ -35,7 +37,7 @@ def run_name() -> str:
 def spnas(
     settings: Run | Preset, data: DataUrl, store: StoreUrl, name: RunName | None = None, refresh: tuple[StageName, ...] = ()
 ) -> dict[str, Any]:
-    """Search a detector backbone in five stages, and return the summary, which is also in `runs/NAME/summary.json` of the store.
+    """Search a detector in stages, and return the summary, which is also in `runs/NAME/summary.json` of the store.
 
     Args:
         settings: Name of a preset, or all settings of a run; `spnas settings PRESET --set KEY=VALUE` prints them.
@@ -59,8 +61,8 @@ def spnas(
 
 
 def search(plan: Plan, executor: Executor) -> StageRecord:
-    """Run the four search stages, and return the record of the last one."""
-    start = run_stage(plan, executor, "fine_tune", None)
-    serial = run_stage(plan, executor, "serial", start)
-    reignited = run_stage(plan, executor, "reignite", serial)
-    return run_stage(plan, executor, "parallel", reignited)
+    """Run the stages of the search, and return the record of the last one."""
+    record = run_stage(plan, executor, "fine_tune", None)
+    for name in plan.settings.stages[1:-1]:
+        record = run_stage(plan, executor, name, record)
+    return record

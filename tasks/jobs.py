@@ -21,7 +21,7 @@ from spnas_core.jobs import runner
 from spnas_core.jobs.job_group import JobGroup
 from spnas_core.jobs.progress import log_line
 from spnas_core.run.crew import Ended, succeeded
-from spnas_core.run.plan import Plan
+from spnas_core.run.plan import Plan, RoundStage
 from spnas_core.run.record import StageRecord, newest_round, publish_stage
 from spnas_core.settings.run import Retries, Run, StageName
 from spnas_core.store.artifacts import Store
@@ -106,12 +106,12 @@ class Executor:
                 self.slots.stop()
                 raise
 
-    def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
-        """Last serial round with a record in the store, and that record."""
-        return newest_round(plan, start)
+    def newest_round(self, plan: Plan, start: StageRecord, stage: RoundStage = "serial") -> tuple[int, StageRecord]:
+        """Last round of a stage with a record in the store, and that record."""
+        return newest_round(plan, start, stage)
 
     def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:
-        """Publish the record of a serial round."""
+        """Publish the record of a round."""
         publish_stage(plan, record, seconds)
 
     def tell(self, line: Callable[[], str]) -> None:

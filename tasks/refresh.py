@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from prefect.runtime import flow_run
 
 from spnas_core.run.plan import Plan
-from spnas_core.settings.run import STAGE_NAMES, StageName
+from spnas_core.settings.run import StageName
 
 NOTE = "refreshed.json"
 
@@ -19,8 +19,9 @@ def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Calla
 
     The records of the stage are set aside at once. Those of a stage after a refreshed one are too, but its jobs' artifacts stay.
     """
-    asked = [STAGE_NAMES.index(name) for name in refresh]
-    place = STAGE_NAMES.index(stage)
+    stages = plan.settings.stages
+    asked = [stages.index(name) for name in refresh if name in stages]
+    place = stages.index(stage)
     if not asked or place < min(asked):
         return None
     path, me = f"runs/{plan.settings.name}/{NOTE}", str(flow_run.id)
@@ -37,7 +38,8 @@ def renewer(plan: Plan, stage: StageName, refresh: Sequence[StageName]) -> Calla
             done.append(name)
             plan.store.write(path, json.dumps({"run": me, "done": done}).encode())
 
-    for number in range(1, plan.settings.serial.rounds + 1) if stage == "serial" else ():  # each round has a record
-        renew("stage", plan.after(number).keys[stage])
+    if stage in ("structures", "serial"):
+        for number in range(1, plan.rounds(stage) + 1):  # each round has a record
+            renew("stage", plan.after(number, stage).keys[stage])
     renew("stage", plan.keys[stage])
     return renew if place in asked else None

@@ -7,7 +7,7 @@ from spnas_core import job as jobs
 from spnas_core.errors import JobError
 from spnas_core.job import Job
 from spnas_core.run.crew import Ended, Label, Work
-from spnas_core.run.plan import Plan
+from spnas_core.run.plan import Plan, RoundStage
 from spnas_core.run.record import StageRecord
 from spnas_core.store.manifest import Manifest
 
@@ -31,7 +31,7 @@ class ScriptedCrew:
         found = [(job, self.answer(label, job)) for label, job in work]
         return [one if isinstance(one, JobError) else ended(job, one) for job, one in found]
 
-    def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
+    def newest_round(self, plan: Plan, start: StageRecord, stage: RoundStage = "serial") -> tuple[int, StageRecord]:
         return 0, start
 
     def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:

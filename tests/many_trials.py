@@ -10,16 +10,16 @@ import numpy as np
 from data_sets import make
 
 from spnas_core.errors import JobError
-from spnas_core.job import Job, ReigniteJob, TrainJob, digest
+from spnas_core.job import BenchmarkJob, Job, ReigniteJob, TrainJob, digest
 from spnas_core.metrics import STATS
 from spnas_core.run.crew import Ended, Work
 from spnas_core.run.opening import open_plan
-from spnas_core.run.plan import Plan
+from spnas_core.run.plan import Plan, RoundStage
 from spnas_core.run.record import StageRecord, publish_stage
 from spnas_core.run.register import announce_run
 from spnas_core.run.stages import STAGES
 from spnas_core.search.net import net_of
-from spnas_core.settings.run import STAGE_NAMES, Run
+from spnas_core.settings.run import Run
 from spnas_core.weights.net_shapes import net_shapes
 
 CANDIDATES, CLASSES, IMAGES, EPOCHS = 4, 20, 40, 5
@@ -56,17 +56,17 @@ def make_data(folder: Path) -> Path:
 class StoringCrew:
     """A crew whose jobs leave made-up results in the store of the plan: one in fifty diverges, and larger nets score better.
 
-    After `most` trainings the run is stopped. `level`: AP of a net as large as the start net.
+    After `most` trainings the run is stopped. `level`: AP of a net as large as the start net; `failing`: share that diverges.
     """
 
-    def __init__(self, plan: Plan, most: int | None = None, level: float = 0.3) -> None:
-        self.plan, self.left, self.level = plan, most, level
+    def __init__(self, plan: Plan, most: int | None = None, level: float = 0.3, failing: float = 0.02) -> None:
+        self.plan, self.left, self.level, self.failing = plan, most, level, failing
         self.start = plan.cost_of(net_of(plan.settings.arch, plan.settings.detector))
 
     def do(self, work: Sequence[Work]) -> list[Ended]:
-        return [self._leave(job, may_fail=not label.ends_run) for label, job in work]
+        return [self._leave(job, may_fail=not label.ends_run and label.stage != "full_train") for label, job in work]
 
-    def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
+    def newest_round(self, plan: Plan, start: StageRecord, stage: RoundStage = "serial") -> tuple[int, StageRecord]:
         return 0, start
 
     def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:
@@ -82,7 +82,7 @@ class StoringCrew:
             self.left -= 1
             if self.left < 0:
                 raise RunStoppedError
-        if may_fail and rng.random() < 0.02:
+        if may_fail and rng.random() < self.failing:
             self.plan.store.write(f"logs/train/{key}.txt", LOG.encode())
             return self._told(job, key, JobError("diverged", "the loss is not finite"))
         with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +99,9 @@ class StoringCrew:
         """Write the files of a job, and return its metrics."""
         if isinstance(job, ReigniteJob):
             return {"top1": 0.5, "epochs": job.recipe.epochs, "seconds": 300.0}
-        cost = self.plan.cost_of(net_of(job.arch, job.detector))
+        cost = self.plan.cost_of(net_of(job.arch, job.detector, self.plan.settings.detector))
+        if isinstance(job, BenchmarkJob):
+            return {"latency_ms": cost.macs / 1e8 * rng.uniform(0.9, 1.1), "memory_mb": 500.0, "images": 10}
         score = float(np.clip(self.level + 0.03 * np.log2(cost.macs / self.start.macs) + rng.normal(0, 0.02), 0.001, 0.99))
         scores = {name: min(1.0, (1.3 if name == "AP50" else 1.0) * score) for name in STATS}
         kinds = {f"class {n + 1}": {"AP": score * rng.uniform(0.5, 1), "AP50": score * rng.uniform(1, 1.4)} for n in range(CLASSES)}
@@ -141,15 +143,15 @@ def detections(rng: np.random.Generator, each: int = 20) -> list[dict[str, Any]]
     ]
 
 
-def make_many(folder: Path, data: Path, settings: Run, most: int | None = None, level: float = 0.3) -> Plan:
+def make_many(folder: Path, data: Path, settings: Run, most: int | None = None, level: float = 0.3, failing: float = 0.02) -> Plan:
     """Fill the store `folder` as a run does that ends, or that is stopped after `most` trainings; returns its plan."""
     plan = open_plan(settings, str(data), str(folder))
     announce_run(plan)
-    crew, record = StoringCrew(plan, most, level), None
+    crew, record = StoringCrew(plan, most, level, failing), None
     try:
-        for name in STAGE_NAMES:
+        for name in settings.stages:
             record = STAGES[name](plan, crew, record)
-            if name != "serial":  # its last round has left it
+            if name not in ("structures", "serial"):  # their last rounds have left them
                 publish_stage(plan, record, 1.0)
     except RunStoppedError:
         pass

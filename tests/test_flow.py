@@ -30,10 +30,11 @@ from spnas_core.monitor.housekeeping import needs
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.monitor.status import Watcher
 from spnas_core.run.opening import open_plan
-from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.run.replay import known_results, replay
 from spnas_core.search.ledger import Trial
+from spnas_core.settings.run import STAGE_NAMES
 from spnas_core.settings.search import Budget
 from tasks.jobs import Executor
 from tasks.stages import run_stage

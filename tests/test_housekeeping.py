@@ -13,9 +13,9 @@ from spnas_core.job import Data, EvaluateJob, ReigniteJob, TrainJob, Weights
 from spnas_core.monitor.housekeeping import garbage, needs, verify_artifacts
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.names import STAGE_FILE
-from spnas_core.run.plan import STAGE_NAMES
 from spnas_core.run.record import Result, StageRecord
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.run import STAGE_NAMES
 from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import Storage

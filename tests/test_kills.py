@@ -24,8 +24,9 @@ from s3_server import S3Server, serve_bucket
 from flows import presets
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.run.opening import open_plan
-from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord, read_stage
+from spnas_core.settings.run import STAGE_NAMES
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
 

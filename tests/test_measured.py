@@ -16,12 +16,12 @@ from spnas_core.jobs.runner import run_job
 from spnas_core.metrics import STATS
 from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.crew import Label
-from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.search.costs import over_budget
 from spnas_core.search.ledger import Trial, best, pareto_front
 from spnas_core.search.net import net_of
-from spnas_core.settings.run import Run
+from spnas_core.settings.run import STAGE_NAMES, Run
 from spnas_core.settings.search import Budget, Serial
 from spnas_core.store.artifacts import Store
 

@@ -10,9 +10,9 @@ from flows import presets
 from flows.spnas import spnas
 from spnas_core.errors import UserError
 from spnas_core.run.opening import open_plan
-from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import read_stage
-from spnas_core.settings.run import Run
+from spnas_core.settings.run import STAGE_NAMES, Run
 from tasks.refresh import renewer
 
 

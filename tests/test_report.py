@@ -15,12 +15,12 @@ from spnas_core.job import Data, TrainJob, Weights
 from spnas_core.jobs.progress import duration, line
 from spnas_core.metrics import STATS
 from spnas_core.report import markdown, pareto_png, plain, publish_run, report_md, rows, table_of, trials_csv
-from spnas_core.run.plan import STAGE_NAMES, Plan, inherited, short
+from spnas_core.run.plan import Plan, inherited, short
 from spnas_core.run.record import Result, StageRecord, ended_trial
 from spnas_core.run.rounds import rounds
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import net_of
-from spnas_core.settings.run import Run
+from spnas_core.settings.run import STAGE_NAMES, Run
 from spnas_core.store.artifacts import Store
 
 

@@ -481,7 +481,7 @@ def test_genes_that_a_search_chooses_stand_in_the_text_of_a_net(genes):
 
 @pytest.mark.parametrize("genes", ["+24", "+w0", "+96x128+w24", "+w24+w24", "+96x0", "+"])
 def test_other_genes_are_refused(genes):
-    with pytest.raises(UserError, match=r"expected \+wWIDTH and \+HxW after faster_rcnn, got"):
+    with pytest.raises(UserError, match=r"expected \+wWIDTH, \+HxW and \+pPROPOSALS after faster_rcnn, got"):
         parse_net(f"b_11-21-21-21_0-0-0-0+fpn32+3x3+faster_rcnn{genes}")
 
 

@@ -11,10 +11,11 @@ from flows import presets
 from flows.spnas import spnas
 from spnas_core.arch import parse
 from spnas_core.run.opening import open_plan
-from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.run.replay import known_results, replay
 from spnas_core.search.course import reignitions
+from spnas_core.settings.run import STAGE_NAMES
 from spnas_core.store.manifest import Manifest
 from spnas_core.weights.lineage import lineage
 

@@ -11,6 +11,7 @@ from flows.cli.commands import check, doctor, front, latency, model, plan, prune
 from flows.cli.options import (
     AnnotationsOption,
     AsJson,
+    DataArgument,
     DataOption,
     ImagesOption,
     MovedData,
@@ -48,13 +49,14 @@ app = typer.Typer(
 
 
 @app.command(
-    help="Run the five stages on made images (scanned digits on photographs), on the CPU: find the digits, or give every pixel its "
-    "class.\n\n"
+    help="Run the five stages on made images (scanned digits on photographs), on the CPU: find the digits, with --structures after a "
+    "structural search, or give every pixel its class.\n\n"
     "Example: spnas demo --out /tmp/demo --task segmentation"
 )
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the data and the store.")] = Path("demo"),
     task: Annotated[Literal["detection", "segmentation"], typer.Option("--task", help="What the nets are for.")] = "detection",
+    structures: Annotated[bool, typer.Option("--structures", help="Search structures first: preset structures_demo.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +65,10 @@ def demo(
     from spnas_core.data.demo import make_demo
     from spnas_core.data.masks.mask_demo import make_mask_demo
 
-    settings = presets.load_preset("demo" if task == "detection" else "seg_demo", overrides or ())
+    if structures and task == "segmentation":
+        raise UserError("--structures: expected --task detection, got segmentation")
+    preset = "seg_demo" if task == "segmentation" else "structures_demo" if structures else "demo"
+    settings = presets.load_preset(preset, overrides or ())
     made = make_demo(out / "data") if task == "detection" else make_mask_demo(out / "mask-data")
     _search(settings, str(made), str(out / "store"), as_json)
 
@@ -89,6 +94,32 @@ def run_command(
     from flows import presets
 
     _search(presets.load_preset(preset, with_reading(overrides, split_file, annotations, images)), data, store, as_json)
+
+
+@app.command(
+    "structures",
+    help="Search structures first, as SM-NAS: head, neck, input, block type, width and depth together, as a front of AP and time; then the "
+    "five stages from several nets of it, and a family of stock nets by the same data and epochs.\n\n"
+    "It is spnas run with a preset that has `structures`: plan, status, resume, extend and report take it as any other run.\n\n"
+    "Example: spnas structures path/to/bccd --set structures.rounds=3 --set 'budget={latency_ms: [null, 40]}'",
+)
+def structures_command(
+    data: DataArgument,
+    preset: Annotated[str, typer.Option("--preset", metavar="PRESET_OR_YAML", help="Settings of the run.")] = "structures",
+    store: StoreOption = "spnas-store",
+    overrides: Overrides = None,
+    split_file: SplitFileOption = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search structures on a data set, then the rest."""
+    from flows import presets
+
+    settings = presets.load_preset(preset, with_reading(overrides, split_file, annotations, images))
+    if settings.structures is None:
+        raise UserError(f"{preset}: structures: expected settings of a structural search, as in the preset structures, got none")
+    _search(settings, data, store, as_json)
 
 
 @app.command(
@@ -185,7 +216,7 @@ def _search(settings: Any, data: str, store: str, as_json: bool) -> None:
         typer.echo(json.dumps(summary))
         return
     typer.echo(f"\n{plain(table_of(summary))}\n\n{plain_timing(summary['timing'])}\n")
-    for note in summary["notes"]:
+    for note in (*summary["notes"], *summary.get("fronts", {}).get("words", ())):
         typer.echo(note)
     typer.echo(f"Report, trials and model: {summary['folder']}")
 

@@ -122,7 +122,8 @@ def _keys(error: ErrorDetails) -> list[int | str]:
     """Path of keys to the wrong setting, without the union tags that pydantic inserts behind `head` and `neck`."""
     keys = error["loc"]
     tags: dict[int | str, tuple[str, ...]] = {"head": HEAD_KINDS, "neck": NECK_KINDS}
-    return [key for number, key in enumerate(keys) if not (number and key in tags.get(keys[number - 1], ()))]
+    listed = [number > 1 and keys[number - 2] == "other_heads" and key in HEAD_KINDS for number, key in enumerate(keys)]
+    return [key for number, key in enumerate(keys) if not listed[number] and not (number and key in tags.get(keys[number - 1], ()))]
 
 
 def _plain(text: str) -> str:

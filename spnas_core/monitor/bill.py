@@ -19,7 +19,7 @@ from spnas_core.run.plan import Plan, short
 from spnas_core.run.register import flat
 from spnas_core.run.replay import Replay, known_results, replays
 from spnas_core.run.supernet import search_bounds
-from spnas_core.search.net import Net, net_of
+from spnas_core.search.net import Net, gene_words, net_of
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run
 from spnas_core.settings.training import Recipe
@@ -75,8 +75,9 @@ def measure_nets(plan: Plan, first: Replay) -> list[MeasuredNet]:
     settings = plan.settings
     jobs = [step.job for step in first.steps if isinstance(step.job, TrainJob)]
     largest = max(jobs, key=lambda job: plan.cost_of(net_of(job.arch, job.detector, plan.settings.detector)).macs)
-    nets = {settings.arch: (settings.detector, settings.fine_tune), largest.arch: (largest.detector, largest.recipe)}
-    return [_measure(plan, arch, detector, recipe) for arch, (detector, recipe) in nets.items()]
+    own = net_of(settings.arch, settings.detector).detector(settings.detector)
+    nets = {(largest.arch, largest.detector): largest.recipe, (settings.arch, own): settings.fine_tune}
+    return [_measure(plan, arch, detector, recipe) for (arch, detector), recipe in reversed(nets.items())]
 
 
 def _measure(plan: Plan, arch: str, detector: Detector, recipe: Recipe) -> MeasuredNet:
@@ -100,7 +101,14 @@ def has_graphs(plan: Plan, job: Job) -> bool:
 
 def _net(plan: Plan, net: Net, cost: Cost, speed: Speed | None) -> dict[str, Any]:
     work = plan.settings.fine_tune.batch / plan.settings.devices_per_job * cost.macs / 1e9
-    return {"arch": str(net.arch), "params": cost.params, "macs": cost.macs, "memory_mb": speed.memory_mb.at(work) if speed else None}
+    genes = gene_words(net, net_of(plan.settings.arch, plan.settings.detector))
+    return {
+        "arch": str(net.arch),
+        "genes": genes,
+        "params": cost.params,
+        "macs": cost.macs,
+        "memory_mb": speed.memory_mb.at(work) if speed else None,
+    }
 
 
 def _differing(settings: Run) -> dict[str, tuple[Any, Any]]:

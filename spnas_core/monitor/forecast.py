@@ -20,7 +20,7 @@ from spnas_core.search.costs import candidate_cost
 from spnas_core.search.family import family_of
 from spnas_core.search.net import net_of
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.run import STAGE_NAMES, StageName
+from spnas_core.settings.run import StageName
 
 FORECAST_PLAYS = 8
 RUN = 12.0  # s of a run beside its jobs: Prefect's server starts, the report is written
@@ -57,7 +57,7 @@ def forecast(plan: Plan, courses: Sequence[Replay], speed: Speed | None, kept: K
     """Forecast each stage over several replays; `kept` tells whether the graphs of a job are compiled. No seconds without `speed`."""
     found = {}
     clocks = [Clock(plan, one, speed, kept) for one in courses] if speed else []
-    for name in STAGE_NAMES:
+    for name in plan.settings.stages:
         groups = [[group for group in one.groups if group[0].stage == name] for one in courses]
         steps = [[step for group in those for step in group] for those in groups]
         times = [sum(clock.group(group) for group in those) for clock, those in zip(clocks, groups, strict=False)]
@@ -85,7 +85,9 @@ class Clock:
 
     def __init__(self, plan: Plan, course: Replay, speed: Speed, kept: Kept) -> None:
         self.plan, self.speed, self.kept = plan, speed, kept
-        candidates = [step for step in course.steps if step.sure and step.ended is None and step.stage in ("serial", "parallel")]
+        candidates = [
+            step for step in course.steps if step.sure and step.ended is None and step.stage in ("structures", "serial", "parallel")
+        ]
         certain = candidates or [step for step in course.steps if step.sure and step.ended is None]
         self.share = _mean(kept(step.job) for step in certain) if certain else 0.0  # of the graphs of nets that nobody can name yet
 

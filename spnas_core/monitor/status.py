@@ -119,7 +119,7 @@ class Watcher:
             state=state,
             stage=group[0].stage,
             round=group[0].label.round,
-            rounds=plan.settings.serial.rounds if group[0].stage == "serial" else 0,
+            rounds=plan.rounds(stage) if (stage := group[0].stage) in ("structures", "serial") else 0,
             done=len(ended),
             total=len(first.steps),
             jobs=jobs if not finished else (),

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from spnas_core.arch import Arch
 from spnas_core.errors import UserError
@@ -16,7 +16,19 @@ from spnas_core.necks.fpn import Fpn
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import Taps
 
-__all__ = ["NECK_KINDS", "Neck", "is_continued", "is_lacking", "is_of_another", "is_unused", "parse_neck", "taps_of", "with_taps"]
+__all__ = [
+    "NECK_KINDS",
+    "Neck",
+    "NeckText",
+    "is_continued",
+    "is_lacking",
+    "is_of_another",
+    "is_unused",
+    "neck_under",
+    "parse_neck",
+    "taps_of",
+    "with_taps",
+]
 
 Neck = Annotated[Fpn | NasFpn, Field(discriminator="kind")]
 _KINDS = (Fpn, NasFpn)
@@ -30,6 +42,23 @@ def parse_neck(text: str) -> Fpn | NasFpn:
         if found := neck.parse(text):
             return found
     raise UserError(f"neck: expected a text such as fpn256, fpn64(1-1-2-3) or nasfpn256x7, got {text!r}")
+
+
+NeckText = Annotated[str, AfterValidator(lambda text: parse_neck(text).text)]
+
+
+def neck_under(neck: Fpn | NasFpn, own: Fpn | NasFpn, like_own: bool, one_stage: bool) -> Fpn | NasFpn:
+    """Give the neck the levels that a head reads: those of a run's `own` neck if the head is of the kind of the run's (`like_own`).
+
+    Else of a feature pyramid strides 8 to 128 under a `one_stage` head, and 4 to 64 under one of two stages, as torchvision has them; other
+    necks stay as they are.
+    """
+    if not isinstance(neck, Fpn):
+        return neck
+    levels = {"first_level": 1, "extra_levels": "p5"} if one_stage else {"first_level": 0, "extra_levels": "pool"}
+    if like_own and isinstance(own, Fpn):
+        levels = {name: getattr(own, name) for name in levels}
+    return neck.model_copy(update=levels)
 
 
 def taps_of(neck: Fpn | NasFpn) -> Taps | None:

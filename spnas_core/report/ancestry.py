@@ -12,15 +12,14 @@ from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.report.inputs import ReportInputs, Training
 from spnas_core.report.pyramids import cell_edits
 from spnas_core.search.ledger import Trial, pareto_front
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, TwoStageHead
 from spnas_core.weights.lineage import lineage
 
 EditKind = Literal[
     "swap", "expand", "shrink", "add stage", "move double", "change type", "inner width", "base width", "image size", "neck channels",
-    "cells", "parallel", "taps", "stem", "reignite",
+    "cells", "head", "neck", "proposals", "parallel", "taps", "stem", "reignite",
 ]  # fmt: skip
 TrialState = Literal["front", "trained", "stopped", "failed"]
-NAMES = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}
 
 
 class Edit(NamedTuple):
@@ -49,7 +48,7 @@ class TrialEntry:
     def name(self) -> str:
         """Label of the trial: `serial r1 c2`."""
         one = self.trial
-        return NAMES[one.stage] if one.stage == "fine_tune" else f"{one.stage} r{one.round} c{one.index + 1}"
+        return "start net" if one.stage == "fine_tune" else f"{one.stage} r{one.round} c{one.index + 1}"
 
     @property
     def gain(self) -> float:
@@ -152,6 +151,15 @@ def gene_edits(parent: Detector, child: Detector) -> tuple[Edit, ...]:
     if parent.image_size != child.image_size:
         before, after = ("x".join(map(str, size)) for size in (parent.image_size, child.image_size))
         found.append(Edit("image size", f"input {before} to {after} px"))
+    if parent.head.kind != child.head.kind:
+        found.append(Edit("head", f"{child.head.kind} for {parent.head.kind}"))
+    counts = [one.head.proposals_test if isinstance(one.head, TwoStageHead) else 0 for one in (parent, child)]
+    if all(counts) and counts[0] != counts[1]:
+        found.append(Edit("proposals", f"{counts[0]} to {counts[1]} proposals"))
+    if parent.neck.kind != child.neck.kind:
+        found.append(Edit("neck", f"{child.neck.text} for {parent.neck.text}"))
+    elif isinstance(parent.neck, NasFpn) and isinstance(child.neck, NasFpn) and parent.neck.stacks != child.neck.stacks:
+        found.append(Edit("neck", f"{parent.neck.stacks} to {child.neck.stacks} stacks of cells"))
     if parent.neck.channels != child.neck.channels:
         found.append(Edit("neck channels", f"pyramid of {parent.neck.channels} to {child.neck.channels} channels"))
     if isinstance(parent.neck, NasFpn) and isinstance(child.neck, NasFpn) and (words := cell_edits(parent.neck, child.neck)):

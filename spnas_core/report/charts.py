@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from spnas_core.report.ancestry import TrialEntry
 from spnas_core.report.inputs import ReportInputs, Training
-from spnas_core.settings.search import SCORES, Objective, Objectives
+from spnas_core.settings.detector import HEADS_BY_KIND
+from spnas_core.settings.search import SCORES, Budget, Objective, Objectives
 
 UNITS: dict[str, tuple[str, float]] = {
     "AP": ("AP on val, %", 100.0),
@@ -66,6 +67,16 @@ class Curve(NamedTuple):
     entry: TrialEntry | None = None
 
 
+class Mark(NamedTuple):
+    """Point of a net that is no trial."""
+
+    x: float
+    y: float
+    kind: str
+    shape: str
+    words: str
+
+
 @dataclass(frozen=True)
 class Chart:
     """Chart: axes, points and curves."""
@@ -75,6 +86,7 @@ class Chart:
     points: tuple[_Point, ...] = ()
     curves: tuple[Curve, ...] = ()
     title: str = ""
+    marks: tuple[Mark, ...] = ()
 
 
 def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = False, about: int = 5) -> Axis:
@@ -97,8 +109,8 @@ def axis(values: Iterable[float], title: str, zero: bool = False, whole: bool = 
     return Axis(title, first * step, last * step, ticks)
 
 
-def pareto_chart(family: Sequence[TrialEntry], objectives: Objectives) -> Chart:
-    """Draw the deciding score against the first cost, with the front as steps if these two are all objectives.
+def pareto_chart(family: Sequence[TrialEntry], objectives: Objectives, budget: Budget | None = None) -> Chart:
+    """Draw the deciding score against the first cost, with the front as steps if these two are all objectives, and the budget as a line.
 
     A failed trial without these numbers is placed by its computed cost (parameters or MACs), if the axis is one of these.
     """
@@ -106,11 +118,20 @@ def pareto_chart(family: Sequence[TrialEntry], objectives: Objectives) -> Chart:
     (x_title, x_factor), (y_title, y_factor) = unit_of(cost), unit_of(objectives[0])
     places = [(x_factor * _cost(one, cost), y_factor * one.trial.value(objectives[0]), one) for one in family]
     places = [(x, y if y >= 0 else math.nan, one) for x, y, one in places if math.isfinite(x)]
-    x_axis, y_axis = axis((x for x, _, _ in places), x_title), axis((y for _, y, _ in places), y_title)
+    limit = budget_line(budget, cost) if budget else []
+    x_axis, y_axis = axis((*(x for x, _, _ in places), *limit), x_title), axis((y for _, y, _ in places), y_title)
     points = tuple(_Point(x_axis.share(x), 100 - y_axis.share(y) if math.isfinite(y) else 100.0, one) for x, y, one in places)
     front = sorted(((p.x, p.y) for p in points if p.entry.state == "front"), key=lambda place: place[0])
-    curves = (Curve("Pareto front", "front", _steps(front)),) if front and set(objectives) == {objectives[0], cost} else ()
-    return Chart(x_axis, y_axis, points, curves)
+    curves = (Curve("Pareto front", "front", stairs(front)),) if front and set(objectives) == {objectives[0], cost} else ()
+    lines = (Curve("budget", "budget", f"{x_axis.share(value):.2f},0 {x_axis.share(value):.2f},100") for value in limit)
+    return Chart(x_axis, y_axis, points, (*curves, *lines))
+
+
+def budget_line(budget: Budget, cost: Objective) -> list[float]:
+    """Return the upper limit of a cost in the unit of its axis, if there is one."""
+    limits = {"params": budget.params_m, "macs": budget.gmacs, "latency_ms": budget.latency_ms, "memory_mb": budget.memory_mb}
+    limit = limits[cost][1] if cost in limits else None
+    return [] if limit is None else [limit]
 
 
 def _cost(entry: TrialEntry, name: str) -> float:
@@ -118,7 +139,7 @@ def _cost(entry: TrialEntry, name: str) -> float:
     return float(counted[name]) if name in counted else entry.trial.value(name)
 
 
-def _steps(front: Sequence[tuple[float, float]]) -> str:
+def stairs(front: Sequence[tuple[float, float]]) -> str:
     """Draw the border of the region that the front dominates: right to the next cost, then up."""
     places = [front[0]]
     for x, y in front[1:]:
@@ -151,7 +172,9 @@ def curve_charts(inputs: ReportInputs, family: Sequence[TrialEntry]) -> list[Cha
 def _parts(inputs: ReportInputs) -> Chart | None:
     final = inputs.stage.results.get("final")
     history = inputs.trainings[final.digest].history if final else ()
-    names = inputs.plan.settings.detector.head.loss_names
+    manifest = inputs.trainings[final.digest].manifest if final else None
+    head = manifest.job.get("detector", {}).get("head", {}).get("kind", "") if manifest else ""  # a search may have chosen another
+    names = HEADS_BY_KIND.get(head, inputs.plan.settings.detector.head).loss_names
     if not history or len(history[0].get("losses", ())) != len(names):
         return None
     one = inputs.trainings[final.digest] if final else Training()

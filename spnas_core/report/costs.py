@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from spnas_core.jobs.timing import parts, total_seconds
 from spnas_core.report.inputs import ReportInputs, trained_before
-from spnas_core.settings.run import STAGE_NAMES
+from spnas_core.search.ledger import SEARCH_STAGES
 from spnas_core.store.manifest import Manifest
 
 
@@ -27,8 +27,9 @@ class StageCost(NamedTuple):
 def stage_costs(inputs: ReportInputs) -> list[StageCost]:
     """Compute the cost of each stage; a job reused from another run counts with the time that it took there."""
     ledger, results = inputs.stage.ledger, inputs.stage.results
-    stages = ("fine_tune", "serial", "parallel")
-    digests = {name: [digest for one in ledger if one.stage == name for digest in one.trainings] for name in stages}
+    digests: dict[str, list[str]] = {
+        name: [digest for one in ledger if one.stage == name for digest in one.trainings] for name in SEARCH_STAGES
+    }
     digests["serial"] += trained_before(inputs.stage)
     digests["full_train"] = [one.digest for one in results.values()]
     jobs: dict[str, list[Manifest | None]] = {
@@ -36,13 +37,13 @@ def stage_costs(inputs: ReportInputs) -> list[StageCost]:
     }
     jobs["reignite"] = [one.manifest for one in inputs.reignitions.values()]
     jobs["full_train"] += inputs.evaluations
-    parallel = [one for one in ledger if one.stage == "parallel"]
-    measured = {"serial": [one for one in ledger if one not in parallel], "parallel": parallel}
-    for name, trials in measured.items():  # the start net is measured at the start of the serial search
-        jobs[name] += [inputs.benchmarks.get(digest) for digest in inputs.plan.benchmarks(trials)]
+    first = "structures" if inputs.plan.settings.structures else "serial"  # at whose start the start net is measured
+    at = {digest: first if one.stage == "fine_tune" else one.stage for one in reversed(ledger) for digest in inputs.plan.benchmarks([one])}
+    for key, benchmark in inputs.benchmarks.items():
+        jobs[at.get(key, "full_train")].append(benchmark)
     done = {name: [one for one in ones if one] for name, ones in jobs.items()}
-    failed = {name: sum(bool(one.failure) for one in ledger if one.stage == name) for name in STAGE_NAMES}
-    found = (_cost(name, done[name], failed[name], inputs) for name in STAGE_NAMES)
+    failed = {name: sum(bool(one.failure) for one in ledger if one.stage == name) for name in inputs.plan.settings.stages}
+    found = (_cost(name, done[name], failed[name], inputs) for name in inputs.plan.settings.stages)
     return [one for one in found if one.jobs or one.failed]
 
 

@@ -8,18 +8,19 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from spnas_core.data.any_set import AnySplit, open_set
 from spnas_core.data.fingerprints import fingerprint_splits
 from spnas_core.errors import MissingArtifactError, StoreError, UserError
 from spnas_core.job import Data, TrainJob, digest
 from spnas_core.names import AUDIT_FILE, DETECTIONS_FILE, HISTORY_FILE, SEGMENTATION_FILE
-from spnas_core.run.plan import Plan, ScoredSplit
+from spnas_core.run.plan import Plan, RoundStage, ScoredSplit
 from spnas_core.run.record import StageRecord, newest_round, read_stage
 from spnas_core.run.register import Record, plan_of, read_run
-from spnas_core.settings.run import STAGE_NAMES, Run
+from spnas_core.settings.run import Run
 from spnas_core.settings.search import counted
 from spnas_core.settings.task import Task
 from spnas_core.store.artifacts import Store
@@ -130,11 +131,14 @@ def reopen_stage(store: Store, name: str, data_url: str | None = None) -> tuple[
         record = record.model_copy(update={"data": record.data.model_copy(update={"url": place})})
         _check_data(record)
     plan = plan_of(record, store)
-    done = [stage for stage in STAGE_NAMES if store.find("stage", plan.keys[stage])]
+    done = [stage for stage in plan.settings.stages if store.find("stage", plan.keys[stage])]
     if not done:
         raise UserError(f"run {name!r} of {store.url}: expected at least one finished stage to report, found none")
     stage = read_stage(store, plan.keys[done[-1]])
-    return plan, newest_round(plan, stage)[1] if done[-1] == "fine_tune" else stage
+    following = next((later for earlier, later in pairwise(plan.settings.stages) if earlier == stage.name), None)
+    if following == "structures" or following == "serial":  # each spelt out for the type checker
+        stage = newest_round(plan, stage, following)[1]
+    return plan, stage
 
 
 def _check_data(record: Record) -> None:
@@ -220,7 +224,8 @@ def _benchmarks(plan: Plan, stage: StageRecord) -> dict[str, Manifest]:
 
 def _seconds(plan: Plan) -> dict[str, float]:
     """Seconds of the finished stages; every round of the serial search has a separate record."""
-    records = {name: [plan.keys[name]] for name in STAGE_NAMES}
-    records["serial"] = [plan.after(number).keys["serial"] for number in range(1, plan.settings.serial.rounds + 1)]
+    records = {name: [plan.keys[name]] for name in plan.settings.stages}
+    for stage in set(get_args(RoundStage)) & records.keys():
+        records[stage] = [plan.after(number, stage).keys[stage] for number in range(1, plan.rounds(stage) + 1)]
     found = {name: [plan.store.manifest(f"stage/{key}") for key in keys] for name, keys in records.items()}
     return {name: sum(one.seconds for one in ones if isinstance(one, Manifest)) for name, ones in found.items()}

@@ -21,6 +21,7 @@ from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import curve_charts, pareto_chart, unit_of
 from spnas_core.report.comparisons import comparisons, gains
 from spnas_core.report.costs import stage_costs
+from spnas_core.report.final_fronts import final_chart, final_fronts
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.net_drawings import Drawing, descends, draw_net, stage_rows
 from spnas_core.report.pixels import judge_pixels, pixel_rows
@@ -32,7 +33,7 @@ from spnas_core.report.tables import path_rows, rows
 from spnas_core.report.val_images import shoot
 from spnas_core.run.plan import Plan, short
 from spnas_core.run.rounds import rounds
-from spnas_core.search.ledger import chosen_net, ranked, winner
+from spnas_core.search.ledger import SEARCH_STAGES, chosen_net, ranked, winner
 from spnas_core.search.net import Net, gene_words
 from spnas_core.search.opinions import OPINIONS
 from spnas_core.settings.search import DEVICE_LATENCY, MEASURED
@@ -41,7 +42,13 @@ from spnas_core.settings.task import DETECTION
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL = 0.85  # scale of a net in the family tree
 WIDE = 430.0  # px, breadth of a single net's drawing, unless its bars become too small or too broad
-STAGE_TITLES = {"fine_tune": "start net", "serial": "serial search", "reignite": "reignition", "parallel": "parallel search"}
+STAGE_TITLES = {
+    "fine_tune": "start net",
+    "structures": "structural search",
+    "serial": "serial search",
+    "reignite": "reignition",
+    "parallel": "parallel search",
+}
 STAGE_TITLES |= {"full_train": "full training"}
 REASONS = {
     "diverged": "a loss or a weight was not finite",
@@ -62,6 +69,7 @@ def report_html(inputs: ReportInputs) -> str:
     pixels = judge_pixels(inputs.val, outputs) if isinstance(inputs.val, MaskSplit) and outputs is not None else None
     final, start = (stage.results.get(name) for name in ("final", "start"))
     costs = stage_costs(inputs)
+    fronts = final_fronts(stage.results, stage.ledger, plan.settings)
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     numbers = {
         "name": plan.settings.name,
@@ -79,13 +87,18 @@ def report_html(inputs: ReportInputs) -> str:
         "estimated": any(trial.estimate for trial in stage.ledger),
         "gains": {one.number: one.interval for one in gains(inputs)},
         "differences": [one.words for one in comparisons(inputs)],
-        "counts": {name: sum(one.trial.stage == name for one in family) for name in ("serial", "parallel")},
+        "counts": {name: sum(one.trial.stage == name for one in family) for name in SEARCH_STAGES},
         "family": family,
         "tree": tree(family),
         "drawings": [_drawn(one.trial.net, plan, _parent(one), SMALL, links=False) for one in family],
         "genes": [gene_words(one.trial.net, stage.ledger[0].net) for one in family],
         "pyramids": [_pyramid(one.trial.net, one.parent.trial.net if one.parent else None) for one in family],
-        "pareto": pareto_chart(family, inputs.settings.objectives),
+        "pareto": pareto_chart(family, inputs.settings.objectives, plan.settings.budget),
+        "fronts": fronts,
+        "final_chart": final_chart(fronts, plan.settings) if fronts else None,
+        "kinds": [
+            (name, STAGE_TITLES[name].removesuffix(" search")) for name in SEARCH_STAGES if name != "structures" or plan.settings.structures
+        ],
         "chosen": _chosen(inputs, family),
         "objectives": " and ".join(unit_of(name)[0].split(",")[0] for name in inputs.settings.objectives),
         "measured": (measured := [*(MEASURED if inputs.measured else ()), *_devices(inputs)]),
@@ -165,10 +178,10 @@ def _nets(inputs: ReportInputs) -> list[dict[str, Any]]:
     """List the nets to draw, each once: the start net, the best of each search stage, the final net."""
     plan, ledger = inputs.plan, inputs.stage.ledger
     wanted = {"Start net": ledger[0].net}
-    for stage in ("serial", "parallel"):
+    for stage in SEARCH_STAGES[1:]:
         trials = [trial for trial in ledger if trial.stage == stage]
         if ranked(trials, inputs.settings.objectives):
-            wanted[f"Best {stage} net"] = winner(trials, inputs.settings.objectives).net
+            wanted[f"Best {stage.removesuffix('s')} net"] = winner(trials, inputs.settings.objectives).net
     if inputs.finished:
         wanted["Final net"] = chosen_net(ledger, plan.settings)[0].net
     names: dict[Net, list[str]] = {}

@@ -15,9 +15,11 @@ def pareto_png(ledger: Ledger, task: Task = DETECTION) -> bytes:
     objectives = counted(task)
     figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
     axes = FigureCanvasAgg(figure).figure.add_subplot()
-    for stage, marker in (("fine_tune", "*"), ("serial", "o"), ("parallel", "s")):
+    for stage, marker in (("fine_tune", "*"), ("structures", "^"), ("serial", "o"), ("parallel", "s")):
         trials = [trial for trial in ranked(ledger, objectives) if trial.stage == stage]
-        label = {"fine_tune": "start net", "serial": "serial", "parallel": "parallel"}[stage]
+        if stage == "structures" and not trials:
+            continue
+        label = {"fine_tune": "start net"}.get(stage, stage)
         axes.plot(*_points(trials), marker, label=label, markersize=11 if marker == "*" else 6, alpha=0.8)
     axes.plot(
         *_points(pareto_front(ledger, objectives)),

@@ -9,6 +9,7 @@ import yaml
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.report.comparisons import comparisons
 from spnas_core.report.costs import stage_costs
+from spnas_core.report.final_fronts import final_fronts
 from spnas_core.report.inputs import collect
 from spnas_core.report.page import report_html
 from spnas_core.report.picture import pareto_png
@@ -40,6 +41,7 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
     store.write(f"{folder}/pareto.png", pareto_png(stage.ledger, plan.settings.work))
     store.write(f"{folder}/model/{WEIGHTS_FILE}", weights)
     store.write(f"{folder}/model/{MODEL_FILE}", json.dumps(card, indent=1).encode())
+    fronts = final_fronts(stage.results, stage.ledger, plan.settings)
     table = rows(stage, plan.settings.objectives)
     summary = {
         "name": plan.settings.name,
@@ -60,6 +62,7 @@ def publish_run(plan: Plan, stage: StageRecord) -> dict[str, Any]:
             }
             for row in table
         ],
+        **({"fronts": fronts.document()} if fronts else {}),
         "timing": {one.name: dict(one.phases) for one in stage_costs(inputs)},
         "key": stage.key,
     }

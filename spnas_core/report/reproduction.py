@@ -6,7 +6,6 @@ from spnas_core.job import RECIPE_VERSION
 from spnas_core.names import WEIGHTS_FILE
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.run.plan import SEARCH_VERSION
-from spnas_core.settings.run import STAGE_NAMES
 
 
 def facts(inputs: ReportInputs) -> list[tuple[str, str]]:
@@ -19,7 +18,7 @@ def facts(inputs: ReportInputs) -> list[tuple[str, str]]:
     found += [("checkpoint", f"{settings.checkpoint}, sha256 {plan.checkpoint_sha256}")] if settings.checkpoint else []
     found += [("device", f"{settings.device_target}, {settings.threads} threads"), *(("versions", text) for text in versions)]
     found.append(("meaning of jobs, of stages", f"recipe version {RECIPE_VERSION}, search version {SEARCH_VERSION}"))
-    found += [(f"stage {name}", plan.keys[name]) for name in STAGE_NAMES]
+    found += [(f"stage {name}", plan.keys[name]) for name in settings.stages]
     if final and (manifest := inputs.trainings[final.digest].manifest):
         found += [("final net", f"train/{final.digest}"), ("its weights, sha256", manifest.files[WEIGHTS_FILE].sha256)]
     return found

@@ -10,7 +10,7 @@ from spnas_core.jobs import timing
 from spnas_core.necks import taps_of
 from spnas_core.run.plan import short
 from spnas_core.run.record import PATH, StageRecord
-from spnas_core.search.ledger import Ledger, pareto_front, ranked, volumes, winner
+from spnas_core.search.ledger import SEARCH_STAGES, Ledger, pareto_front, ranked, volumes, winner
 from spnas_core.search.net import gene_words
 from spnas_core.settings.search import OBJECTIVES, Objectives
 from spnas_core.settings.task import DETECTION, Task, task_of_metrics
@@ -48,7 +48,9 @@ class Row:
 def rows(stage: StageRecord, objectives: Objectives = OBJECTIVES) -> list[Row]:
     """Rows of a run's result table: start net, best serial, best parallel, and the nets that were trained to the end."""
     groups = {"start net": stage.ledger[:1]}
-    groups |= {f"best {name}": tuple(trial for trial in stage.ledger if trial.stage == name) for name in ("serial", "parallel")}
+    groups |= {
+        f"best {name.removesuffix('s')}": tuple(trial for trial in stage.ledger if trial.stage == name) for name in SEARCH_STAGES[1:]
+    }
     best = {net: winner(trials, objectives) for net, trials in groups.items() if ranked(trials, objectives)}
     found = [Row(net, trial.arch, trial.metrics or {}, gene_words(trial.net, stage.ledger[0].net)) for net, trial in best.items()]
     for split, ending in (("val", ""), ("test", ", test split")):

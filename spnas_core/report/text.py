@@ -2,26 +2,31 @@
 
 from collections.abc import Sequence
 
+from spnas_core.report.final_fronts import final_fronts
 from spnas_core.report.tables import markdown, paths_md, rows
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.run.rounds import rounds_md
-from spnas_core.search.ledger import Trial
+from spnas_core.search.ledger import SEARCH_STAGES, Trial
 
 
 def report_md(plan: Plan, stage: StageRecord, differences: Sequence[str] = ()) -> str:
     """Return the report of a finished run; `differences`: what is told of the final net beside others, a line each."""
     final, failed = stage.results["final"], [trial for trial in stage.ledger if trial.failure]
     genes = f", {final.genes}" if final.genes else ""
-    counts = {name: sum(trial.stage == name for trial in stage.ledger) for name in ("serial", "parallel")}
+    counts = {name: sum(trial.stage == name for trial in stage.ledger) for name in SEARCH_STAGES}
+    structures = f"{counts['structures']} structures, " if plan.settings.structures else ""
+    fronts = final_fronts(stage.results, stage.ledger, plan.settings)
     kinds = plan.settings.work.of_class
     parts = [
         f"# Run `{plan.settings.name}`",
-        f"Data `{plan.data.url}` (fingerprint `{plan.data.fingerprint[:12]}`), {plan.classes} classes; {counts['serial']} serial and "
-        f"{counts['parallel']} parallel candidates, {len(failed)} of them failed. {plan.settings.work.score} in per cent, on the val "
+        f"Data `{plan.data.url}` (fingerprint `{plan.data.fingerprint[:12]}`), {plan.classes} classes; {structures}"
+        f"{counts['serial']} serial and {counts['parallel']} parallel candidates, {len(failed)} of them failed. "
+        f"{plan.settings.work.score} in per cent, on the val "
         "split unless said otherwise.",
         markdown(rows(stage, plan.settings.objectives)),
         *stage.notes,
+        *(fronts.words() if fronts else ()),
         "\n".join(f"- {line}" for line in differences),
         *map(_failed, failed),
         rounds_md(stage.ledger, plan.settings),

@@ -1,6 +1,7 @@
 """One round of candidates: measured where the settings ask for it, trained briefly, entered into the ledger."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from spnas_core.errors import JobError
@@ -15,7 +16,7 @@ from spnas_core.search.costs import over_budget
 from spnas_core.search.ledger import SearchStage, Trial, survivors
 from spnas_core.search.net import Net, net_of
 from spnas_core.search.propose import Proposal
-from spnas_core.settings.search import MEASURED, Budget, Halving
+from spnas_core.settings.search import MEASURED, Budget, Candidates, Halving
 from spnas_core.settings.task import task_of_metrics
 
 Measured = Mapping[str, float]
@@ -37,7 +38,7 @@ def train_each(plan: Plan, crew: Crew, place: Round, children: Sequence[Proposal
 
     Where the settings ask for it, parents are trained on beside them, and the best get further seeds (estimates.py).
     """
-    settings = plan.settings.serial if place.stage == "serial" else plan.settings.parallel
+    settings: Candidates = getattr(plan.settings, place.stage)
     work = [plan.short_training(settings.recipe, child, reignited) for child in children]
     parents = {child.parent.digest: child.parent for child in children} if settings.control else {}
     controls = [Control(one, plan.short_training(settings.recipe, Proposal(one.net, one), reignited)[0]) for one in parents.values()]
@@ -98,7 +99,7 @@ def measure(plan: Plan, crew: Crew, nets: Sequence[tuple[Label, Net]]) -> list[M
         return [plan.clock_latencies(net) for _, net in nets]
     found: list[Measured | JobError] = []
     for label, net in nets:
-        own = Label(label.stage, "benchmark", label.arch, label.round, label.index, ends_run=label.ends_run)
+        own = replace(label, role="benchmark")
         (ended,) = do(crew, [(own, plan.benchmark(net))])
         measured = {} if isinstance(ended, JobError) else {name: float(ended.metrics[name]) for name in MEASURED}
         found.append(ended if isinstance(ended, JobError) else measured | plan.clock_latencies(net))

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from spnas_core.errors import JobError
 from spnas_core.job import Job
-from spnas_core.run.plan import FinalNet, Plan, ScoredSplit, short
+from spnas_core.run.plan import FinalNet, Plan, RoundStage, ScoredSplit, short
 from spnas_core.run.record import StageRecord
 from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
@@ -64,11 +64,11 @@ class Crew(Protocol):
     def do(self, work: Sequence[Work]) -> list[Ended]:
         """Do jobs that may go on at the same time; returns, in their order, each one's manifest or its typed failure."""
 
-    def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
-        """Last serial round that need not be done again, and its record; 0 and `start` where there is none."""
+    def newest_round(self, plan: Plan, start: StageRecord, stage: RoundStage = "serial") -> tuple[int, StageRecord]:
+        """Last round of a stage that need not be done again, and its record; 0 and `start` where there is none."""
 
     def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:
-        """Take the record of a finished serial round, which took `seconds`."""
+        """Take the record of a finished round, which took `seconds`."""
 
     def tell(self, line: Callable[[], str]) -> None:
         """Take a line about the run for its log; the line is made only where there is a log."""

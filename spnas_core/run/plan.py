@@ -16,7 +16,7 @@ from spnas_core.search.propose import Proposal
 from spnas_core.search.stock import stock_family
 from spnas_core.settings.base import Settings, key_document
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.run import STAGE_NAMES, Run, StageName
+from spnas_core.settings.run import Run, StageName
 from spnas_core.settings.search import DEVICE_LATENCY
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
@@ -24,8 +24,9 @@ from spnas_core.weights.lineage import lineage
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 ScoredSplit = Literal["val", "test"]
+RoundStage = Literal["structures", "serial"]  # stages whose rounds leave records
 FinalNet = str  # of the nets that are trained to the end: `final`, `start`, and those that it is compared with
-EQUAL, STOCK = "start, equal epochs", "stock: "  # names of these, and before the names of stock nets
+EQUAL, STOCK, FRONT = "start, equal epochs", "stock: ", "front "  # names of these, and before those of stock nets and others of the front
 _T = TypeVar("_T")
 
 
@@ -64,7 +65,8 @@ class Plan:
     @property
     def leaves_out(self) -> bool:
         """Whether children may lack blocks of their parents, see `weights.lineage`."""
-        return self.settings.serial.mutation.shrink > 0
+        structures = self.settings.structures
+        return self.settings.serial.mutation.shrink > 0 or bool(structures and structures.mutation.shrink > 0)
 
     def train(self, arch: str, detector: Detector, recipe: Recipe, weights: tuple[Weights, ...] = ()) -> TrainJob:
         """Job that trains `arch` in `detector`; without `weights` it starts from the run's checkpoint, if that has one."""
@@ -90,20 +92,21 @@ class Plan:
         matters = self.leaves_out and lineage(*nets, leaves_out=True) != lineage(*nets)  # else its digest is that of any other run
         return job.model_copy(update={"leaves_out": matters}), parent
 
-    def full_trainings(self, chosen: Trial, start: Trial, behind: int = 0) -> dict[FinalNet, TrainJob]:
+    def full_trainings(self, chosen: Trial, start: Trial, behind: int = 0, others: Sequence[Trial] = ()) -> dict[FinalNet, TrainJob]:
         """Jobs that fully train the chosen net, and the start net for comparison, from their weights in the ledger.
 
         Where the settings ask for it also the start net for as many epochs as the chosen one, `behind` of them before its full training,
-        and a family of stock nets from scratch.
+        and a family of stock nets from scratch. `others`: further nets of the front.
         """
         settings, full = self.settings, self.settings.full_train
         trials: dict[FinalNet, Trial] = {"final": chosen, "start": start}
+        trials |= {f"{FRONT}{number}": trial for number, trial in enumerate(others, start=1)}
         jobs = {name: self.train_net(one.net, full, (inherited(one),)) for name, one in trials.items()}
         if settings.final.equal_epochs:
             jobs[EQUAL] = self.train_net(start.net, full.lasting(full.epochs + behind), (inherited(start),))
-        if settings.final.stock:
+        if settings.final.stock or (settings.structures and settings.structures.stock):
             recipe = settings.fine_tune.lasting(settings.fine_tune.epochs + behind + full.epochs)
-            family = stock_family(start.net, settings.detector)
+            family = stock_family(start.net, settings.detector, settings.space.image_sizes if settings.structures else ())
             jobs |= {f"{STOCK}{name}": self.train_net(net, recipe) for name, net in family.items()}
         return jobs
 
@@ -130,10 +133,15 @@ class Plan:
             arch=job.arch, detector=job.detector, data=data, split=split, weights=(weights,), device_target=job.device_target
         )
 
-    def after(self, rounds: int) -> "Plan":
-        """Plan of the same run with `rounds` serial rounds: the record of its serial stage is that of this run after so many rounds."""
-        serial = self.settings.serial.model_copy(update={"rounds": rounds})
-        return replace(self, settings=self.settings.model_copy(update={"serial": serial}))
+    def after(self, rounds: int, stage: RoundStage = "serial") -> "Plan":
+        """Plan of the same run with `rounds` rounds of a stage: the record of that stage is that of this run after so many rounds."""
+        part = getattr(self.settings, stage).model_copy(update={"rounds": rounds})
+        return replace(self, settings=self.settings.model_copy(update={stage: part}))
+
+    def rounds(self, stage: RoundStage) -> int:
+        """Return the number of rounds of a stage; 0 where the run has no such stage."""
+        part = getattr(self.settings, stage)
+        return part.rounds if part else 0
 
     def benchmark(self, net: Net) -> BenchmarkJob:
         """Job that measures what inference with a candidate costs on the run's device."""
@@ -180,9 +188,15 @@ def stage_keys(plan: Plan) -> dict[str, str]:
         "full_train": {"full_train": whole["full_train"], "test": plan.test.fingerprint if plan.test else None}
         | ({"final": whole["final"]} if "final" in whole else {}),
     }
+    if settings.structures:
+        rules = whole["structures"]
+        parts["serial"] |= {"chosen": rules.pop("chosen")}
+        parts["full_train"] |= {name: rules.pop(name) for name in ("finals", "stock")}
+        searched = {name: whole[name] for name in ("structures", "space", "budget", "objectives")} | measured
+        parts["structures"] = searched | {"heads": [head.model_dump(mode="json") for head in settings.detector.other_heads]}
     keys: dict[str, str] = {}
     before = canonical_json({"data": plan.data.identity, "device": settings.device_target, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
-    for name in STAGE_NAMES:
+    for name in settings.stages:
         before = hashlib.sha256(canonical_json({"stage": name, "settings": parts[name], "before": before}).encode()).hexdigest()
         keys[name] = before
     return keys

@@ -15,7 +15,7 @@ from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
 from spnas_core.names import STAGE_FILE
-from spnas_core.run.plan import Plan
+from spnas_core.run.plan import Plan, RoundStage
 from spnas_core.search.ledger import SearchStage, Trial, pareto_front
 from spnas_core.search.net import net_of
 from spnas_core.search.opinions import BLOCK_GAMMAS
@@ -39,6 +39,8 @@ class Result(Settings):
     digest: str
     scores: dict[str, dict[str, Any]]
     genes: str = Field("", description="what else it has other than the start net, in words: base width, input, pyramid")
+    trial: str = Field("", description="digest of the trial whose training it goes on from, where the search before was a structural one")
+    costs: dict[str, float] = Field(default={}, description="latency_ms and memory_mb, where they were measured in this stage")
 
 
 class StageRecord(Settings):
@@ -140,13 +142,13 @@ def _complete(trial: dict[str, Any], detector: Detector) -> None:
         trial["score"] = metrics.get(DETECTION.score)
 
 
-def newest_round(plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
-    """Last finished round of the serial search, of this run or a shorter one with equal settings, and its record; else 0 and `start`.
+def newest_round(plan: Plan, start: StageRecord, stage: RoundStage = "serial") -> tuple[int, StageRecord]:
+    """Last finished round of a stage, of this run or a shorter one with equal settings, and its record; else 0 and `start`.
 
     A search that continues, or gets more rounds, thus keeps the trials of its finished rounds, failed ones included.
     """
-    for number in range(plan.settings.serial.rounds, 0, -1):
-        key = plan.after(number).keys["serial"]
+    for number in range(plan.rounds(stage), 0, -1):
+        key = plan.after(number, stage).keys[stage]
         if plan.store.find("stage", key):
             return number, read_stage(plan.store, key)
     return 0, start

@@ -6,23 +6,24 @@ for before the first made-up result are sure; the others show one way that the r
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from spnas_core.errors import JobError
-from spnas_core.job import Job, PathsJob, ReigniteJob, SupernetJob, TrainJob, digest
+from spnas_core.job import BenchmarkJob, Job, PathsJob, ReigniteJob, SupernetJob, TrainJob, digest
 from spnas_core.jobs import timing
 from spnas_core.run.crew import Ended, Label, Work
-from spnas_core.run.plan import Plan
+from spnas_core.run.plan import Plan, RoundStage
 from spnas_core.run.record import StageRecord, newest_round, read_stage
 from spnas_core.run.stages import STAGES
 from spnas_core.search.ledger import Trial
 from spnas_core.search.net import net_of
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.run import STAGE_NAMES, StageName
+from spnas_core.settings.run import StageName
 from spnas_core.settings.search import MEASURED
 from spnas_core.store.manifest import Manifest
 
@@ -51,12 +52,18 @@ class Step:
         return self.label.stage
 
 
-class _Sure(NamedTuple):
-    """Last serial round up to which all results are known, its record, and the number of groups that lead to it; `whole`: all are known."""
+class _Round(NamedTuple):
+    """Round of a stage up to which all results are known, its record, and the number of groups that lead to it."""
 
-    round: int = 0
-    record: StageRecord | None = None
-    groups: int = 0
+    number: int
+    record: StageRecord
+    groups: int
+
+
+class _Sure(NamedTuple):
+    """Last round of each stage up to which all results are known; `whole`: all are known."""
+
+    rounds: Mapping[RoundStage, _Round] = MappingProxyType({})
     whole: bool = False
 
 
@@ -102,7 +109,8 @@ def _failures(plan: Plan) -> dict[str, JobError]:
 
     A trial that failed without a measurement of its net, where the settings ask for one, was never trained: the measurement failed.
     """
-    _, newest = newest_round(plan, StageRecord(name="fine_tune", key="", ledger=()))
+    nothing = StageRecord(name="fine_tune", key="", ledger=())
+    _, newest = newest_round(plan, newest_round(plan, nothing, "structures")[1])
     if isinstance(plan.store.manifest(f"stage/{plan.keys['parallel']}"), Manifest):
         newest = read_stage(plan.store, plan.keys["parallel"])
     found: dict[str, JobError] = {}
@@ -122,13 +130,13 @@ def replays(plan: Plan, known: Known, count: int) -> list[Replay]:
 
 
 def replay(plan: Plan, known: Known, play: int = 0, before: Replay | None = None) -> Replay:
-    """Play the five stages; `play` draws what is made up: the larger a net, the better it scores, but for some noise.
+    """Play the stages; `play` draws what is made up: the larger a net, the better it scores, but for some noise.
 
     `before`: another replay of the plan with the same known results, whose rounds without anything made up are not played again.
     """
     crew = _ReplayCrew(plan, known, play, before)
     try:
-        for name in STAGE_NAMES:
+        for name in plan.settings.stages:
             crew.record = STAGES[name](plan, crew, crew.record)
     except JobError:
         pass  # the run ends there
@@ -138,7 +146,7 @@ def replay(plan: Plan, known: Known, play: int = 0, before: Replay | None = None
 def where_time_went(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
     """Seconds of the ended jobs, by stage and phase."""
     found: dict[str, dict[str, float]] = {}
-    for name in STAGE_NAMES:
+    for name in dict.fromkeys(step.stage for step in steps):
         ended = [step.ended for step in steps if step.stage == name and isinstance(step.ended, Manifest)]
         if ended:
             found[name] = timing.total_seconds(timing.parts(one.kind, one.seconds, one.metrics) for one in ended)
@@ -164,19 +172,21 @@ class _ReplayCrew:
         self.all_known = self.all_known and None not in found
         return [step.ended or self._made_up(step) for step in steps]
 
-    def newest_round(self, plan: Plan, start: StageRecord) -> tuple[int, StageRecord]:
+    def newest_round(self, plan: Plan, start: StageRecord, stage: RoundStage = "serial") -> tuple[int, StageRecord]:
         """Play all rounds, since the replay lists their jobs, but those that the replay before this one played with the same results."""
-        if not self.before or not self.before.sure.record:
+        if not self.before or not (last := self.before.sure.rounds.get(stage)):
             return 0, start
-        self.sure = self.before.sure
-        self.groups = list(self.before.groups[: self.sure.groups])
-        return self.sure.round, self.before.sure.record
+        self.sure = self.sure._replace(rounds={**self.sure.rounds, stage: last})
+        self.groups = list(self.before.groups[: last.groups])
+        return last.number, last.record
 
     def leave(self, plan: Plan, record: StageRecord, seconds: float) -> None:
         """Keep the ledger of the round."""
         self.record = record
         if self.all_known:
-            self.sure = _Sure(plan.settings.serial.rounds, record, len(self.groups))
+            stage: RoundStage = "structures" if record.name == "structures" else "serial"
+            last = _Round(plan.rounds(stage), record, len(self.groups))
+            self.sure = self.sure._replace(rounds={**self.sure.rounds, stage: last})
 
     def tell(self, line: Callable[[], str]) -> None:
         """Have no log."""
@@ -208,6 +218,9 @@ class _ReplayCrew:
             }
         if plan.settings.measures:
             metrics |= {name: _inside(getattr(plan.settings.budget, name)) for name in MEASURED}
+        if plan.settings.structures and isinstance(job, BenchmarkJob):  # made up, they are those of more or less expensive nets
+            gmacs = plan.cost_of(net_of(job.arch, job.detector, plan.settings.detector)).macs / 1e9
+            metrics |= {name: gmacs for name in MEASURED if getattr(plan.settings.budget, name) == (None, None)}
         return Manifest(kind=job.kind, digest=key, job={}, files={}, metrics=metrics, versions={}, seconds=0.0)
 
     def _score(self, arch: str, detector: Detector, key: str) -> float:

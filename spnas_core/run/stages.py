@@ -1,4 +1,4 @@
-"""The five stages of SP-NAS (Jiang et al., CVPR 2020): fine_tune, serial, reignite, parallel, full_train.
+"""The five stages of SP-NAS (Jiang et al., CVPR 2020): fine_tune, serial, reignite, parallel, full_train; and structures, as SM-NAS has it.
 
 Each takes the record of the stage before and returns its own. Which jobs come next follows from the plan, the records and how earlier jobs
 ended, and from nothing else; a crew does the jobs.
@@ -8,22 +8,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from spnas_core.errors import JobError
-from spnas_core.job import TrainJob, Weights
+from spnas_core.job import TrainJob, Weights, digest
 from spnas_core.necks import taps_of
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.folds import with_start_folds
 from spnas_core.run.pilot import piloted
-from spnas_core.run.plan import FinalNet, Plan, ScoredSplit
+from spnas_core.run.plan import FinalNet, Plan, RoundStage, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
 from spnas_core.run.supernet import train_finalists
-from spnas_core.search.ledger import Trial, best, chosen_net, epochs_behind, volumes
+from spnas_core.search.ledger import Trial, chosen_net, epochs_behind, volumes
 from spnas_core.search.net import gene_words, net_of
-from spnas_core.search.propose import course_of, propose_next, propose_parallel
+from spnas_core.search.propose import Proposal, propose_next, propose_parallel
+from spnas_core.search.structures import courses, finalists, parallel_parents, propose_structures
 from spnas_core.settings.run import StageName
 from spnas_core.store.manifest import Manifest
 
@@ -35,22 +37,45 @@ def fine_tune(plan: Plan, crew: Crew, _before: StageRecord | None = None) -> Sta
     return StageRecord(name="fine_tune", key=plan.keys["fine_tune"], ledger=(ended_trial(plan, "fine_tune", 0, 0, None, job, ended),))
 
 
+def structural_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evaluator = train_each) -> StageRecord:
+    """Search head, neck, input, widths and depth together, in rounds, as a front of the objectives."""
+    finished, record = crew.newest_round(plan, _measured(plan, crew, start, "structures"), "structures")
+    for number in range(finished + 1, plan.rounds("structures") + 1):
+        begun = time.monotonic()
+        children = propose_structures(record.ledger, plan.settings, number, plan.cost_of)
+        record = _with_round(plan, crew, record, score_round(plan, crew, Round("structures", number), children, record.reignited))
+        until = plan.after(number, "structures")
+        record = record.model_copy(update={"name": "structures", "key": until.keys["structures"]})
+        crew.leave(until, record, time.monotonic() - begun)
+    return record
+
+
 def serial_search(plan: Plan, crew: Crew, start: StageRecord, score_round: Evaluator = train_each) -> StageRecord:
-    """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and continue from it."""
+    """Mutate the best in rounds, training on inherited weights; after rounds without gain, reignite the best net and continue from it.
+
+    After a structural search, so of each chosen structure, side by side: each round has candidates of all.
+    """
     run, settings = plan.settings, plan.settings.serial
-    finished, record = crew.newest_round(plan, _measured(plan, crew, start))
+    finished, record = crew.newest_round(plan, start if run.structures else _measured(plan, crew, start, "serial"))
     if settings.evaluator == "supernet":
         return record.model_copy(update={"key": plan.keys["serial"]}) if finished else _searched(plan, crew, record)
     record = record if finished else piloted(plan, crew, with_start_folds(plan, crew, record))
-    course = course_of(record.ledger, run)
+    found = courses(record.ledger, run)
     for number in range(finished + 1, settings.rounds + 1):
         begun = time.monotonic()
-        if number - 1 in course.reignitions:
+        if stuck := [course.reignitions[number - 1] for course in found if number - 1 in course.reignitions]:
             crew.tell(lambda: f"serial: no gain in {settings.n_stuck} rounds, the best net is reignited")
-            record = _reignited(plan, crew, Label("serial", "reignite", "", number), record, [course.reignitions[number - 1]])
-        children = propose_next(course, run, number, plan.cost_of, partial(record.parent, stem=run.reignite.stem))
+            record = _reignited(plan, crew, Label("serial", "reignite", "", number), record, stuck)
+        children, members = list[Proposal](), list[int]()
+        for family, course in enumerate(found):
+            others = [*(one.net for one in record.ledger), *(one.net for one in children)] if run.structures else []
+            known = {net.identity for net in others}
+            as_parent = partial(record.parent, stem=run.reignite.stem)
+            members.append(len(children))
+            children += propose_next(course, run, number, plan.cost_of, as_parent, known, family)
         trials = score_round(plan, crew, Round("serial", number), children, record.reignited)
-        course.add(trials)
+        for course, (first, end) in zip(found, pairwise((*members, len(children))), strict=True):
+            course.add(trials[first:end])
         record = _with_round(plan, crew, record, trials)
         until = plan.after(number)
         record = record.model_copy(update={"name": "serial", "key": until.keys["serial"]})
@@ -62,7 +87,7 @@ def reignite(plan: Plan, crew: Crew, serial: StageRecord) -> StageRecord:
     """Train the backbones of the best serial nets as classifiers, before they get parallel copies, if they are to get any."""
     if not plan.settings.parallel.candidates:
         return serial.model_copy(update={"name": "reignite", "key": plan.keys["reignite"]})
-    trials = best(serial.ledger, plan.settings.parallel.parents, plan.settings.objectives)
+    trials = parallel_parents(serial.ledger, serial.ledger, plan.settings)
     record = _reignited(plan, crew, Label("reignite", "reignite", ""), serial, trials)
     return record.model_copy(update={"name": "reignite", "key": plan.keys["reignite"]})
 
@@ -70,7 +95,7 @@ def reignite(plan: Plan, crew: Crew, serial: StageRecord) -> StageRecord:
 def parallel_search(plan: Plan, crew: Crew, reignited: StageRecord, score_round: Evaluator = train_each) -> StageRecord:
     """Give the best serial nets parallel copies of their stages, and train each briefly."""
     run = plan.settings
-    parents = best(reignited.parents(run.reignite.stem), run.parallel.parents, run.objectives)
+    parents = parallel_parents(reignited.parents(run.reignite.stem), reignited.ledger, run)
     children = propose_parallel(parents, run, plan.cost_of, ledger=reignited.ledger)
     record = _with_round(plan, crew, reignited, score_round(plan, crew, Round("parallel", 1), children, reignited.reignited))
     return record.model_copy(update={"name": "parallel", "key": plan.keys["parallel"]})
@@ -79,9 +104,12 @@ def parallel_search(plan: Plan, crew: Crew, reignited: StageRecord, score_round:
 def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
     chosen, notes = chosen_net(parallel.ledger, plan.settings)
-    behind = epochs_behind(parallel.ledger, chosen, plan.settings, parallel.reignited)
-    jobs = plan.full_trainings(chosen, parallel.ledger[0], behind)
+    others = finalists(parallel.ledger, chosen, plan.settings)
+    behind = max(epochs_behind(parallel.ledger, one, plan.settings, parallel.reignited) for one in (chosen, *others))
+    jobs = plan.full_trainings(chosen, parallel.ledger[0], behind, others)
     labels = {name: Label("full_train", "full_train", job.arch, net=name, ends_run=name == "final") for name, job in jobs.items()}
+    nets = {name: net_of(job.arch, job.detector, plan.settings.detector) for name, job in jobs.items()}
+    measured = measure(plan, crew, [(labels[name], net) for name, net in nets.items()]) if plan.settings.structures else []
     ended = dict(zip(jobs, do(crew, [(labels[name], job) for name, job in jobs.items()]), strict=True))
     if isinstance(failure := ended["start"], JobError):
         notes.append(f"The start net has no full training to compare with: {failure.reason}.")
@@ -90,12 +118,20 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     if isinstance(chosen.net.neck, NasFpn) and chosen.net.neck != parallel.ledger[0].net.neck:
         notes.append(f"The cells of the final net's pyramid are {chosen.net.neck.cells}.")
     results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
-    update = {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": (*parallel.notes, *notes)}
+    for name, costs in zip(jobs, measured, strict=False):
+        if name in results:
+            origin = jobs[name].weights[0].digest if jobs[name].weights else ""
+            found = {} if isinstance(costs, JobError) else dict(costs)
+            results[name] = results[name].model_copy(update={"costs": found, "trial": origin})
+    benchmarks = [digest(plan.benchmark(net)) for net in nets.values()] if plan.settings.structures and plan.settings.measures else []
+    update: dict[str, Any] = {"benchmarks": tuple(dict.fromkeys((*parallel.benchmarks, *benchmarks)))} if benchmarks else {}
+    update |= {"name": "full_train", "key": plan.keys["full_train"], "results": results, "notes": (*parallel.notes, *notes)}
     return parallel.model_copy(update=update)
 
 
 STAGES: dict[StageName, Callable[[Plan, Crew, Any], StageRecord]] = {  # the last argument is the record of the stage before
     "fine_tune": fine_tune,
+    "structures": structural_search,
     "serial": serial_search,
     "reignite": reignite,
     "parallel": parallel_search,
@@ -103,10 +139,10 @@ STAGES: dict[StageName, Callable[[Plan, Crew, Any], StageRecord]] = {  # the las
 }
 
 
-def _measured(plan: Plan, crew: Crew, start: StageRecord) -> StageRecord:
+def _measured(plan: Plan, crew: Crew, start: StageRecord, stage: RoundStage) -> StageRecord:
     """Enter latency and memory of the start net, where the settings ask for them; its training does not depend on these settings."""
     (trial,) = start.ledger
-    (costs,) = measure(plan, crew, [(Label("serial", "benchmark", trial.arch), trial.net)])
+    (costs,) = measure(plan, crew, [(Label(stage, "benchmark", trial.arch), trial.net)])
     assert not isinstance(costs, JobError)  # without it the run ends
     ledger = (replace(trial, metrics={**(trial.metrics or {}), **costs}),)
     return start.model_copy(update={"ledger": ledger, "benchmarks": plan.benchmarks(ledger)})

@@ -8,6 +8,7 @@ ones the largest; and blocks that may still come make the greatest difference wh
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -15,13 +16,13 @@ from spnas_core import arch
 from spnas_core.arch import Arch, BlockType, parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
-from spnas_core.necks import with_taps
+from spnas_core.necks import Neck, taps_of, with_taps
 from spnas_core.necks.nas_fpn import INPUTS, NasFpn
-from spnas_core.search.costs import CostOf, within
-from spnas_core.search.mutation import by_size
+from spnas_core.search.costs import CostOf, candidate_cost, within
+from spnas_core.search.mutation import by_size, with_head
 from spnas_core.search.neck_mutation import neck_ends
 from spnas_core.search.net import Net, net_of
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, TwoStageHead
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import GENES, Budget
 
@@ -64,6 +65,7 @@ def cost_bounds(settings: Run, cost_of: CostOf) -> tuple[Bound, Bound]:
 
     UserError where the budget leaves no net, so that a search would find no candidate.
     """
+    settings = _both_searches(settings)
     copies = sorted({0, settings.parallel.max_parallel if settings.parallel.candidates else 0})
     found = _of_the_start(settings, copies, cost_of)
     if "backbone" in settings.serial.search:
@@ -84,6 +86,18 @@ def cost_bounds(settings: Run, cost_of: CostOf) -> tuple[Bound, Bound]:
         limits = {name: list(getattr(settings.budget, name)) for name in ("params_m", "gmacs")}
         raise UserError(f"budget: expected limits that some net of the space meets, got {limits}; its nets have {have}")
     return min(inside, key=_size), max(inside, key=_size)
+
+
+def _both_searches(settings: Run) -> Run:
+    """Give a run whose serial search alone reaches what this one's and its structural search reach together."""
+    if not (first := settings.structures):
+        return settings
+    own, other = settings.serial.mutation, first.mutation
+    chances = {name: max(getattr(own, name), getattr(other, name)) for name in type(own).model_fields if name not in ("num_mutate", "swap")}
+    mutation = own.model_copy(update={**chances, "num_mutate": 1})
+    operations = first.rounds * other.num_mutate + settings.serial.rounds * own.num_mutate
+    serial = settings.serial.model_copy(update={"mutation": mutation, "rounds": operations})
+    return settings.model_copy(update={"serial": serial, "structures": None})
 
 
 def _size(one: Bound) -> tuple[int, int]:
@@ -130,7 +144,8 @@ def _of_the_start(settings: Run, copies: Sequence[int], cost_of: CostOf) -> list
 
 def _has_steps(settings: Run) -> bool:
     """Whether the search has widths, sizes or pyramids between the extremes."""
-    return "neck" in settings.serial.search or any(getattr(settings.serial.mutation, gene) for gene in GENES)
+    mutation = settings.serial.mutation
+    return "neck" in settings.serial.search or bool(mutation.head) or any(getattr(mutation, gene) for gene in GENES)
 
 
 def _detectors(settings: Run, stages: int) -> list[Detector]:
@@ -148,11 +163,30 @@ def _detectors(settings: Run, stages: int) -> list[Detector]:
     genes = dict.fromkeys(every)
     found: dict[Detector, None] = {}
     necks = (own.neck, *(neck_ends(own.neck) if isinstance(own.neck, NasFpn) and "neck" in settings.serial.search else ()))
-    for (count, width, size), choice, stem, cells in product(genes, taps, stems, necks):
-        wide = cells.model_copy(update={"channels": count})
-        neck = wide if choice is None else with_taps(wide, choice)
-        found[own.model_copy(update={"stem": stem, "neck": neck, "base_width": width, "image_size": size})] = None
+    parts = [(own.head.kind, one, None) for one in necks] + _parts(settings, stages)
+    for (count, width, size), choice, stem, (kind, cells, proposals) in product(genes, taps, stems, parts):
+        net = net_of(settings.arch, own.model_copy(update={"base_width": width, "image_size": size}), own)
+        same = cells.channels == own.neck.channels and not mutation.neck  # its own channels are no choice beside those of the gene
+        for wide in {count} if same else {count, cells.channels}:
+            neck = with_taps(cells, choice or taps_of(cells)).model_copy(update={"channels": wide})
+            found[replace(net, neck=neck, stem=stem, head=kind, proposals=proposals).detector(own)] = None
     return list(found)
+
+
+def _parts(settings: Run, stages: int) -> list[tuple[str, Neck, int | None]]:
+    """Cheapest and most expensive head, neck and proposals, on the start net, that a net with so many stages can have."""
+    own, space, mutation = settings.detector, settings.space, settings.serial.mutation
+    if not (mutation.head or mutation.neck or mutation.proposals):
+        return []
+    heads = (own.head, *(own.other_heads if mutation.head else ()))
+    necks = [one for one in (settings.necks if mutation.neck else (own.neck,)) if not isinstance(one, NasFpn) or stages <= INPUTS + 1]
+    start, found = net_of(settings.arch, own), list[tuple[tuple[int, int], tuple[str, Neck, int | None]]]()
+    for head, neck, count in product(heads, necks, (None, *(_outer(sorted(space.proposals)) if mutation.proposals else ()))):
+        if count is None or isinstance(head, TwoStageHead):
+            net = replace(with_head(replace(start, neck=neck), head.kind, own), proposals=count)
+            cost = candidate_cost(net.arch, net.detector(own), 1)
+            found.append(((cost.macs, cost.params), (head.kind, net.neck, count)))
+    return [pick(found, key=lambda one: one[0])[1] for pick in (min, max)]
 
 
 def _ends(own: Any, choices: Sequence[Any]) -> list[Any]:

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from spnas_core.errors import UserError
 from spnas_core.job import Weights
 from spnas_core.search.net import NetText
-from spnas_core.search.pareto import Point, first_ranks, hypervolumes
+from spnas_core.search.pareto import Point, first_ranks, hypervolumes, spread
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import OBJECTIVES, SCORES, Objectives
 
-SearchStage = Literal["fine_tune", "serial", "parallel"]
-SEARCH_STAGES: tuple[SearchStage, ...] = ("fine_tune", "serial", "parallel")
+SearchStage = Literal["fine_tune", "structures", "serial", "parallel"]
+SEARCH_STAGES: tuple[SearchStage, ...] = ("fine_tune", "structures", "serial", "parallel")  # in their order
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,26 @@ def first_best(
     return sorted(pairs, key=lambda pair: (pair[0], -pair[1].value(objectives[0]), pair[1].digest))[:n]
 
 
+def spread_best(ledger: Ledger, n: int, objectives: Objectives) -> list[tuple[int, Trial]]:
+    """Return `n` trials of the first Pareto ranks, with these; of the last rank that counts those that add most hyper-volume."""
+    trials = sorted(ranked(ledger, objectives), key=lambda t: (-t.value(objectives[0]), t.digest))
+    points, reference = _in_one_box(trials, objectives)
+    ranks, found = first_ranks(points, n), list[int]()
+    for rank in range(max(ranks, default=-1) + 1):
+        members = [place for place, one in enumerate(ranks) if one == rank]
+        kept = [points[place] for place in found]
+        found += [members[place] for place in spread([points[place] for place in members], n - len(found), reference, kept)]
+    return [(ranks[place], trials[place]) for place in found]
+
+
+def _in_one_box(trials: Sequence[Trial], objectives: Objectives) -> tuple[list[Point], Point]:
+    """Points of ranked trials, each cost as a share of 1.1 times the highest, and the corner of the box: a score of 0, costs 1."""
+    highest = {name: max((trial.value(name) for trial in trials), default=0.0) for name in objectives}
+    scales = [1.0 if name in SCORES else 1.1 * highest[name] or 1.0 for name in objectives]
+    points = [tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True)) for trial in trials]
+    return list(points), tuple(0.0 if name in SCORES else 1.0 for name in objectives)
+
+
 def _points(trials: Sequence[Trial], objectives: Objectives) -> list[Point]:
     return [trial.point(objectives) for trial in trials]
 
@@ -142,14 +162,12 @@ def volumes(ledger: Ledger, objectives: Objectives = OBJECTIVES) -> dict[tuple[S
     can be compared with each other, and those of two ledgers cannot.
     """
     trials = ranked(ledger, objectives)
-    highest = {name: max((trial.value(name) for trial in trials), default=0.0) for name in objectives}
-    scales = [1.0 if name in SCORES else 1.1 * highest[name] or 1.0 for name in objectives]
-    reference = tuple(0.0 if name in SCORES else 1.0 for name in objectives)
+    points, reference = _in_one_box(trials, objectives)
     groups: dict[tuple[SearchStage, int], list[Point]] = {
         place: [] for place in sorted({(trial.stage, trial.round) for trial in ledger}, key=lambda one: _place(*one))
     }
-    for trial in trials:
-        groups[trial.stage, trial.round].append(tuple(value / scale for value, scale in zip(trial.point(objectives), scales, strict=True)))
+    for trial, point in zip(trials, points, strict=True):
+        groups[trial.stage, trial.round].append(point)
     return dict(zip(groups, hypervolumes(groups.values(), reference), strict=True))
 
 
@@ -194,7 +212,8 @@ def epochs_behind(ledger: Ledger, trial: Trial, settings: Run, reignited: Collec
 
     A finalist of a supernet has the supernet's epochs behind it too.
     """
-    of_stage = {"serial": settings.serial.recipe.epochs, "parallel": settings.parallel.recipe.epochs}
+    structures = settings.structures.recipe.epochs if settings.structures else 0
+    of_stage = {"structures": structures, "serial": settings.serial.recipe.epochs, "parallel": settings.parallel.recipe.epochs}
     by_digest, total = {one.digest: one for one in ledger}, 0
     here: Trial | None = trial
     while here is not None and here.stage != "fine_tune":

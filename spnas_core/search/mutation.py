@@ -3,7 +3,7 @@
 Pure functions of an architecture and a `numpy.random.Generator`. By these the digits of the parent never move; only `-` moves and `1`
 appears. The others are ours: one changes the block type, where the space has several; one moves a `2`; some make a net cheaper or larger in
 other ways: they take a `1` out, change the width inside a stage, or a gene of the whole net (base width, network input, the pyramid's
-channels: as SM-NAS does, AAAI 2020, section 3.1). These are off by default.
+channels, head, neck, proposals: as SM-NAS does, AAAI 2020, section 3.1). These are off by default.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +14,17 @@ from typing import TypeVar
 import numpy as np
 
 from spnas_core.arch import WHOLE, Arch, ArchError, BlockType, check_space
+from spnas_core.necks import Neck, neck_under, parse_neck
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.search.neck_mutation import change_neck
 from spnas_core.search.net import Net
-from spnas_core.settings.detector import Detector
+from spnas_core.settings.detector import Detector, TwoStageHead
+from spnas_core.settings.one_stage import OneStageHead
 from spnas_core.settings.search import Mutation, NetPart, Space
 
 _Value = TypeVar("_Value", int, tuple[int, int])
 _RARE = ("add_stage", "change_type", "move_double", "shrink", "inner_width")  # with a probability of their own
+_WHOLE_NET = ("base_width", "image_size", "neck_channels", "head", "neck", "proposals")  # genes
 ATTEMPTS = 1000  # of one child; only a space without any neighbour of the parent exhausts them
 
 
@@ -105,9 +108,10 @@ def change_inner(arch: Arch, rng: np.random.Generator, widths: Sequence[int]) ->
 
 
 def change_gene(net: Net, gene: str, rng: np.random.Generator, space: Space, detector: Detector) -> Net:
-    """Move a gene of the whole net, `base_width`, `image_size` or `neck_channels`, to the next value of the space up or down.
+    """Move a gene of the whole net, such as `base_width`, to the next value of the space up or down; of heads and necks, to any other.
 
-    `detector` has the run's own values. The parallel part is dropped.
+    `detector` has the run's own values. A net that has no such gene, as proposals under a one-stage head, stays as it is. The parallel part
+    is dropped.
     """
     own, net = net.detector(detector), replace(net, arch=net.arch.serial())
     if gene == "base_width":
@@ -116,8 +120,37 @@ def change_gene(net: Net, gene: str, rng: np.random.Generator, space: Space, det
     if gene == "image_size":
         size = _neighbour(own.image_size, (*space.image_sizes, detector.image_size), rng)
         return replace(net, size=None if size == detector.image_size else size)
+    if gene == "head":
+        kinds = [head.kind for head in (detector.head, *detector.other_heads) if head.kind != net.head]
+        return with_head(net, kinds[int(rng.integers(len(kinds)))], detector)
+    if gene == "neck":
+        necks = dict.fromkeys(_neck(net, neck, detector) for neck in (detector.neck, *map(parse_neck, space.necks)))
+        others = [neck for neck in necks if neck != net.neck]
+        return replace(net, neck=others[int(rng.integers(len(others)))]) if others else net
+    if gene == "proposals":
+        usual = detector.head_of(net.head)
+        if not isinstance(usual, TwoStageHead):
+            return net
+        proposals = _neighbour(net.proposals or usual.proposals_test, (*space.proposals, usual.proposals_test), rng)
+        return replace(net, proposals=None if proposals == usual.proposals_test else proposals)
     channels = _neighbour(net.neck.channels, (*space.neck_channels, detector.neck.channels), rng)
     return replace(net, neck=net.neck.model_copy(update={"channels": channels}))
+
+
+def with_head(net: Net, kind: str, detector: Detector) -> Net:
+    """Give a net another kind of head, and its pyramid the levels that this head reads; one-stage heads have no proposals."""
+    changed = replace(net, head=kind, proposals=None if _is_one_stage(kind, detector) else net.proposals)
+    return replace(changed, neck=_neck(changed, net.neck, detector))
+
+
+def _neck(net: Net, neck: Neck, detector: Detector) -> Neck:
+    """Give a neck as it is under the head of a net."""
+    one_stage = _is_one_stage(net.head, detector)
+    return neck_under(neck, detector.neck, one_stage == isinstance(detector.head, OneStageHead), one_stage)
+
+
+def _is_one_stage(kind: str, detector: Detector) -> bool:
+    return isinstance(detector.head_of(kind), OneStageHead)
 
 
 def _neighbour(value: _Value, values: Sequence[_Value], rng: np.random.Generator) -> _Value:
@@ -177,7 +210,7 @@ def mutate(
     """
     start = replace(parent, arch=parent.arch.serial())
     check_space(start.arch, space.min_blocks, space.max_blocks, space.max_stages)
-    genes = {gene: chance for gene in ("base_width", "image_size", "neck_channels") if (chance := getattr(settings, gene))}
+    genes = {gene: chance for gene in _WHOLE_NET if (chance := getattr(settings, gene))}
     if genes:  # the operators on the architecture have what these leave
         left = max(1 - sum(genes.values()), 1e-9)
         settings = settings.model_copy(update={name: getattr(settings, name) / left for name in _RARE})

@@ -75,6 +75,18 @@ def hypervolumes(groups: Iterable[Sequence[Point]], reference: Point) -> Iterato
         yield volume
 
 
+def spread(points: Sequence[Point], count: int, reference: Point, kept: Sequence[Point] = ()) -> list[int]:
+    """Places of `count` of `points`, each the one that adds most hyper-volume to those before it and to `kept`; of equal ones the first."""
+    found, left = list[int](), list(range(len(points)))
+    chosen = list(kept)
+    while left and len(found) < count:
+        place = max(left, key=lambda one: (hypervolume([*chosen, points[one]], reference), -one))
+        left.remove(place)
+        found.append(place)
+        chosen.append(points[place])
+    return found
+
+
 def _beats(point: Point, reference: Point) -> bool:
     return point[0] > reference[0] and all(value < bound for value, bound in zip(point[1:], reference[1:], strict=True))
 

@@ -4,7 +4,7 @@ A round's proposals depend only on earlier rounds, in the order (stage, round, i
 finish, and a killed search continues to the same end without any state of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,12 +16,14 @@ from spnas_core.errors import UserError
 from spnas_core.necks import with_taps
 from spnas_core.search.costs import CostOf, within
 from spnas_core.search.course import Course
-from spnas_core.search.ledger import SEARCH_STAGES, Ledger, SearchStage, Trial
+from spnas_core.search.ledger import Ledger, SearchStage, Trial
 from spnas_core.search.mutation import mutate
 from spnas_core.search.net import Net
 from spnas_core.search.pareto import pareto_rank
 from spnas_core.settings.run import Run
+from spnas_core.settings.search import Budget
 
+_STREAMS: dict[SearchStage, int] = {"fine_tune": 0, "serial": 1, "parallel": 2, "structures": 3}  # of random numbers
 DRAWS = 200  # tries per candidate, before a round is given fewer candidates
 
 
@@ -32,8 +34,10 @@ class Proposal(NamedTuple):
     parent: Trial
 
 
-def _generator(seed: int, stage: SearchStage, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, SEARCH_STAGES.index(stage), number])))
+def generator(seed: int, stage: SearchStage, number: int, family: int = 0) -> np.random.Generator:
+    """Random numbers of a round; `family`: which of the searches that go on side by side it belongs to."""
+    words = [seed, _STREAMS[stage], number, *((family,) if family else ())]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
 def propose_serial(ledger: Ledger, settings: Run, number: int, cost_of: CostOf) -> list[Proposal]:
@@ -53,25 +57,49 @@ def course_of(ledger: Ledger, settings: Run) -> Course:
 
 
 def propose_next(
-    course: Course, settings: Run, number: int, cost_of: CostOf, as_parent: Callable[[Trial], Trial] = lambda trial: trial
+    course: Course,
+    settings: Run,
+    number: int,
+    cost_of: CostOf,
+    as_parent: Callable[[Trial], Trial] = lambda trial: trial,
+    known: Collection[Hashable] = (),
+    family: int = 0,
 ) -> list[Proposal]:
-    """Children for serial round `number`, the next of a search, as `propose_serial`; `as_parent` gives a trial as their parent."""
-    serial, rng = settings.serial, _generator(settings.seed, "serial", number)
+    """Children for serial round `number`, the next of a search, as `propose_serial`; `as_parent` gives a trial as their parent.
+
+    `known`: identities of nets tried outside of the course; `family`: the number of the search, where several go on side by side.
+    """
+    serial, rng = settings.serial, generator(settings.seed, "serial", number, family)
     draw_parent = _parents(course, settings, number, rng)
-    known = set(course.tried)
-    found: list[Proposal] = []
-    for _ in range(DRAWS * serial.candidates):
-        parent = as_parent(draw_parent())
+
+    def child(parent: Net) -> Net:
+        anew = serial.proposer == "random"
+        return mutate(parent, rng, serial.mutation, settings.space, settings.detector, serial.parts(number), anew)
+
+    return children_of(lambda: as_parent(draw_parent()), child, {*course.tried, *known}, serial.candidates, settings.budget, cost_of)
+
+
+def children_of(
+    draw_parent: Callable[[], Trial],
+    child_of: Callable[[Net], Net],
+    known: Collection[Hashable],
+    count: int,
+    budget: Budget,
+    cost_of: CostOf,
+) -> list[Proposal]:
+    """Draw up to `count` children that are new to `known` and to each other, and within the budget."""
+    seen, found = set(known), list[Proposal]()
+    for _ in range(DRAWS * count):
+        parent = draw_parent()
         try:
-            anew = serial.proposer == "random"
-            child = mutate(parent.net, rng, serial.mutation, settings.space, settings.detector, serial.parts(number), anew)
-            fits = child.identity not in known and within(cost_of(child), settings.budget)
+            child = child_of(parent.net)
+            fits = child.identity not in seen and within(cost_of(child), budget)
         except ArchError:  # a space so tight that this parent has no child, where another may have one; or a block without channels
             continue
         if fits:
-            known.add(child.identity)
+            seen.add(child.identity)
             found.append(Proposal(child, parent))
-            if len(found) == serial.candidates:
+            if len(found) == count:
                 break
     return found
 
@@ -97,7 +125,14 @@ def _parents(course: Course, settings: Run, number: int, rng: np.random.Generato
             return min(drawn, key=lambda one: (one[0], -one[1].value(settings.objectives[0]), one[1].digest))[1]
 
         return winner_of_some
-    weights = np.array([1 / (1 + (rank if serial.proposer == "pareto" else 0)) for rank, _ in parents])
+    return weighted([(rank if serial.proposer == "pareto" else 0, trial) for rank, trial in parents], rng, f"serial round {number}")
+
+
+def weighted(parents: Sequence[tuple[int, Trial]], rng: np.random.Generator, where: str) -> Callable[[], Trial]:
+    """Draw of a parent with weight 1 / (1 + Pareto rank); UserError where there is none."""
+    if not parents:
+        raise UserError(f"{where}: expected a finished trial to start from, got none")
+    weights = np.array([1 / (1 + rank) for rank, _ in parents])
     return lambda: parents[int(rng.choice(len(parents), p=weights / weights.sum()))][1]
 
 
@@ -143,7 +178,7 @@ def propose_parallel(parents: Sequence[Trial], settings: Run, cost_of: CostOf, l
     """
     if not parents:
         raise UserError("parallel search: expected a serial net to start from, got none")
-    rng = _generator(settings.seed, "parallel", 0)
+    rng = generator(settings.seed, "parallel", 0)
     known = {trial.net.identity for trial in (*parents, *ledger)}
     known |= {replace(trial.net, arch=trial.net.arch.serial()).identity for trial in parents}
     found: list[Proposal] = []

@@ -9,7 +9,7 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
-from spnas_core.settings.one_stage import FcosHead, RetinaNetHead, with_head_defaults
+from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead, with_head_defaults
 from spnas_core.settings.segmentation import SemanticFpnHead
 from spnas_core.settings.task import DETECTION, SEGMENTATION, Task
 
@@ -49,7 +49,8 @@ class CascadeRcnnHead(TwoStageHead):
 
 
 Head = Annotated[FasterRcnnHead | CascadeRcnnHead | RetinaNetHead | FcosHead | SemanticFpnHead, Field(discriminator="kind")]
-HEAD_KINDS = tuple(head.model_fields["kind"].default for head in get_args(get_args(Head)[0]))
+HEADS_BY_KIND: dict[str, Any] = {head.model_fields["kind"].default: head for head in get_args(get_args(Head)[0])}
+HEAD_KINDS = tuple(HEADS_BY_KIND)
 _FORMER_HEAD = tuple(name for name in TwoStageHead.model_fields if name != "kind")
 _FORMER_NECK = {"fpn_channels": "channels", "taps": "taps"}
 _BOOLEAN: TypeAdapter[bool] = TypeAdapter(bool)
@@ -70,6 +71,9 @@ class Detector(Settings):
         FasterRcnnHead(),
         description="what finds objects: faster_rcnn, cascade_rcnn with three box heads, retinanet or fcos; or gives every pixel a class: "
         "semantic_fpn",
+    )
+    other_heads: tuple[Head, ...] = Field(
+        (), description="heads, each with its settings, that a search may take instead (serial.mutation.head)"
     )
     max_boxes: PositiveInt = Field(100, description="padding of the ground truth; more boxes in an image are reported and left out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="least score of a detection")
@@ -96,7 +100,18 @@ class Detector(Settings):
             raise ValueError(
                 f"expected neck.channels to be a multiple of head.norm_groups, {self.head.norm_groups}, got {self.neck.channels}"
             )
+        kinds = [self.head.kind, *(head.kind for head in self.other_heads)]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"expected each kind of head once in head and other_heads, got {', '.join(kinds)}")
+        if len({isinstance(head, SemanticFpnHead) for head in (self.head, *self.other_heads)}) > 1:
+            raise ValueError(f"expected heads of one task in head and other_heads, got {', '.join(kinds)}")
         return self
+
+    def head_of(self, kind: str) -> "TwoStageHead | OneStageHead":
+        """Return the settings of the head of a kind: the own ones, those of another head, or, between heads of two stages, the own ones."""
+        found: Any = next((head for head in (self.head, *self.other_heads) if head.kind == kind), None)
+        chosen: TwoStageHead | OneStageHead = found or HEADS_BY_KIND[kind].model_validate({**self.head.model_dump(), "kind": kind})
+        return chosen
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy with other values, by present or former keys; unlike pydantic's own it is validated, and so always deep."""
@@ -107,7 +122,7 @@ class Detector(Settings):
 
         A head or a neck that those versions had not stays as it is.
         """
-        document = self.model_dump(mode="json")
+        document = self.model_dump(mode="json", exclude={"other_heads"})  # choices of a search are no part of a detector
         if isinstance(self.neck, Fpn):
             neck = document.pop("neck")
             document |= {former: neck[name] for former, name in _FORMER_NECK.items()}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from spnas_core import arch as architecture
-from spnas_core.necks import with_taps
+from spnas_core.necks import Neck, parse_neck, with_taps
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector, current_form
@@ -26,11 +26,12 @@ from spnas_core.settings.search import (
     Space,
     counted,
 )
+from spnas_core.settings.structures import Structures
 from spnas_core.settings.task import SEGMENTATION, TASKS, Task, TaskName
 from spnas_core.settings.training import Recipe, Reignite
 
 DeviceTarget = Literal["CPU", "Ascend", "GPU"]
-StageName = Literal["fine_tune", "serial", "reignite", "parallel", "full_train"]
+StageName = Literal["fine_tune", "structures", "serial", "reignite", "parallel", "full_train"]
 TimedKind = Literal["train", "reignite", "evaluate", "benchmark", "supernet", "paths"]  # of jobs
 STAGE_NAMES: tuple[StageName, ...] = ("fine_tune", "serial", "reignite", "parallel", "full_train")
 
@@ -49,7 +50,7 @@ class Retries(Settings):
 class Run(Settings):
     """Everything that a run is, but where its data and its store are."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"task", "folds", "final"})
+    later: ClassVar[frozenset[str]] = frozenset({"task", "folds", "final", "structures"})
     task: TaskName = Field(
         "detection", description="find objects, or give every pixel a class; segmentation needs detector.head.kind semantic_fpn"
     )
@@ -99,6 +100,9 @@ class Run(Settings):
     space: Space = Field(Space(), description="limits of the search space")
     budget: Budget = Field(Budget(), description="limits of a candidate's cost")
     fine_tune: Recipe = Field(Recipe(), description="training of the start net")
+    structures: Structures | None = Field(
+        None, description="a structural search before the serial one, which then goes on from several of its nets; null: none"
+    )
     serial: Serial = Field(Serial(), description="the serial search")
     reignite: Reignite = Field(Reignite(), description="training of the backbone as a classifier")
     parallel: Parallel = Field(Parallel(), description="the parallel search")
@@ -121,9 +125,13 @@ class Run(Settings):
     def _check_search(self) -> "Run":
         if self.final.choose == "cheapest" and (len(self.objectives) < 2 or self.objectives[1] in SCORES):
             raise ValueError(f"expected a cost as second objective with final.choose cheapest, got objectives {list(self.objectives)}")
-        for gene, choices in GENES.items():
-            if getattr(self.serial.mutation, gene) and not getattr(self.space, choices):
-                raise ValueError(f"expected space.{choices} with serial.mutation.{gene}, got none")
+        for stage in ("serial", *(("structures",) if self.structures else ())):
+            mutation = getattr(self, stage).mutation
+            for gene, choices in GENES.items():
+                if getattr(mutation, gene) and not getattr(self.space, choices):
+                    raise ValueError(f"expected space.{choices} with {stage}.mutation.{gene}, got none")
+            if mutation.head and not self.detector.other_heads:
+                raise ValueError(f"expected detector.other_heads with {stage}.mutation.head, got none")
         beside = (self.serial.control, self.parallel.control, self.serial.race, self.parallel.race, self.serial.evaluator == "supernet")
         if self.detector.task.name != self.task:
             raise ValueError(f"expected a detector.head.kind of the task {self.task}, got {self.detector.head.kind}")
@@ -169,6 +177,12 @@ class Run(Settings):
         return self.fine_tune, self.serial.recipe, self.parallel.recipe, self.full_train
 
     @property
+    def stages(self) -> tuple[StageName, ...]:
+        """Names of its stages, in their order."""
+        first, *rest = STAGE_NAMES
+        return (first, "structures", *rest) if self.structures else STAGE_NAMES
+
+    @property
     def device_groups(self) -> tuple[tuple[int, ...], ...]:
         """The devices in groups of `devices_per_job`, in their order."""
         count = self.devices_per_job
@@ -177,7 +191,14 @@ class Run(Settings):
     @model_validator(mode="after")
     def _all_at_once(self) -> "Run":
         mistakes = []
-        for check in (self._check_shares, self._check_frozen_norms, self._check_start, self._check_supernet, self._check_neck):
+        for check in (
+            self._check_shares,
+            self._check_frozen_norms,
+            self._check_start,
+            self._check_supernet,
+            self._check_neck,
+            self._check_structures,
+        ):
             try:
                 check()
             except ValueError as error:
@@ -196,6 +217,7 @@ class Run(Settings):
             "reignite": self.reignite.batch,
             "parallel.recipe": self.parallel.recipe.batch,
             "full_train": self.full_train.batch,
+            **({"structures.recipe": self.structures.recipe.batch} if self.structures else {}),
         }
         for name, batch in batches.items():
             if batch % count:
@@ -236,12 +258,32 @@ class Run(Settings):
         if not set(inner) <= set(widths):
             raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
 
+    def _check_structures(self) -> None:
+        if not self.structures:
+            return
+        if (
+            self.serial.evaluator != "train"
+            or self.serial.pilot
+            or self.serial.proposer != "pareto"
+            or self.folds > 1
+            or self.parallel.taps
+        ):
+            raise ValueError("expected neither serial.evaluator, pilot and proposer nor folds nor parallel.taps to be set with structures")
+        if self.checkpoint and self.structures.stock:
+            raise ValueError("expected no checkpoint with structures.stock, whose nets are trained from scratch")
+
+    @property
+    def necks(self) -> tuple[Neck, ...]:
+        """All necks that a candidate may have, but for their channels."""
+        return (self.detector.neck, *map(parse_neck, self.space.necks))
+
     def _check_neck(self) -> None:
-        if not isinstance(self.detector.neck, NasFpn):
+        if not any(isinstance(neck, NasFpn) for neck in self.necks):
             return
         if self.parallel.taps:
             raise ValueError("expected detector.neck.kind fpn with parallel.taps, got nas_fpn")
         recipes = {"fine_tune": self.fine_tune, "serial.recipe": self.serial.recipe, "parallel.recipe": self.parallel.recipe}
+        recipes |= {"structures.recipe": self.structures.recipe} if self.structures else {}
         name, batch = min((one.batch, key) for key, one in {**recipes, "full_train": self.full_train}.items())[::-1]
         for size in (self.detector.image_size, *self.space.image_sizes):
             if max(size) <= 128 and batch == 1:  # one cell of P7, which has no variance
@@ -255,9 +297,12 @@ class Run(Settings):
         for kind in space.block_types or (start.block_type.text,):
             for width in (self.detector.base_width, *space.base_widths):
                 architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), width)
-        for neck in (self.detector.neck, *(with_taps(self.detector.neck, taps) for taps in self.parallel.taps)):
+        for neck in (*self.necks, *(with_taps(self.detector.neck, taps) for taps in self.parallel.taps)):
             for size in (self.detector.image_size, *space.image_sizes):
                 neck.outputs(start, size)  # children never have fewer stages
-        groups = self.detector.head.norm_groups if isinstance(self.detector.head, FcosHead) else 1
-        if odd := [channels for channels in space.neck_channels if channels % groups]:
-            raise ValueError(f"expected space.neck_channels to be multiples of detector.head.norm_groups, {groups}, got {odd[0]}")
+        choices = {"space.neck_channels": space.neck_channels, "space.necks": tuple(neck.channels for neck in self.necks)}
+        for place, head in (("head", self.detector.head), *(("other_heads", head) for head in self.detector.other_heads)):
+            groups = head.norm_groups if isinstance(head, FcosHead) else 1
+            for where, channels in choices.items():
+                if odd := [count for count in channels if count % groups]:
+                    raise ValueError(f"expected {where} to be multiples of detector.{place}.norm_groups, {groups}, got {odd[0]}")

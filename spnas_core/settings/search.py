@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, PositiveInt, StringConstraints, WithJsonSchema, model_validator
 
 from spnas_core import arch as architecture
+from spnas_core.necks import NeckText
 from spnas_core.settings.base import Limit, Settings, Taps, TypeText
 from spnas_core.settings.supernet import Supernet
 from spnas_core.settings.task import TASKS, Score, Task
@@ -42,12 +43,18 @@ def counted(task: Task) -> Objectives:
 
 LEAST_PILOT = 8
 GENES = {"inner_width": "inner_widths", "base_width": "base_widths", "image_size": "image_sizes", "neck_channels": "neck_channels"}
+GENES |= {"neck": "necks", "proposals": "proposals"}  # of the structure; another, `head`, has its choices in the detector
 
 
 class Mutation(Settings):
-    """Operators of the serial search (SP-NAS, section 3.2); those that make it smaller, or another size, are ours, and off by default."""
+    """Operators of the serial search (SP-NAS, section 3.2); those that make it smaller, or another size, are ours, and off by default.
 
-    later: ClassVar[frozenset[str]] = frozenset({"shrink", "inner_width", "base_width", "image_size", "neck_channels"})
+    So are those that choose another head, neck or number of proposals: operators of the structural search (SM-NAS, section 3.1).
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"shrink", "inner_width", "base_width", "image_size", "neck_channels", "head", "neck", "proposals"}
+    )
     num_mutate: PositiveInt = Field(3, description="operations from parent to child")
     add_stage: float = Field(0.05, ge=0, le=1, description="probability that one operation appends a stage")
     change_type: float = Field(0.05, ge=0, le=1, description="probability that it changes the block type, where the space has several")
@@ -65,12 +72,18 @@ class Mutation(Settings):
     neck_channels: float = Field(
         0.0, ge=0, le=1, description="probability that it changes the pyramid's channels, a step of space.neck_channels"
     )
+    head: float = Field(0.0, ge=0, le=1, description="probability that it takes another head of detector.other_heads")
+    neck: float = Field(0.0, ge=0, le=1, description="probability that it takes another neck of space.necks")
+    proposals: float = Field(
+        0.0, ge=0, le=1, description="probability that it changes the proposals of a two-stage head, a step of space.proposals"
+    )
     swap: float = Field(0.5, ge=0, le=1, description="probability of swap among the other operations; expand has the rest, 1 - swap")
     max_step: PositiveInt = Field(3, description="swap: most blocks by which the end of a stage moves")
 
     @model_validator(mode="after")
     def _at_most_one(self) -> "Mutation":
-        rare = ("add_stage", "change_type", "move_double", "shrink", "inner_width", "base_width", "image_size", "neck_channels")
+        genes = ("base_width", "image_size", "neck_channels", "head", "neck", "proposals")
+        rare = ("add_stage", "change_type", "move_double", "shrink", "inner_width", *genes)
         if (total := sum(getattr(self, name) for name in rare)) > 1:
             raise ValueError(f"expected {', '.join(rare[:-1])} and {rare[-1]} to add up to at most 1, got {total:g}")
         return self
@@ -79,7 +92,7 @@ class Mutation(Settings):
 class Space(Settings):
     """Limits of the search space."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"inner_widths", "base_widths", "image_sizes", "neck_channels"})
+    later: ClassVar[frozenset[str]] = frozenset({"inner_widths", "base_widths", "image_sizes", "neck_channels", "necks", "proposals"})
     block_types: tuple[TypeText, ...] = Field((), description="block types to choose from, such as [r, x(32x4d)]; none: the start net's")
 
     inner_widths: tuple[Eighths, ...] = Field(
@@ -92,6 +105,10 @@ class Space(Settings):
         (), description="network inputs to choose from, [height, width], px; the detector's is always one"
     )
     neck_channels: tuple[PositiveInt, ...] = Field((), description="channels of the pyramid to choose from; the detector's are always one")
+    necks: tuple[NeckText, ...] = Field((), description="necks to choose from, such as [fpn64, nasfpn64x2]; the detector's is always one")
+    proposals: tuple[PositiveInt, ...] = Field(
+        (), description="proposals in inference to choose from, as detector.head.proposals_test; the detector's are always one"
+    )
     min_blocks: int = Field(architecture.MIN_BLOCKS, ge=architecture.FEWEST_BLOCKS, description="fewest residual blocks")
     max_blocks: PositiveInt = Field(architecture.MAX_BLOCKS, description="most residual blocks")
     max_stages: PositiveInt = Field(architecture.MAX_STAGES, description="most stages")

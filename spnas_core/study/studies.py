@@ -68,6 +68,8 @@ def open_study(kind: StudyKind, settings: Run, data_url: str, store_url: str, se
         raise UserError(f"study: expected settings of the task detection, whose scores the studies compare, got {settings.task}")
     if settings.checkpoint:
         raise UserError(f"study: expected settings without a checkpoint, since nets are trained from scratch, got {settings.checkpoint!r}")
+    if settings.structures:
+        raise UserError("study: expected settings without structures, since its methods search one structure, got some")
     first = open_plan(settings, data_url, store_url)
     if kind in ("baselines", "front") and first.test is None:
         raise UserError(f"{data_url}: expected a test split, on which the methods are compared, got none")

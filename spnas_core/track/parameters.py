@@ -20,7 +20,8 @@ Parameters = dict[str, str | int | float]
 
 def search_parameters(plan: Plan) -> Parameters:
     """Return the settings that determine the results, so one that goes on has the same; of what lies somewhere, the fingerprint."""
-    found = flat(plan.settings.model_dump(mode="json", include=set(_DETERMINING)))
+    more = ("structures",) if plan.settings.structures else ()  # others have had no such parameter
+    found = flat(plan.settings.model_dump(mode="json", include={*_DETERMINING, *more}))
     found |= {"data.fingerprint": plan.data.fingerprint, "checkpoint.sha256": plan.checkpoint_sha256, "reignite.data": plan.images}
     return _texts(found | {f"images.{name}": getattr(plan.counts, name) for name in ("train", "val", "test")})
 
@@ -31,7 +32,7 @@ def training_parameters(plan: Plan, label: Label, job: Job, parent: Trial | None
     found: dict[str, Any] = {"stage": label.stage, "role": label.role, "arch": job.arch}
     found |= {"neck": job.detector.neck.text, "stem": job.detector.stem}
     found |= {"net": label.net} if label.net else {}
-    net = net_of(job.arch, job.detector)
+    net = net_of(job.arch, job.detector, plan.settings.detector)
     if label.role == "candidate":
         found |= {"round": label.round, "candidate": label.index + 1}
     if parent:

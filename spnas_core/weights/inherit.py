@@ -115,6 +115,8 @@ class _Plan:
             return name if self.keeps_part(int(parts[2]), int(parts[3])) else None
         if part == NECK:
             return name if necks.is_continued(name, self.parent, self.child, self.given) else None
+        if part in HEADS and not any(one.startswith(part) for one in self.given):
+            return None
         if part == HEAD:
             if self.replace_head and is_last_layer(name):
                 return None
@@ -141,6 +143,8 @@ class _Plan:
             return self.source(name) is None
         if name.startswith(SEMANTIC):
             return name not in self.wanted
+        if part in HEADS and not any(one.startswith(part) for one in self.wanted):
+            return True
         return part in HEADS and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
 
     def blank_norms(self) -> tuple[str, ...]:
@@ -161,12 +165,12 @@ def inherit(
     """Weights of `child`: from `parent` where its blocks and parts continue, else from `fresh`, the newly initialised child.
 
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers whose shape changes with block
-    type or channels, the neck's tensors of new stages, changed widths or levels that it did not merge, connections (gamma and beta zero:
-    the net starts as its serial part), and copies that the parent lacks (they start as the main stage). Dropped by design: the tensors
-    of these kinds that only the parent has. `replace_head`: the heads' last layers are new, for other classes; see also
-    `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`), to the base width of `fresh`
-    (`base_width` where that has no stem). Blocks that the child has no room for are dropped, and with `leaves_out` others where that
-    keeps more (see `lineage`). Any other difference in name, shape or dtype is a UserError with a +/- list.
+    type or channels, heads that the parent has not, the neck's tensors of new stages, changed widths or levels that it did not merge,
+    connections (gamma and beta zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage).
+    Dropped by design: the tensors of these kinds that only the parent has. `replace_head`: the heads' last layers are new, for other
+    classes; see also `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`), to the base
+    width of `fresh` (`base_width` where that has no stem). Blocks that the child has no room for are dropped, and with `leaves_out`
+    others where that keeps more (see `lineage`). Any other difference in name, shape or dtype is a UserError with a +/- list.
     """
     base_width = width_of(fresh, base_width)
     weights, resized, narrowed = fit_widths(parent, child, weights, fresh, base_width, leaves_out)

@@ -77,7 +77,9 @@ def _print(bill: dict[str, Any]) -> None:
         nets.add_column(name, justify="right", no_wrap=True)
     for name, one in bill["nets"].items():
         memory = f"{one['memory_mb'] / 1e3:.1f} GB" if one["memory_mb"] else "-"
-        nets.add_row(name, one["arch"], f"{one['params'] / 1e6:.2f} M", f"{one['macs'] / 1e9:.2f}", memory)
+        nets.add_row(
+            name, ", ".join(filter(None, (one["arch"], one["genes"]))), f"{one['params'] / 1e6:.2f} M", f"{one['macs'] / 1e9:.2f}", memory
+        )
     console.print()
     console.print(nets)
     if bill["measured"]:
