@@ -7,7 +7,7 @@ hyper-volume, the share of one box that they dominate: from a score of 0 to 1, a
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from spnas_core.report.charts import UNITS, Chart, Curve, Mark, axis, budget_line, stairs
+from spnas_core.report.charts import Chart, Curve, Mark, axis, budget_line, stairs, unit_of
 from spnas_core.run.plan import FRONT, STOCK
 from spnas_core.run.record import Result
 from spnas_core.search.ledger import Ledger
@@ -16,7 +16,7 @@ from spnas_core.settings.run import Run
 from spnas_core.settings.search import SCORES, Objective
 
 Side = Literal["found", "stock"]
-SIDES: tuple[Side, ...] = ("found", "stock")
+NET_SIDES: tuple[Side, ...] = ("found", "stock")
 
 
 class FinalNetPoint(NamedTuple):
@@ -32,11 +32,12 @@ class FinalNetPoint(NamedTuple):
 
 
 class FinalFronts(NamedTuple):
-    """All such nets of a run; `split`: what they are scored on, `cost`: the objective that they are compared by beside the score."""
+    """All such nets of a run; `split`: what they are scored on, `cost`: the objective that they are compared by beside `scores`."""
 
     points: tuple[FinalNetPoint, ...]
     split: str
     cost: Objective
+    scores: tuple[str, ...]
 
     def side(self, side: Side) -> list[FinalNetPoint]:
         """Return the points of one side, the cheapest first."""
@@ -55,7 +56,7 @@ class FinalFronts(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         """Give the hyper-volumes and the nets as JSON."""
-        volumes = {side: {score: self.volume(side, score) for score in SCORES} for side in SIDES}
+        volumes = {side: {score: self.volume(side, score) for score in self.scores} for side in NET_SIDES}
         nets = [
             {
                 "net": one.name,
@@ -73,9 +74,9 @@ class FinalFronts(NamedTuple):
     def words(self) -> list[str]:
         """Say how far the found front is ahead, a line for each score."""
         return [
-            f"Hyper-volume of {score} on {self.split} and {UNITS[self.cost][0]}: found {self.volume('found', score):.3f}, "
+            f"Hyper-volume of {score} on {self.split} and {unit_of(self.cost)[0]}: found {self.volume('found', score):.3f}, "
             f"stock family {self.volume('stock', score):.3f} ({len(self.side('found'))} and {len(self.side('stock'))} nets)."
-            for score in SCORES
+            for score in self.scores
         ]
 
 
@@ -90,17 +91,18 @@ def final_fronts(results: Mapping[str, Result], ledger: Ledger, settings: Run) -
         side: Side | None = "stock" if name.startswith(STOCK) else "found" if name == "final" or name.startswith(FRONT) else None
         value = {**one.scores["val"], **one.costs}.get(cost)
         if side and value is not None:
-            scores: dict[str, float] = {score: max(0.0, float(one.scores[split][score])) for score in SCORES}
+            scores: dict[str, float] = {score: max(0.0, float(one.scores[split][score])) for score in settings.work.scores}
             points.append(
                 FinalNetPoint(name.removeprefix(STOCK), side, one.arch, one.genes, scores, float(value), stages.get(one.trial, side))
             )
     sides = {one.side for one in points}
-    return FinalFronts(tuple(points), split, cost) if sides == set(SIDES) else None
+    return FinalFronts(tuple(points), split, cost, settings.work.scores) if sides == set(NET_SIDES) else None
 
 
-def final_chart(fronts: FinalFronts, settings: Run, score: str = "AP") -> Chart:
+def final_chart(fronts: FinalFronts, settings: Run) -> Chart:
     """Draw both fronts as steps, all nets as marks, and the budget as a line."""
-    title, factor = UNITS[fronts.cost]
+    score = settings.work.score
+    title, factor = unit_of(fronts.cost)
     limit = budget_line(settings.budget, fronts.cost)
     x = axis([*(factor * one.cost for one in fronts.points), *limit], title)
     y = axis((100 * one.scores[score] for one in fronts.points), f"{score} on {fronts.split}, %")
@@ -108,7 +110,7 @@ def final_chart(fronts: FinalFronts, settings: Run, score: str = "AP") -> Chart:
     def places(points: Sequence[FinalNetPoint]) -> list[tuple[float, float]]:
         return [(x.share(factor * one.cost), 100 - y.share(100 * one.scores[score])) for one in points]
 
-    curves = [Curve(f"{side} nets", f"side-{side}", stairs(places(fronts.front(side, score)))) for side in SIDES]
+    curves = [Curve(f"{side} nets", f"side-{side}", stairs(places(fronts.front(side, score)))) for side in NET_SIDES]
     curves += [Curve("budget", "budget", f"{x.share(value):.2f},0 {x.share(value):.2f},100") for value in limit]
     marks = [
         Mark(

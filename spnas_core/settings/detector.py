@@ -9,7 +9,7 @@ from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
 from spnas_core.settings.base import Settings
-from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead, with_head_defaults
+from spnas_core.settings.one_stage import FcosHead, RetinaNetHead, with_head_defaults
 from spnas_core.settings.segmentation import SemanticFpnHead
 from spnas_core.settings.task import DETECTION, SEGMENTATION, Task
 
@@ -107,7 +107,7 @@ class Detector(Settings):
             raise ValueError(f"expected heads of one task in head and other_heads, got {', '.join(kinds)}")
         return self
 
-    def head_of(self, kind: str) -> "TwoStageHead | OneStageHead":
+    def head_of(self, kind: str) -> Head:
         """Return the settings of the head of a kind: the own ones, those of another head, or, between heads of two stages, the own ones."""
         found: Any = next((head for head in (self.head, *self.other_heads) if head.kind == kind), None)
         chosen: TwoStageHead | OneStageHead = found or HEADS_BY_KIND[kind].model_validate({**self.head.model_dump(), "kind": kind})

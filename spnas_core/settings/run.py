@@ -259,6 +259,8 @@ class Run(Settings):
             raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
 
     def _check_structures(self) -> None:
+        if self.task == "segmentation" and self.detector.other_heads:
+            raise ValueError("expected no detector.other_heads with the task segmentation, which has one kind of head")
         if not self.structures:
             return
         if (
