@@ -27,7 +27,7 @@ from spnas_core.run.candidates import Round, train_jobs
 from spnas_core.run.clocks import clocks_of_run, import_latencies, parse_latencies, read_clock
 from spnas_core.run.crew import Label
 from spnas_core.run.opening import open_plan
-from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import read_stage
 from spnas_core.run.register import announce_run, plan_of, read_run
 from spnas_core.run.replay import replay
@@ -37,7 +37,7 @@ from spnas_core.search.costs import candidate_cost
 from spnas_core.search.net import net_of
 from spnas_core.search.sample import sample_nets
 from spnas_core.settings.detector import Detector
-from spnas_core.settings.run import Run
+from spnas_core.settings.run import STAGE_NAMES, Run
 from spnas_core.store.artifacts import Store
 
 ARCHS = [

@@ -18,12 +18,13 @@ from spnas_core.report.front import Front, read_front, recommend
 from spnas_core.report.intervals import difference, match_detections
 from spnas_core.report.offered import all_fronts, front_trials, full_training, net_of_front, note_trained, trained_nets
 from spnas_core.run.clocks import import_latencies
-from spnas_core.run.plan import STAGE_NAMES, Plan
+from spnas_core.run.plan import Plan
 from spnas_core.run.record import Result, StageRecord, publish_stage
 from spnas_core.run.register import announce_run
 from spnas_core.search.clock import ClockedNet, DeviceClock
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import pareto_front
+from spnas_core.settings.run import STAGE_NAMES
 
 
 def rising(folder: Path) -> tuple[Plan, StageRecord]:

@@ -60,7 +60,7 @@ def changes(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel
         assert value is not None, f"{path}: give the example a value"
         if isinstance(value, BaseModel):
             below: list[tuple[str, Any]] = list(changes(value, f"{path}."))
-        elif isinstance(value, tuple) and isinstance(value[0], BaseModel):
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
             below = [(inner, (changed, *value[1:])) for inner, changed in changes(value[0], f"{path}.0.")] + [(path, value[1:])]
         else:
             below = [(path, other) for other in another(value, field.annotation)]

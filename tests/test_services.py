@@ -267,7 +267,7 @@ def test_progress_of_a_job_on_the_page(prefect_server: str, monkeypatch: pytest.
 
 def test_every_deployment_names_a_flow() -> None:
     named = [one["entrypoint"].rpartition(".") for one in yaml.safe_load((services.ROOT / "prefect.yaml").read_text())["deployments"]]
-    assert len(named) == 4
+    assert len(named) == 5
     assert all(isinstance(getattr(importlib.import_module(module), name, None), Flow) for module, _, name in named), named
 
 

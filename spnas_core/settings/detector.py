@@ -110,7 +110,7 @@ class Detector(Settings):
     def head_of(self, kind: str) -> Head:
         """Return the settings of the head of a kind: the own ones, those of another head, or, between heads of two stages, the own ones."""
         found: Any = next((head for head in (self.head, *self.other_heads) if head.kind == kind), None)
-        chosen: TwoStageHead | OneStageHead = found or HEADS_BY_KIND[kind].model_validate({**self.head.model_dump(), "kind": kind})
+        chosen: Head = found or HEADS_BY_KIND[kind].model_validate({**self.head.model_dump(), "kind": kind})
         return chosen
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
