@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from spnas_core.report.ancestry import TrialEntry
 from spnas_core.report.inputs import ReportInputs, Training
-from spnas_core.settings.detector import HEADS_BY_KIND
 from spnas_core.settings.search import SCORES, Budget, Objective, Objectives
 
 UNITS: dict[str, tuple[str, float]] = {
@@ -174,7 +173,8 @@ def _parts(inputs: ReportInputs) -> Chart | None:
     history = inputs.trainings[final.digest].history if final else ()
     manifest = inputs.trainings[final.digest].manifest if final else None
     head = manifest.job.get("detector", {}).get("head", {}).get("kind", "") if manifest else ""  # a search may have chosen another
-    names = HEADS_BY_KIND.get(head, inputs.plan.settings.detector.head).loss_names
+    detector = inputs.plan.settings.detector
+    names = (detector.head_of(head) if head else detector.head).loss_names
     if not history or len(history[0].get("losses", ())) != len(names):
         return None
     one = inputs.trainings[final.digest] if final else Training()
