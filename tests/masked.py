@@ -45,6 +45,12 @@ def save(path: Path, pixels: Mask, **options: object) -> None:
     Image.fromarray(pixels).save(path, **options)  # type: ignore[arg-type]
 
 
+def pixels_of(path: Path | str) -> Mask:
+    """Pixels of an image file, which is closed again."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def masked_set(folder: Path, counts: Mapping[str, int] | None = None) -> Path:
     """Write images/SPLIT and masks/SPLIT with a YAML file."""
     for number, (split, count) in enumerate((counts or {"train": 4, "val": 3}).items()):

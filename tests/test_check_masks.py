@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import spnas
+from masked import cityscapes, coco, mask_of, masked_set, picture_of, pixels_of, save, write_yaml
 from PIL import Image
 
 from spnas_core.check.mask_picture import cover
@@ -19,8 +21,6 @@ from spnas_core.data.masks.mask_kinds import MASK_FINDING_KINDS
 from spnas_core.data.masks.mask_set import MaskSet
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
-from tests.command_line import spnas
-from tests.masked import cityscapes, coco, mask_of, masked_set, picture_of, save, write_yaml
 
 CAMVID = Path("/work/shared/data/camvid")
 SPLITS = {"train": 4, "val": 3}
@@ -42,7 +42,7 @@ def change(edit: Callable[[np.ndarray], np.ndarray], *splits: str) -> Callable[[
         for split in splits:
             for number in range(SPLITS[split]):
                 path = place(folder, number, split)
-                save(path, edit(np.asarray(Image.open(path))).astype(np.uint8))
+                save(path, edit(pixels_of(path)).astype(np.uint8))
 
     return do
 
@@ -75,7 +75,7 @@ def renumbered(path: Path, mask: np.ndarray) -> None:
 def turned(orientation: int) -> Callable[[Path], None]:
     def do(folder: Path) -> None:
         path = place(folder, 1, kind="images")
-        wide = np.pad(np.asarray(Image.open(path)), ((0, 0), (0, 8), (0, 0)))
+        wide = np.pad(pixels_of(path), ((0, 0), (0, 8), (0, 0)))
         exif = Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(wide).save(path, exif=exif)

@@ -10,9 +10,11 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from command_line import spnas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from masked import NAMES, ade, cityscapes, coco, mask_of, masked_set, picture_of, roboflow, save, voc
 from PIL import Image
 from pycocotools import mask as rle
 
@@ -25,8 +27,6 @@ from spnas_core.data.masks.mask_voc import VOC_NAMES, voc_colour
 from spnas_core.errors import EmptySplitError, UserError
 from spnas_core.job import Data
 from spnas_core.settings.reading import Reading
-from tests.command_line import spnas
-from tests.masked import NAMES, ade, cityscapes, coco, mask_of, masked_set, picture_of, roboflow, save, voc
 
 
 def test_folders_of_a_yaml_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from masked import SIDE, mask_of, masked_set, picture_of, save
 from PIL import Image
 
 from spnas_core.data import images
@@ -12,7 +13,6 @@ from spnas_core.data.masks.mask_set import open_mask_split
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.errors import UserError
 from spnas_core.settings.training import Recipe
-from tests.masked import SIDE, mask_of, masked_set, picture_of, save
 
 SIZE = (32, 48)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from masked import masked_set
+from masked import masked_set, pixels_of
 from PIL import Image
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
@@ -124,14 +124,13 @@ def test_status_and_doctor_speak_of_the_miou(done: Done) -> None:
 
 @pytest.mark.training
 def test_a_model_predicts_masks_of_the_images_own_sizes(done: Done, tmp_path: Path) -> None:
-    photo = np.asarray(Image.open(done.data / "images" / "val" / "val0.png").resize((61, 37)))
-    Image.fromarray(photo).save(tmp_path / "photo.png")
+    photo = Image.fromarray(pixels_of(done.data / "images" / "val" / "val0.png"))
+    photo.resize((61, 37)).save(tmp_path / "photo.png")
     (record,) = json.loads(spnas("predict", done.model, tmp_path / "photo.png", "--out", tmp_path / "out", "--json"))
-    mask, picture = Image.open(record["mask"]), Image.open(record["picture"])
-    assert mask.size == picture.size == (61, 37)
-    assert mask.mode == "P"
-    values = np.asarray(mask)
-    assert set(np.unique(values)) <= {0, 1, 2}
+    with Image.open(record["mask"]) as mask, Image.open(record["picture"]) as picture:
+        assert mask.size == picture.size == (61, 37)
+        assert mask.mode == "P"
+    assert set(np.unique(pixels_of(record["mask"]))) <= {0, 1, 2}
     assert sum(record["classes"].values()) == pytest.approx(1, abs=1e-3)
     assert json.loads((tmp_path / "out" / "masks.json").read_text()) == [record]
 
@@ -173,7 +172,7 @@ def test_the_shipped_program_gives_the_masks_of_predict(done: Done, tmp_path: Pa
     command = [sys.executable, "segment.py", str(photo), "--out", str(tmp_path / "theirs")]
     said = subprocess.run(command, cwd=tmp_path / "onnx", check=True, capture_output=True, text=True)
     assert json.loads(said.stdout)["classes"].keys() == record["classes"].keys()
-    ours, theirs = (np.asarray(Image.open(path)) for path in (record["mask"], tmp_path / "theirs" / "val1.png"))
+    ours, theirs = (pixels_of(path) for path in (record["mask"], tmp_path / "theirs" / "val1.png"))
     assert (ours != theirs).mean() < 0.005
 
 
