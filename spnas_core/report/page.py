@@ -102,7 +102,7 @@ def report_html(inputs: ReportInputs) -> str:
         "chosen": _chosen(inputs, family),
         "objectives": " and ".join(unit_of(name)[0].split(",")[0] for name in inputs.settings.objectives),
         "measured": (measured := [*(MEASURED if inputs.measured else ()), *_devices(inputs)]),
-        "units": {name: unit_of(name) for name in (*inputs.settings.work.scores, *measured)},
+        "units": {name: unit_of(name) for name in (*inputs.settings.work.scores, "macs", "params", *measured)},
         "opinions": second_opinions(inputs, family),
         "opinion_titles": OPINIONS,
         "failed": [one for one in family if one.state == "failed"],
