@@ -71,7 +71,7 @@ def test_all_find_what_mindspore_finds(text: str, tmp_path: Path) -> None:
     forms: tuple[tuple[Format, Wish], ...] = (("openvino", Wish()), ("om", Wish(soc="Ascend310P3")))
     for form, wish in forms:
         publish_export(export_model(str(folder), form, wish), str(tmp_path / form))
-        assert assert_same(expected, open_network(tmp_path / form)(images, image_hw)) >= 8
+        assert assert_same(expected, open_network(tmp_path / form)(images, image_hw)) >= 6
     for part in sorted((tmp_path / "om").glob("*.onnx")):
         assert_fit_for_atc(onnx.load(part))
 

@@ -135,7 +135,7 @@ def test_the_password_of_the_database_is_nowhere(
     served: tuple[str, Path], database: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, folder = served
-    assert int(database.sql("select count(*) from deployment", database=NAME)) == 4
+    assert int(database.sql("select count(*) from deployment", database=NAME)) == 5
     secrets = (QUOTED, PASSWORD)
     assert not [path for path in folder.rglob("*") if path.is_file() and any(one.encode() in path.read_bytes() for one in secrets)]
     lists = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]

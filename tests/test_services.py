@@ -235,7 +235,7 @@ def test_wrong_parameters_are_refused_before_a_run_exists(prefect_up: str, param
 def test_the_form_explains_every_field(prefect_up: str) -> None:
     with get_client(sync_client=True) as client:
         deployments = client.read_deployments()
-    assert {one.name for one in deployments} == {"full", "demo", "run", "nightly"}
+    assert {one.name for one in deployments} == {"full", "demo", "structures", "run", "nightly"}
     for deployment in deployments:
         schema = deployment.parameter_openapi_schema
         named = {f"{deployment.name}.{name}": one for name, one in schema["properties"].items()}
