@@ -15,7 +15,7 @@ from spnas_core.job import Weights, digest
 from spnas_core.monitor.housekeeping import garbage
 from spnas_core.monitor.inventory import take_inventory
 from spnas_core.report.front import Front, read_front, recommend
-from spnas_core.report.intervals import difference, match_detections
+from spnas_core.report.intervals import interval, match_detections, score_draws
 from spnas_core.report.offered import all_fronts, front_trials, full_training, net_of_front, note_trained, trained_nets
 from spnas_core.run.clocks import import_latencies
 from spnas_core.run.plan import Plan
@@ -81,12 +81,14 @@ def test_the_front_is_that_of_the_objectives_with_its_trainings(front: Front, ma
 def test_neighbours_are_compared_in_pairs_of_images(front: Front, made: tuple[Plan, StageRecord]) -> None:
     annotations = make_annotations(made[0])
     matched = [
-        match_detections(annotations, json.loads(made[0].store.fetch("train", one.trial.digest, "detections.json").read_text()))
+        score_draws(
+            match_detections(annotations, json.loads(made[0].store.fetch("train", one.trial.digest, "detections.json").read_text()))
+        )
         for one in front.nets
     ]
     assert front.nets[0].short.gain is None
     for number, one in enumerate(front.nets[1:], start=1):
-        assert one.short.gain == difference(matched[number], matched[number - 1])
+        assert one.short.gain == interval(matched[number], matched[number - 1])
 
 
 def make_annotations(plan: Plan) -> dict[str, object]:

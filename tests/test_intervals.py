@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spnas_core.metrics import score_detections
-from spnas_core.report.intervals import difference, match_detections
+from spnas_core.report.intervals import interval, match_detections, score_draws
 
 IMAGES, CLASSES = 6, (3, 8)
 
@@ -83,16 +83,17 @@ def test_what_is_better_is_told_from_what_is_equal() -> None:
     best = [{**one, "score": 0.5 + 0.5 * one["score"]} for one in good]  # the same order
     sharp = [one for one in good if one["score"] > 0.2] + [{**one, "score": one["score"] / 100} for one in good if one["score"] <= 0.2]
     matched = {
-        name: match_detections(annotations, one) for name, one in {"good": good, "best": best, "worse": worse, "sharp": sharp}.items()
+        name: score_draws(match_detections(annotations, one))
+        for name, one in {"good": good, "best": best, "worse": worse, "sharp": sharp}.items()
     }
-    same = difference(matched["good"], matched["best"])
+    same = interval(matched["good"], matched["best"])
     assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
     assert not same.means_something
-    none = difference(matched["good"], match_detections(annotations, []))
+    none = interval(matched["good"], score_draws(match_detections(annotations, [])))
     assert none.means_something
     assert none.low > 0
     assert none.ahead == 1.0
-    chance = difference(matched["good"], matched["worse"])
+    chance = interval(matched["good"], matched["worse"])
     assert chance.low <= chance.mean <= chance.high
-    back = difference(matched["worse"], matched["good"])
+    back = interval(matched["worse"], matched["good"])
     assert (back.mean, back.low, back.high) == pytest.approx((-chance.mean, -chance.high, -chance.low))

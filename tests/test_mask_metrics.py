@@ -30,6 +30,7 @@ def pairs(draw: st.DrawFn) -> tuple[Mask, Mask, int]:
     return truth, said, classes
 
 
+@pytest.mark.training
 @given(pairs())
 @settings(max_examples=1000, deadline=None)
 def test_counts_and_scores_are_those_of_scikit_learn(case: tuple[Mask, Mask, int]) -> None:

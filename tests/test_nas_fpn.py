@@ -141,6 +141,7 @@ def golden() -> Any:
     return json.loads(GOLDEN.read_text())
 
 
+@pytest.mark.training
 def test_values_are_mmdetections(golden: Any) -> None:
     """Maps in inference; in training their weighted sum, and norms of the gradients of inputs and weights."""
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -213,6 +214,7 @@ def written_out(neck: MergingPyramid, settings: NasFpn, stages: list[np.ndarray]
     return inputs
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("text", ["b_111-111", "b_11-21-21-21", "b_1-1-2-1-1-1"])
 @pytest.mark.parametrize("cells", [FOUND_CELLS, OTHER, "3s0_1-4s0_5-5s0_6-6a0_7-7a0_8"])
 def test_odd_sizes_any_cells_and_its_cost(text: str, cells: str) -> None:
@@ -257,6 +259,7 @@ def parts(names: Iterator[str] | tuple[str, ...]) -> set[str]:
     return {name.removeprefix("neck.").split(".conv")[0].split(".bn")[0] for name in names if name.startswith("neck.")}
 
 
+@pytest.mark.training
 @given(pyramids(2), pyramids(2), st.integers(0, 99))
 def test_cells_that_stay_are_inherited_exactly(ours: tuple[Cell, ...], theirs: tuple[Cell, ...], seed: int) -> None:
     parent, child = (NasFpn(channels=6, stacks=2, cells=cells_text(cells)) for cells in (ours, theirs))

@@ -12,7 +12,10 @@ from spnas_core.report.inputs import collect
 from spnas_core.report.page import report_html
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; apt-get install chromium brings one")
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; apt-get install chromium brings one"),
+]
 PHONE, DESK = 390, 1440
 
 

@@ -34,7 +34,7 @@ from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import Storage
 from spnas_core.track.view import SearchView
 
-FEW, MANY = 75, 300
+FEW, MANY = 40, 160
 SIZES = (50, 100, 200, 400, 700, 1000)
 
 
@@ -56,6 +56,7 @@ def calls(work: Callable[[], Any]) -> int:
     return pstats.Stats(profile).total_calls  # type: ignore[attr-defined,no-any-return]
 
 
+@pytest.mark.training
 def test_work_grows_no_faster_than_the_trials(plans: dict[int, Plan]) -> None:
     """Replay, status and report of four times the trials take at most five times the calls; nets that grow have more blocks each."""
     works: dict[str, Callable[[Plan], Any]] = {

@@ -260,6 +260,7 @@ def test_choices_after_the_search_leave_its_key() -> None:
     assert one.keys["serial"] != two.keys["serial"]
 
 
+@pytest.mark.training
 def test_the_page_shows_both_fronts(searched: Plan) -> None:
     page = report_html(reopen(searched.store, "many"))
     words = "Hyper-volume of AP50 on val and latency, ms: found", "stock: 0.5 x width", "structural search"

@@ -44,6 +44,7 @@ def test_the_target_chooses() -> None:
     assert graph_target() == "CPU"
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("limit", [0.5, 0.7])
 @settings(max_examples=100, deadline=None)
 @given(corners=hnp.arrays(np.int32, (IMAGES, BOXES, 4), elements=st.integers(0, 40)))

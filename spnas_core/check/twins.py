@@ -30,6 +30,9 @@ def unit_thumbnails(grey: Floats) -> Floats:
 
 def similar_rows(first: Floats, second: Floats, apart: bool) -> npt.NDArray[np.int64]:
     """Indexes of the rows of `second` that a row of `first` is similar to; only one before it, where they are one split."""
+    if max(len(first), len(second)) <= ROWS:  # one table of all pairs: nothing to save
+        every = np.arange(len(second)), np.arange(len(first))
+        return np.flatnonzero(_above(second, first, *every, apart, SIMILAR))
     found = np.zeros(len(second), bool)
     axes = _main_axes(second)
     known = _bounds(first, axes)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from spnas_core.data.any_set import AnySplit
 from spnas_core.data.samples import Split
 from spnas_core.report.inputs import ReportInputs
-from spnas_core.report.intervals import Interval, difference, match_detections
+from spnas_core.report.intervals import Interval, ScoreDraws, interval, match_detections, score_draws
 from spnas_core.report.pixels import mask_difference
 from spnas_core.run.plan import ScoredSplit
 
@@ -51,12 +51,12 @@ def gains(inputs: ReportInputs) -> list[Gain]:
 
 
 def _comparable(split: AnySplit, outputs: Any) -> Any:
-    """Give what the difference of two nets is made of: matched detections, or the outputs themselves."""
-    return match_detections(split.annotations, outputs) if isinstance(split, Split) else outputs
+    """Give what the difference of two nets is made of: AP on draws of the images, or the outputs themselves."""
+    return score_draws(match_detections(split.annotations, outputs)) if isinstance(split, Split) else outputs
 
 
 def _difference(ours: Any, theirs: Any) -> Interval:
-    return mask_difference(ours, theirs) if isinstance(ours, dict) else difference(ours, theirs)
+    return interval(ours, theirs) if isinstance(ours, ScoreDraws) else mask_difference(ours, theirs)
 
 
 def comparisons(inputs: ReportInputs) -> list[Comparison]:

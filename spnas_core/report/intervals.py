@@ -57,11 +57,12 @@ class MatchedDetections:
         for number, one in enumerate(self.classes):
             objects = counts @ one.objects
             weights = counts[:, one.image]
+            least = _least_right(np.maximum(objects, 1)[:, None], self.recalls)
             levels = []
             for right, ignored in zip(one.right, one.ignored, strict=True):
                 true = np.cumsum(weights * (right & ~ignored), axis=1)
                 false = np.cumsum(weights * (~right & ~ignored), axis=1)
-                levels.append(_area(true, false, objects, self.recalls))
+                levels.append(_area(true, false, least))
             found[number] = np.where(objects > 0, np.mean(levels, axis=0), np.nan)
         with np.errstate(invalid="ignore"):
             return np.array([row[~np.isnan(row)].mean() if (~np.isnan(row)).any() else np.nan for row in found.T])
@@ -118,20 +119,23 @@ def interval(ours: ScoreDraws, theirs: ScoreDraws | None = None) -> Interval:
     return Interval(mean, float(low), float(high), float(np.mean(values > 0)) if len(values) else float("nan"))
 
 
-def difference(ours: MatchedDetections, theirs: MatchedDetections, draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> Interval:
-    """Difference of AP of two nets on the same split."""
-    return interval(score_draws(ours, draws, seed), score_draws(theirs, draws, seed))
+def _area(true: npt.NDArray[np.int64], false: npt.NDArray[np.int64], least: npt.NDArray[np.int64]) -> Doubles:
+    """Mean of the precision at COCO's recall thresholds, (R,), from counts (R, N) of right and wrong detections up to each.
 
-
-def _area(true: npt.NDArray[np.int64], false: npt.NDArray[np.int64], objects: npt.NDArray[np.int64], recalls: Doubles) -> Doubles:
-    """Mean of the precision at COCO's recall thresholds, (R,), from counts (R, N) of right and wrong detections up to each."""
+    `least` are the counts (R, T) of right detections that reach the thresholds.
+    """
     if not true.shape[1]:
         return np.zeros(len(true))
-    recall = true / np.maximum(objects, 1)[:, None]
     precision = true / np.maximum(true + false, np.spacing(1))
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    found = np.zeros(len(true))
-    for row, (at, values) in enumerate(zip(recall, precision, strict=True)):
-        places = np.searchsorted(at, recalls, side="left")
-        found[row] = values[places[places < len(values)]].sum() / len(recalls)
-    return found
+    rows, most = np.arange(len(true))[:, None], max(int(true[:, -1].max()), int(least.max())) + 1
+    places = np.searchsorted((true + most * rows).ravel(), (least + most * rows).ravel()).reshape(least.shape) - true.shape[1] * rows
+    reached = places < true.shape[1]
+    values = np.take_along_axis(precision, np.where(reached, places, 0), axis=1)
+    return np.asarray(np.where(reached, values, 0).mean(axis=1))
+
+
+def _least_right(objects: npt.NDArray[np.int64], recalls: Doubles) -> npt.NDArray[np.int64]:
+    """Least counts of right detections whose share of the objects, as floating-point numbers divide, is at least each recall."""
+    near = np.floor(recalls * objects).astype(np.int64) - 1
+    return np.asarray(near + sum((near + more) / objects < recalls for more in range(3)))

@@ -107,7 +107,7 @@ def with_head_defaults(values: Any) -> Any:
         return values
     head = values.get("head")
     kind = head.get("kind") if isinstance(head, Mapping) else getattr(head, "kind", None)
-    if kind not in _DETECTOR:
+    if not isinstance(kind, str) or kind not in _DETECTOR:
         return values
     neck = values.get("neck", {})
     if isinstance(neck, Mapping) and neck.get("kind", "fpn") == "fpn":
