@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ def overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     return float(inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter))
 
 
+@pytest.mark.training
 @given(drawn=BOXES, rows=st.integers(1, 3), count=st.sampled_from([8, 16, 10**6]), seed=st.integers(0, 99))
 def test_samples_are_those_of_the_definition(drawn: list[tuple[int, int, int, int]], rows: int, count: int, seed: int) -> None:
     """Positives and negatives by IoU, at most half and at most `count` of them, the noisiest first; padding weighs nothing."""

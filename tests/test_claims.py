@@ -94,6 +94,7 @@ def test_of_eight_processes_one_computes(shared_url: str, tmp_path: Path) -> Non
     assert Storage(shared_url).sizes(f"claims/train/{KEY}") == {}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("machines", [False, True])
 def test_when_the_one_that_computes_is_killed_another_takes_over(shared_url: str, tmp_path: Path, machines: bool) -> None:
     lease = 3.0 if machines else 60.0

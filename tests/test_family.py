@@ -104,6 +104,7 @@ def test_a_family_without_its_start_net_is_refused() -> None:
         Family(parse("b_1111-2111").serial()).path(parse("b_11111111-2111_0-0"))
 
 
+@pytest.mark.training
 def test_draws_are_even_over_bands_of_cost() -> None:
     bands, rng = Bands(Family(parse("b_11-21-21-21").serial(), more=2, inner=(4, 6, 8)), macs_of, 7), np.random.default_rng(0)
     counts = Counter(bands.band(bands.draw(rng)) for _ in range(700))

@@ -151,6 +151,7 @@ def test_a_space_that_cannot_be_is_refused_before_the_search(more: dict[str, Any
         run_of(**more)
 
 
+@pytest.mark.training
 def test_a_budget_below_the_cheapest_net_is_refused() -> None:
     with pytest.raises(UserError, match="expected limits that some net of the space meets"):
         cost_bounds(run_of(budget={"params_m": [None, 1e-6]}), cost_of)

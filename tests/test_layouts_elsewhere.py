@@ -110,6 +110,7 @@ def test_a_folder_for_each_of_many_sequences(tmp_path: Path) -> None:
     assert seen(tmp_path) == {"all": {str(number): TRUTH["a"] for number in sorted(range(500), key=lambda n: f"seq{n}/")}}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("kind", ["voc", "yolo"])
 def test_thousands_of_pictures_take_seconds(kind: str, tmp_path: Path) -> None:
     suffix, text = {"voc": ("xml", voc_xml("a")), "yolo": ("txt", yolo_text("a"))}[kind]

@@ -226,6 +226,7 @@ def test_a_bug_in_the_ranks_is_one_of_the_job(data: Path, tmp_path: Path) -> Non
         do(scoring, tmp_path / "store", timeout=200)
 
 
+@pytest.mark.training
 def test_the_variables_are_those_of_msrun(tmp_path: Path) -> None:
     script = tmp_path / "show.py"
     script.write_text(SHOW)

@@ -268,6 +268,7 @@ def test_what_is_said() -> None:
         ("a: !!python/object:os.system {}\n", "expected YAML"),
     ],
 )
+@pytest.mark.training
 def test_mistakes_are_one_line(text: str, words: str) -> None:
     with pytest.raises(UserError, match=r"^x\.yml") as caught:
         import_vega(text, "x.yml")
