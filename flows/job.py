@@ -1,11 +1,15 @@
-"""One job as a Prefect flow, which the workers of the work pool `spnas-devices` run on the device hosts."""
+"""One job as a Prefect flow, which the workers of the work pool `spnas-devices` run on the device hosts.
+
+A worker of type `spnas` (worker.py) runs it on a thread, where no signal reaches it: there it ends by a `Halt`.
+"""
 
 import contextvars
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from prefect import flow
+from prefect.states import State
 from pydantic import PositiveFloat, PositiveInt
 
 from flows.parameters import StoreUrl
@@ -19,7 +23,23 @@ from tasks import page, pool
 from tasks.devices import VARIABLE, devices_here, free_devices
 
 
-@flow(name="spnas-job", flow_run_name="{label}")
+class Halt:
+    """End of a run on a thread: `ask` stops its job, which may save a checkpoint first, and gives the run its final state."""
+
+    def __init__(self) -> None:
+        self.state: State[Any] | None = None
+        self.woken = threading.Event()
+
+    def ask(self, state: State[Any]) -> None:
+        """Ask for the end; the first state counts, and none where the job is done before."""
+        self.state = self.state or state
+        self.woken.set()
+
+
+HALT: contextvars.ContextVar[Halt] = contextvars.ContextVar("spnas-halt")  # of the run in this context
+
+
+@flow(name="spnas-job")
 def run_pool_job(
     job: Job,
     store: StoreUrl,
@@ -44,7 +64,7 @@ def run_pool_job(
         checkpoint_seconds: Time between two checkpoints of a training.
         lease_seconds: Time without a heartbeat of this host after which the job continues elsewhere.
     """
-    stopped, group = threading.Event(), JobGroup()
+    stopped, group, halt = threading.Event(), JobGroup(), HALT.get(Halt())
 
     def work() -> Manifest:
         devices = devices_here()
@@ -63,14 +83,23 @@ def run_pool_job(
             group=group,
         )
 
+    def stop(future: Future[Manifest]) -> None:
+        stopped.set()
+        while not future.done():  # a job that begins just now is not in the group yet
+            group.stop(runner.GRACE)
+            wait([future], timeout=1)
+
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(contextvars.copy_context().run, work)
+        future.add_done_callback(lambda _: halt.woken.set())
         try:
+            halt.woken.wait()
+            if halt.state:
+                stop(future)
             future.result()
         except (JobError, MissingArtifactError, StoreError, UserError) as error:
-            return pool.failed(error)
-        except BaseException:  # including a cancellation: the job saves a checkpoint
-            stopped.set()
-            group.stop(runner.GRACE)
+            return halt.state or pool.failed(error)
+        except BaseException:  # including a cancellation by a signal
+            stop(future)
             raise
     return f"{job.kind}/{digest(job)}"

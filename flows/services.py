@@ -95,11 +95,15 @@ def deploy(folder: Path, url: str) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.workers.process import ProcessWorker
 
+    from flows.worker import SpnasWorker
+
     prepare_network(os.environ, url)
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
-        for pool in (FLOWS, JOBS):
-            template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template), overwrite=True)
+        there = {pool.name: pool.type for pool in client.read_work_pools()}
+        for pool, new in ((FLOWS, ProcessWorker), (JOBS, SpnasWorker)):
+            kind = ProcessWorker if there.get(pool) == ProcessWorker.type else new  # a pool keeps its type
+            template = kind.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=pool, type=kind.type, base_job_template=template), overwrite=True)
         for document in yaml.safe_load((ROOT / "flows" / "automations.yaml").read_text())["automations"]:
             automation = AutomationCore.model_validate(document)
             if there := client.read_automations_by_name(automation.name):
@@ -115,17 +119,20 @@ def deploy(folder: Path, url: str) -> None:
 
 def start_worker(folder: Path, url: str, pool: str) -> None:
     """Start a worker of `pool`: for one run at a time, or for one job per device of ``$SPNAS_DEVICES``."""
-    limit = len(os.environ.get("SPNAS_DEVICES", "0").split(",")) if pool == JOBS else 1
-    _start(folder, pool, ("worker", "start", "--pool", pool, "--limit", str(limit), "--name", f"{pool} here"), url)
+    limit, kind = (len(os.environ.get("SPNAS_DEVICES", "0").split(",")), "spnas") if pool == JOBS else (1, "process")
+    _start(folder, pool, ("worker", "start", "--pool", pool, "--type", kind, "--limit", str(limit), "--name", f"{pool} here"), url)
 
 
 def down(folder: Path, parts: Sequence[str] = PARTS) -> str:
     """Stop the workers and then the server, as far as they are in `parts`; first the active runs, whose jobs save checkpoints."""
     workers = [found for pool in (FLOWS, JOBS) if pool in parts and (found := running(folder, pool))]
     servers = [found for found in [running(folder, SERVER)] if found and SERVER in parts]
-    _stop([run for worker in workers for run in _below(worker)])  # first, since their workers would kill them
+    runs = [run for worker in workers for run in _below(worker, recursive=False) if not _is_of_job(run)]
+    _stop(runs)  # first, since workers of type process would kill them; they and workers of type spnas stop their jobs
     for service in (*workers, *servers):
-        _stop([service, *_below(service)])
+        below = _below(service)
+        _stop([service])
+        _stop(below)
     for process in _started:
         process.poll()  # updates the object of an ended process
     for name in parts:
@@ -170,11 +177,18 @@ def _start(folder: Path, name: str, command: Sequence[str], url: str, more: Mapp
             time.sleep(0.01)
 
 
-def _below(process: psutil.Process) -> list[psutil.Process]:
-    """Descendants of a process; empty if it has just ended."""
+def _below(process: psutil.Process, recursive: bool = True) -> list[psutil.Process]:
+    """Descendants of a process, or its children alone; empty if it has just ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.children(recursive=True)
+        return process.children(recursive)
     return []
+
+
+def _is_of_job(process: psutil.Process) -> bool:
+    """Whether a process is a job, or the warm one that forks jobs."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(word.startswith("spnas_core.jobs.") for word in process.cmdline())
+    return False
 
 
 def _stop(processes: Sequence[psutil.Process]) -> None:

@@ -4,9 +4,11 @@ This side and the host share only the store and the Prefect server. A job renews
 host is alive. If a host is lost, the job's run counts as crashed, and the next run continues from the checkpoint.
 """
 
+import contextlib
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, get_args
 from uuid import UUID
 
@@ -31,6 +33,7 @@ from spnas_core.store.manifest import Manifest
 DEPLOYMENT = "spnas-job/run"
 GOING_ON = ("SCHEDULED", "PENDING", "RUNNING")
 STARTING = 180.0  # s for a host to start a job
+LOOK = 0.5  # s between two looks at the states of runs
 NAMED: dict[str, type[Exception]] = {"BadInput": UserError, "MissingArtifact": MissingArtifactError, "Store": StoreError}
 
 
@@ -51,6 +54,47 @@ def error_of(state: State[Any]) -> Exception:
     if state.is_failed():
         return runner.JobBug(message)
     return JobError("killed", f"its run on the work pool ended as {state.name}: {message}")
+
+
+class RunStates:
+    """States of the runs that this process waits for. Whoever looks first after `LOOK` seconds asks the server for all that have begun."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: set[UUID] = set()
+        self._begun: dict[UUID, State[Any] | None] = {}
+        self._error: httpx.HTTPError | None = None
+        self._asked = -LOOK
+
+    @contextlib.contextmanager
+    def followed(self, run: UUID) -> Iterator[None]:
+        """Ask for this run, too."""
+        with self._lock:
+            self._runs.add(run)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs.discard(run)
+
+    def of(self, run: UUID, client: SyncPrefectClient) -> State[Any] | None:
+        """State of a run, `LOOK` seconds old or less; None before it has begun. HTTPError, to all who look, if there is no answer."""
+        with self._lock:
+            if time.monotonic() - self._asked >= LOOK:
+                self._error = None
+                wanted = {"id": {"any_": list(self._runs)}, "state": {"type": {"not_any_": ["SCHEDULED"]}}}
+                try:
+                    found = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
+                    self._begun = {run.id: run.state for run in found}
+                except httpx.HTTPError as error:
+                    self._error = error
+                self._asked = time.monotonic()
+            if self._error:
+                raise self._error
+            return self._begun.get(run)
+
+
+_states = RunStates()
 
 
 def run_on_pool(job: Job, store_url: str, label: str, settings: Run, stopped: threading.Event) -> Manifest:
@@ -107,23 +151,28 @@ def _follow(client: SyncPrefectClient, run: UUID, label: str, claim: Claim, leas
 
     Before the first claim the limit is `STARTING` seconds, for the host to load Python and Prefect.
     """
-    seen, since, told = None, time.monotonic(), False
-    while not stopped.wait(lease.heartbeat / 5):
-        state = client.read_flow_run(run).state
-        if state is None or state.is_scheduled():
-            if not told and time.monotonic() - since > lease.seconds:
-                log_line(f"{label}: waits for a worker of the work pool")
-                told = True
-            continue
-        if state.is_final():
-            return state
-        claimed, content = claim.newest()
-        patience = lease.seconds if claimed else max(lease.seconds, STARTING)
-        if (sign := (state.name, claimed, content)) != seen:
-            seen, since = sign, time.monotonic()
-        elif time.monotonic() - since > patience:
-            lost = Crashed(message=f"its host has not been heard of for {patience:.0f} s")
-            client.set_flow_run_state(run, lost, force=True)
-            return lost
+    seen, since, told, due = None, time.monotonic(), False, 0.0
+    with _states.followed(run):
+        while not stopped.wait(min(LOOK, lease.heartbeat / 5)):
+            state, now = _states.of(run, client), time.monotonic()
+            if state is None:
+                if not told and now - since > lease.seconds:
+                    client.read_flow_run(run)  # ObjectNotFound if somebody has deleted it
+                    log_line(f"{label}: waits for a worker of the work pool")
+                    told = True
+                continue
+            if state.is_final():
+                return state
+            if now < due:
+                continue
+            due = now + lease.heartbeat / 5
+            claimed, content = claim.newest()
+            patience = lease.seconds if claimed else max(lease.seconds, STARTING)
+            if (sign := (state.name, claimed, content)) != seen:
+                seen, since = sign, now
+            elif now - since > patience:
+                lost = Crashed(message=f"its host has not been heard of for {patience:.0f} s")
+                client.set_flow_run_state(run, lost, force=True)
+                return lost
     client.set_flow_run_state(run, Cancelling())
     raise Stopped("its run on the work pool is cancelled")

@@ -26,7 +26,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may do other work
 settings.load_profile("busy")
 FIRST = (
-    ("test_flow", "test_kills", "test_services", "test_pool", "test_research", "test_overhead", "test_cancel", "test_refresh"),
+    (
+        "test_flow",
+        "test_kills",
+        "test_services",
+        "test_pool",
+        "test_pool_worker",
+        "test_research",
+        "test_overhead",
+        "test_cancel",
+        "test_refresh",
+    ),
     ("test_check", "test_check_layouts", "test_check_yolo"),
     *(
         (name,)

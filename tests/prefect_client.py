@@ -113,14 +113,15 @@ def start_worker(folder: Path, url: str) -> None:
 class Host:
     """A host with devices: a worker of the work pool for jobs, with home, cache and temporary folder of its own."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, kind: str | None = None, devices: str = "0") -> None:
         self.folder = folder
         places = {"HOME": "home", "PREFECT_HOME": "prefect", "SPNAS_CACHE": "cache", "TMPDIR": "tmp"}
         for place in places.values():
             (folder / place).mkdir(parents=True)
         variables = {name: value for name, value in services.prefect_variables(folder, url).items() if name not in QUIET}
-        variables |= {name: str(folder / place) for name, place in places.items()}
-        command = [*services.PREFECT, "worker", "start", "--pool", services.JOBS, "--limit", "1", "--name", folder.name]
+        variables |= {"SPNAS_DEVICES": devices} | {name: str(folder / place) for name, place in places.items()}
+        words = ["--limit", str(len(devices.split(","))), "--name", folder.name, *(["--type", kind] if kind else [])]
+        command = [*services.PREFECT, "worker", "start", "--pool", services.JOBS, *words]
         with (folder / "worker.log").open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=variables, cwd=folder, start_new_session=True)
 
