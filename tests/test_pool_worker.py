@@ -145,6 +145,15 @@ def test_failures_of_jobs_have_their_types_and_end_no_worker(
         host.kill()
 
 
+def test_a_worker_that_starts_before_its_server_waits_for_it(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host", f"http://127.0.0.1:{free_ports(1)[0]}/api", kind="spnas")
+    try:
+        wait_for("line of the log", lambda: "keep attempting to connect" in (host.folder / "worker.log").read_text(), 60)
+        assert host.process.poll() is None
+    finally:
+        host.kill()
+
+
 def test_a_pool_of_type_process_stays_one_and_serves_workers_of_both_types(plan: Plan, asking: ThreadPoolExecutor, tmp_path: Path) -> None:
     folder, hosts = tmp_path / "prefect", list[Host]()
     try:
