@@ -72,9 +72,9 @@ class SpnasWorker(BaseWorker[JobConfiguration, Any, BaseWorkerResult]):
         self._halts: dict[str, Halt] = {}
         for handler in logging.getLogger("prefect.extra").handlers:
             logging.getLogger("spnas_core").addHandler(handler)
+        with contextlib.suppress(RuntimeError):  # if there is no server yet, each run has a client of its own, which costs it 40 ms
+            self._exit_stack.enter_context(SyncClientContext.get_or_create())  # closed last: runs that are stopped report their states
         await super().setup()
-        with contextlib.suppress(httpx.HTTPError):  # if there is no server yet, each run has a client of its own, which costs it 40 ms
-            self._exit_stack.enter_context(SyncClientContext.get_or_create())
 
     async def run(
         self, flow_run: FlowRun, configuration: JobConfiguration, task_status: anyio.abc.TaskStatus[Any] | None = None
