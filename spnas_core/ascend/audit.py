@@ -34,7 +34,8 @@ def audit(nets: Sequence[AuditedNet], target: str = "Ascend") -> list[PrimitiveR
     for net in nets:
         precision = " by float16" if net.recipe.mixed_precision else ""
         _log.info("compiles %s%s: %s", net.arch, precision, ", ".join(net.kinds))
-        graphs |= {f"{kind} of {net.arch}{precision}": read_operators(text) for kind, text in compile_graphs(net, target).items()}
+        for kind, text in compile_graphs(net, target).items():  # nets of one backbone may differ in neck and head
+            graphs.setdefault(f"{kind} of {net.arch}{precision}", []).extend(read_operators(text))
     return judge(graphs, records)
 
 
