@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,28 @@ def test_all_forms_find_what_mindspore_finds(text: str, tmp_path: Path) -> None:
     for form, wish in forms:
         files = export_model(str(folder), form, wish)
         publish_export(files, str(tmp_path / form))
-        assert assert_same(expected, open_network(tmp_path / form)(images, image_hw)) >= 8
+        find = found_alone if form == "openvino" else lambda folder, *asked: open_network(folder)(*asked)
+        assert assert_same(expected, find(tmp_path / form, images, image_hw)) >= 8
         title = {"retinanet": "RetinaNet", "fcos": "FCOS"}[settings.head.kind]
         assert files["README.md"].decode().splitlines()[2].startswith(title)
     assert [one.name for one in (tmp_path / "om").glob("*.onnx")] == ["trunk.onnx"]
     trunk = onnx.load(tmp_path / "om" / "trunk.onnx")
     assert_fit_for_atc(trunk)
     assert convolution_macs(trunk) == candidate_cost(architecture.parse(text), settings, 3).macs
+
+
+def found_alone(folder: Path, images: Any, image_hw: Any) -> tuple[Any, ...]:
+    """What an exported model finds in a process of its own, with the variable that MindSpore 2.10 needs: OpenVINO must not see it."""
+    np.savez(folder / "asked.npz", images, image_hw)
+    code = """
+import pathlib, sys, numpy
+sys.path.insert(0, sys.argv[1])
+from detect import open_network
+place = pathlib.Path(sys.argv[1])
+numpy.savez(place / "found.npz", *open_network(place)(*numpy.load(place / "asked.npz").values()))
+"""
+    subprocess.run([sys.executable, "-c", code, folder], check=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"})
+    return tuple(np.load(folder / "found.npz").values())
 
 
 def convolution_macs(model: onnx.ModelProto) -> int:

@@ -269,7 +269,7 @@ def test_the_environment_names_threads_and_devices(tmp_path: Path) -> None:
 def test_jobs_on_the_cpu_allocate_by_the_file_in_mindspores_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the user preloads something; and a process with it says so itself."""
     if allocator_file() is None:
-        pytest.skip("neither this version of MindSpore nor the system has one")
+        pytest.skip("this version of MindSpore has none")
     order = WorkerRequest(job=job(tmp_path), store="x")
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     path = environment(order)["LD_PRELOAD"]

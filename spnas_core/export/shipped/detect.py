@@ -75,7 +75,11 @@ def open_openvino(path: Path) -> Run:
     """Open the network in OpenVINO, for single images; in float32, where it would compute in bfloat16 on processors that can."""
     openvino = import_openvino()
     how = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    net = openvino.Core().compile_model(path, "CPU", how)
+    held = {name: os.environ.pop(name) for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if name in os.environ}  # for MindSpore
+    try:  # held to AVX2, OpenVINO 2026.4 crashes on a processor with AVX-512
+        net = openvino.Core().compile_model(path, "CPU", how)
+    finally:
+        os.environ.update(held)
 
     names = [one.any_name for one in net.inputs]
 
