@@ -16,7 +16,10 @@ from spnas_core.weights.tensor_names import TOWERS
 
 
 def dense_outputs(graph: Graph, settings: Detector, x: Value, level: int, size: Size, classes: int) -> dict[str, tuple[Value, int]]:
-    """Write the outputs of one level, counted from 0: (B, channels, H, W), and channels, of score and delta, or of score, distance and centrality."""
+    """Write the outputs of one level, counted from 0: (B, channels, H, W), and channels.
+
+    They are score and delta, or score, distance and centrality.
+    """
     head, name = one_stage(settings), f"{settings.head.kind}."
     ends = []
     for tower in TOWERS:

@@ -69,7 +69,7 @@ class RetinaNetHead(OneStageHead):
         return self.anchor_octave * len(self.anchor_ratios)
 
     def tower_params(self, levels: int) -> int:
-        """Gamma and beta of each level, or a bias."""
+        """Count gamma and beta of each level, or a bias."""
         return 2 * levels if self.level_norms else 1
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ class FcosHead(OneStageHead):
         return self.norm_groups
 
     def tower_params(self, levels: int) -> int:
-        """A bias, and gamma and beta of all levels."""
+        """Count a bias, and gamma and beta of all levels."""
         return 3
 
     @property

@@ -299,8 +299,14 @@ class Run(Settings):
     def _check_level_norms(self) -> None:
         name, batch = self._smallest_batch()
         heads = (self.detector.head, *self.detector.other_heads)
-        if batch == 1 and any(isinstance(head, RetinaNetHead) and head.level_norms for head in heads):  # the last level may be one cell
-            raise ValueError(f"expected a batch above 1 with level_norms in a head, whose last level may have one cell, got {name}.batch 1")
+        if batch > 1 or not any(isinstance(head, RetinaNetHead) and head.level_norms for head in heads):
+            return
+        for size in (self.detector.image_size, *self.space.image_sizes):
+            for neck in self.necks:
+                if neck.outputs(architecture.parse(self.arch), size)[-1].size == (1, 1):  # one cell has no variance
+                    raise ValueError(
+                        f"expected a batch above 1, or larger images, with level_norms in a head, got {name}.batch 1 at {size}"
+                    )
 
     def _check_start(self) -> None:
         space, start = self.space, architecture.parse(self.arch)

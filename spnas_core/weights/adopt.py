@@ -141,7 +141,8 @@ def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     New by design: whole parts that the checkpoint lacks (neck, proposals, head, or one of another kind or task, classifier's last layer),
     levels that its pyramid lacks, norms of levels that its head lacks, the heads' last layers for other classes, and the box layers if only
     one of the two is a cascade (see `head_source`). Dropped by design: a classifier's last layer in a detector, the same layers of the
-    head, heads of another kind or task, and levels that the pyramid, and norms of levels that the head does not have. Any other difference in name, shape or dtype is a UserError with a +/- list.
+    head, heads of another kind or task, levels that the pyramid does not have, and norms of levels that the head does not have. Any other
+    difference in name, shape or dtype is a UserError with a +/- list.
     """
     copied, audit = match_weights(fresh, weights)
     return put_copies(fresh, weights, copied), audit

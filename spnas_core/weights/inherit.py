@@ -170,8 +170,9 @@ def inherit(
     """Weights of `child`: from `parent` where its blocks and parts continue, else from `fresh`, the newly initialised child.
 
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers whose shape changes with block
-    type or channels, heads that the parent has not, the neck's tensors of new stages, changed widths or levels that it did not merge, a
-    one-stage head's norms of new levels, connections (gamma and beta zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage).
+    type or channels, heads that the parent has not, the neck's tensors of new stages, changed widths or levels that it did not merge,
+    norms that a one-stage head has for new levels, connections (gamma and beta zero: the net starts as its serial part), and copies that
+    the parent lacks (they start as the main stage).
     Dropped by design: the tensors of these kinds that only the parent has. `replace_head`: the heads' last layers are new, for other
     classes; see also `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`), to the base
     width of `fresh` (`base_width` where that has no stem). Blocks that the child has no room for are dropped, and with `leaves_out`
