@@ -113,14 +113,16 @@ def rpn_cost(channels: int, anchors: int, sizes: Sequence[Size]) -> Cost:
     return Cost(once.params, once.macs * cells)
 
 
-def dense_head_cost(channels: int, depth: int, normed: bool, outputs: tuple[int, int], sizes: Sequence[Size]) -> Cost:
+def dense_head_cost(channels: int, depth: int, others: int, outputs: tuple[int, int], sizes: Sequence[Size]) -> Cost:
     """Cost of a one-stage head: two towers of `depth` 3x3 convolutions, and one more of each tower for its `outputs` at each cell.
 
-    One set of weights works on maps of `channels` and these sizes, in cells. `normed`: a norm (gamma, beta) follows each tower convolution.
+    One set of weights works on maps of `channels` and these sizes, in cells. `others`: parameters of a channel of a tower's convolution
+    besides its weights, its bias and those of norms.
     """
     cells = sum(height * width for height, width in sizes)
-    once = Cost(2 * depth * 2 * channels if normed else 0)
-    for width in (*(channels,) * (2 * depth), *outputs):
+    weights = 2 * depth * 9 * channels * channels
+    once = Cost(weights + 2 * depth * channels * others, weights)
+    for width in outputs:
         once += conv_cost(channels, width, 3, (1, 1), norm=False)
     return Cost(once.params, once.macs * cells)
 

@@ -227,6 +227,7 @@ NETS = [
 ONE_STAGE: list[dict[str, Any]] = [
     {"head": {"kind": "retinanet", "depth": 1, "candidates": 20}},
     {"head": {"kind": "fcos", "depth": 1, "candidates": 20, "norm_groups": 4}},
+    {"head": {"kind": "retinanet", "depth": 1, "candidates": 20, "level_norms": True}},
 ]
 
 
@@ -243,7 +244,7 @@ def test_no_net_has_a_gap(arch: str, changes: dict[str, Any], half: bool) -> Non
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("changes", ONE_STAGE, ids=lambda changes: str(changes["head"]["kind"]))
+@pytest.mark.parametrize("changes", ONE_STAGE, ids=("retinanet", "fcos", "level_norms"))
 def test_no_one_stage_net_has_a_gap(changes: dict[str, Any]) -> None:
     detector = Detector(**SIZES).model_copy(update={**changes, "neck": {"channels": 8, "first_level": 1, "extra_levels": "p5"}})
     recipe = Recipe(mixed_precision=True)

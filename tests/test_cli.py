@@ -179,6 +179,7 @@ def test_wrong_files_of_settings(content: str, words: str, tmp_path: Path) -> No
 def test_a_preset_that_is_not_there() -> None:
     assert f"expected one of {', '.join(sorted(presets.names()))} or a YAML file" in mistake("run", "nope", "--data", "x")
     wanted = {"bccd", "coco", "demo", "retinanet_bccd", "fcos_bccd", "retinanet_r50_fpn_crop640", "seg_demo", "study"}
+    wanted |= {"retinanet_nasfpn_bccd", "retinanet_r50_nasfpn_crop640"}
     assert wanted <= set(presets.names())
 
 

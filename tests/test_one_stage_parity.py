@@ -49,8 +49,8 @@ class Parts(nn.Cell):
         stages = self.net.backbone(x)
         maps = self.net.neck(stages)
         outputs = ()
-        for level in maps:
-            outputs = (*outputs, self.head(level))
+        for number in range(len(maps)):
+            outputs = (*outputs, self.head(maps[number], number))
         return stages, maps, outputs, self.head.detect(maps, hw)
 
 

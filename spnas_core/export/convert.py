@@ -20,6 +20,7 @@ from spnas_core.models.step import get_weights
 from spnas_core.names import MODEL_FILE, WEIGHTS_FILE
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER, Fpn
 from spnas_core.settings.detector import Detector
+from spnas_core.settings.one_stage import RetinaNetHead
 from spnas_core.store.storage import Storage
 from spnas_core.weights import adopt
 from spnas_core.weights.adopt import Audit
@@ -113,11 +114,12 @@ def read_settings(weights: Arrays, name: str, epsilon: float | None = None) -> D
 
 
 def _head(weights: Arrays) -> dict[str, Any]:
-    """Say kind and depth of a one-stage head; empty where the weights have none."""
+    """Say kind and depth of a one-stage head, and whether levels have norms; empty where the weights have none."""
     if not (head := one_stage_head(weights)):
         return {}
     depth = sum(name.startswith(f"{head}{TOWERS[0]}") and name.endswith(".conv.weight") for name in weights)
-    return {"kind": head.removesuffix("."), "depth": depth}
+    level_norms = {"level_norms": True} if f"{head}{TOWERS[0]}0.norms.0.gamma" in weights else {}
+    return {"kind": head.removesuffix("."), "depth": depth, **level_norms}
 
 
 def _classes(weights: Arrays) -> int:
@@ -148,7 +150,7 @@ def _build(arch: Arch, settings: Detector, weights: Arrays) -> nn.Cell:
 def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
     """URL of the weights file, and the architecture: the given one, or that in the `model.json` beside the file.
 
-    UserError for a net with a pyramid or a box head that torchvision lacks.
+    UserError for a net with a pyramid or a head that torchvision lacks.
     """
     system, root = files.open_url(url)
     folder = files.url_of(system, root)
@@ -162,12 +164,14 @@ def _locate(url: str, arch: Arch | None) -> tuple[str, Arch | None]:
 
 
 def check_parts(arch: Arch, settings: Detector, url: str) -> None:
-    """Raise UserError for a net with a pyramid or a box head that torchvision lacks."""
+    """Raise UserError for a net with a pyramid or a head that torchvision lacks."""
     neck = settings.neck
     if not isinstance(neck, Fpn) or neck.reads(arch) != neck.model_copy(update={"taps": None}).reads(arch):
         raise UserError(f"checkpoint {url}: expected a plain pyramid, as torchvision has it, got {neck.text}")
     if settings.head.kind == "cascade_rcnn":
         raise UserError(f"checkpoint {url}: expected one box head, as torchvision has it, got a cascade")
+    if isinstance(settings.head, RetinaNetHead) and settings.head.level_norms:
+        raise UserError(f"checkpoint {url}: expected RetinaNet's head without norms, as torchvision has it, got one with level_norms")
 
 
 def _categories(url: str | None, labels: int, first: int = 1) -> Categories:

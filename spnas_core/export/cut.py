@@ -88,7 +88,7 @@ def _dense_trunk(card: Model, weights: Arrays) -> CutPart:
     graph, grid = Graph(weights), anchor_grid(arch, settings)
     outputs: dict[str, tuple[Value, Shape]] = {}
     for level, (x, size) in enumerate(zip(Features(graph, arch, settings).pyramid("images"), grid.sizes, strict=True)):
-        found = dense_outputs(graph, settings, x, size, len(card.classes))
+        found = dense_outputs(graph, settings, x, level, size, len(card.classes))
         outputs |= {f"{name}_{level}": (value, (1, channels, *size)) for name, (value, channels) in found.items()}
     shape = (1, 3, *settings.image_size)
     return CutPart(_closed(graph, "images", shape, outputs), "images", shape, "NCHW")

@@ -6,7 +6,7 @@ D detections. Boxes are xyxy, px of the network input.
 
 from spnas_core.cost import Size
 from spnas_core.export.boxes import clip_boxes, decode_deltas, take_rows
-from spnas_core.export.features import conv
+from spnas_core.export.features import batch_norm, conv
 from spnas_core.export.graph import Graph, Value
 from spnas_core.export.heads import last_selection
 from spnas_core.models import retinanet, roi, towers
@@ -15,8 +15,11 @@ from spnas_core.settings.detector import Detector, one_stage
 from spnas_core.weights.tensor_names import TOWERS
 
 
-def dense_outputs(graph: Graph, settings: Detector, x: Value, size: Size, classes: int) -> dict[str, tuple[Value, int]]:
-    """Write the outputs of one level: (B, channels, H, W), and channels, of score and delta, or of score, distance and centrality."""
+def dense_outputs(graph: Graph, settings: Detector, x: Value, level: int, size: Size, classes: int) -> dict[str, tuple[Value, int]]:
+    """Write the outputs of one level, counted from 0: (B, channels, H, W), and channels.
+
+    They are score and delta, or score, distance and centrality.
+    """
     head, name = one_stage(settings), f"{settings.head.kind}."
     ends = []
     for tower in TOWERS:
@@ -24,7 +27,11 @@ def dense_outputs(graph: Graph, settings: Detector, x: Value, size: Size, classe
         for number in range(head.depth):
             layer = f"{name}{tower}{number}."
             y = conv(graph, y, f"{layer}conv")
-            y = graph("Relu", _group_norm(graph, y, f"{layer}norm", head.groups, size) if head.groups else y)
+            if head.level_norms:
+                y = batch_norm(graph, y, f"{layer}norms.{level}", towers.NORM_EPSILON)
+            if head.groups:
+                y = _group_norm(graph, y, f"{layer}norm", head.groups, size)
+            y = graph("Relu", y)
         ends.append(y)
     found = {"score": (conv(graph, ends[0], f"{name}score"), head.shapes * classes)}
     if head.kind == "retinanet":
@@ -47,8 +54,9 @@ def detect_dense(
 ) -> tuple[Value, Value, Value]:
     """Boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D); with soft-NMS its candidates instead of D detections."""
     head, scores, labels, boxes, total = one_stage(settings), list[Value](), list[Value](), list[Value](), 0
-    for x, size, anchors in zip(maps, grid.sizes, place_anchors(grid, head.anchor_ratios, head.anchor_octave), strict=True):
-        outputs = {name: value for name, (value, _) in dense_outputs(graph, settings, x, size, classes).items()}
+    places = place_anchors(grid, head.anchor_ratios, head.anchor_octave)
+    for level, (x, size, anchors) in enumerate(zip(maps, grid.sizes, places, strict=True)):
+        outputs = {name: value for name, (value, _) in dense_outputs(graph, settings, x, level, size, classes).items()}
         chance = graph("Sigmoid", _rows(graph, outputs["score"], classes))
         if "centrality" in outputs:
             chance = graph("Sqrt", graph("Mul", chance, graph("Sigmoid", _rows(graph, outputs["centrality"], 1))))
@@ -57,11 +65,11 @@ def detect_dense(
         pairs = min(head.candidates, most * classes)
         best, pair = graph.several(2, "TopK", graph("Reshape", take_rows(graph, chance, box), [0, -1]), [pairs])
         box = take_rows(graph, box, graph("Div", pair, classes))
-        places = graph("Gather", anchors, box)
+        own = graph("Gather", anchors, box)
         if "delta" in outputs:
-            found = decode_deltas(graph, take_rows(graph, _rows(graph, outputs["delta"], 4), box), places, retinanet.CODER)
+            found = decode_deltas(graph, take_rows(graph, _rows(graph, outputs["delta"], 4), box), own, retinanet.CODER)
         else:
-            found = _boxes_around(graph, places, take_rows(graph, _rows(graph, outputs["distance"], 4), box))
+            found = _boxes_around(graph, own, take_rows(graph, _rows(graph, outputs["distance"], 4), box))
         scores.append(best)
         labels.append(graph("Mod", pair, classes))
         boxes.append(found)

@@ -132,9 +132,8 @@ class Features:
 
     def conv_norm(self, x: Value, convolution: str, norm: str, stride: int = 1, groups: int = 1, epsilon: float | None = None) -> Value:
         """Convolve and normalise by the running statistics; `epsilon`: the norm's, by default that of the backbone."""
-        tensors = [self.graph.weight(f"{norm}{kind}") for kind in (*AFFINE, *STATISTICS)]
         y = conv(self.graph, x, convolution, stride, groups)
-        return self.graph("BatchNormalization", y, *tensors, epsilon=self.settings.norm_epsilon if epsilon is None else epsilon)
+        return batch_norm(self.graph, y, norm, self.settings.norm_epsilon if epsilon is None else epsilon)
 
     def upsample(self, x: Value, size: Size, target: Size) -> Value:
         """Double (B, C, *size) by nearest neighbour and crop it to (B, C, *target).
@@ -153,6 +152,11 @@ def conv(graph: Graph, x: Value, name: str, stride: int = 1, groups: int = 1) ->
     tensors = [graph.weight(f"{name}.{kind}") for kind in ("weight", "bias") if f"{name}.{kind}" in graph.weights]
     padding = graph.weights[f"{name}.weight"].shape[-1] // 2
     return graph("Conv", x, *tensors, strides=[stride] * 2, pads=[padding] * 4, group=groups)
+
+
+def batch_norm(graph: Graph, x: Value, name: str, epsilon: float) -> Value:
+    """Normalise by the running statistics of the norm `name`."""
+    return graph("BatchNormalization", x, *(graph.weight(f"{name}{kind}") for kind in (*AFFINE, *STATISTICS)), epsilon=epsilon)
 
 
 def dense(graph: Graph, x: Value, name: str) -> Value:

@@ -58,9 +58,9 @@ class BiasedConv3x3(nn.Conv2d):
 class PlainConv3x3(nn.Cell):
     """3x3 convolution of stride 1 without bias, by `Convolve3x3`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, weight_init: Any = "xavier_uniform") -> None:
         super().__init__()
-        self.weight = Parameter(initializer("xavier_uniform", (outputs, inputs, 3, 3), ms.float32), name="weight")
+        self.weight = Parameter(initializer(weight_init, (outputs, inputs, 3, 3), ms.float32), name="weight")
         self.convolve = Convolve3x3(inputs, outputs)
 
     def construct(self, x: Tensor) -> Tensor:

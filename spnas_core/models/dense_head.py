@@ -76,16 +76,20 @@ class DenseHead(nn.Cell):
         anchors = level_anchors(grid, head.anchor_ratios, head.anchor_octave)
         self.classes, self.shapes = classes, head.shapes
         self.places = np.concatenate(anchors, 1).reshape(-1, 4)  # (S * N, 4), of all levels
-        self.class_tower = tower(channels, head.depth, head.groups)
-        self.box_tower = tower(channels, head.depth, head.groups)
+        norms = len(grid.sizes) if head.level_norms else 0
+        self.class_tower = tower(channels, head.depth, head.groups, norms)
+        self.box_tower = tower(channels, head.depth, head.groups, norms)
         self.score = prediction(channels, head.shapes * classes, rare=True)
         self.best = nn.CellList([LevelBest(one, classes, head.candidates) for one in anchors])
         self.select = Selection(settings, classes)
         self.most = CANDIDATES * settings.detections
 
     @abstractmethod
-    def construct(self, x: Tensor) -> Outputs:
-        """Give the outputs for one level's map (B, C, H, W): scores (B, S, K, N) before the sigmoid, then what the box tower predicts."""
+    def construct(self, x: Tensor, number: int) -> Outputs:
+        """Give the outputs for the map (B, C, H, W) of a level, counted from 0, the finest.
+
+        They are scores (B, S, K, N) before the sigmoid, then what the box tower predicts.
+        """
 
     @abstractmethod
     def level(self, number: int, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,8 +103,8 @@ class DenseHead(nn.Cell):
     def of_all_levels(self, maps: tuple[Tensor, ...]) -> Outputs:
         """Give the outputs for all levels, joined along the places."""
         levels: tuple[Outputs, ...] = ()
-        for x in maps:
-            levels = (*levels, self.construct(x))
+        for number in range(len(maps)):
+            levels = (*levels, self.construct(maps[number], number))
         found: tuple[Tensor, ...] = ()
         for kind in range(len(levels[0])):
             parts: tuple[Tensor, ...] = ()
@@ -115,7 +119,7 @@ class DenseHead(nn.Cell):
         labels: tuple[Tensor, ...] = ()
         boxes: tuple[Tensor, ...] = ()
         for number in range(len(maps)):
-            score, label, box = self.level(number, self.construct(maps[number]))
+            score, label, box = self.level(number, self.construct(maps[number], number))
             scores, labels, boxes = (*scores, score), (*labels, label), (*boxes, box)
         score, label = ops.Concat(1)(scores), ops.Concat(1)(labels)
         found = box_ops.clip(ops.Concat(1)(boxes), image_hw)

@@ -49,9 +49,9 @@ class FcosPointHead(DenseHead):
         self.points = Tensor(self.places[None])
         self.over_ranks = RankSum()
 
-    def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(self, x: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (B, 1, K, N) before the sigmoid, distances (B, 1, 4, N) and centerness (B, 1, 1, N) before the sigmoid, of one level."""
-        score, features = self.score(self.class_tower(x)), self.box_tower(x)
+        score, features = self.score(self.class_tower(x, number)), self.box_tower(x, number)
         distance = p.relu(self.distance(features))
         return self.split(score, self.classes), self.split(distance, 4), self.split(self.centrality(features), 1)
 

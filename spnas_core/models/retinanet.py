@@ -39,9 +39,9 @@ class RetinaHead(DenseHead):
         self.giou = head.box_loss == "giou"
         self.anchors = Tensor(self.places.reshape(1, self.shapes, -1, 4))
 
-    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, x: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Scores (B, S, K, N) before the sigmoid and deltas (B, S, 4, N) for one level's map (B, C, H, W)."""
-        score, delta = self.score(self.class_tower(x)), self.delta(self.box_tower(x))
+        score, delta = self.score(self.class_tower(x, number)), self.delta(self.box_tower(x, number))
         return self.split(score, self.classes), self.split(delta, 4)
 
     def level(self, number: int, outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,10 @@
 """Towers of one-stage heads: 3x3 convolutions with the same weights on every level, each followed by a norm, or none, and ReLU.
 
+The norm is one for all levels, of groups, or each level has a batch norm of its own: its maps have other statistics than those of others.
+
 Shape shorthand: B images, C channels, H and W rows and columns of one level, G groups.
-Sources: torchvision `models/detection/retinanet.py` and `fcos.py`; Wu and He, "Group Normalization", ECCV 2018.
+Sources: torchvision `models/detection/retinanet.py` and `fcos.py`; Wu and He, "Group Normalization", ECCV 2018; mmdetection
+`models/dense_heads/retina_sepbn_head.py`.
 """
 
 import math
@@ -12,8 +15,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Constant, Normal
 
 from spnas_core.models import primitives as p
-from spnas_core.models.blocks import LEAST_EPSILON
-from spnas_core.models.convolution import BiasedConv3x3
+from spnas_core.models.blocks import LEAST_EPSILON, Norm
+from spnas_core.models.convolution import BiasedConv3x3, PlainConv3x3
 
 PRIOR = 0.01  # probability of every class at every place before the training
 NORM_EPSILON = 1e-5
@@ -57,17 +60,40 @@ class TowerLayer(nn.Cell):
         self.conv = BiasedConv3x3(channels, channels, Normal(0.01), "zeros")
         self.norm = GroupNorm(channels, groups) if groups else None
 
-    def construct(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
+    def construct(self, x: Tensor, level: int) -> Tensor:
+        """Map (B, C, H, W) to the same shape, of every level alike."""
         y = self.conv(x)
         if self.norm is not None:
             y = self.norm(y)
         return p.relu(y)
 
 
-def tower(channels: int, depth: int, groups: int) -> nn.SequentialCell:
-    """Tower of `depth` layers on maps of `channels`; without norms if `groups` is 0."""
-    return nn.SequentialCell([TowerLayer(channels, groups) for _ in range(depth)])
+class LevelLayer(nn.Cell):
+    """One convolution, the norm of the level, always trained, and ReLU."""
+
+    def __init__(self, channels: int, levels: int) -> None:
+        super().__init__()
+        self.conv = PlainConv3x3(channels, channels, Normal(0.01))
+        self.norms = nn.CellList([Norm(channels, NORM_EPSILON, frozen=False) for _ in range(levels)])
+
+    def construct(self, x: Tensor, level: int) -> Tensor:
+        """Map (B, C, H, W) of the level with this number to the same shape."""
+        return p.relu(self.norms[level](self.conv(x)))
+
+
+class Tower(nn.SequentialCell):
+    """Layers one after the other."""
+
+    def construct(self, x: Tensor, level: int) -> Tensor:
+        """Map (B, C, H, W) of the level with this number to the same shape."""
+        for layer in self.cell_list:
+            x = layer(x, level)
+        return x
+
+
+def tower(channels: int, depth: int, groups: int, levels: int) -> Tower:
+    """Tower of `depth` layers on maps of `channels`: with a norm of each of so many levels, or of `groups`; without norms if both are 0."""
+    return Tower([LevelLayer(channels, levels) if levels else TowerLayer(channels, groups) for _ in range(depth)])
 
 
 def prediction(channels: int, outputs: int, rare: bool = False) -> BiasedConv3x3:

@@ -193,7 +193,7 @@ def stage_keys(plan: Plan) -> dict[str, str]:
         parts["serial"] |= {"chosen": rules.pop("chosen")}
         parts["full_train"] |= {name: rules.pop(name) for name in ("finals", "stock")}
         searched = {name: whole[name] for name in ("structures", "space", "budget", "objectives")} | measured
-        parts["structures"] = searched | {"heads": [head.model_dump(mode="json") for head in settings.detector.other_heads]}
+        parts["structures"] = searched | {"heads": [key_document(head) for head in settings.detector.other_heads]}
     keys: dict[str, str] = {}
     before = canonical_json({"data": plan.data.identity, "device": settings.device_target, "versions": [SEARCH_VERSION, RECIPE_VERSION]})
     for name in settings.stages:

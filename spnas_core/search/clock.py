@@ -22,7 +22,7 @@ from spnas_core.arch import Arch
 from spnas_core.errors import UserError
 from spnas_core.job import canonical_json
 from spnas_core.search.block_features import net_features
-from spnas_core.settings.base import ArchText, Settings
+from spnas_core.settings.base import ArchText, Settings, key_document
 from spnas_core.settings.detector import Detector
 
 LEAST_CLOCKED = 6  # measured, for a fit
@@ -164,4 +164,4 @@ def _kind(detector: Detector, classes: int) -> str:
 
 def _inference(detector: Detector) -> dict[str, Any]:
     whole = {key: one for key, one in detector.model_dump(mode="json").items() if key not in _TRAINING}
-    return whole | {"head": {key: one for key, one in whole["head"].items() if key not in _TRAINING_HEAD}}
+    return whole | {"head": {key: one for key, one in key_document(detector.head).items() if key not in _TRAINING_HEAD}}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, TypeAdapter, 
 from spnas_core.cost import Cost, Size, Stem, head_cost, rpn_cost
 from spnas_core.necks import Neck
 from spnas_core.necks.fpn import Fpn
-from spnas_core.settings.base import Settings
+from spnas_core.settings.base import Settings, key_document
 from spnas_core.settings.one_stage import FcosHead, RetinaNetHead, with_head_defaults
 from spnas_core.settings.segmentation import SemanticFpnHead
 from spnas_core.settings.task import DETECTION, SEGMENTATION, Task
@@ -131,6 +131,8 @@ class Detector(Settings):
         if isinstance(self.head, FasterRcnnHead | CascadeRcnnHead):
             head = document.pop("head")
             document |= {name: head[name] for name in _FORMER_HEAD} | {"cascade": head["kind"] == "cascade_rcnn"}
+        else:
+            document["head"] = key_document(self.head)
         return document
 
 

@@ -1,6 +1,6 @@
 """Settings of the one-stage heads: towers of convolutions that judge every place of every level; the defaults are torchvision's.
 
-Sources: torchvision `models/detection/retinanet.py` and `fcos.py`.
+Sources: torchvision `models/detection/retinanet.py` and `fcos.py`; norms for each level: mmdetection `dense_heads/retina_sepbn_head.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class OneStageHead(Settings):
 
     @property
     def groups(self) -> int:
-        """Groups of the norm that follows each convolution of the towers; 0: none follows."""
+        """Groups of the group norm that follows each convolution of the towers; 0: none follows."""
         return 0
 
     @property
@@ -36,14 +36,19 @@ class OneStageHead(Settings):
         """Numbers at each place that the box tower ends in."""
         return 4 * self.shapes
 
+    def tower_params(self, levels: int) -> int:
+        """Parameters of a channel of a tower's convolution besides its weights, for so many levels: a bias, or what a norm has."""
+        return 1
+
     def cost(self, channels: int, sizes: Sequence[Size], classes: int) -> Cost:
         """Cost in inference on maps of `channels` and these sizes, in cells; `classes` without the background."""
-        return dense_head_cost(channels, self.depth, self.groups > 0, (classes * self.shapes, self.box_outputs), sizes)
+        return dense_head_cost(channels, self.depth, self.tower_params(len(sizes)), (classes * self.shapes, self.box_outputs), sizes)
 
 
 class RetinaNetHead(OneStageHead):
     """RetinaNet: boxes by their difference from anchors."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"level_norms"})
     loss_names: ClassVar[tuple[str, ...]] = ("classification", "box")
     kind: Literal["retinanet"] = Field("retinanet", description="names this head")
     anchor_scale: PositiveFloat = Field(4.0, description="side of the smallest square anchor, in strides of its level")
@@ -54,11 +59,18 @@ class RetinaNetHead(OneStageHead):
     foreground_iou: float = Field(0.5, gt=0, le=1, description="least IoU of an anchor with the object that it learns")
     background_iou: float = Field(0.4, gt=0, le=1, description="IoU with all objects below which an anchor learns the background")
     box_loss: Literal["l1", "giou"] = Field("l1", description="L1 distance of the deltas, or generalised IoU of the boxes")
+    level_norms: bool = Field(
+        False, description="a batch norm of its own for each level, always trained, follows each convolution of the towers"
+    )
 
     @property
     def shapes(self) -> int:
         """Anchors at each place."""
         return self.anchor_octave * len(self.anchor_ratios)
+
+    def tower_params(self, levels: int) -> int:
+        """Count gamma and beta of each level, or a bias."""
+        return 2 * levels if self.level_norms else 1
 
     @model_validator(mode="after")
     def _limits(self) -> Self:
@@ -74,6 +86,7 @@ class FcosHead(OneStageHead):
     anchor_scale: ClassVar[float] = 1.0  # points are placed as the centres of squares, with a side of one stride
     anchor_octave: ClassVar[int] = 1
     anchor_ratios: ClassVar[tuple[float, ...]] = (1.0,)
+    level_norms: ClassVar[bool] = False
     kind: Literal["fcos"] = Field("fcos", description="names this head")
     centre_radius: PositiveFloat = Field(
         1.5, description="points of an object are at most so many strides of their level away from its centre, in x and in y"
@@ -84,6 +97,10 @@ class FcosHead(OneStageHead):
     def groups(self) -> int:
         """Groups of the norms."""
         return self.norm_groups
+
+    def tower_params(self, levels: int) -> int:
+        """Count a bias, and gamma and beta of all levels."""
+        return 3
 
     @property
     def box_outputs(self) -> int:

@@ -10,7 +10,7 @@ from spnas_core.necks import Neck, parse_neck, with_taps
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector, current_form
-from spnas_core.settings.one_stage import FcosHead, OneStageHead
+from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead
 from spnas_core.settings.reading import Reading
 from spnas_core.settings.search import (
     DEVICE_LATENCY,
@@ -197,6 +197,7 @@ class Run(Settings):
             self._check_start,
             self._check_supernet,
             self._check_neck,
+            self._check_level_norms,
             self._check_structures,
         ):
             try:
@@ -284,12 +285,28 @@ class Run(Settings):
             return
         if self.parallel.taps:
             raise ValueError("expected detector.neck.kind fpn with parallel.taps, got nas_fpn")
-        recipes = {"fine_tune": self.fine_tune, "serial.recipe": self.serial.recipe, "parallel.recipe": self.parallel.recipe}
-        recipes |= {"structures.recipe": self.structures.recipe} if self.structures else {}
-        name, batch = min((one.batch, key) for key, one in {**recipes, "full_train": self.full_train}.items())[::-1]
+        name, batch = self._smallest_batch()
         for size in (self.detector.image_size, *self.space.image_sizes):
             if max(size) <= 128 and batch == 1:  # one cell of P7, which has no variance
                 raise ValueError(f"expected a batch above 1, or images above 128 px, under a NAS-FPN, got {name}.batch 1 at {size}")
+
+    def _smallest_batch(self) -> tuple[str, int]:
+        """Name of the recipe of a detector with the smallest batch, and that batch."""
+        recipes = {"fine_tune": self.fine_tune, "serial.recipe": self.serial.recipe, "parallel.recipe": self.parallel.recipe}
+        recipes |= {"structures.recipe": self.structures.recipe} if self.structures else {}
+        return min((one.batch, key) for key, one in {**recipes, "full_train": self.full_train}.items())[::-1]
+
+    def _check_level_norms(self) -> None:
+        name, batch = self._smallest_batch()
+        heads = (self.detector.head, *self.detector.other_heads)
+        if batch > 1 or not any(isinstance(head, RetinaNetHead) and head.level_norms for head in heads):
+            return
+        for size in (self.detector.image_size, *self.space.image_sizes):
+            for neck in self.necks:
+                if neck.outputs(architecture.parse(self.arch), size)[-1].size == (1, 1):  # one cell has no variance
+                    raise ValueError(
+                        f"expected a batch above 1, or larger images, with level_norms in a head, got {name}.batch 1 at {size}"
+                    )
 
     def _check_start(self) -> None:
         space, start = self.space, architecture.parse(self.arch)

@@ -4,7 +4,7 @@ Weights are ``dict[str, ndarray]`` with the names of the built net.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from spnas_core.weights.tensor_names import BACKBONE, CASCADE, HEAD, HEADS, SCOR
 
 _HEAD = re.compile(r"head\.(?:stages\.([0-2])\.)?((fc1|fc2|score|delta)\.(?:weight|bias))")
 _LAST = re.compile(r"(?:head\.(?:stages\.[0-2]\.)?(?:score|delta)|(?:retinanet|fcos)\.score)\.(?:weight|bias)")
+_LEVEL_NORM = re.compile(r"(retinanet\.(?:class|box)_tower\.\d+\.norms\.\d+\.)(?:gamma|beta|moving_mean|moving_variance)")
+_TOWER_BIAS = re.compile(r"(retinanet\.(?:class|box)_tower\.\d+\.)conv\.bias")
 _SHOWN = 12  # tensors named in an error
 
 
@@ -125,13 +127,22 @@ def is_other_head(name: str, cascade: bool) -> bool:
     return match is not None and bool(match[1]) != cascade
 
 
+def lacks_level_norm(name: str, names: Collection[str]) -> bool:
+    """Whether `name` is of a level's norm in a tower, or of the bias in place of norms, that a net with tensors of the `names` has not."""
+    if match := _LEVEL_NORM.fullmatch(name):
+        return not any(other.startswith(match[1]) for other in names)
+    match = _TOWER_BIAS.fullmatch(name)
+    return match is not None and any(other.startswith(f"{match[1]}norms.") for other in names)
+
+
 def adopt(fresh: Arrays, weights: Arrays) -> tuple[Arrays, Audit]:
     """Weights of a net from a checkpoint with the same backbone: a detector, possibly for other classes, or a classifier.
 
     New by design: whole parts that the checkpoint lacks (neck, proposals, head, or one of another kind or task, classifier's last layer),
-    levels that its pyramid lacks, the heads' last layers for other classes, and the box layers if only one of the two is a cascade (see
-    `head_source`). Dropped by design: a classifier's last layer in a detector, the same layers of the head, heads of another kind or task,
-    and levels that the pyramid does not have. Any other difference in name, shape or dtype is a UserError with a +/- list.
+    levels that its pyramid lacks, norms of levels that its head lacks, the heads' last layers for other classes, and the box layers if only
+    one of the two is a cascade (see `head_source`). Dropped by design: a classifier's last layer in a detector, the same layers of the
+    head, heads of another kind or task, levels that the pyramid does not have, and norms of levels that the head does not have. Any other
+    difference in name, shape or dtype is a UserError with a +/- list.
     """
     copied, audit = match_weights(fresh, weights)
     return put_copies(fresh, weights, copied), audit
@@ -148,7 +159,8 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     other_task = is_semantic(fresh) != is_semantic(weights)  # then the heads have nothing in common
     new_parts = (*(f"{part}." for part in ours - theirs - {BACKBONE.removesuffix(".")}), *((HEAD,) if other_task else ()))
     other_heads = tuple(part for part in HEADS if part.removesuffix(".") not in ours)
-    wanted = [name for name in fresh if not (name.startswith(new_parts) or necks.is_lacking(name, weights))]
+    own = [name for name in fresh if not (name.startswith(new_parts) or lacks_level_norm(name, weights))]
+    wanted = [name for name in own if not necks.is_lacking(name, weights)]
     sources = {name: head_source(name, is_cascade(weights)) for name in wanted}
     given = {name: source for name, source in sources.items() if source is not None}
     copied = {name: source for name, source in given.items() if fits(fresh, name, weights, source)}
@@ -159,7 +171,8 @@ def match_weights(fresh: Arrays, weights: Arrays) -> tuple[dict[str, str], Audit
     def dropped(name: str) -> bool:
         of_head = is_other_head(name, is_cascade(fresh)) or (other_classes and is_last_layer(name))
         other_part = name.startswith(other_heads) or (SCORE.removesuffix(".") not in ours and name.startswith(SCORE))
-        return (other_task and name.startswith(HEADS)) or of_head or other_part or necks.is_unused(name, fresh)
+        lacking = necks.is_unused(name, fresh) or lacks_level_norm(name, fresh)
+        return (other_task and name.startswith(HEADS)) or of_head or other_part or lacking
 
     missing = {name: fresh[name] for name in given.keys() - copied.keys()}
     unused = weights.keys() - set(copied.values())

@@ -184,8 +184,8 @@ def _one_stage(weights: Arrays) -> dict[str, Axes]:
         inputs = PYRAMID
         for number in range(sum(name.startswith(f"{head}{tower}") and name.endswith(".conv.weight") for name in weights)):
             layer, group = f"{head}{tower}{number}.", f"{tower}{number}"
-            normed = f"{layer}norm.gamma" in weights
-            found |= {f"{layer}conv": Axes(group, inputs, normed=normed), f"{layer}norm": Axes(group)}
+            norms = {name.removesuffix(".gamma") for name in weights if name.startswith(f"{layer}norm") and name.endswith(".gamma")}
+            found |= {f"{layer}conv": Axes(group, inputs, normed=bool(norms)), **dict.fromkeys(norms, Axes(group))}
             inputs = group
         ends[tower] = inputs
     last = {"score": TOWERS[0], "delta": TOWERS[1], "distance": TOWERS[1], "centrality": TOWERS[1]}

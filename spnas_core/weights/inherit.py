@@ -23,6 +23,7 @@ from spnas_core.weights.adopt import (
     is_cascade,
     is_last_layer,
     is_other_head,
+    lacks_level_norm,
 )
 from spnas_core.weights.channels import fit_widths, target_blocks, width_of
 from spnas_core.weights.lineage import lineage
@@ -121,6 +122,8 @@ class _Plan:
             if self.replace_head and is_last_layer(name):
                 return None
             return (name if name in self.given else None) if name.startswith(SEMANTIC) else head_source(name, self.cascade[0])
+        if lacks_level_norm(name, self.given):
+            return None
         return None if part in HEADS and self.replace_head and is_last_layer(name) else name
 
     def lacks(self, name: str) -> bool:
@@ -143,6 +146,8 @@ class _Plan:
             return self.source(name) is None
         if name.startswith(SEMANTIC):
             return name not in self.wanted
+        if lacks_level_norm(name, self.wanted):
+            return True
         if part in HEADS and not any(one.startswith(part) for one in self.wanted):
             return True
         return part in HEADS and ((self.replace_head and is_last_layer(name)) or is_other_head(name, self.cascade[1]))
@@ -166,7 +171,8 @@ def inherit(
 
     New by design: inserted blocks (identity at stride 1), projections of blocks that now need one, layers whose shape changes with block
     type or channels, heads that the parent has not, the neck's tensors of new stages, changed widths or levels that it did not merge,
-    connections (gamma and beta zero: the net starts as its serial part), and copies that the parent lacks (they start as the main stage).
+    norms that a one-stage head has for new levels, connections (gamma and beta zero: the net starts as its serial part), and copies that
+    the parent lacks (they start as the main stage).
     Dropped by design: the tensors of these kinds that only the parent has. `replace_head`: the heads' last layers are new, for other
     classes; see also `adopt.head_source`. The parent's tensors are widened or narrowed before (`channels.fit_widths`), to the base
     width of `fresh` (`base_width` where that has no stem). Blocks that the child has no room for are dropped, and with `leaves_out`

@@ -8,7 +8,7 @@ from spnas_core.cost import CASCADE_STAGES, POOLED
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.detector import Detector, TwoStageHead, one_stage
-from spnas_core.settings.one_stage import OneStageHead
+from spnas_core.settings.one_stage import FcosHead, RetinaNetHead
 from spnas_core.settings.segmentation import SemanticFpnHead, ladders_of
 from spnas_core.weights.tensor_names import (
     AFFINE,
@@ -40,7 +40,7 @@ def net_shapes(arch: Arch, detector: Detector, classes: int) -> dict[str, _Shape
     body = _backbone(arch, detector) | _neck(arch, detector)
     if isinstance(detector.head, SemanticFpnHead):
         return body | _semantic(arch, detector, detector.head, classes)
-    return body | _heads(detector, classes)
+    return body | _heads(arch, detector, classes)
 
 
 def _normed(convolution: str, norm: str, shape: _Shape) -> dict[str, _Shape]:
@@ -89,9 +89,13 @@ def _neck(arch: Arch, detector: Detector) -> dict[str, _Shape]:
     return found
 
 
-def _one_stage(head: OneStageHead, channels: int, classes: int) -> dict[str, _Shape]:
+def _one_stage(head: RetinaNetHead | FcosHead, channels: int, levels: int, classes: int) -> dict[str, _Shape]:
     found: dict[str, _Shape] = {}
     for layer in [f"{head.kind}.{tower}{number}." for tower in TOWERS for number in range(head.depth)]:
+        if head.level_norms:
+            for level in range(levels):
+                found |= _normed(f"{layer}conv", f"{layer}norms.{level}", (channels, channels, 3, 3))
+            continue
         found |= _biased(f"{layer}conv", (channels, channels, 3, 3))
         found |= {f"{layer}norm{part}": (channels,) for part in AFFINE} if head.groups else {}
     outputs = {
@@ -103,9 +107,10 @@ def _one_stage(head: OneStageHead, channels: int, classes: int) -> dict[str, _Sh
     return found
 
 
-def _heads(detector: Detector, classes: int) -> dict[str, _Shape]:
+def _heads(arch: Arch, detector: Detector, classes: int) -> dict[str, _Shape]:
     if not isinstance(detector.head, TwoStageHead):
-        return _one_stage(one_stage(detector), detector.neck.channels, classes)
+        levels = len(detector.neck.outputs(arch, detector.image_size))
+        return _one_stage(one_stage(detector), detector.neck.channels, levels, classes)
     channels, hidden, anchors = detector.neck.channels, detector.head.head_channels, len(detector.head.anchor_ratios)
     found = _biased(f"{RPN}conv", (channels, channels, 3, 3)) | _biased(f"{RPN}score", (anchors, channels, 1, 1))
     found |= _biased(f"{RPN}delta", (4 * anchors, channels, 1, 1))

@@ -7,6 +7,7 @@
     neck.*  rpn.conv.weight  head.fc1.weight  head.stages.2.fc1.weight (of a cascade)
     head.levels.2.0.conv.weight           of semantic FPN: first convolution (conv, bn) of the third map; last: head.classes.weight
     retinanet.class_tower.0.conv.weight  fcos.score.weight (of one-stage heads)
+    retinanet.box_tower.3.norms.4.gamma   of the norm of the fifth level, if levels have norms of their own
     score.weight                          of the last layer of a classifier
 
 A convolution is followed by its norm: conv1 by bn1, and so on.
