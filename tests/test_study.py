@@ -323,6 +323,9 @@ def test_a_finished_study_is_found_by_what_determines_it_and_its_needs_are_no_ga
     assert json.loads(store.read("runs/run-proxy/report.json")) == summary
     assert {f"runs/run-proxy/report.{ending}" for ending in ("md", "csv", "json", "png")} <= store.files().keys()
     assert garbage(take_inventory(store), ["run-proxy"]).keys() == {f"train/{'c' * 64}"}
+    equal = tuple(one.model_copy(update={"short": 0.1}) for one in entries)
+    assert publish_report(mine, equal)["tau"] is None  # of equal scores
+    publish_report(mine, entries)
     announce(store, mine.name, {"proxy": study_of(RUN, 9).key})
     assert json.loads(store.read("runs/run-proxy-1/report.json")) == summary
     assert take_inventory(store).finished == {"run-proxy-1"}

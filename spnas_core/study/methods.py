@@ -155,10 +155,11 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Differe
 
 
 def bootstrap_interval(statistic: Callable[[Doubles], float], values: Doubles, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap percentile interval of a statistic of the rows of `values`; resamples where it is nan are left out."""
+    """95 % bootstrap percentile interval of a statistic of the rows of `values`; resamples where it is nan are left out, nan if all are."""
     rng = np.random.default_rng(seed)
     drawn = np.array([statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)])
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    known = drawn[~np.isnan(drawn)]
+    low, high = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
     return float(low), float(high)
 
 

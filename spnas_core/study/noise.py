@@ -95,11 +95,12 @@ def seeds_needed(spread: float, noise: float, tau: float = ENOUGH) -> int | None
 
 
 def ratio_interval(ours: Doubles, plain: Doubles) -> tuple[float, float, float]:
-    """Noise of `ours` as a share of that of `plain`, (N, S) both, and its 95 % bootstrap interval over nets."""
+    """Noise of `ours` as a share of that of `plain`, (N, S) both, and its 95 % bootstrap interval over nets; nan where that has none."""
     variances = np.stack([ours.var(axis=1, ddof=1), plain.var(axis=1, ddof=1)], axis=1)
 
     def ratio(rows: Doubles) -> float:
-        return float(np.sqrt(rows[:, 0].sum() / rows[:, 1].sum()))
+        first, second = rows.sum(axis=0)
+        return float(np.sqrt(first / second)) if second else math.nan
 
     return (ratio(variances), *bootstrap_interval(ratio, variances))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -121,7 +122,7 @@ def publish_report(study: Study, entries: Sequence[StudyEntry]) -> dict[str, Any
     summary = {
         "study": study.kind,
         "folder": f"{store.url}/runs/{study.name}",
-        **report.computed,
+        **_finite(report.computed),
         "entries": [entry.model_dump(mode="json") for entry in entries],
         "text": report.plain(),
     }
@@ -134,3 +135,12 @@ def publish_report(study: Study, entries: Sequence[StudyEntry]) -> dict[str, Any
     for ending, content in files.items():
         store.write(f"runs/{study.name}/report.{ending}", content)
     return summary
+
+
+def _finite(value: Any) -> Any:
+    """Figures for JSON, which has no nan: None where a figure is not defined, such as Kendall's tau of equal scores."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
