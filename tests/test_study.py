@@ -507,11 +507,12 @@ def test_the_proxy_is_measured_on_trainings(tiny_data: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.training
-def test_the_search_is_compared_with_the_start_net_by_the_miou(tiny_masks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [SEGMENTATION, pytest.param(DETECTION, marks=pytest.mark.long)], ids=lambda task: task.name)
+def test_the_search_is_compared_with_the_start_net_alone(task: Task, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Two seeds, equal epochs: what the record says is what the evaluations in the store say, and a second start only looks it up."""
-    store = tmp_path / "store"
-    words = ["baselines", tiny_settings(tmp_path, "segmentation"), "--data", str(tiny_masks), "--store", str(store), "--json"]
-    words += ["--seeds", "2", "--against", "start"]
+    store, data = tmp_path / "store", request.getfixturevalue("tiny_masks" if task is SEGMENTATION else "tiny_data")
+    settings = tiny_settings(tmp_path, task.name, fine_tune=20 if task is DETECTION else 1)
+    words = ["baselines", settings, "--data", str(data), "--store", str(store), "--json", "--seeds", "2", "--against", "start"]
     status, out = Command(words, tmp_path / "log").end()
     assert status == 0, (tmp_path / "log").read_text()
     found = json.loads(out)
@@ -521,18 +522,18 @@ def test_the_search_is_compared_with_the_start_net_by_the_miou(tiny_masks: Path,
     scores = {one["job"]["weights"][0]["digest"]: one["metrics"] for one in manifests if one["job"]["split"] == "test"}
     for one in found["entries"]:
         test = scores[one["artifacts"][-1].split("/")[1]]
-        assert one["test"] == {name: test[name] for name in ("mIoU", "pixel_accuracy")}
+        assert one["test"] == {name: test[name] for name in task.scores}
     gains = []
     for seed in (0, 1):
         ours, theirs = by_place["spnas", seed], by_place["start", seed]
         assert ours["epochs"] == theirs["epochs"]
         assert (ours["behind"], ours["all_behind"]) == (None, None)
-        gains.append(ours["test"]["mIoU"] - theirs["test"]["mIoU"])
+        gains.append(ours["test"][task.score] - theirs["test"][task.score])
         assert theirs["behind"]["mean"] == pytest.approx(gains[-1], abs=1e-9)
         assert theirs["behind"]["low"] <= theirs["behind"]["high"]
         assert theirs["all_behind"] == {key: value for key, value in found["on_images"]["start"].items() if key != "verdict"}
     assert found["on_images"]["start"]["mean"] == pytest.approx(np.mean(gains), abs=1e-9)
-    assert [one["mean"] for one in found["differences"]["mIoU test"]] == [pytest.approx(np.mean(gains), abs=1e-9)]
+    assert [one["mean"] for one in found["differences"][f"{task.score} test"]] == [pytest.approx(np.mean(gains), abs=1e-9)]
     assert re.search(r"SP-NAS minus +seed 0 +seed 1 +mean of the seeds", found["text"])
     again = Command(words, tmp_path / "again")
     assert again.end() == (0, out)
