@@ -3,7 +3,7 @@
 Methods: the start net, trained longer; its random children, trained from scratch; random search with inheritance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ from spnas_core.search.ledger import SearchStage, Trial, ranked, winner
 from spnas_core.search.propose import Proposal, propose_children, propose_parallel
 from spnas_core.settings.training import Recipe
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import METHODS, Method, Outcome, deal, epochs_of, search_epochs
+from spnas_core.study.images import gains_on_images
+from spnas_core.study.methods import METHODS, SIMPLE_METHODS, Method, Outcome, SimpleMethod, deal, epochs_of, search_epochs
 from spnas_core.study.studies import Study
 from tasks.jobs import Executor, completed
 
@@ -37,9 +38,10 @@ def compare(asked: Study, executor: Executor) -> list[Outcome]:
     """Search with every method and seed, train each chosen net by the final recipe, and score it on the test split."""
     _completed(executor, [(f"fine_tune s{p.settings.seed}", start_training(p, p.settings.fine_tune)) for p in asked.plans])
     spnas = [sp_nas(plan, executor) for plan in asked.plans]
-    start, scratch = without_inheritance(spnas, executor)
-    random = [random_search(one, executor) for one in spnas]
-    return conclude({"start": start, "scratch": scratch, "random": random, "spnas": spnas}, executor)
+    found = without_inheritance(spnas, executor, asked.against)
+    if "random" in asked.against:
+        found["random"] = [random_search(one, executor) for one in spnas]
+    return conclude({**found, "spnas": spnas}, executor)
 
 
 def sp_nas(plan: Plan, executor: Executor) -> Searched:
@@ -50,9 +52,14 @@ def sp_nas(plan: Plan, executor: Executor) -> Searched:
     return Searched(plan, stage.ledger, search_epochs(stage.ledger, plan.settings, len(others)), (*others, *stage.searched))
 
 
-def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[list[Searched], list[Searched]]:
-    """Spend the epochs of SP-NAS on the start net alone; and on the start net and its children, all trained from scratch."""
-    log_line("study: the start net, trained longer, and random nets from scratch")
+def without_inheritance(spnas: Sequence[Searched], executor: Executor, methods: Collection[SimpleMethod]) -> dict[Method, list[Searched]]:
+    """Spend the epochs of SP-NAS on the start net alone; and on the start net and its children, all trained from scratch.
+
+    Of these two, those of `methods`.
+    """
+    asked = [method for method in SIMPLE_METHODS if method in methods and method != "random"]
+    if asked:
+        log_line(f"study: {' and '.join(METHODS[method] for method in asked)}")
     longer, scratch = [], []
     for one in spnas:
         plan, recipe, seed = one.plan, one.plan.settings.fine_tune, one.plan.settings.seed
@@ -61,19 +68,21 @@ def without_inheritance(spnas: Sequence[Searched], executor: Executor) -> tuple[
         longer.append((f"start s{seed}", start_training(plan, recipe.lasting(one.epochs))))
         jobs = [from_scratch(plan, child, recipe.lasting(epochs)) for child, epochs in children]
         scratch.append([(f"scratch s{seed} {short(job.arch)}", job) for job in jobs])
-    work = [*longer, *(child for children in scratch for child in children)]
+    work = [*(longer if "start" in asked else ()), *(child for children in scratch for child in children if "scratch" in asked)]
     ended = executor.do(work)
     trials = {
         digest(job): ended_trial(spnas[0].plan, "serial", 1, n, None, job, end)
         for n, ((_, job), end) in enumerate(zip(work, ended, strict=True))
     }
-    alone = [Searched(one.plan, [trials[digest(job)]], epochs_of([job])) for one, (_, job) in zip(spnas, longer, strict=True)]
-    many = []
-    for one, children in zip(spnas, scratch, strict=True):
-        jobs = [job for _, job in children]
-        ledger = [one.ledger[0], *(trials[digest(job)] for job in jobs)]
-        many.append(Searched(one.plan, ledger, one.plan.settings.fine_tune.epochs + epochs_of(jobs)))
-    return alone, many
+    found: dict[Method, list[Searched]] = {method: [] for method in asked}
+    for one, (_, job), children in zip(spnas, longer, scratch, strict=True):
+        if "start" in found:
+            found["start"].append(Searched(one.plan, [trials[digest(job)]], epochs_of([job])))
+        if "scratch" in found:
+            jobs = [child for _, child in children]
+            ledger = [one.ledger[0], *(trials[digest(child)] for child in jobs)]
+            found["scratch"].append(Searched(one.plan, ledger, one.plan.settings.fine_tune.epochs + epochs_of(jobs)))
+    return found
 
 
 def random_search(spnas: Searched, executor: Executor) -> Searched:
@@ -116,8 +125,12 @@ def conclude(found: dict[Method, list[Searched]], executor: Executor) -> list[Ou
     finals = _completed(executor, [(f"final {label}", job) for label, job in zip(labels, jobs, strict=True)])
     tests = [one.plan.evaluate(job, final.digest, "test") for (_, one, _), job, final in zip(all_found, jobs, finals, strict=True)]
     scored = _completed(executor, [(f"test {label}", job) for label, job in zip(labels, tests, strict=True)])
+    places = [(method, one.plan.settings.seed) for method, one, _ in all_found]
+    behind = gains_on_images(all_found[0][1].plan, dict(zip(places, scored, strict=True)))
     outcomes = []
-    for (method, one, chosen), final, test in zip(all_found, finals, scored, strict=True):
+    for (method, one, chosen), place, final, test in zip(all_found, places, finals, scored, strict=True):
+        gain, all_gain = behind.get(place, (None, None))
+        scores = one.plan.settings.work.scores
         trainings = [one.plan.store.find(*name.split("/")) for name in (*(f"train/{trial.digest}" for trial in one.ledger), *one.others)]
         outcomes.append(
             Outcome(
@@ -131,8 +144,10 @@ def conclude(found: dict[Method, list[Searched]], executor: Executor) -> list[Ou
                 minutes=sum(m.seconds for m in trainings if m) / 60,
                 params=final.metrics["params"],
                 macs=final.metrics["macs"],
-                val={name: final.metrics[name] for name in ("AP", "AP50")},
-                test={name: test.metrics[name] for name in ("AP", "AP50")},
+                val={name: final.metrics[name] for name in scores},
+                test={name: test.metrics[name] for name in scores},
+                behind=gain,
+                all_behind=all_gain,
             )
         )
     return outcomes

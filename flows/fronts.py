@@ -64,7 +64,7 @@ def _points(one: Searched, executor: Executor) -> tuple[FrontPoint, ...]:
     front = pareto_front(one.ledger, _objectives(one))
     tests = _tested(one.plan, executor, [(trial.digest, trial.net) for trial in front])
     return tuple(
-        FrontPoint(net=str(trial.net), macs=(trial.metrics or {})["macs"], val=trial.value("AP"), test=test)
+        FrontPoint(net=str(trial.net), macs=(trial.metrics or {})["macs"], val=trial.value(one.plan.settings.work.score), test=test)
         for trial, test in zip(front, tests, strict=True)
     )
 
@@ -93,12 +93,12 @@ def _recommended(one: Searched, executor: Executor) -> tuple[TrainedNet, Trained
     for (trial, _), manifest, test in zip(recipes, trained, tests, strict=True):
         (measured,) = completed(executor, [(f"benchmark {short(trial.arch)}", plan.benchmark(trial.net))])  # alone, not to be disturbed
         costs = {"macs": manifest.metrics["macs"], "latency_ms": measured.metrics["latency_ms"], "epochs": total}
-        found.append(TrainedNet(net=str(trial.net), val=own_scores(manifest.metrics)["AP"], test=test, **costs))
+        found.append(TrainedNet(net=str(trial.net), val=own_scores(manifest.metrics)[settings.work.score], test=test, **costs))
     return found[0], found[1]
 
 
 def _tested(plan: Plan, executor: Executor, nets: Sequence[tuple[str, Net]]) -> list[float]:
-    """AP on test of trained nets, each given by its train artifact."""
+    """Score on test of trained nets, each given by its train artifact."""
     jobs = []
     for artifact, _ in nets:
         manifest = plan.store.manifest(f"train/{artifact}")
@@ -107,4 +107,4 @@ def _tested(plan: Plan, executor: Executor, nets: Sequence[tuple[str, Net]]) -> 
     work = [(f"test {short(str(net.arch))}", job) for (_, net), job in zip(nets, jobs, strict=True)]
     distinct = {digest(job): one for one in work for job in (one[1],)}
     done = dict(zip(distinct, completed(executor, list(distinct.values())), strict=True))
-    return [float(done[digest(job)].metrics["AP"]) for job in jobs]
+    return [float(done[digest(job)].metrics[plan.settings.work.score]) for job in jobs]

@@ -54,6 +54,6 @@ def _job(plan: Plan, net: Proposal, seed: int, recipe: Recipe) -> TrainJob:
 
 
 def _curve(plan: Plan, manifest: Manifest) -> tuple[float, ...]:
-    """AP after each epoch of a training."""
+    """Score after each epoch of a training."""
     history: Sequence[dict[str, float]] = json.loads(plan.store.fetch("train", manifest.digest, HISTORY_FILE).read_text())
-    return tuple(record["AP"] for record in history)
+    return tuple(record[plan.settings.work.score] for record in history)

@@ -27,18 +27,26 @@ from spnas_core.search.propose import Proposal, propose_children
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import SCORES
 from spnas_core.store.manifest import Manifest
-from spnas_core.study.methods import Arrival, Forecast, arrival, training_seconds
+from spnas_core.study.methods import ARRIVES, SIMPLE_METHODS, Arrival, Forecast, SimpleMethod, arrival, training_seconds
 from spnas_core.study.studies import Study, StudyKind, open_study, publish_entries, publish_report, stored_entries
 from tasks.jobs import Executor, completed
 from tasks.stages import run_stage
 
-LENGTHS = (2, 4, 8)  # of trainings from scratch up to a child's AP50, as multiples of its short training
+LENGTHS = (2, 4, 8)  # of trainings from scratch up to a child's score, as multiples of its short training
 
 
 @flow(name="spnas-study")
-def study(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
+def study(
+    kind: StudyKind,
+    settings: Run,
+    data: str,
+    store: str,
+    seeds: int = 1,
+    count: int = 0,
+    against: tuple[SimpleMethod, ...] = SIMPLE_METHODS,
+) -> dict[str, Any]:
     """Run a study and return its summary, which is also in `runs/NAME-KIND/report.json` of the store."""
-    asked = open_study(kind, settings, data, store, seeds, count)
+    asked = open_study(kind, settings, data, store, seeds, count, against)
     entries, begun = stored_entries(asked), time.monotonic()
     if entries is None:
         work = {"baselines": compare, "proxy": compare_scores, "inheritance": race, "noise": measure_noise, "front": compare_fronts}[kind]
@@ -70,8 +78,8 @@ def compare_scores(asked: Study, executor: Executor) -> list[Forecast]:
             net=str(net.net),
             artifacts=tuple(f"train/{name}" for name in (net.digest, *net.repeats, *net.controls, *(one.digest for one in long))),
             short=net.score or 0.0,
-            long=fmean(own_scores(one.metrics)["AP"] for one in long),
-            short50=(net.metrics or {})["AP50"],
+            long=fmean(own_scores(one.metrics)[settings.work.score] for one in long),
+            short50=(net.metrics or {})[settings.work.scores[1]],
             estimate=net.value(settings.objectives[0]),
             path={name: metrics[PATH + name] for name in SCORES if PATH + name in (metrics := net.metrics or {})},
             macs=(net.metrics or {})["macs"],
@@ -102,7 +110,7 @@ def race(asked: Study, executor: Executor) -> list[Arrival]:
     """Train the start net's children on inherited weights and from scratch, with an evaluation after every epoch.
 
     From scratch the recipe is that of fine_tune, in trainings of increasing length until one reaches the AP50 of the inherited child: the
-    learning rate falls to zero within each training, so its length matters.
+    learning rate falls to zero within each training, so its length matters. Of segmentation it is the mIoU.
     """
     (plan,) = asked.plans
     watched = plan.settings.serial.recipe.model_copy(update={"eval_epochs": 1})
@@ -128,8 +136,9 @@ def _start_and_children(asked: Study, executor: Executor) -> list[Proposal]:
 
 def _arrival(plan: Plan, ours: Manifest, scratch: Manifest, length: int) -> Arrival:
     histories = [json.loads(plan.store.fetch("train", one.digest, HISTORY_FILE).read_text()) for one in (ours, scratch)]
-    target = float(ours.metrics["AP50"])
-    first, theirs = (arrival(history, target) for history in histories)
+    score = ARRIVES[plan.settings.task]
+    target = float(ours.metrics[score])
+    first, theirs = (arrival(history, target, score) for history in histories)
     epochs, seconds = first or (histories[0][-1]["epoch"], training_seconds(histories[0][-1]))
     scratch_epochs, scratch_seconds = theirs or (length, training_seconds(histories[1][-1]))
     return Arrival(

@@ -97,6 +97,14 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many images with masks: 24x24 px, three classes."""
+    from masked import masked_set
+
+    return masked_set(tmp_path_factory.mktemp("tiny") / "masks", {"train": 8, "val": 4, "test": 2})
+
+
+@pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's data, whole."""
     from spnas_core.data.demo import make_demo

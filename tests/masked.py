@@ -1,7 +1,7 @@
 """Small segmentation data sets, good ones and broken ones."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,10 @@ def picture_of(mask: Mask, seed: int) -> Mask:
     return np.asarray(colours[np.minimum(mask, 2)] + noise, np.uint8)
 
 
-def write_yaml(folder: Path, names: Sequence[str] = NAMES) -> None:
+def write_yaml(folder: Path, names: Sequence[str] = NAMES, splits: Iterable[str] = ("train", "val")) -> None:
     listed = "\n".join(f"  {number}: {name}" for number, name in enumerate(names))
-    (folder / "data.yaml").write_text(f"path: .\ntrain: images/train\nval: images/val\nmasks_dir: masks\nnames:\n{listed}\n")
+    places = "\n".join(f"{split}: images/{split}" for split in splits)
+    (folder / "data.yaml").write_text(f"path: .\n{places}\nmasks_dir: masks\nnames:\n{listed}\n")
 
 
 def save(path: Path, pixels: Mask, **options: object) -> None:
@@ -53,12 +54,13 @@ def pixels_of(path: Path | str) -> Mask:
 
 def masked_set(folder: Path, counts: Mapping[str, int] | None = None) -> Path:
     """Write images/SPLIT and masks/SPLIT with a YAML file."""
-    for number, (split, count) in enumerate((counts or {"train": 4, "val": 3}).items()):
+    counts = counts or {"train": 4, "val": 3}
+    for number, (split, count) in enumerate(counts.items()):
         for image in range(count):
             mask = mask_of(100 * number + image)
             save(folder / "images" / split / f"{split}{image}.png", picture_of(mask, 100 * number + image))
             save(folder / "masks" / split / f"{split}{image}.png", mask)
-    write_yaml(folder)
+    write_yaml(folder, splits=dict.fromkeys(("train", "val", *counts)))
     return folder
 
 

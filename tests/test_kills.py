@@ -1,5 +1,6 @@
 """A search whose processes are all killed, again and again, and that is started again each time, ends as one that was left alone.
 
+Of either task: a detector, or a net of segmentation. The sha256 of all weights is the same, and so are ledgers and Pareto fronts.
 So does one whose store, a real S3 server, is killed too, and started again while the search goes on.
 """
 
@@ -13,12 +14,13 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import yaml
 from command_line import SPNAS
+from nets import smoke_document
 from s3_server import S3Server, serve_bucket
 
 from flows import presets
@@ -27,6 +29,7 @@ from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan
 from spnas_core.run.record import StageRecord, read_stage
 from spnas_core.settings.run import STAGE_NAMES
+from spnas_core.settings.task import TaskName
 from spnas_core.store.artifacts import Store
 from spnas_core.store.storage import sha256_file
 
@@ -125,9 +128,19 @@ class Redone:
                 self._saved[label] = event["done"]
 
 
-def write_settings(folder: Path, interval: float, epochs: int) -> Path:
+class Case(NamedTuple):
+    """What is searched: a file of settings, and a data set."""
+
+    settings: Path
+    data: Path
+
+    def plan(self, store: str) -> Plan:
+        return open_plan(presets.load_preset(str(self.settings)), str(self.data), store)
+
+
+def write_settings(folder: Path, interval: float, epochs: int, task: TaskName) -> Path:
     """Write the smoke preset with so many seconds between two checkpoints, and so many epochs of each training."""
-    whole = presets.load_preset("smoke").model_dump(mode="json") | {"checkpoint_seconds": interval}
+    whole = smoke_document(task) | {"checkpoint_seconds": interval}
     for recipe in (whole["fine_tune"], whole["full_train"], whole["serial"]["recipe"], whole["parallel"]["recipe"], whole["reignite"]):
         recipe["epochs"] = epochs
     path = folder / "settings.yml"
@@ -136,18 +149,33 @@ def write_settings(folder: Path, interval: float, epochs: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke preset with trainings that are long enough to be killed at any moment: of `request.param` epochs."""
-    return write_settings(tmp_path_factory.mktemp("kills"), INTERVAL, request.param)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The smoke preset with trainings that are long enough to be killed at any moment: `request.param` is the task, and their epochs."""
+    task, epochs = request.param
+    data = request.getfixturevalue("tiny_data" if task == "detection" else "tiny_masks")
+    return Case(write_settings(tmp_path_factory.mktemp("kills"), INTERVAL, epochs, task), data)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(settings: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[Event]]:
+def undisturbed(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[Event]]:
     """What a search leaves that nobody kills, and its events."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    search = Search(settings, tiny_data, str(folder / "store"), folder / "log")
+    search = Search(case.settings, case.data, str(folder / "store"), folder / "log")
     search.finish()
-    return outcome(open_plan(presets.load_preset(str(settings)), str(tiny_data), str(folder / "store"))), search.events()
+    return outcome(case.plan(str(folder / "store"))), search.events()
+
+
+@pytest.fixture(params=["detection", "segmentation"])
+def ended(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Plan, Case]:
+    """The plan of a finished run of the smoke preset, of either task, and how to search it again with a checkpoint at every step."""
+    task = request.param
+    case = Case(write_settings(tmp_path, 0.001, 1, task), request.getfixturevalue("tiny_data" if task == "detection" else "tiny_masks"))
+    if task == "detection":
+        return request.getfixturevalue("finished")[0], case
+    store = str(tmp_path / "ended")
+    search = Search(case.settings, case.data, store, tmp_path / "log of the first")
+    search.finish()
+    return case.plan(store), case
 
 
 @pytest.fixture
@@ -157,46 +185,46 @@ def server(tmp_path: Path) -> Iterator[S3Server]:
         yield server
 
 
-def test_a_killed_search_ends_as_one_left_alone(finished: tuple[Plan, dict[str, Any]], tiny_data: Path, tmp_path: Path) -> None:
+def test_a_killed_search_ends_as_one_left_alone(ended: tuple[Plan, Case], tmp_path: Path) -> None:
     """One kill when the first of two steps is in a checkpoint, one when the files of a training are written and their manifest is not.
 
     The store has what needs no training again: the start net, the reignition, the full trainings.
     """
-    expected, redone = outcome(finished[0]), Redone()
-    settings = write_settings(tmp_path, 0.001, 1)
-    *_, serial, parallel = (_, *candidates) = read_stage(finished[0].store, finished[0].keys["parallel"]).ledger
-    folder = Path(shutil.copytree(finished[0].store.local or "", tmp_path / "store"))
-    for name in (*(f"train/{one.digest}" for one in candidates), *(f"stage/{finished[0].keys[stage]}" for stage in STAGE_NAMES[1:])):
+    plan, case = ended
+    expected, redone = outcome(plan), Redone()
+    *_, serial, parallel = (_, *candidates) = read_stage(plan.store, plan.keys["parallel"]).ledger
+    folder = Path(shutil.copytree(plan.store.local or "", tmp_path / "store"))
+    for name in (*(f"train/{one.digest}" for one in candidates), *(f"stage/{plan.keys[stage]}" for stage in STAGE_NAMES[1:])):
         shutil.rmtree(folder / name)
     store = str(folder)
     for number, moment in enumerate(((f"checkpoints/train/{serial.digest}", "written"), (f"train/{parallel.digest}", "writing"))):
-        search = Search(settings, tiny_data, store, tmp_path / f"log{number}", " ".join(moment))
+        search = Search(case.settings, case.data, store, tmp_path / f"log{number}", " ".join(moment))
         assert search.wait_for([moment]) == moment
         search.kill()
         redone.follow(search.events())
-    last = Search(settings, tiny_data, store, tmp_path / "log")
+    last = Search(case.settings, case.data, store, tmp_path / "log")
     last.finish()
     redone.follow(last.events())
     assert redone.resumed >= 2  # and what was trained beside the first
     assert redone.steps
     assert max(redone.steps) <= redone.widest
-    assert outcome(open_plan(finished[0].settings, str(tiny_data), store)) == expected
+    assert outcome(case.plan(store)) == expected
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("settings", "kills", "deaths", "kinds"),
+    ("case", "kills", "deaths", "kinds"),
     [
-        (40, 2, 0, {"checkpoint", "writing"}),
-        (100, 3, 2, {"checkpoint"}),
-        (100, 20, 0, KINDS),
-        (100, 20, 2, KINDS),
+        (("detection", 40), 2, 0, {"checkpoint", "writing"}),
+        (("detection", 100), 3, 2, {"checkpoint"}),
+        (("detection", 100), 20, 0, KINDS),
+        (("detection", 100), 20, 2, KINDS),
+        (("segmentation", 40), 10, 0, KINDS),
     ],
-    indirect=["settings"],
+    indirect=["case"],
 )
 def test_a_search_that_is_killed_anywhere_ends_as_one_left_alone(
-    settings: Path,
-    tiny_data: Path,
+    case: Case,
     undisturbed: tuple[dict[str, Any], list[Event]],
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -227,7 +255,7 @@ def test_a_search_that_is_killed_anywhere_ends_as_one_left_alone(
         if search is None:
             label, kind = moments[next(places[n] for n in range(number, len(places)) if n not in fatal)]
             pause = f"{label} {kind}" if kind == "writing" else ""
-            search = Search(settings, tiny_data, store, tmp_path / f"log{number}", pause)
+            search = Search(case.settings, case.data, store, tmp_path / f"log{number}", pause)
         moment = search.wait_for(moments[place:])
         if number in fatal:
             server.kill()
@@ -244,7 +272,7 @@ def test_a_search_that_is_killed_anywhere_ends_as_one_left_alone(
         stages.append(search.stage(moment))
         redone.follow(search.events())
         search = None
-    last = Search(settings, tiny_data, store, tmp_path / "log")
+    last = Search(case.settings, case.data, store, tmp_path / "log")
     last.finish()
     redone.follow(last.events())
     print(f"{redone.resumed} trainings went on, {redone.steps} steps again, at most {redone.widest} between checkpoints")
@@ -255,20 +283,20 @@ def test_a_search_that_is_killed_anywhere_ends_as_one_left_alone(
     if kinds == KINDS:
         assert set(stages) >= set(STAGE_NAMES)
         assert {label.split("/")[0] for label in half} >= {"checkpoints", "train"}
-    assert outcome(open_plan(presets.load_preset(str(settings)), str(tiny_data), store)) == expected
+    assert outcome(case.plan(store)) == expected
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("settings", [40], indirect=True)
+@pytest.mark.parametrize("case", [("detection", 40)], indirect=True)
 @pytest.mark.parametrize("command", ["resume", "extend"])
 def test_the_commands_take_a_killed_search_on(
-    settings: Path, tiny_data: Path, undisturbed: tuple[dict[str, Any], list[Event]], tmp_path: Path, command: str
+    case: Case, undisturbed: tuple[dict[str, Any], list[Event]], tmp_path: Path, command: str
 ) -> None:
     """`spnas resume NAME` ends as the search would have; `spnas extend NAME` keeps all of its rounds, and adds one."""
     expected, events = undisturbed
     label = next(event["label"] for event in events if event["label"].startswith("serial r1 c1 "))
     store = str(tmp_path / "store")
-    search = Search(settings, tiny_data, store, tmp_path / "log")
+    search = Search(case.settings, case.data, store, tmp_path / "log")
     search.wait_for([(label, "checkpoint")])
     search.kill()
     assert not [event for event in search.events() if (event["label"], event["event"]) == (label, "done")]
@@ -280,7 +308,7 @@ def test_the_commands_take_a_killed_search_on(
     assert "fine_tune b_1111-2111: compile" not in ended.stderr
     assert re.search(r"parallel r1 c1 \S+: compile", ended.stderr)
     if command == "resume":
-        assert outcome(open_plan(presets.load_preset(str(settings)), str(tiny_data), store)) == expected
+        assert outcome(case.plan(store)) == expected
         return
     found = read_stage(Store(store), json.loads(ended.stdout)["key"]).ledger
     before = [one for one in StageRecord.model_validate_json(expected["stages"]["full_train"]).ledger if one.stage != "parallel"]

@@ -3,10 +3,12 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from command_line import SPNAS
 from conftest import linux
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import smoke_document
 from scipy import stats
 from test_search import SMALL, cost_of, start, trial
 from typer.testing import CliRunner
@@ -35,12 +38,15 @@ from spnas_core.run.register import announce
 from spnas_core.search.propose import levelled, propose_children, propose_serial
 from spnas_core.settings.run import Run
 from spnas_core.settings.search import Serial
+from spnas_core.settings.task import DETECTION, SEGMENTATION, Task, TaskName
 from spnas_core.settings.training import Recipe, Reignite
 from spnas_core.store.artifacts import Store
 from spnas_core.study.methods import (
     METHODS,
     Arrival,
+    Difference,
     Forecast,
+    Method,
     Outcome,
     arrival,
     bootstrap_interval,
@@ -142,11 +148,11 @@ def test_arrival_is_the_first_evaluation_that_reaches_the_target() -> None:
 # Reports
 
 
-def outcomes(**test: tuple[float, ...]) -> list[Outcome]:
+def outcomes(task: Task = DETECTION, methods: Collection[Method] = tuple(METHODS), **test: tuple[float, ...]) -> list[Outcome]:
     found = []
-    for method in METHODS:
+    for method in methods:
         for seed, ap in enumerate(test.get(method, (0.40, 0.41, 0.42))):
-            scores = {"AP": ap, "AP50": ap + 0.3}
+            scores = {task.scores[0]: ap, task.scores[1]: ap + 0.3}
             name = f"train/{method[0] * 64}"
             counts = {"nets": 5, "failed": 0, "epochs": 48, "minutes": 1.5, "params": 861_547, "macs": 10**8}
             one = Outcome(method=method, seed=seed, arch="b_11-21-21-21", artifacts=(name,), val=scores, test=scores, **counts)
@@ -172,6 +178,50 @@ def test_the_table_marks_ties_as_ties() -> None:
     assert found["scratch", "start"] == "better"
     assert len({line.count("|") for line in report.markdown().splitlines() if line.startswith("| random")}) == 2
     assert report.picture.startswith(b"\x89PNG")
+
+
+def test_segmentation_is_compared_by_its_own_scores_and_with_the_methods_that_were_asked_for() -> None:
+    start, ours = (outcomes(SEGMENTATION, [method], start=(0.30, 0.32, 0.31)) for method in ("start", "spnas"))
+    behind = {"behind": Difference(0.1, 0.02, 0.2), "all_behind": Difference(0.1, -0.01, 0.2)}
+    report = report_outcomes([*(one.model_copy(update=behind) for one in start), *ours], SEGMENTATION)
+    table, compared, gains = report.parts[1], report.parts[3], report.parts[5]
+    assert [row[0] for row in table[1:]] == ["start net, trained longer", "SP-NAS"]
+    assert {"mIoU test", "pixel accuracy test", "mIoU val"} < set(table[0])
+    assert cells(table, 1)["mIoU test"] == "31.0 ± 1.0"
+    assert cells(table, 1)["pixel accuracy test"] == "61.0 ± 1.0"
+    assert len(compared) == 2
+    assert cells(gains, 1) == {
+        "SP-NAS minus": "start net, trained longer",
+        **{f"seed {seed}": "+10.0 [+2.0, +20.0]" for seed in range(3)},
+        "mean of the seeds": "+10.0 [-1.0, +20.0] (tie)",
+    }
+    assert report.computed["on_images"] == {"start": {"mean": 0.1, "low": -0.01, "high": 0.2, "verdict": "tie"}}
+    assert not re.search(r"\bAP\d*\b", report.markdown())
+
+
+@pytest.mark.parametrize("task", [DETECTION, SEGMENTATION], ids=lambda task: task.name)
+def test_reports_speak_of_the_scores_of_their_task(task: Task) -> None:
+    """None of segmentation says AP, none of detection mIoU; all name the score that they are about."""
+    child = {"arch": "b_11-21-21-21", "artifacts": ()}
+    epochs = {"inherited_epochs": 4, "inherited_seconds": 4.0, "scratch_epochs": 8, "scratch_seconds": 8.0, "scratch_length": 8}
+    nets = [Forecast(**child, short=a, long=b, short50=a) for a, b in ((0.3, 0.5), (0.31, 0.49), (0.35, 0.52))]
+    nets = [net.model_copy(update={"opinions": {"macs": 1.0, "entropy": 2.0, "gammas": 3.0, "AP_inherited": None}}) for net in nets]
+    texts = [
+        report_forecasts(nets, task).markdown(),
+        report_arrivals([Arrival(**child, target=0.8, reached=True, **epochs)], task).markdown(),
+    ]
+    other = r"mIoU|pixel accuracy" if task is DETECTION else r"\bAP\d*\b"
+    for text in texts:
+        assert not re.search(other, text)
+        assert re.search(r"\bAP50\b" if task is DETECTION else r"\bmIoU\b", text)
+
+
+def test_a_comparison_with_fewer_methods_is_another_study_and_one_with_all_is_that_of_ever(tmp_path: Path) -> None:
+    plans = (Plan(RUN, Store(str(tmp_path)), Data(url="/data", fingerprint="f" * 64), 1),)
+    whole, fewer = Study("baselines", plans, 0), Study("baselines", plans, 0, ("start",))
+    assert whole.key == "829e772142a6498ac474f8c2c325ae3cc6e3347da9a2365c8bf1d6192726af2d"  # as before there was a choice
+    assert fewer.key != whole.key
+    assert fewer.name == whole.name
 
 
 def test_the_csv_has_a_line_per_outcome() -> None:
@@ -273,6 +323,9 @@ def test_a_finished_study_is_found_by_what_determines_it_and_its_needs_are_no_ga
     assert json.loads(store.read("runs/run-proxy/report.json")) == summary
     assert {f"runs/run-proxy/report.{ending}" for ending in ("md", "csv", "json", "png")} <= store.files().keys()
     assert garbage(take_inventory(store), ["run-proxy"]).keys() == {f"train/{'c' * 64}"}
+    equal = tuple(one.model_copy(update={"short": 0.1}) for one in entries)
+    assert publish_report(mine, equal)["tau"] is None  # of equal scores
+    publish_report(mine, entries)
     announce(store, mine.name, {"proxy": study_of(RUN, 9).key})
     assert json.loads(store.read("runs/run-proxy-1/report.json")) == summary
     assert take_inventory(store).finished == {"run-proxy-1"}
@@ -285,6 +338,8 @@ def test_a_finished_study_is_found_by_what_determines_it_and_its_needs_are_no_ga
         (["proxy", "--nets", "2"], "--nets"),
         (["proxy", "--set", "checkpoint=a.pth"], "expected settings without a checkpoint"),
         (["inheritance", "nothing"], "expected one of"),
+        (["baselines", "--against", "luck"], "--against"),
+        (["noise", "seg_study", "--set", "serial.evaluator=supernet"], "expected neither serial.evaluator supernet"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, tiny_data: Path, tmp_path: Path) -> None:
@@ -340,8 +395,8 @@ def survivors(store: Path) -> list[str]:
     return found
 
 
-def tiny_settings(folder: Path, **changes: Any) -> str:
-    settings = presets.load_preset("smoke").model_dump(mode="json")
+def tiny_settings(folder: Path, task: TaskName = "detection", **changes: Any) -> str:
+    settings = smoke_document(task)
     for name, epochs in changes.items():
         recipe = settings[name] if name in ("fine_tune", "full_train") else settings[name]["recipe"]
         recipe["epochs"] = epochs
@@ -449,3 +504,59 @@ def test_the_proxy_is_measured_on_trainings(tiny_data: Path, tmp_path: Path) -> 
     scores = np.array([(entry["short"], entry["long"]) for entry in found["entries"]])
     tau = stats.kendalltau(scores[:, 0], scores[:, 1]).statistic
     assert found["scores"]["AP short"]["tau"] == pytest.approx(tau, nan_ok=True)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("task", [SEGMENTATION, pytest.param(DETECTION, marks=pytest.mark.long)], ids=lambda task: task.name)
+def test_the_search_is_compared_with_the_start_net_alone(task: Task, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Two seeds, equal epochs: what the record says is what the evaluations in the store say, and a second start only looks it up."""
+    store, data = tmp_path / "store", request.getfixturevalue("tiny_masks" if task is SEGMENTATION else "tiny_data")
+    settings = tiny_settings(tmp_path, task.name, fine_tune=20 if task is DETECTION else 1)
+    words = ["baselines", settings, "--data", str(data), "--store", str(store), "--json", "--seeds", "2", "--against", "start"]
+    status, out = Command(words, tmp_path / "log").end()
+    assert status == 0, (tmp_path / "log").read_text()
+    found = json.loads(out)
+    by_place = {(one["method"], one["seed"]): one for one in found["entries"]}
+    assert by_place.keys() == {(method, seed) for method in ("start", "spnas") for seed in (0, 1)}
+    manifests = [json.loads(path.read_text()) for path in (store / "evaluate").glob("*/manifest.json")]
+    scores = {one["job"]["weights"][0]["digest"]: one["metrics"] for one in manifests if one["job"]["split"] == "test"}
+    for one in found["entries"]:
+        test = scores[one["artifacts"][-1].split("/")[1]]
+        assert one["test"] == {name: test[name] for name in task.scores}
+    gains = []
+    for seed in (0, 1):
+        ours, theirs = by_place["spnas", seed], by_place["start", seed]
+        assert ours["epochs"] == theirs["epochs"]
+        assert (ours["behind"], ours["all_behind"]) == (None, None)
+        gains.append(ours["test"][task.score] - theirs["test"][task.score])
+        assert theirs["behind"]["mean"] == pytest.approx(gains[-1], abs=1e-9)
+        assert theirs["behind"]["low"] <= theirs["behind"]["high"]
+        assert theirs["all_behind"] == {key: value for key, value in found["on_images"]["start"].items() if key != "verdict"}
+    assert found["on_images"]["start"]["mean"] == pytest.approx(np.mean(gains), abs=1e-9)
+    assert [one["mean"] for one in found["differences"][f"{task.score} test"]] == [pytest.approx(np.mean(gains), abs=1e-9)]
+    assert re.search(r"SP-NAS minus +seed 0 +seed 1 +mean of the seeds", found["text"])
+    again = Command(words, tmp_path / "again")
+    assert again.end() == (0, out)
+    assert (tmp_path / "again").read_text() == ""
+
+
+@pytest.mark.training
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "size"), [("proxy", "--nets"), ("noise", "--nets"), ("inheritance", "--children"), ("front", "--seeds")])
+def test_every_study_serves_segmentation(kind: str, size: str, tiny_masks: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, "segmentation", fine_tune=10, serial=2, full_train=2)
+    count = {"proxy": 8, "noise": 2, "inheritance": 1, "front": 2}[kind]
+    words = [kind, settings, "--data", str(tiny_masks), "--store", str(tmp_path / "store"), "--json", size, str(count)]
+    status, out = Command([*words, *(["--seeds", "2"] if kind == "noise" else [])], tmp_path / "log").end()
+    assert status == 0, (tmp_path / "log").read_text()
+    found = json.loads(out)
+    assert "mIoU" in found["text"]
+    assert not re.search(r"\bAP\d*\b", found["text"])
+    assert len(found["entries"]) == {"proxy": 8, "noise": 4, "inheritance": 1, "front": 6}[kind]
+    read: dict[str, Callable[[Any], list[float]]] = {
+        "proxy": lambda entry: [entry["short"], entry["long"], entry["short50"]],
+        "noise": lambda entry: [*entry["plain"], *entry["averaged"]],
+        "inheritance": lambda entry: [entry["target"]],
+        "front": lambda entry: [point[split] for point in entry["points"] for split in ("val", "test")],
+    }
+    assert all(0 < score <= 1 for entry in found["entries"] for score in read[kind](entry))

@@ -64,6 +64,14 @@ def test_half_the_noise_is_told_with_its_interval() -> None:
     assert ratio_interval(plain, plain) == (1.0, 1.0, 1.0)
 
 
+def test_equal_scores_have_no_noise_and_no_share_of_it() -> None:
+    same = np.full((4, 3), 0.25)
+    assert np.isnan(ratio_interval(same, same)).all()
+    equal = [one.model_copy(update={"plain": (0.25, 0.25)}) for one in scores()]
+    found = report_noise(equal).computed["scores"]["AP at the end"]
+    assert (found["noise"], found["tau"], found["seeds"]) == (0.0, 0.0, None)
+
+
 def scores() -> list[NoisyScore]:
     rng, found = np.random.default_rng(3), []
     controls = rng.normal(0.4, 0.01, 5)

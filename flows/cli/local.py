@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from flows.cli.display import shown
@@ -14,6 +14,7 @@ from spnas_core.run.opening import open_plan
 from spnas_core.run.record import read_stage
 from spnas_core.settings.run import Run
 from spnas_core.store.artifacts import Store
+from spnas_core.study.methods import SIMPLE_METHODS, SimpleMethod
 from spnas_core.study.studies import StudyKind, open_study, publish_report, stored_entries
 from spnas_core.track.following import catch_up, open_trackers
 
@@ -58,14 +59,22 @@ def _flow(settings: Run, data: str, store: str) -> dict[str, Any]:
     return spnas(settings, data, store)
 
 
-def study_locally(kind: StudyKind, settings: Run, data: str, store: str, seeds: int = 1, count: int = 0) -> dict[str, Any]:
+def study_locally(
+    kind: StudyKind,
+    settings: Run,
+    data: str,
+    store: str,
+    seeds: int = 1,
+    count: int = 0,
+    against: Collection[SimpleMethod] = SIMPLE_METHODS,
+) -> dict[str, Any]:
     """Run a study, showing its progress on standard error, and return its summary."""
     url = Store(store).url
     with shown(), ended_by_signals():
-        asked = open_study(kind, settings, data, url, seeds, count)
+        asked = open_study(kind, settings, data, url, seeds, count, against)
         if entries := stored_entries(asked):
             return publish_report(asked, entries)
-        return with_server(lambda: _study_flow(kind, settings, asked.plans[0].data.url, url, seeds, count))
+        return with_server(lambda: _study_flow(kind, settings, asked.plans[0].data.url, url, seeds, count, asked.against))
 
 
 def _study_flow(*words: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from spnas_core.data.any_set import AnySplit
 from spnas_core.data.samples import Split
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.intervals import Interval, ScoreDraws, interval, match_detections, score_draws
-from spnas_core.report.pixels import mask_difference
+from spnas_core.report.pixels import mask_draws
 from spnas_core.run.plan import ScoredSplit
 
 
@@ -42,21 +42,17 @@ def gains(inputs: ReportInputs) -> list[Gain]:
     compared = [(n, trial) for n, trial in enumerate(inputs.stage.ledger) if trial.controls and trial.rung is None][-MOST_GAINS:]
     if inputs.val is None:
         return []
-    matched: dict[str, Any] = {}
+    matched: dict[str, ScoreDraws | None] = {}
     for digest in {name for _, trial in compared for name in (trial.digest, trial.controls[0])}:
         outputs = inputs.outputs_of(digest)
-        matched[digest] = None if outputs is None else _comparable(inputs.val, outputs)
+        matched[digest] = None if outputs is None else draws_on(inputs.val, outputs)
     pairs = ((number, matched[trial.digest], matched[trial.controls[0]]) for number, trial in compared)
-    return [Gain(number, _difference(ours, theirs)) for number, ours, theirs in pairs if ours and theirs]
+    return [Gain(number, interval(ours, theirs)) for number, ours, theirs in pairs if ours and theirs]
 
 
-def _comparable(split: AnySplit, outputs: Any) -> Any:
-    """Give what the difference of two nets is made of: AP on draws of the images, or the outputs themselves."""
-    return score_draws(match_detections(split.annotations, outputs)) if isinstance(split, Split) else outputs
-
-
-def _difference(ours: Any, theirs: Any) -> Interval:
-    return interval(ours, theirs) if isinstance(ours, ScoreDraws) else mask_difference(ours, theirs)
+def draws_on(split: AnySplit, outputs: Any) -> ScoreDraws:
+    """Score a net, AP or mIoU, on draws of the images of a split, the same for all nets, by its outputs there."""
+    return score_draws(match_detections(split.annotations, outputs)) if isinstance(split, Split) else mask_draws(outputs)
 
 
 def comparisons(inputs: ReportInputs) -> list[Comparison]:
@@ -67,7 +63,7 @@ def comparisons(inputs: ReportInputs) -> list[Comparison]:
         names = [name for name, place in inputs.outputs if place == split]
         if opened is None or "final" not in names:
             continue
-        matched = {name: _comparable(opened, inputs.outputs[name, split]) for name in names}
+        matched = {name: draws_on(opened, inputs.outputs[name, split]) for name in names}
         score = inputs.plan.settings.work.score
-        found += [Comparison(name, split, _difference(matched["final"], matched[name]), score) for name in names if name != "final"]
+        found += [Comparison(name, split, interval(matched["final"], matched[name]), score) for name in names if name != "final"]
     return found

@@ -70,7 +70,7 @@ class ReportInputs:
     def outputs_of(self, digest: str) -> Any:
         """Read the outputs of a training on val; None where the store has none any more."""
         training = self.trainings.get(digest)
-        return _outputs_in(self.plan.store, training.manifest if training else None)
+        return outputs_in(self.plan.store, training.manifest if training else None)
 
     @property
     def measured(self) -> bool:
@@ -181,7 +181,7 @@ def artifact_document(store: Store, manifest: Manifest | None, name: str) -> Any
     return None
 
 
-def _outputs_in(store: Store, manifest: Manifest | None) -> Any:
+def outputs_in(store: Store, manifest: Manifest | None) -> Any:
     """Read the outputs in an artifact, of whichever task; None if it has none."""
     found = artifact_document(store, manifest, DETECTIONS_FILE)
     return artifact_document(store, manifest, SEGMENTATION_FILE) if found is None else found
@@ -212,7 +212,7 @@ def _outputs(
         (name, "val"): trainings[result.digest].manifest for name, result in stage.results.items()
     }
     artifacts |= {place: one for place, one in evaluations.items() if place[1] == "test"}
-    found = {place: _outputs_in(store, one) for place, one in artifacts.items()}
+    found = {place: outputs_in(store, one) for place, one in artifacts.items()}
     return {place: results for place, results in found.items() if results is not None}
 
 

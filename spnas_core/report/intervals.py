@@ -96,7 +96,7 @@ def match_detections(annotations: dict[str, Any], results: list[dict[str, Any]])
 
 @dataclass(frozen=True)
 class ScoreDraws:
-    """AP of one net on a split: of all its images once, and of each draw of them, (R,), nan where a draw has no object."""
+    """AP or mIoU of one net on a split: of all its images once, and of each draw of them, (R,), nan where a draw has no object."""
 
     once: float
     drawn: Doubles
@@ -104,14 +104,18 @@ class ScoreDraws:
 
 def score_draws(ours: MatchedDetections, draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> ScoreDraws:
     """Compute the AP of a net on draws of the images; with one seed the draws are the same for all nets of a split."""
-    rng = np.random.default_rng(seed)
     once = np.ones((1, ours.images), np.int64)
-    drawn = np.stack([np.bincount(rng.integers(ours.images, size=ours.images), minlength=ours.images) for _ in range(draws)])
-    return ScoreDraws(float(ours.ap(once)[0]), ours.ap(drawn))
+    return ScoreDraws(float(ours.ap(once)[0]), ours.ap(draw_images(ours.images, draws, seed)))
+
+
+def draw_images(images: int, draws: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw as many images anew as there are, with replacement: how often each came, (R, I) of R draws."""
+    rng = np.random.default_rng(seed)
+    return np.stack([np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(draws)])
 
 
 def interval(ours: ScoreDraws, theirs: ScoreDraws | None = None) -> Interval:
-    """Interval of the AP of a net, or of its difference to another one's on the same draws."""
+    """Interval of the score of a net, or of its difference to another one's on the same draws."""
     values = ours.drawn - theirs.drawn if theirs else ours.drawn
     values = values[~np.isnan(values)]
     low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (np.nan, np.nan)

@@ -18,7 +18,7 @@ from spnas_core.data.mask_colours import class_colours, overlay
 from spnas_core.data.masks.mask_samples import MaskSample, MaskSplit
 from spnas_core.errors import StoreError, UserError
 from spnas_core.report.inputs import ReportInputs
-from spnas_core.report.intervals import DRAWS_OF_IMAGES, Interval
+from spnas_core.report.intervals import DRAWS_OF_IMAGES, Interval, ScoreDraws, draw_images, interval
 from spnas_core.report.quality import CONFUSIONS, MATRIX, Confusion
 
 SIDE_OF_SHOT = 320  # px, longer side
@@ -69,22 +69,20 @@ def mean_iou(counts: dict[str, Doubles]) -> Doubles:
         return np.asarray(np.nanmean(np.where(union > 0, right / union, np.nan), axis=1))
 
 
+def mask_draws(outputs: dict[str, Any], draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> ScoreDraws:
+    """Compute the mIoU of a net, by its outputs on a split, on draws of the images; with one seed they are the same for all nets."""
+    counts = {name: np.array([one[name] for one in outputs["images"]], np.float64) for name in ("right", "truth", "found")}
+    images = len(outputs["images"])
+    once, drawn = (
+        mean_iou({name: weights @ array for name, array in counts.items()})
+        for weights in (np.ones((1, images)), draw_images(images, draws, seed).astype(np.float64))
+    )
+    return ScoreDraws(float(once[0]), drawn)
+
+
 def mask_difference(ours: dict[str, Any], theirs: dict[str, Any], draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> Interval:
     """Difference of mIoU of two nets by their outputs on the same split, with its interval over the images, drawn anew for both."""
-    pairs = [
-        {name: np.array([one[name] for one in net["images"]], np.float64) for name in ("right", "truth", "found")} for net in (ours, theirs)
-    ]
-    images = len(ours["images"])
-    rng = np.random.default_rng(seed)
-    drawn = np.stack([np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(draws)]).astype(np.float64)
-
-    def gain(weights: Doubles) -> Doubles:
-        first, second = (mean_iou({name: weights @ array for name, array in one.items()}) for one in pairs)
-        return first - second
-
-    gains = gain(drawn)
-    low, high = np.quantile(gains, (0.025, 0.975))
-    return Interval(float(gain(np.ones((1, images)))[0]), float(low), float(high), float(np.mean(gains > 0)))
+    return interval(mask_draws(ours, draws, seed), mask_draws(theirs, draws, seed))
 
 
 def pixel_rows(inputs: ReportInputs) -> list[ClassRow]:

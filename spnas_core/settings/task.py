@@ -27,6 +27,10 @@ class Task:
     shown: Mapping[str, str]
     of_class: tuple[str, ...]
 
+    def title(self, metric: str) -> str:
+        """Title of one of the shown metrics."""
+        return next(title for title, name in self.shown.items() if name == metric)
+
 
 DETECTION = Task(
     "detection",

@@ -1,7 +1,8 @@
 """Fronts of a search, of random search and of stock nets at equal epochs; and the net that the search recommends beside the start net.
 
-Hyper-volume: the share of the box from an AP of 0 and 1.1 times the MACs of the dearest net of the seed, up to an AP of 1, that the nets of
-a method dominate. Its AP is that on the test split, which no method has seen; which nets are on a method's front is decided on val.
+Hyper-volume: the share of the box from a score (AP, mIoU) of 0 and 1.1 times the MACs of a seed's dearest net, up to a score of 1,
+that nets of a method dominate. The score is that on the test split, which no method has seen; which nets are on a method's front is decided
+on val.
 """
 
 from collections.abc import Sequence
@@ -10,17 +11,18 @@ from typing import Literal
 
 from spnas_core.search.pareto import hypervolume
 from spnas_core.settings.base import Settings
+from spnas_core.settings.task import DETECTION, Task
 from spnas_core.study.methods import Difference, StudyEntry, paired_difference
 from spnas_core.study.pictures import draw_fronts
 from spnas_core.study.report import Lines, StudyReport
 
 FrontMethod = Literal["spnas", "random", "stock"]
 FRONT_METHODS: dict[FrontMethod, str] = {"spnas": "SP-NAS", "random": "random search, inherited", "stock": "stock nets"}
-MARGIN = 0.01  # loss of AP that counts as none
+MARGIN = 0.01  # loss of score that counts as none
 
 
 class FrontPoint(Settings):
-    """Net of a front: its text, MACs, and AP on val and test, fractions."""
+    """Net of a front: its text, MACs, and score on val and test, fractions."""
 
     net: str
     macs: int
@@ -58,7 +60,7 @@ def volumes_by_method(outcomes: Sequence[FrontOutcome]) -> dict[FrontMethod, lis
     return found
 
 
-def report_fronts(outcomes: Sequence[FrontOutcome]) -> StudyReport:
+def report_fronts(outcomes: Sequence[FrontOutcome], task: Task = DETECTION) -> StudyReport:
     """Compare the fronts, and the recommended net with the start net; every method must have the same seeds."""
     volumes = volumes_by_method(outcomes)
     table: Lines = [("method", "epochs", "nets on the front", "hyper-volume", "SP-NAS minus it", "SP-NAS is")]
@@ -76,7 +78,7 @@ def report_fronts(outcomes: Sequence[FrontOutcome]) -> StudyReport:
     macs, latency = ([getattr(a, name) / getattr(b, name) for _, a, b in pairs] for name in ("macs", "latency_ms"))
     lossless = gain.low > -MARGIN
     computed |= {"gain": gain.__dict__, "macs": macs, "latency": latency, "lossless": lossless}
-    seeds: Lines = [("seed", "net", "AP test", "start net", "epochs", "GMACs", "times", "latency, ms", "times")]
+    seeds: Lines = [("seed", "net", f"{task.score} test", "start net", "epochs", "GMACs", "times", "latency, ms", "times")]
     for seed, ours, theirs in pairs:
         costs = (
             f"{ours.macs / 1e9:.3f}",
@@ -86,17 +88,20 @@ def report_fronts(outcomes: Sequence[FrontOutcome]) -> StudyReport:
         )
         seeds.append((str(seed), ours.net, f"{100 * ours.test:.1f}", f"{100 * theirs.test:.1f}", f"{ours.epochs}, {theirs.epochs}", *costs))
     fronts = (
-        f"Each method trains equally many epochs; its front is that of its score on val and MACs, its hyper-volume of AP on test, per cent "
-        f"of the box. Means over {len(volumes['spnas'])} seeds ± standard deviation; differences with 95 % intervals (paired, Student's t)."
+        f"Each method trains equally many epochs; its front is that of its score on val and MACs, its hyper-volume of {task.score} on "
+        f"test, per cent of the box. Means over {len(volumes['spnas'])} seeds ± standard deviation; differences with 95 % intervals "
+        f"(paired, Student's t)."
     )
     verdict = "no loss" if lossless else "not shown to be without loss"
     recommended = (
         f"The recommended net, the cheapest that val shows hardly behind the start net, fully trained, minus the start net trained "
-        f"for as many epochs in all: {_points(gain)} AP on test, {verdict} (a margin of {100 * MARGIN:g} point), at {fmean(macs):.2f} "
-        f"times the MACs and {fmean(latency):.2f} times the latency."
+        f"for as many epochs in all: {_points(gain)} {task.score} on test, {verdict} (a margin of {100 * MARGIN:g} point), "
+        f"at {fmean(macs):.2f} times the MACs and {fmean(latency):.2f} times the latency."
     )
-    picture = draw_fronts({name: [one.points for one in outcomes if one.method == method] for method, name in FRONT_METHODS.items()})
-    return StudyReport("Fronts: the same AP for less, and more for the same", (fronts, table, recommended, seeds), computed, picture)
+    by_method = {name: [one.points for one in outcomes if one.method == method] for method, name in FRONT_METHODS.items()}
+    picture = draw_fronts(by_method, task.score)
+    title = f"Fronts: the same {task.score} for less, and more for the same"
+    return StudyReport(title, (fronts, table, recommended, seeds), computed, picture)
 
 
 def _points(difference: Difference) -> str:

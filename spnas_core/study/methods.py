@@ -7,7 +7,7 @@ Tie: the 95 % confidence interval of the mean difference over the seeds (paired,
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -18,8 +18,11 @@ from spnas_core.job import TrainJob
 from spnas_core.search.ledger import Ledger
 from spnas_core.settings.base import Settings
 from spnas_core.settings.run import Run
+from spnas_core.settings.task import Score, TaskName
 
-Method = Literal["start", "scratch", "random", "spnas"]
+SimpleMethod = Literal["start", "scratch", "random"]
+SIMPLE_METHODS: tuple[SimpleMethod, ...] = get_args(SimpleMethod)
+Method = Literal[SimpleMethod, "spnas"]
 METHODS: dict[Method, str] = {
     "start": "start net, trained longer",
     "scratch": "random nets from scratch",
@@ -27,6 +30,26 @@ METHODS: dict[Method, str] = {
     "spnas": "SP-NAS",
 }
 RESAMPLES = 2000
+ARRIVES: dict[TaskName, Score] = {"detection": "AP50", "segmentation": "mIoU"}  # what a race of trainings is to come to
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences and its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def tie(self) -> bool:
+        """Whether the interval contains 0."""
+        return self.low <= 0 <= self.high
+
+    @property
+    def verdict(self) -> str:
+        """Verdict of the comparison: `tie`, `better` or `worse`."""
+        return "tie" if self.tie else "better" if self.mean > 0 else "worse"
 
 
 class StudyEntry(Settings):
@@ -39,7 +62,8 @@ class StudyEntry(Settings):
 class Outcome(StudyEntry):
     """Result of one method with one seed; `val` and `test` are scores of the chosen net after the final training, fractions.
 
-    The final training is the last of `artifacts`.
+    The final training is the last of `artifacts`. `behind`: how far the net is behind SP-NAS's of the same seed in the task's score, over
+    the images of test; `all_behind`: the mean of that over the seeds. SP-NAS has neither, nor have records of earlier versions.
     """
 
     method: Method
@@ -52,13 +76,16 @@ class Outcome(StudyEntry):
     macs: int
     val: dict[str, float]
     test: dict[str, float]
+    behind: Difference | None = None
+    all_behind: Difference | None = None
 
 
 class Forecast(StudyEntry):
-    """Val AP of one net after its short training, as in the search, and after the full training that continues it; fractions.
+    """Val score, AP or mIoU, of one net after its short training, as in the search, and after the full one that continues it; fractions.
 
-    `short` is that at the end of the training, `short50` its AP50, `estimate` what the search ranks by (its first objective, and what the
-    settings make of that); `long` is a mean where there are several seeds. Earlier versions had only `short` and `long`.
+    `short` is that at the end of the training, `short50` the task's second score there (AP50, or pixel accuracy), `estimate` what the
+    search ranks by (its first objective, and what the settings make of that); `long` is a mean where there are several seeds. Earlier
+    versions had only `short` and `long`.
     """
 
     short: float
@@ -77,7 +104,7 @@ class Forecast(StudyEntry):
 
 
 class Arrival(StudyEntry):
-    """Training time of one child to the AP50 of its short training: on inherited weights, and from scratch.
+    """Training time of one child to the score (`ARRIVES`) of its short training: on inherited weights, and from scratch.
 
     Epochs and seconds (see `training_seconds`) are those of the first evaluation that reached `target`. If no training from scratch did
     (`reached` is false), they are those of the longest one: a lower bound.
@@ -119,25 +146,6 @@ def search_epochs(ledger: Ledger, settings: Run, reignitions: int) -> int:
     return spent + sum(controls.values()) + reignitions * settings.reignite.epochs + supernet
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean of paired differences and its 95 % confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def tie(self) -> bool:
-        """Whether the interval contains 0."""
-        return self.low <= 0 <= self.high
-
-    @property
-    def verdict(self) -> str:
-        """Verdict of the comparison: `tie`, `better` or `worse`."""
-        return "tie" if self.tie else "better" if self.mean > 0 else "worse"
-
-
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     """Difference of two methods' scores, (S,) each, ours[i] and theirs[i] of the same seed; S is at least 2. Source: Student's paired t."""
     values = np.subtract(ours, theirs)
@@ -147,16 +155,17 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Differe
 
 
 def bootstrap_interval(statistic: Callable[[Doubles], float], values: Doubles, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap percentile interval of a statistic of the rows of `values`; resamples where it is nan are left out."""
+    """95 % bootstrap percentile interval of a statistic of the rows of `values`; resamples where it is nan are left out, nan if all are."""
     rng = np.random.default_rng(seed)
     drawn = np.array([statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)])
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    known = drawn[~np.isnan(drawn)]
+    low, high = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
     return float(low), float(high)
 
 
-def arrival(history: Iterable[dict[str, Any]], target: float) -> tuple[int, float] | None:
-    """Epochs and `training_seconds` at the first evaluation of a training that reached the AP50 `target`, else None."""
-    return next(((record["epoch"], training_seconds(record)) for record in history if record.get("AP50", -1.0) >= target), None)
+def arrival(history: Iterable[dict[str, Any]], target: float, score: Score = "AP50") -> tuple[int, float] | None:
+    """Epochs and `training_seconds` at the first evaluation of a training whose `score` reached `target`, else None."""
+    return next(((record["epoch"], training_seconds(record)) for record in history if record.get(score, -1.0) >= target), None)
 
 
 def training_seconds(record: Mapping[str, Any]) -> float:

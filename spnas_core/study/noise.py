@@ -13,6 +13,7 @@ import numpy as np
 
 from spnas_core.data.images import Doubles
 from spnas_core.run.plan import short
+from spnas_core.settings.task import DETECTION, Task
 from spnas_core.study.methods import StudyEntry, bootstrap_interval
 from spnas_core.study.pictures import draw_bars
 from spnas_core.study.report import Lines, StudyReport
@@ -21,7 +22,7 @@ ENOUGH = 0.5  # Kendall's tau from which on a ranking is worth its cost
 
 
 class NoisyScore(StudyEntry):
-    """Short training of one net with one seed: val AP after each epoch, of its weights and of their moving average; fractions.
+    """Short training of one net with one seed: val score after each epoch, of its weights and of their moving average; fractions.
 
     `control`: that of the parent, trained on by the same recipe and seed.
     """
@@ -36,14 +37,14 @@ class NoisyScore(StudyEntry):
 _Score = Callable[[NoisyScore], float]
 
 
-def remedies(last: int) -> dict[str, _Score]:
+def remedies(last: int, score: str) -> dict[str, _Score]:
     """Scores by which nets can be ranked, the plain one first; `last`: epochs at the end whose evaluations are averaged."""
 
     def mean(curve: Sequence[float]) -> float:
         return fmean(curve[-last:])
 
     return {
-        "AP at the end": lambda one: one.plain[-1],
+        f"{score} at the end": lambda one: one.plain[-1],
         f"mean of the last {last}": lambda one: mean(one.plain),
         "average of weights": lambda one: one.averaged[-1],
         "gain over the parent": lambda one: one.plain[-1] - one.control[0][-1],
@@ -94,19 +95,20 @@ def seeds_needed(spread: float, noise: float, tau: float = ENOUGH) -> int | None
 
 
 def ratio_interval(ours: Doubles, plain: Doubles) -> tuple[float, float, float]:
-    """Noise of `ours` as a share of that of `plain`, (N, S) both, and its 95 % bootstrap interval over nets."""
+    """Noise of `ours` as a share of that of `plain`, (N, S) both, and its 95 % bootstrap interval over nets; nan where that has none."""
     variances = np.stack([ours.var(axis=1, ddof=1), plain.var(axis=1, ddof=1)], axis=1)
 
     def ratio(rows: Doubles) -> float:
-        return float(np.sqrt(rows[:, 0].sum() / rows[:, 1].sum()))
+        first, second = rows.sum(axis=0)
+        return float(np.sqrt(first / second)) if second else math.nan
 
     return (ratio(variances), *bootstrap_interval(ratio, variances))
 
 
-def report_noise(scores: Sequence[NoisyScore]) -> StudyReport:
+def report_noise(scores: Sequence[NoisyScore], task: Task = DETECTION) -> StudyReport:
     """Report the noise of each way to score, the spread of the nets, and the tau to expect."""
     last = max(1, min(len(scores[0].plain) - 1, 3))
-    tables = {name: seeds_table(scores, score) for name, score in remedies(last).items()}
+    tables = {name: seeds_table(scores, score) for name, score in remedies(last, task.score).items()}
     plain = next(iter(tables.values()))
     head = ("score", "noise", "times the first", "95 % interval", "noise that ranks", "spread", "tau", f"seeds for tau {ENOUGH}")
     lines: Lines = [head]
@@ -119,19 +121,19 @@ def report_noise(scores: Sequence[NoisyScore]) -> StudyReport:
         computed[name] = {**numbers, "tau": tau, "seeds": needed}
         figures = (f"{100 * noise_of(table):.2f}", f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", f"{100 * noise:.2f}", f"{100 * spread:.2f}")
         lines.append((name, *figures, f"{tau:.2f}", "none" if needed is None else str(needed)))
-    nets: Lines = [("architecture", "GMACs", "AP, mean", "SD over seeds", "average of weights, mean", "SD")]
+    nets: Lines = [("architecture", "GMACs", f"{task.score}, mean", "SD over seeds", "average of weights, mean", "SD")]
     averaged = tables["average of weights"]
     for one, first, second in zip({one.arch: one for one in scores}.values(), plain, averaged, strict=True):
         means = (f"{100 * value:.2f}" for row in (first, second) for value in (row.mean(), row.std(ddof=1)))
         nets.append((short(one.arch, 60), f"{one.macs / 1e9:.3f}", *means))
     text = (
         f"{len(plain)} nets of about equal cost, {plain.shape[1]} seeds each, {len(scores[0].plain)} epochs on the weights of one parent. "
-        f"Noise: standard deviation over the seeds, points of AP on val, pooled over nets. Noise that ranks: the same without what a seed "
-        f"does to all nets alike, which changes no ranking. Spread: standard deviation of the nets' true scores as far as the means over "
-        f"seeds show it. Tau: Kendall's tau of one such score with the true one to expect from the two."
+        f"Noise: standard deviation over the seeds, points of {task.score} on val, pooled over nets. Noise that ranks: the same without "
+        f"what a seed does to all nets alike, which changes no ranking. Spread: standard deviation of the nets' true scores as far "
+        f"as the means over seeds show it. Tau: Kendall's tau of one such score with the true one to expect from the two."
     )
     best = min(computed, key=lambda name: computed[name]["ranks"] or 0.0)
     summary = f"Least noise that ranks: {best}. Most to rank by: {max(computed, key=lambda name: computed[name]['tau'] or 0.0)}."
     bars = {name: [100 * float(value["ranks"] or 0), 100 * float(value["spread"] or 0)] for name, value in computed.items()}
-    picture = draw_bars(bars, ("noise that ranks", "spread"), "points of AP on val")
+    picture = draw_bars(bars, ("noise that ranks", "spread"), f"points of {task.score} on val")
     return StudyReport("Noise: how far a short score can be believed", (text, lines, summary, nets), {"scores": computed}, picture)

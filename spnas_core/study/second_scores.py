@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from spnas_core.search.agreement import Agreement, agreement, cost_bands
-from spnas_core.search.opinions import OPINIONS
+from spnas_core.search.opinions import INHERITED_SCORE, OPINIONS
 from spnas_core.settings.search import SCORES
+from spnas_core.settings.task import DETECTION, Task
 from spnas_core.study.methods import Forecast
 
 
@@ -17,18 +18,21 @@ class ComparedOpinions(NamedTuple):
     computed: list[dict[str, Any]]
 
 
-def compare_opinions(nets: Sequence[Forecast]) -> ComparedOpinions:
+def compare_opinions(nets: Sequence[Forecast], task: Task) -> ComparedOpinions:
     """Compare each opinion, and the short score itself, with the scores of the nets: of all, and inside bands of MACs."""
     if not all(net.opinions for net in nets):  # of an earlier version
         return ComparedOpinions((), [])
     shorts, longs = [net.short for net in nets], [net.long for net in nets]
     bands = cost_bands([net.opinions["macs"] or 0.0 for net in nets])
-    lines: list[tuple[str, ...]] = [("tau with", "nets", "AP short", "AP long", "AP short, inside bands", "AP long, inside bands")]
+    score = task.score
+    heads = (f"{score} {length}{where}" for where in ("", ", inside bands") for length in ("short", "long"))
+    lines: list[tuple[str, ...]] = [("tau with", "nets", *heads)]
     computed = []
-    scores = {title: [_value(net.opinions.get(name)) for net in nets] for name, title in OPINIONS.items()}
-    more = {"AP50 short": [_value(net.short50) for net in nets], "estimate": [net.ranked_by for net in nets]}
+    opinions = {name: title for name, title in OPINIONS.items() if name != INHERITED_SCORE or task is DETECTION}
+    scores = {title: [_value(net.opinions.get(name)) for net in nets] for name, title in opinions.items()}
+    more = {f"{task.title(task.scores[1])} short": [_value(net.short50) for net in nets], "estimate": [net.ranked_by for net in nets]}
     more |= {f"{name} as a path": [_value(net.path.get(name)) for net in nets] for name in SCORES if any(name in net.path for net in nets)}
-    for title, ours in {**scores, **more, "AP short": shorts}.items():
+    for title, ours in {**scores, **more, f"{score} short": shorts}.items():
         own = [agreement(ours, theirs, groups) for groups in (None, bands) for theirs in (shorts, longs)]
         cells = ["-" if ours is shorts and n in (0, 2) else _cell(one) for n, one in enumerate(own[: 2 if bands is None else 4])]
         lines.append((title, str(own[0].nets), *cells, *["-"] * (4 - len(cells))))

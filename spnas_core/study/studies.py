@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,9 @@ from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import Plan
 from spnas_core.run.register import announce
 from spnas_core.settings.run import Run
-from spnas_core.settings.task import DETECTION
+from spnas_core.settings.task import Task
 from spnas_core.study.fronts import FrontOutcome, report_fronts
-from spnas_core.study.methods import Arrival, Forecast, Outcome, StudyEntry
+from spnas_core.study.methods import SIMPLE_METHODS, Arrival, Forecast, Outcome, SimpleMethod, StudyEntry
 from spnas_core.study.noise import NoisyScore, report_noise
 from spnas_core.study.report import StudyReport, entries_csv, report_arrivals, report_forecasts, report_outcomes
 
@@ -32,7 +33,7 @@ ENTRIES: dict[StudyKind, TypeAdapter[Any]] = {
     "noise": TypeAdapter(tuple[NoisyScore, ...]),
     "front": TypeAdapter(tuple[FrontOutcome, ...]),
 }
-REPORTS: dict[StudyKind, Callable[[Any], StudyReport]] = {
+REPORTS: dict[StudyKind, Callable[[Any, Task], StudyReport]] = {
     "baselines": report_outcomes,
     "proxy": report_forecasts,
     "inheritance": report_arrivals,
@@ -43,17 +44,22 @@ REPORTS: dict[StudyKind, Callable[[Any], StudyReport]] = {
 
 @dataclass(frozen=True)
 class Study:
-    """Study of a run's settings with the seeds of `plans`; `count` is the number of nets, for a study that does not search for them."""
+    """Study of a run's settings with the seeds of `plans`; `count` is the number of nets, for a study that does not search for them.
+
+    `against`: the methods that `baselines` compares SP-NAS with.
+    """
 
     kind: StudyKind
     plans: tuple[Plan, ...]
     count: int = 0
+    against: tuple[SimpleMethod, ...] = SIMPLE_METHODS
 
     @property
     def key(self) -> str:
         """Digest of everything that determines the record."""
         runs = [plan.keys["full_train"] for plan in self.plans]
-        parts = {"study": self.kind, "runs": runs, "count": self.count, "version": STUDY_VERSION}
+        parts: dict[str, Any] = {"study": self.kind, "runs": runs, "count": self.count, "version": STUDY_VERSION}
+        parts |= {} if self.against == SIMPLE_METHODS else {"against": self.against}
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     @property
@@ -62,10 +68,16 @@ class Study:
         return f"{self.plans[0].settings.name}-{self.kind}"
 
 
-def open_study(kind: StudyKind, settings: Run, data_url: str, store_url: str, seeds: int = 1, count: int = 0) -> Study:
+def open_study(
+    kind: StudyKind,
+    settings: Run,
+    data_url: str,
+    store_url: str,
+    seeds: int = 1,
+    count: int = 0,
+    against: Collection[SimpleMethod] = SIMPLE_METHODS,
+) -> Study:
     """Open data and store for a study with `seeds` consecutive seeds from that of `settings`. UserError if methods cannot be compared."""
-    if settings.work is not DETECTION:
-        raise UserError(f"study: expected settings of the task detection, whose scores the studies compare, got {settings.task}")
     if settings.checkpoint:
         raise UserError(f"study: expected settings without a checkpoint, since nets are trained from scratch, got {settings.checkpoint!r}")
     if settings.structures:
@@ -74,7 +86,8 @@ def open_study(kind: StudyKind, settings: Run, data_url: str, store_url: str, se
     if kind in ("baselines", "front") and first.test is None:
         raise UserError(f"{data_url}: expected a test split, on which the methods are compared, got none")
     later = (settings.model_copy(update={"seed": settings.seed + number}) for number in range(1, seeds))
-    study = Study(kind, (first, *(replace(first, settings=run) for run in later)), count)
+    methods = tuple(method for method in SIMPLE_METHODS if method in against)
+    study = Study(kind, (first, *(replace(first, settings=run) for run in later)), count, methods)
     announce(first.store, study.name, {kind: study.key})
     return study
 
@@ -105,11 +118,11 @@ def publish_entries(study: Study, entries: Sequence[StudyEntry], seconds: float)
 
 def publish_report(study: Study, entries: Sequence[StudyEntry]) -> dict[str, Any]:
     """Write `report.md`, `.csv`, `.json` and `.png` of a finished study below `runs/NAME-KIND/`; returns the content of `report.json`."""
-    store, report = study.plans[0].store, REPORTS[study.kind](entries)
+    store, report = study.plans[0].store, REPORTS[study.kind](entries, study.plans[0].settings.work)
     summary = {
         "study": study.kind,
         "folder": f"{store.url}/runs/{study.name}",
-        **report.computed,
+        **_finite(report.computed),
         "entries": [entry.model_dump(mode="json") for entry in entries],
         "text": report.plain(),
     }
@@ -122,3 +135,12 @@ def publish_report(study: Study, entries: Sequence[StudyEntry]) -> dict[str, Any
     for ending, content in files.items():
         store.write(f"runs/{study.name}/report.{ending}", content)
     return summary
+
+
+def _finite(value: Any) -> Any:
+    """Figures for JSON, which has no nan: None where a figure is not defined, such as Kendall's tau of equal scores."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

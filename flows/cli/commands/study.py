@@ -1,7 +1,7 @@
 """The commands `spnas study baselines|front|proxy|inheritance|noise`: studies of the search on a data set."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,7 +17,7 @@ from flows.cli.options import (
     with_reading,
 )
 
-PRESETS = "PRESET_OR_YAML: a preset (`study` is made for this) or a YAML file."
+PRESETS = "PRESET_OR_YAML: a preset (`study` is made for this, `seg_study` for segmentation, whose AP is the mIoU) or a YAML file."
 GOES_ON = "Every training is an ordinary job: what is in the store is not done again, and what was interrupted goes on at the next start."
 app = typer.Typer(no_args_is_help=True, help="What the search, its short scores and inheritance are worth on your data.")
 
@@ -29,8 +29,10 @@ app = typer.Typer(no_args_is_help=True, help="What the search, its short scores 
     "trainings are added up, an epoch of reignition as one, and every other method trains as many with the same seed: the start net "
     "alone, for longer; the start net and as many random children from scratch as get the epochs of fine_tune; the start net and "
     "inherited children of uniformly drawn parents. Epochs are equal, not minutes: a larger net costs more per epoch. Then each method's "
-    "net, chosen by its AP on val, is trained on by the recipe full_train, and scored on the test split.\n\n"
-    "Tie: the 95 % confidence interval of the mean difference over the seeds (paired, Student's t) contains 0.\n\n"
+    "net, chosen by its AP on val, is trained on by the recipe full_train, and scored on the test split. --against start compares with the "
+    "start net alone, in half the time.\n\n"
+    "Tie: the 95 % confidence interval of the mean difference over the seeds (paired, Student's t) contains 0. Intervals over the images "
+    "of test, the same for all nets, stand beside it.\n\n"
     f"{PRESETS} {GOES_ON}\n\n"
     "Example: spnas study baselines study --data path/to/bccd --seeds 3"
 )
@@ -40,13 +42,18 @@ def baselines(
     store: StoreOption = "spnas-store",
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option("--seeds", min=2, max=20, help="How many, from `seed` of the settings on.")] = 3,
+    against: Annotated[
+        Literal["start", "scratch", "random"] | None,
+        typer.Option("--against", help="Compare with this method alone: the start net, nets from scratch, or random search."),
+    ] = None,
     split_file: SplitFileOption = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods."""
-    _study("baselines", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, seeds=seeds)
+    settings, methods = with_reading(overrides, split_file, annotations, images), {"against": (against,)} if against else {}
+    _study("baselines", preset, settings, data, store, as_json, seeds=seeds, **methods)
 
 
 @app.command(
@@ -98,9 +105,9 @@ def proxy(
 
 
 @app.command(
-    help="What inheritance saves: epochs and minutes until a child of the start net comes to the AP50 (val) that it has at the end of "
-    "its short training on inherited weights (serial.recipe), and until the same child does from scratch (recipe fine_tune, in "
-    "trainings of 2, 4 and 8 times the short length, until one comes there). Every epoch is evaluated.\n\n"
+    help="What inheritance saves: epochs and minutes until a child of the start net comes to the AP50 (val; of segmentation the mIoU) "
+    "that it has at the end of its short training on inherited weights (serial.recipe), and until the same child does from scratch "
+    "(recipe fine_tune, in trainings of 2, 4 and 8 times the short length, until one comes there). Every epoch is evaluated.\n\n"
     f"{PRESETS} {GOES_ON}\n\n"
     "Example: spnas study inheritance study --data path/to/bccd"
 )
@@ -144,12 +151,12 @@ def noise(
     _study("noise", preset, with_reading(overrides, split_file, annotations, images), data, store, as_json, count=nets, seeds=seeds)
 
 
-def _study(kind: Any, preset: str, overrides: list[str], data: str, store: str, as_json: bool, **size: int) -> None:
+def _study(kind: Any, preset: str, overrides: list[str], data: str, store: str, as_json: bool, **more: Any) -> None:
     """Run a study, or look up a finished one, and print its tables."""
     from flows import presets
     from flows.cli.local import study_locally
 
-    summary = study_locally(kind, presets.load_preset(preset, overrides), data, store, **size)
+    summary = study_locally(kind, presets.load_preset(preset, overrides), data, store, **more)
     if as_json:
         typer.echo(json.dumps(summary))
         return
