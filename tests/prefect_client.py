@@ -20,7 +20,11 @@ from prefect.client.schemas.sorting import LogSort
 from flows import services
 
 PATIENCE = 240.0
-QUIET = ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_TO_API_ENABLED")  # variables of the tests' own process
+QUIET = (  # variables of the tests' own process, the last one since a run without a server of its own was started in it
+    "PREFECT_LOGGING_LEVEL",
+    "PREFECT_LOGGING_TO_API_ENABLED",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL",
+)
 
 
 def prefect(url: str, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -106,7 +110,7 @@ def start_worker(folder: Path, url: str) -> None:
     """Start the worker for flows; what its runs log goes to the server."""
     with pytest.MonkeyPatch.context() as patch:
         for name in QUIET:
-            patch.delenv(name)
+            patch.delenv(name, raising=False)
         services.start_worker(folder, url, services.FLOWS)
 
 

@@ -22,7 +22,7 @@ from spnas_core.data.masks.mask_set import MaskSet
 from spnas_core.errors import UserError
 from spnas_core.settings.reading import Reading
 
-CAMVID = Path("/work/shared/data/camvid")
+CAMVID = Path(__file__).parents[2] / "shared" / "data" / "camvid"
 SPLITS = {"train": 4, "val": 3}
 Found = set[tuple[str, str, int]]
 

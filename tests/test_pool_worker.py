@@ -145,7 +145,6 @@ def test_failures_of_jobs_have_their_types_and_end_no_worker(
         host.kill()
 
 
-@pytest.mark.long  # alone it takes 8 s; beside the other files of a whole run the line did not come, for a reason not found yet
 def test_a_worker_that_starts_before_its_server_waits_for_it(tmp_path: Path) -> None:
     host = Host(tmp_path / "host", f"http://127.0.0.1:{free_ports(1)[0]}/api", kind="spnas")
     try:

@@ -28,7 +28,7 @@ from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 
 ONCE: dict[str, Any] = {"epochs": 1, "batch": 4, "lr": 0.02, "warmup_steps": 2, "clip_norm": 10.0, "flip": False}
-LONGER = {**ONCE, "epochs": 30, "lr": 0.05, "ema": 0.5, "eval_epochs": 10}
+LONGER = {**ONCE, "epochs": 30, "lr": 0.1, "ema": 0.5, "eval_epochs": 10}
 SETTINGS: dict[str, Any] = {
     "name": "tiny",
     "task": "segmentation",
