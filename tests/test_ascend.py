@@ -251,3 +251,15 @@ def test_no_one_stage_net_has_a_gap(changes: dict[str, Any]) -> None:
     rows = audit([AuditedNet(arch="b_1111-2111", detector=detector, recipe=recipe, reignite=Reignite(batch=4), classes=3)])
     assert [gap for row in rows for gap in row.gaps] == []
     assert {row.name for row in rows} > {"Softplus", "TopK"}
+
+
+@pytest.mark.training
+def test_nets_of_one_backbone_are_all_looked_at() -> None:
+    heads: list[dict[str, Any]] = [{}, {"head": ONE_STAGE[0]["head"], "neck": {"channels": 8, "first_level": 1, "extra_levels": "p5"}}]
+    nets = [
+        AuditedNet(
+            arch="b_1111-2111", detector=Detector(**SIZES).model_copy(update=one), recipe=Recipe(), reignite=Reignite(batch=4), classes=3
+        )
+        for one in heads
+    ]
+    assert {row.name for row in audit(nets)} >= {"LogSoftmaxGrad", "Softplus"}  # of a two-stage head; of the focal loss

@@ -27,6 +27,7 @@ OF_A_JOB = (
 def test_onednn_is_held_to_avx2_from_the_version_that_needs_it(version: str, held: bool, tmp_path: Path) -> None:
     found = json.loads(ask(announce(tmp_path, version), SHOWN))
     assert ("ONEDNN_MAX_CPU_ISA", "AVX2") in found.items() if held else "ONEDNN_MAX_CPU_ISA" not in found
+    assert "LD_PRELOAD" not in found  # not the system's allocator either
 
 
 @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])

@@ -6,7 +6,7 @@ import io
 import pytest
 
 from spnas_core.study.fronts import FrontMethod, FrontOutcome, FrontPoint, TrainedNet, report_fronts, volumes_by_method
-from spnas_core.study.report import entries_csv
+from spnas_core.study.report_form import entries_csv
 
 NET = "b_11-21-21-21_0-0-0-0+fpn32+3x3+faster_rcnn"
 

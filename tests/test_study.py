@@ -54,7 +54,8 @@ from spnas_core.study.methods import (
     paired_difference,
     search_epochs,
 )
-from spnas_core.study.report import entries_csv, report_arrivals, report_forecasts, report_outcomes
+from spnas_core.study.report import report_arrivals, report_forecasts, report_outcomes
+from spnas_core.study.report_form import entries_csv
 from spnas_core.study.studies import Study, open_study, publish_entries, publish_report, stored_entries
 
 RUN = Run(arch="b_11-21-21-21", detector=SMALL, seed=3, serial=Serial(candidates=4))

@@ -1,17 +1,15 @@
 """Settings of a run as a whole: resolved once at the door and passed by hand."""
 
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from spnas_core import arch as architecture
-from spnas_core.necks import Neck, parse_neck, with_taps
+from spnas_core.necks import Neck, parse_neck
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector, current_form
-from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead
 from spnas_core.settings.reading import Reading
+from spnas_core.settings.run_checks import mistakes_between
 from spnas_core.settings.search import (
     DEVICE_LATENCY,
     GENES,
@@ -190,39 +188,10 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def _all_at_once(self) -> "Run":
-        mistakes = []
-        for check in (
-            self._check_shares,
-            self._check_frozen_norms,
-            self._check_start,
-            self._check_supernet,
-            self._check_neck,
-            self._check_level_norms,
-            self._check_structures,
-        ):
-            try:
-                check()
-            except ValueError as error:
-                mistakes.append(str(error))
+        mistakes = mistakes_between(self)
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
-
-    def _check_shares(self) -> None:
-        count, devices = self.devices_per_job, self.devices
-        if self.executor == "local" and (len(devices) % count or (count > 1 and len(set(devices)) < len(devices))):
-            raise ValueError(f"expected groups of devices_per_job = {count} different devices, got devices {list(devices)}")
-        batches = {
-            "fine_tune": self.fine_tune.batch,
-            "serial.recipe": self.serial.recipe.batch,
-            "reignite": self.reignite.batch,
-            "parallel.recipe": self.parallel.recipe.batch,
-            "full_train": self.full_train.batch,
-            **({"structures.recipe": self.structures.recipe.batch} if self.structures else {}),
-        }
-        for name, batch in batches.items():
-            if batch % count:
-                raise ValueError(f"expected {name}.batch to be a multiple of devices_per_job = {count}, got {batch}")
 
     @property
     def measures(self) -> bool:
@@ -236,92 +205,7 @@ class Run(Settings):
         named = [name.removeprefix(DEVICE_LATENCY) for name in self.objectives if name.startswith(DEVICE_LATENCY)]
         return tuple(dict.fromkeys((*named, *self.budget.device_ms)))
 
-    def _check_frozen_norms(self) -> None:
-        if self.checkpoint is None and (self.detector.norm == "frozen" or self.detector.frozen_stages):
-            raise ValueError("expected norm: train and frozen_stages: 0 without a checkpoint, since new weights must all be trained")
-
-    def _check_supernet(self) -> None:
-        if self.serial.evaluator != "supernet":
-            return
-        if self.detector.norm == "frozen" or self.detector.frozen_stages:
-            raise ValueError(
-                "expected norm: train and frozen_stages: 0 with serial.evaluator: supernet, whose paths have norms of their own"
-            )
-        if isinstance(self.detector.head, OneStageHead):
-            raise ValueError(f"expected a two-stage detector.head with serial.evaluator: supernet, got {self.detector.head.kind}")
-        if self.serial.search != ("backbone",):
-            raise ValueError(f"expected serial.search [backbone] with serial.evaluator: supernet, got {list(self.serial.search)}")
-        if any(architecture.parse(self.arch).parallel):
-            raise ValueError(f"expected a serial start net with serial.evaluator: supernet, got {self.arch}")
-        if self.serial.halving or self.serial.race or self.serial.control or self.serial.pilot:
-            raise ValueError("expected no serial.halving, race, control or pilot with serial.evaluator: supernet: it trains finalists only")
-        inner, widths = architecture.parse(self.arch).inner or (architecture.WHOLE,), self.serial.supernet.family.inner
-        if not set(inner) <= set(widths):
-            raise ValueError(f"expected the start net's inner widths {list(inner)} in serial.supernet.family.inner, got {list(widths)}")
-
-    def _check_structures(self) -> None:
-        if self.task == "segmentation" and self.detector.other_heads:
-            raise ValueError("expected no detector.other_heads with the task segmentation, which has one kind of head")
-        if not self.structures:
-            return
-        if (
-            self.serial.evaluator != "train"
-            or self.serial.pilot
-            or self.serial.proposer != "pareto"
-            or self.folds > 1
-            or self.parallel.taps
-        ):
-            raise ValueError("expected neither serial.evaluator, pilot and proposer nor folds nor parallel.taps to be set with structures")
-        if self.checkpoint and self.structures.stock:
-            raise ValueError("expected no checkpoint with structures.stock, whose nets are trained from scratch")
-
     @property
     def necks(self) -> tuple[Neck, ...]:
         """All necks that a candidate may have, but for their channels."""
         return (self.detector.neck, *map(parse_neck, self.space.necks))
-
-    def _check_neck(self) -> None:
-        if not any(isinstance(neck, NasFpn) for neck in self.necks):
-            return
-        if self.parallel.taps:
-            raise ValueError("expected detector.neck.kind fpn with parallel.taps, got nas_fpn")
-        name, batch = self._smallest_batch()
-        for size in (self.detector.image_size, *self.space.image_sizes):
-            if max(size) <= 128 and batch == 1:  # one cell of P7, which has no variance
-                raise ValueError(f"expected a batch above 1, or images above 128 px, under a NAS-FPN, got {name}.batch 1 at {size}")
-
-    def _smallest_batch(self) -> tuple[str, int]:
-        """Name of the recipe of a detector with the smallest batch, and that batch."""
-        recipes = {"fine_tune": self.fine_tune, "serial.recipe": self.serial.recipe, "parallel.recipe": self.parallel.recipe}
-        recipes |= {"structures.recipe": self.structures.recipe} if self.structures else {}
-        return min((one.batch, key) for key, one in {**recipes, "full_train": self.full_train}.items())[::-1]
-
-    def _check_level_norms(self) -> None:
-        name, batch = self._smallest_batch()
-        heads = (self.detector.head, *self.detector.other_heads)
-        if batch > 1 or not any(isinstance(head, RetinaNetHead) and head.level_norms for head in heads):
-            return
-        for size in (self.detector.image_size, *self.space.image_sizes):
-            for neck in self.necks:
-                if neck.outputs(architecture.parse(self.arch), size)[-1].size == (1, 1):  # one cell has no variance
-                    raise ValueError(
-                        f"expected a batch above 1, or larger images, with level_norms in a head, got {name}.batch 1 at {size}"
-                    )
-
-    def _check_start(self) -> None:
-        space, start = self.space, architecture.parse(self.arch)
-        architecture.check_space(start, space.min_blocks, space.max_blocks, space.max_stages)
-        if space.block_types and start.block_type.text not in space.block_types:
-            raise ValueError(f"expected the start net's block type {start.block_type.text!r} in space.block_types, got {space.block_types}")
-        for kind in space.block_types or (start.block_type.text,):
-            for width in (self.detector.base_width, *space.base_widths):
-                architecture.blocks(replace(start, block_type=architecture.BlockType(kind)), width)
-        for neck in (*self.necks, *(with_taps(self.detector.neck, taps) for taps in self.parallel.taps)):
-            for size in (self.detector.image_size, *space.image_sizes):
-                neck.outputs(start, size)  # children never have fewer stages
-        choices = {"space.neck_channels": space.neck_channels, "space.necks": tuple(neck.channels for neck in self.necks)}
-        for place, head in (("head", self.detector.head), *(("other_heads", head) for head in self.detector.other_heads)):
-            groups = head.norm_groups if isinstance(head, FcosHead) else 1
-            for where, channels in choices.items():
-                if odd := [count for count in channels if count % groups]:
-                    raise ValueError(f"expected {where} to be multiples of detector.{place}.norm_groups, {groups}, got {odd[0]}")

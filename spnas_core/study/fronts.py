@@ -14,7 +14,7 @@ from spnas_core.settings.base import Settings
 from spnas_core.settings.task import DETECTION, Task
 from spnas_core.study.methods import Difference, StudyEntry, paired_difference
 from spnas_core.study.pictures import draw_fronts
-from spnas_core.study.report import Lines, StudyReport
+from spnas_core.study.report_form import Lines, StudyReport
 
 FrontMethod = Literal["spnas", "random", "stock"]
 FRONT_METHODS: dict[FrontMethod, str] = {"spnas": "SP-NAS", "random": "random search, inherited", "stock": "stock nets"}

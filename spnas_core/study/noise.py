@@ -16,7 +16,7 @@ from spnas_core.run.plan import short
 from spnas_core.settings.task import DETECTION, Task
 from spnas_core.study.methods import StudyEntry, bootstrap_interval
 from spnas_core.study.pictures import draw_bars
-from spnas_core.study.report import Lines, StudyReport
+from spnas_core.study.report_form import Lines, StudyReport
 
 ENOUGH = 0.5  # Kendall's tau from which on a ranking is worth its cost
 

@@ -1,13 +1,11 @@
-"""Report of a study: tables and a chart with scores in per cent; and its record as CSV, with fractions."""
+"""What the reports of the studies baselines, proxy and inheritance say: texts, tables and charts with scores in per cent."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 from statistics import fmean, median, stdev
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from scipy import stats
@@ -25,32 +23,12 @@ from spnas_core.study.methods import (
     Forecast,
     Method,
     Outcome,
-    StudyEntry,
     bootstrap_interval,
     paired_difference,
 )
 from spnas_core.study.pictures import draw_arrivals, draw_forecasts, draw_outcomes
+from spnas_core.study.report_form import Lines, StudyReport
 from spnas_core.study.second_scores import compare_opinions
-
-Lines = list[tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class StudyReport:
-    """Result of a study: texts and tables in order (a table's first line is its header), computed figures, and a chart (PNG)."""
-
-    title: str
-    parts: tuple[str | Lines, ...]
-    computed: dict[str, Any]
-    picture: bytes
-
-    def markdown(self) -> str:
-        """Whole report as Markdown."""
-        return "\n\n".join([f"# {self.title}", *(p if isinstance(p, str) else _markdown(p) for p in self.parts), "![](report.png)"]) + "\n"
-
-    def plain(self) -> str:
-        """Texts and tables for a terminal."""
-        return "\n\n".join(p if isinstance(p, str) else _aligned(p) for p in self.parts)
 
 
 def report_outcomes(outcomes: Sequence[Outcome], task: Task = DETECTION) -> StudyReport:
@@ -209,23 +187,6 @@ def report_arrivals(children: Sequence[Arrival], task: Task = DETECTION) -> Stud
     return StudyReport("Inheritance: what it saves", (text, lines), computed, draw_arrivals(children, score))
 
 
-def entries_csv(entries: Sequence[StudyEntry]) -> str:
-    """Record of a study as CSV, one entry per line; nested values have column names such as `test.AP`, empty where an entry has none."""
-    rows = []
-    for entry in entries:
-        row: dict[str, Any] = {}
-        for name, value in entry.model_dump(mode="json", exclude={"artifacts"}).items():
-            row |= {f"{name}.{part}": item for part, item in value.items()} if isinstance(value, dict) else {name: value}
-        rows.append(row)
-    out = io.StringIO()
-    nested = {name.partition(".")[0] for row in rows for name in row if "." in name}
-    columns = dict.fromkeys(name for row in rows for name in row if name not in nested)
-    writer = csv.DictWriter(out, list(columns), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
 def _mean(values: Sequence[float], digits: int) -> str:
     low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
     return low if low == high else f"{fmean(values):.1f}"
@@ -238,14 +199,3 @@ def _spread(values: Sequence[float]) -> str:
 def _interval(difference: Difference) -> str:
     mark = " (tie)" if difference.tie else ""
     return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]{mark}"
-
-
-def _markdown(lines: Lines) -> str:
-    ruled = [lines[0], ("---", *["---:"] * (len(lines[0]) - 1)), *lines[1:]]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in ruled)
-
-
-def _aligned(lines: Lines) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    padded = ([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))] for line in lines)
-    return "\n".join("  ".join(line).rstrip() for line in padded)

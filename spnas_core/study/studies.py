@@ -21,7 +21,8 @@ from spnas_core.settings.task import Task
 from spnas_core.study.fronts import FrontOutcome, report_fronts
 from spnas_core.study.methods import SIMPLE_METHODS, Arrival, Forecast, Outcome, SimpleMethod, StudyEntry
 from spnas_core.study.noise import NoisyScore, report_noise
-from spnas_core.study.report import StudyReport, entries_csv, report_arrivals, report_forecasts, report_outcomes
+from spnas_core.study.report import report_arrivals, report_forecasts, report_outcomes
+from spnas_core.study.report_form import StudyReport, entries_csv
 
 STUDY_VERSION = 2  # increase it when a change makes a study give other results with the same settings
 ENTRIES_FILE = "entries.json"
