@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from spnas_core.data.mask_colours import class_colours, overlay
 from spnas_core.mask_metrics import add_counts, count_masks, no_counts, score_masks
-from spnas_core.report.pixels import mask_difference, mean_iou
+from spnas_core.report.intervals import interval
+from spnas_core.report.pixels import mask_draws, mean_iou
 
 CLASSES = 4
 
@@ -44,10 +45,10 @@ def test_a_difference_means_something_where_one_net_is_better_on_all_images() ->
     truth, worse = masks(0, 12, 0.5)
     rng = np.random.default_rng(0)
     better = [np.where(rng.random(a.shape) < 0.5, np.minimum(a, 2), b).astype(np.uint8) for a, b in zip(truth, worse, strict=True)]
-    same = mask_difference(outputs(truth, worse), outputs(truth, worse))
+    same = interval(mask_draws(outputs(truth, worse)), mask_draws(outputs(truth, worse)))
     assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
     assert not same.means_something
-    gain = mask_difference(outputs(truth, better), outputs(truth, worse))
+    gain = interval(mask_draws(outputs(truth, better)), mask_draws(outputs(truth, worse)))
     assert 0 < gain.low <= gain.mean <= gain.high
     assert gain.ahead == 1.0
 

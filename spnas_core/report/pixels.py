@@ -18,7 +18,7 @@ from spnas_core.data.mask_colours import class_colours, overlay
 from spnas_core.data.masks.mask_samples import MaskSample, MaskSplit
 from spnas_core.errors import StoreError, UserError
 from spnas_core.report.inputs import ReportInputs
-from spnas_core.report.intervals import DRAWS_OF_IMAGES, Interval, ScoreDraws, draw_images, interval
+from spnas_core.report.intervals import DRAWS_OF_IMAGES, ScoreDraws, draw_images
 from spnas_core.report.quality import CONFUSIONS, MATRIX, Confusion
 
 SIDE_OF_SHOT = 320  # px, longer side
@@ -78,11 +78,6 @@ def mask_draws(outputs: dict[str, Any], draws: int = DRAWS_OF_IMAGES, seed: int 
         for weights in (np.ones((1, images)), draw_images(images, draws, seed).astype(np.float64))
     )
     return ScoreDraws(float(once[0]), drawn)
-
-
-def mask_difference(ours: dict[str, Any], theirs: dict[str, Any], draws: int = DRAWS_OF_IMAGES, seed: int = 0) -> Interval:
-    """Difference of mIoU of two nets by their outputs on the same split, with its interval over the images, drawn anew for both."""
-    return interval(mask_draws(ours, draws, seed), mask_draws(theirs, draws, seed))
 
 
 def pixel_rows(inputs: ReportInputs) -> list[ClassRow]:
