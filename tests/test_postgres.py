@@ -185,7 +185,7 @@ def test_a_server_that_asks_for_a_password(served: tuple[str, Path], tiny_data: 
 @needs_postgres
 @pytest.mark.parametrize(
     ("rounds", "candidates", "workers", "bound"),
-    [(2, 6, 2, 60.0), pytest.param(4, 50, 4, 20.0, marks=pytest.mark.long)],
+    [(2, 6, 2, 20.0), pytest.param(4, 50, 4, 3.0, marks=pytest.mark.long)],
     ids=["12-candidates", "200-candidates"],
 )
 def test_a_search_whose_database_is_restarted(

@@ -77,7 +77,7 @@ def demo(
     "run",
     help="Search on a data set: fine_tune, serial, reignite, parallel, full_train. A finished part is never computed again.\n\n"
     "PRESET_OR_YAML: demo, bccd, voc, coco, spnet_coco, spnet_ecp, smoke, study; of segmentation "
-    "seg_demo, seg_study, voc_seg, cityscapes_seg; or a YAML file. DATA: `demo` makes its own.\n\n"
+    "seg_demo, seg_study, camvid, voc_seg, cityscapes_seg; or a YAML file. DATA: `demo` makes its own.\n\n"
     "Example: spnas run bccd --data path/to/bccd --set serial.rounds=3 --set 'budget={gmacs: [null, 5]}'",
 )
 def run_command(
