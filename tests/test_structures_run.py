@@ -1,17 +1,24 @@
-"""A small structural search by real jobs: over heads and necks, killed in its middle, gone on with, and started again."""
+"""A small structural search by real jobs: over heads and necks, killed in its middle, gone on with, started again; and on three hosts."""
 
+import contextvars
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from conftest import linux
+from postgres_server import needs_postgres, serve_postgres
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect_client import Host, runs_named, wait_for
+from s3_server import free_ports, serve_bucket, upload
 from test_kills import Search
 
-from flows import presets
+from flows import presets, services
+from flows.spnas import spnas
 from spnas_core.run.opening import open_plan
 from spnas_core.run.plan import STOCK, Plan
 from spnas_core.run.record import StageRecord, read_stage
@@ -93,3 +100,41 @@ def test_a_killed_search_ends_as_one_left_alone_and_computes_nothing_again(
     search.finish()
     assert {event["event"] for event in search.events()} <= {"line", "over"}
     print(f"started again after its end: {time.monotonic() - begun:.1f} s")
+
+
+@pytest.mark.long
+@needs_postgres
+def test_three_hosts_of_which_one_is_killed_find_the_same_front(
+    alone: tuple[Plan, StageRecord], settings: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share no more than a store on S3 and a server of Prefect on PostgreSQL."""
+    plan, final = alone
+    folder, hosts = tmp_path / "prefect", list[Host]()
+
+    def kill_one() -> None:
+        """Kill a host that trains a structure."""
+        wait_for("structures", lambda: runs_named("structures r1"))
+        wait_for("a host at work", lambda: next((host for host in hosts if host.works()), None)).kill()
+
+    with serve_postgres() as database, serve_bucket(tmp_path / "s3", "hosts"), ThreadPoolExecutor(1) as thread:
+        monkeypatch.setenv("DATABASE", database.url)
+        try:
+            url = services.start_server(folder, *free_ports(1))
+            services.deploy(folder, url)
+            with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                hosts += [Host(tmp_path / name, url) for name in ("one", "two", "three")]
+                killed = thread.submit(contextvars.copy_context().run, kill_one)
+                own = presets.load_preset(str(settings), ["executor=work_pool", "lease_seconds=6"])
+                there = open_plan(own, upload(tiny_data, "s3://hosts"), "s3://hosts/store")
+                summary = spnas(own, there.data.url, there.store.url)
+                killed.result()
+                ended = [run.state.name for run in runs_named("structures") if run.state]
+            assert ended.count("Crashed") == 1
+            assert there.keys == plan.keys
+            assert read_stage(there.store, there.keys["full_train"]) == final
+        finally:
+            for host in hosts:
+                if host.process.poll() is None:
+                    host.kill()
+            services.down(folder)
+    assert summary["fronts"] == json.loads((Path(plan.store.local or "") / "runs" / "smoke" / "summary.json").read_text())["fronts"]
