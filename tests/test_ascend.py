@@ -214,6 +214,7 @@ def test_a_table_says_what_was_looked_up() -> None:
     assert lines[2].split() == ["Sin", "1", "Float32", "no", "no", "record"]
 
 
+FUSIONS = "p0s_1d-c2w_3k-p3s_4k-c0d_5w-p2k_2s-c1s_4w"  # of a NAS-FCOS: all operations
 NETS = [
     ("b_1111-2111", {}),
     ("r_1111-2111", {}),
@@ -222,12 +223,15 @@ NETS = [
     ("b_1111-2111_1-2", {"share_weights": False}),
     ("b_1111-2111", {"cascade": True}),
     ("b_1111-2111", {"neck": {"kind": "nas_fpn", "channels": 8, "stacks": 2}}),
+    ("b_1111-2111", {"neck": {"kind": "nas_fcos", "channels": 8}}),
+    ("b_1111-2111-1-1-1", {"neck": {"kind": "nas_fcos", "channels": 8, "cells": FUSIONS}}),
     ("b_1111-2111", {"head": {"kind": "retinanet", "depth": 1, "candidates": 20, "box_loss": "giou", "focal_gamma": 1.5}}),
 ]
 ONE_STAGE: list[dict[str, Any]] = [
     {"head": {"kind": "retinanet", "depth": 1, "candidates": 20}},
     {"head": {"kind": "fcos", "depth": 1, "candidates": 20, "norm_groups": 4}},
     {"head": {"kind": "retinanet", "depth": 1, "candidates": 20, "level_norms": True}},
+    {"head": {"kind": "retinanet", "depth": 1, "candidates": 20}, "neck": {"kind": "nas_fcos", "channels": 8, "cells": FUSIONS}},
 ]
 
 
@@ -244,9 +248,9 @@ def test_no_net_has_a_gap(arch: str, changes: dict[str, Any], half: bool) -> Non
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("changes", ONE_STAGE, ids=("retinanet", "fcos", "level_norms"))
+@pytest.mark.parametrize("changes", ONE_STAGE, ids=("retinanet", "fcos", "level_norms", "nas_fcos"))
 def test_no_one_stage_net_has_a_gap(changes: dict[str, Any]) -> None:
-    detector = Detector(**SIZES).model_copy(update={**changes, "neck": {"channels": 8, "first_level": 1, "extra_levels": "p5"}})
+    detector = Detector(**SIZES).model_copy(update={"neck": {"channels": 8, "first_level": 1, "extra_levels": "p5"}, **changes})
     recipe = Recipe(mixed_precision=True)
     rows = audit([AuditedNet(arch="b_1111-2111", detector=detector, recipe=recipe, reignite=Reignite(batch=4), classes=3)])
     assert [gap for row in rows for gap in row.gaps] == []

@@ -42,6 +42,7 @@ NETS: dict[str, dict[str, Any]] = {
     "r_11-21-211-2_0-2-1-1": {"taps": (1, 1, 2), "share_weights": False, "anchor_ratios": (0.4, 1.3), "cascade": True},
     "x(32x4d)_111-12-1211_0-0-0_8-12-4": {"soft_nms": "gaussian", "norm_epsilon": 0.0, "base_width": 16},
     "b_11-211-21-1": {"neck": {"kind": "nas_fpn", "stacks": 2}, "stem": "3x3", "score_threshold": 0.01, "rpn_nms": 0.9, "box_nms": 0.95},
+    "b_11-211-11-1-1": {"neck": {"kind": "nas_fcos", "cells": "p0s_1d-c2w_3k-p3s_4k-c0d_5w-p2k_2s-c1s_4w"}, "stem": "3x3"},
 }
 MORE_NETS: dict[str, dict[str, Any]] = {
     "b_11111111": {"proposals_test": 300},

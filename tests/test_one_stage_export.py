@@ -45,6 +45,7 @@ NETS: dict[str, dict[str, Any]] = {
         "head": {**RETINANET, "anchor_octave": 1, "depth": 1}, "neck": {"taps": (2, 2), "extra_levels": "c5"}, "soft_nms": "linear",
     },
     "b_11-211": {"head": FCOS, "neck": {"first_level": 0, "extra_levels": "none"}},
+    "b_11-21-211": {"head": FCOS, "neck": {"kind": "nas_fcos"}},
 }  # fmt: skip
 CLASSES = ((1, "a"), (2, "b"), (3, "c"))
 
@@ -117,7 +118,7 @@ def test_mindir_finds_the_same(head: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.training
 @pytest.mark.skipif(not PEER, reason="SPNAS_TORCHVISION_PYTHON names no Python with torchvision")
-@pytest.mark.parametrize("text", [text for text in NETS if "taps" not in NETS[text].get("neck", {})])
+@pytest.mark.parametrize("text", [text for text in NETS if NETS[text].get("neck", {}).keys().isdisjoint(("taps", "kind"))])
 @pytest.mark.parametrize("more", [{}, {"neck": {"extra_levels": "c5"}, "norm": "frozen"}], ids=["plain", "c5"])
 def test_torchvision_finds_what_mindspore_finds(text: str, more: dict[str, Any], tmp_path: Path) -> None:
     """And learns on, by gradients of all weights."""

@@ -24,11 +24,13 @@ SETTINGS = Detector(
 )  # fmt: skip
 CASCADE = SETTINGS.model_copy(update={"stem": "7x7", "head": {**SETTINGS.head.model_dump(), "kind": "cascade_rcnn"}})
 MERGING = SETTINGS.model_copy(update={"neck": {"kind": "nas_fpn", "channels": 8, "stacks": 1}})
+FUSING = SETTINGS.model_copy(update={"neck": {"kind": "nas_fcos", "channels": 8}})
 FAMILIES = {
     "basic": (Family(parse("b_11-21-21-21").serial(), inner=(4, 6, 8)), SETTINGS),
     "bottleneck": (Family(parse("r_111-2111-12").serial(), fewer=0, shift=2, inner=(6, 8, 12)), CASCADE),
     "groups": (Family(parse("x(4x16d)_1111-2111").serial(), inner=(4, 8)), SETTINGS),
     "merging": (Family(parse("b_1111-2111-211").serial(), inner=(4, 8)), MERGING),
+    "fusing": (Family(parse("b_1111-2111-211").serial(), inner=(4, 8)), FUSING),
     "depth alone": (Family(parse("b_1111-2111").serial(), shift=0, more=2), SETTINGS),
 }
 

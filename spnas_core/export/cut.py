@@ -70,7 +70,7 @@ def cut_levels(card: Model) -> list[dict[str, Any]]:
 def _trunk(card: Model, weights: Arrays) -> CutPart:
     arch, settings = architecture.parse(card.arch), card.detector
     graph, grid = Graph(weights), anchor_grid(arch, settings)
-    maps = Features(graph, arch, settings).pyramid("images")
+    maps = Features(graph, arch, settings, 1).pyramid("images")
     ratios = len(two_stage(settings).anchor_ratios)
     outputs = {f"map_{level}": (maps[level], (settings.neck.channels, *grid.sizes[level])) for level in range(len(grid.sizes) - grid.extra)}
     for level, x in enumerate(maps):
@@ -87,7 +87,7 @@ def _dense_trunk(card: Model, weights: Arrays) -> CutPart:
     arch, settings = architecture.parse(card.arch), card.detector
     graph, grid = Graph(weights), anchor_grid(arch, settings)
     outputs: dict[str, tuple[Value, Shape]] = {}
-    for level, (x, size) in enumerate(zip(Features(graph, arch, settings).pyramid("images"), grid.sizes, strict=True)):
+    for level, (x, size) in enumerate(zip(Features(graph, arch, settings, 1).pyramid("images"), grid.sizes, strict=True)):
         found = dense_outputs(graph, settings, x, level, size, len(card.classes))
         outputs |= {f"{name}_{level}": (value, (1, channels, *size)) for name, (value, channels) in found.items()}
     shape = (1, 3, *settings.image_size)

@@ -3,23 +3,28 @@
 Shape shorthand: B images, C channels, H_l and W_l rows and columns of level l.
 """
 
+import numpy as np
+
 from spnas_core import arch as architecture
 from spnas_core import cost
 from spnas_core.arch import Arch, Block
 from spnas_core.cost import Size
 from spnas_core.export.graph import Graph, Value
-from spnas_core.necks import nas_fpn
+from spnas_core.necks import nas_fcos, nas_fpn
+from spnas_core.necks.cells import EPSILON, LEVELS, level_size
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER, Fpn
-from spnas_core.necks.nas_fpn import EPSILON, INPUTS, LATERAL, LEVELS, NasFpn
+from spnas_core.necks.nas_fcos import ABOVE, ADAPT, ENDS, OPERATIONS, STAGE_INPUTS, NasFcos
+from spnas_core.necks.nas_fpn import INPUTS, LATERAL, NasFpn
 from spnas_core.settings.detector import Detector
 from spnas_core.weights.tensor_names import AFFINE, STATISTICS, STEM, block_name, connection_name, copied_block_name
 
 
 class Features:
-    """Writer of the nodes of one architecture's backbone and pyramid."""
+    """Writer of the nodes of one architecture's backbone and pyramid, for so many images at once, any number where `batch` is a text."""
 
-    def __init__(self, graph: Graph, arch: Arch, settings: Detector) -> None:
+    def __init__(self, graph: Graph, arch: Arch, settings: Detector, batch: int | str = "batch") -> None:
         self.graph = graph
+        self.batch = batch
         self.arch = arch
         self.settings = settings
         self.blocks = architecture.blocks(arch, settings.base_width)
@@ -30,6 +35,8 @@ class Features:
         stages, neck = self.backbone(images), self.settings.neck
         if isinstance(neck, NasFpn):
             return self.merging_pyramid(stages, neck)
+        if isinstance(neck, NasFcos):
+            return self.fusion_pyramid(stages, neck)
         return self.feature_pyramid(stages, neck)
 
     def feature_pyramid(self, stages: tuple[Value, ...], neck: Fpn) -> tuple[Value, ...]:
@@ -58,19 +65,16 @@ class Features:
         def layer(x: Value, name: str) -> Value:
             return self.conv_norm(x, f"{name}.conv", f"{name}.bn", epsilon=EPSILON)
 
-        def halve(x: Value, size: Size) -> Value:
-            return self.graph("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, size[0] % 2, size[1] % 2])
-
         def resize(x: Value, level: int, target: int) -> Value:
             for number in range(level, target):
-                x = halve(x, sizes[number - LEVELS[0]])
+                x = self.halve(x, sizes[number - LEVELS[0]])
             for number in range(level, target, -1):
                 x = self.upsample(x, sizes[number - LEVELS[0]], sizes[number - 1 - LEVELS[0]])
             return x
 
         nodes = [layer(stages[stage], f"{LATERAL}{stage}") for stage in neck.laterals(self.arch)]
         for number in range(len(nodes), INPUTS):
-            nodes.append(halve(layer(nodes[-1], f"{EXTRA}{number}"), sizes[number - 1]))
+            nodes.append(self.halve(layer(nodes[-1], f"{EXTRA}{number}"), sizes[number - 1]))
         for stack in range(neck.stacks):
             node_levels = list(LEVELS)
             for number, (cell, merge) in enumerate(zip(neck.graph, nas_fpn.merges(neck.graph), strict=True)):
@@ -83,6 +87,42 @@ class Features:
                 node_levels.append(merge.level)
             nodes = [nodes[node] for node in nas_fpn.output_nodes(neck.graph)]
         return tuple(nodes)
+
+    def fusion_pyramid(self, stages: tuple[Value, ...], neck: NasFcos) -> tuple[Value, ...]:
+        """Map the stages' outputs to P3 to P7, as `models/nas_fcos.py`."""
+        cells, channels, size, read = neck.graph, neck.channels, self.settings.image_size, neck.adapts(self.arch)
+        sizes = [level_size(level, size) for level in nas_fcos.fusion_levels(cells)]
+
+        def adapt(stage: int) -> Value:
+            return self.graph("Relu", self.conv_norm(stages[stage], f"{ADAPT}{stage}.conv", f"{ADAPT}{stage}.bn", epsilon=EPSILON))
+
+        def branch(node: int, operation: str, name: str, concatenates: bool, target: Size) -> Value:
+            x = nodes[node]
+            if kernel := OPERATIONS[operation]:
+                x = conv(self.graph, x, f"{name}depth", groups=channels, dilation=kernel.dilation)
+                x = self.graph("Relu", self.conv_norm(x, f"{name}conv", f"{name}bn", epsilon=EPSILON))
+            x = self.resize(x, sizes[node], target, channels)
+            x = self.graph("Relu", batch_norm(self.graph, x, f"{name}norm", EPSILON)) if concatenates else x
+            return self.graph("Mul", x, self.graph.weights[f"{name}factor"].reshape(1, channels, 1, 1))
+
+        nodes = [adapt(stage) if stage in read else "" for stage in range(min(len(stages), STAGE_INPUTS))]
+        for stage in range(STAGE_INPUTS, len(stages)):
+            nodes[-1] = self.graph("Add", nodes[-1], self.resize(adapt(stage), self.sizes[stage], sizes[STAGE_INPUTS - 1], channels))
+        for number in range(len(stages), STAGE_INPUTS):
+            nodes.append(self.halve(nodes[-1], sizes[number - 1]))
+        for number, cell in enumerate(cells):
+            target = sizes[STAGE_INPUTS + number]
+            both = [branch(*one, name, cell.concatenates, target) for one, name in nas_fcos.branch_names(number, cell)]
+            nodes.append(self.graph("Add", *both))
+        last, joined = nas_fcos.fusion_ends(cells)
+        outputs = []
+        for node, level in zip(last, LEVELS[:ENDS], strict=True):
+            x = nodes[node]
+            for other in joined:
+                x = self.graph("Add", x, self.resize(nodes[other], sizes[other], sizes[node], channels))
+            outputs.append(self.resize(x, sizes[node], level_size(level, size), channels))
+        above = conv(self.graph, outputs[-1], f"{ABOVE}0", 2)
+        return (*outputs, above, conv(self.graph, self.graph("Relu", above), f"{ABOVE}1", 2))
 
     def backbone(self, images: Value) -> tuple[Value, ...]:
         """Map images (B, 3, H, W) to the outputs (B, C_l, H_l, W_l) of all stages."""
@@ -135,6 +175,22 @@ class Features:
         y = conv(self.graph, x, convolution, stride, groups)
         return batch_norm(self.graph, y, norm, self.settings.norm_epsilon if epsilon is None else epsilon)
 
+    def halve(self, x: Value, size: Size) -> Value:
+        """Take the maxima of 2x2 of (B, C, *size), of fewer at an odd border."""
+        return self.graph("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, size[0] % 2, size[1] % 2])
+
+    def resize(self, x: Value, size: Size, target: Size, channels: int) -> Value:
+        """Resize (B, C, *size) bilinearly to (B, C, *target), pixel centres at half pixels."""
+        if size == target:
+            return x
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        if target == (2 * size[0], 2 * size[1]):
+            return self.graph("Resize", x, "", [1.0, 1.0, 2.0, 2.0], **how)
+        if isinstance(self.batch, int):
+            return self.graph("Resize", x, "", "", np.array([self.batch, channels, *target], np.int64), **how)
+        shape = self.graph("Concat", self.graph("Shape", x, end=2), np.array(target, np.int64), axis=0)
+        return self.graph("Resize", x, "", "", shape, **how)
+
     def upsample(self, x: Value, size: Size, target: Size) -> Value:
         """Double (B, C, *size) by nearest neighbour and crop it to (B, C, *target).
 
@@ -147,11 +203,12 @@ class Features:
         return x if target == (2 * size[0], 2 * size[1]) else self.graph("Slice", x, [0, 0], list(target), [2, 3])
 
 
-def conv(graph: Graph, x: Value, name: str, stride: int = 1, groups: int = 1) -> Value:
-    """Convolve with the weights `name`, and their bias if there is one, padded by half the kernel size."""
+def conv(graph: Graph, x: Value, name: str, stride: int = 1, groups: int = 1, dilation: int = 1) -> Value:
+    """Convolve with the weights `name`, and their bias if there is one, padded by half the kernel size times the dilation."""
     tensors = [graph.weight(f"{name}.{kind}") for kind in ("weight", "bias") if f"{name}.{kind}" in graph.weights]
-    padding = graph.weights[f"{name}.weight"].shape[-1] // 2
-    return graph("Conv", x, *tensors, strides=[stride] * 2, pads=[padding] * 4, group=groups)
+    padding = dilation * (graph.weights[f"{name}.weight"].shape[-1] // 2)
+    more = {"dilations": [dilation] * 2} if dilation > 1 else {}
+    return graph("Conv", x, *tensors, strides=[stride] * 2, pads=[padding] * 4, group=groups, **more)
 
 
 def batch_norm(graph: Graph, x: Value, name: str, epsilon: float) -> Value:

@@ -63,13 +63,14 @@ class Norm(nn.Cell):
 
 
 class Conv(nn.Cell):
-    """Convolution without bias, padded by `(kernel - 1) / 2` (or `kernel // 2`) on every side."""
+    """Convolution without bias, padded by `dilation * (kernel - 1) / 2` (or `kernel // 2`) on every side."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> None:
         super().__init__()
         shape = (outputs, inputs // groups, kernel, kernel)
         self.weight = Parameter(initializer(HeNormal(mode="fan_out", nonlinearity="relu"), shape, ms.float32), name="weight")
-        self.conv = ops.Conv2D(outputs, kernel, pad_mode="pad", pad=kernel // 2, stride=stride, group=groups)
+        pad = dilation * (kernel // 2)
+        self.conv = ops.Conv2D(outputs, kernel, pad_mode="pad", pad=pad, stride=stride, dilation=dilation, group=groups)
 
     def construct(self, x: Tensor, scale: Tensor) -> Tensor:
         """Convolve x (B, C, H, W) with the weights times `scale` (C',)."""

@@ -16,7 +16,9 @@ from spnas_core.data.loader import Batch
 from spnas_core.models import primitives as p
 from spnas_core.models.backbone import Backbone
 from spnas_core.models.fpn import Pyramid
+from spnas_core.models.nas_fcos import FusionPyramid
 from spnas_core.models.nas_fpn import MergingPyramid
+from spnas_core.necks.nas_fcos import NasFcos
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.detector import Detector
 
@@ -26,6 +28,8 @@ def build_neck(arch: Arch, settings: Detector) -> nn.Cell:
     neck = settings.neck
     if isinstance(neck, NasFpn):
         return MergingPyramid(arch, neck, settings.base_width)
+    if isinstance(neck, NasFcos):
+        return FusionPyramid(arch, neck, settings.base_width, settings.image_size)
     extra = neck.extra_inputs(arch, settings.base_width)
     return Pyramid(architecture.levels(arch, settings.base_width), neck.channels, neck.reads(arch), extra, neck.extra_levels)
 

@@ -15,7 +15,8 @@ from spnas_core.models import primitives as p
 from spnas_core.models.backbone import upsample
 from spnas_core.models.blocks import Norm, Shortcut
 from spnas_core.models.convolution import PlainConv3x3
-from spnas_core.necks.nas_fpn import EPSILON, INPUTS, LEVELS, Cell, NasFpn, merges, output_nodes
+from spnas_core.necks.cells import EPSILON, LEVELS
+from spnas_core.necks.nas_fpn import INPUTS, Cell, NasFpn, merges, output_nodes
 
 
 class CellEnd(nn.Cell):

@@ -23,7 +23,7 @@ def line_weights(source: int, target: int) -> Floats:
 
 
 class BilinearResize(nn.Cell):
-    """Resize maps (B, C, h, w), in float32, to (B, C, H, W)."""
+    """Resize maps (B, C, h, w) to (B, C, H, W), in their precision."""
 
     def __init__(self, source: Size, target: Size) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class BilinearResize(nn.Cell):
         batch, channels, height, width = x.shape
         if self.source == self.target:
             return x
-        x = self.across(p.reshape(x, (batch * channels * height, width)), self.columns)
+        x = self.across(p.reshape(x, (batch * channels * height, width)), p.cast(self.columns, x.dtype))
         x = p.reshape(x, (batch * channels, height, self.target[1]))
-        rows = ops.BroadcastTo((batch * channels, self.target[0], height))(self.rows)
+        rows = ops.BroadcastTo((batch * channels, self.target[0], height))(p.cast(self.rows, x.dtype))
         return p.reshape(self.down(rows, x), (batch, channels, *self.target))

@@ -3,51 +3,57 @@
 A neck is a value: its settings, its short text, its cost, its outputs, and which of its tensors continue from a parent net to a child.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from spnas_core.arch import Arch
 from spnas_core.errors import UserError
-from spnas_core.necks import fpn, nas_fpn
+from spnas_core.necks import cells, fpn
 from spnas_core.necks.fpn import Fpn
-from spnas_core.necks.nas_fpn import NasFpn
+from spnas_core.necks.nas_fcos import FUSION_TENSOR, NasFcos
+from spnas_core.necks.nas_fpn import CELL_TENSOR, NasFpn
 from spnas_core.settings.base import Taps
 
 __all__ = [
     "NECK_KINDS",
+    "CellNeck",
     "Neck",
     "NeckText",
     "is_continued",
     "is_lacking",
     "is_of_another",
     "is_unused",
+    "neck_layers",
     "neck_under",
     "parse_neck",
     "taps_of",
     "with_taps",
 ]
 
-Neck = Annotated[Fpn | NasFpn, Field(discriminator="kind")]
-_KINDS = (Fpn, NasFpn)
+CellNeck = NasFpn | NasFcos  # necks of cells, which a search can change
+Neck = Annotated[Fpn | CellNeck, Field(discriminator="kind")]
+_KINDS = (Fpn, NasFpn, NasFcos)
 NECK_KINDS = tuple(neck.model_fields["kind"].default for neck in _KINDS)
-_OWNED = {Fpn: fpn.FPN_TENSOR, NasFpn: nas_fpn.CELL_TENSOR}  # the names of their tensors
+_CELL_TENSORS = {NasFpn: CELL_TENSOR, NasFcos: FUSION_TENSOR}  # the names of their tensors
+_OWNED = {Fpn: fpn.FPN_TENSOR, **_CELL_TENSORS}
 
 
-def parse_neck(text: str) -> Fpn | NasFpn:
-    """Read a neck's text, such as ``fpn256``, ``fpn64(1-1-2-3)`` or ``nasfpn256x7``; UserError where it is none."""
+def parse_neck(text: str) -> Fpn | CellNeck:
+    """Read a neck's text, such as ``fpn256``, ``fpn64(1-1-2-3)``, ``nasfpn256x7`` or ``nasfcos256``; UserError where it is none."""
     for neck in _KINDS:
         if found := neck.parse(text):
             return found
-    raise UserError(f"neck: expected a text such as fpn256, fpn64(1-1-2-3) or nasfpn256x7, got {text!r}")
+    raise UserError(f"neck: expected a text such as fpn256, fpn64(1-1-2-3), nasfpn256x7 or nasfcos256, got {text!r}")
 
 
 NeckText = Annotated[str, AfterValidator(lambda text: parse_neck(text).text)]
 
 
-def neck_under(neck: Fpn | NasFpn, own: Fpn | NasFpn, like_own: bool, one_stage: bool) -> Fpn | NasFpn:
+def neck_under(neck: Fpn | CellNeck, own: Fpn | CellNeck, like_own: bool, one_stage: bool) -> Fpn | CellNeck:
     """Give the neck the levels that a head reads: those of a run's `own` neck if the head is of the kind of the run's (`like_own`).
 
     Else of a feature pyramid strides 8 to 128 under a `one_stage` head, and 4 to 64 under one of two stages, as torchvision has them; other
@@ -61,12 +67,12 @@ def neck_under(neck: Fpn | NasFpn, own: Fpn | NasFpn, like_own: bool, one_stage:
     return neck.model_copy(update=levels)
 
 
-def taps_of(neck: Fpn | NasFpn) -> Taps | None:
+def taps_of(neck: Fpn | CellNeck) -> Taps | None:
     """Taps of a neck that has some."""
     return neck.taps if isinstance(neck, Fpn) else None
 
 
-def with_taps(neck: Fpn | NasFpn, taps: Taps | None) -> Fpn | NasFpn:
+def with_taps(neck: Fpn | CellNeck, taps: Taps | None) -> Fpn | CellNeck:
     """Give the neck with other taps; one that has none stays as it is."""
     return neck.model_copy(update={"taps": taps}) if isinstance(neck, Fpn) else neck
 
@@ -88,15 +94,21 @@ def is_continued(name: str, parent: Arch, child: Arch, given: Collection[str]) -
 
     A tensor whose name is of no neck counts as one that does.
     """
-    own = fpn.continues(name, parent, child, given) and nas_fpn.continues_cell(name, parent, child, given)
-    return own and not is_of_another(name, given)
+    own = all(cells.continues_cell(tensors, name, parent, child, given) for tensors in _CELL_TENSORS.values())
+    return own and fpn.continues(name, parent, child, given) and not is_of_another(name, given)
 
 
 def is_unused(name: str, wanted: Collection[str]) -> bool:
     """Whether `name` is of a part of a neck that a net with tensors of the names `wanted` has not."""
-    return is_of_another(name, wanted) or fpn.unused(name, wanted) or nas_fpn.lacks_cell(name, wanted)
+    own = any(cells.lacks_cell(tensors, name, wanted) for tensors in _CELL_TENSORS.values())
+    return own or is_of_another(name, wanted) or fpn.unused(name, wanted)
 
 
 def is_lacking(name: str, given: Collection[str]) -> bool:
     """Whether `name` is of a part of a neck that has no counterpart in a checkpoint with tensors of the names `given`."""
     return is_of_another(name, given) or fpn.lacks(name, given)
+
+
+def neck_layers(names: Collection[str]) -> Iterator[tuple[str, int | str | None]]:
+    """Layers of necks of cells among the tensors `names`, and what each reads, as `cells.cell_layers`."""
+    return chain.from_iterable(cells.cell_layers(tensors, names) for tensors in _CELL_TENSORS.values())

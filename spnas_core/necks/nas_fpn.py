@@ -10,21 +10,19 @@ Source: Ghiasi, Lin and Le, CVPR 2019, arXiv 1904.07392, section 3.1 and figure 
 """
 
 import re
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, PositiveInt
 
 from spnas_core.arch import Arch, ArchError, levels
-from spnas_core.cost import Cost, Size, conv_cost, half
+from spnas_core.cost import Cost, Size, conv_cost
 from spnas_core.errors import UserError
+from spnas_core.necks.cells import LEVELS, cells_text, level_outputs, level_size, norm_shapes
 from spnas_core.necks.fpn import Output
 from spnas_core.settings.base import Settings
 
-LEVELS = (3, 4, 5, 6, 7)  # of the inputs, and of the outputs: level n has stride 2^n
-INPUTS = len(LEVELS)
-POOLED_LEVELS = 3  # of the outputs, from the finest: regions are pooled from these
-EPSILON = 1e-5  # of the norms, which are always trained
+INPUTS = len(LEVELS)  # P3 to P7, as the outputs
 FOUND_CELLS = "4a1_3-4s1_5-3s0_6-4s6_7-5a7_8-7a6_9-6a9_10"  # the pyramid of 7 cells of the paper
 LATERAL, EXTRA, CELLS = "neck.lateral.", "neck.extra.", "neck.stacks."  # and the number of the stage, of the input, of the stack
 _CELL = re.compile(r"(\d+)([as])(\d+)_(\d+)")
@@ -32,7 +30,6 @@ _TEXT = re.compile(r"nasfpn([1-9]\d*)x([1-9]\d*)(?:\(([^()+]*)\))?")
 CELL_TENSOR = re.compile(
     r"(neck\.(?:lateral\.(?P<stage>\d+)|extra\.[0-4]|stacks\.\d+\.\d+\.\d+[as]\d+_\d+)\.)(?:conv\.weight|bn\.(?:gamma|beta|moving_mean|moving_variance))"
 )
-_NORM = (".gamma", ".beta", ".moving_mean", ".moving_variance")
 
 
 class Cell(NamedTuple):
@@ -70,11 +67,6 @@ def parse_cells(text: str) -> tuple[Cell, ...]:
     if sorted(outputs) != list(LEVELS):
         raise UserError(f"cells {text!r}: expected the last {INPUTS} to be the outputs, one of each level 3 to 7, got levels {outputs}")
     return tuple(found)
-
-
-def cells_text(cells: Iterable[Cell]) -> str:
-    """Canonical text of cells; ``cells_text(parse_cells(text))`` has the smaller input first in each."""
-    return "-".join(cell.text for cell in cells)
 
 
 def _canonical(text: str) -> str:
@@ -118,6 +110,8 @@ def output_nodes(cells: Sequence[Cell]) -> tuple[int, ...]:
 class NasFpn(Settings):
     """Pyramid of merging cells (NAS-FPN), over strides 8 to 128."""
 
+    title: ClassVar[str] = "NAS-FPN"
+    coarsest: ClassVar[int] = 128  # stride of the coarsest map with a norm
     kind: Literal["nas_fpn"] = Field("nas_fpn", description="names this neck")
     channels: PositiveInt = Field(256, description="channels of every map")
     stacks: PositiveInt = Field(7, description="times that the cells follow each other, each time with weights of their own")
@@ -156,22 +150,20 @@ class NasFpn(Settings):
         return self.channels, self.stacks, self.cells
 
     def outputs(self, arch: Arch, size: Size) -> tuple[Output, ...]:
-        """Give the outputs P3 to P7 for a network input of `size` px; P6 and P7 have anchors, but no regions are pooled from them."""
+        """Give the outputs P3 to P7 for a network input of `size` px."""
         self.laterals(arch)
-        return tuple(
-            Output(_size(level, size), 1 << level, 1 << level, extra=number >= POOLED_LEVELS) for number, level in enumerate(LEVELS)
-        )
+        return level_outputs(size)
 
     def cost(self, arch: Arch, size: Size, base_width: int) -> Cost:
         """Cost on a backbone for a network input of `size` px; each convolution has a norm."""
         total, stages = Cost(), self.laterals(arch)
         for stage in stages:
             level = LEVELS[stage - 1]
-            total += conv_cost(levels(arch, base_width)[stage].channels, self.channels, 1, _size(level, size))
+            total += conv_cost(levels(arch, base_width)[stage].channels, self.channels, 1, level_size(level, size))
         for level in LEVELS[len(stages) :]:
-            total += conv_cost(self.channels, self.channels, 1, _size(level - 1, size))
+            total += conv_cost(self.channels, self.channels, 1, level_size(level - 1, size))
         for cell in self.graph:
-            once = conv_cost(self.channels, self.channels, 3, _size(cell.level, size))
+            once = conv_cost(self.channels, self.channels, 3, level_size(cell.level, size))
             total += Cost(self.stacks * once.params, self.stacks * once.macs)
         return total
 
@@ -182,44 +174,10 @@ class NasFpn(Settings):
         names |= {f"{EXTRA}{number}": (*square, 1, 1) for number in range(len(stages), INPUTS)}
         names |= {cell_name(stack, number, cell): (*square, 3, 3) for stack in range(self.stacks) for number, cell in enumerate(self.graph)}
         for name, shape in names.items():
-            found |= {f"{name}.conv.weight": shape, **{f"{name}.bn{part}": shape[:1] for part in _NORM}}
+            found |= {f"{name}.conv.weight": shape, **norm_shapes(f"{name}.bn", shape[0])}
         return found
 
 
 def cell_name(stack: int, number: int, cell: Cell) -> str:
     """Name of the tensors of a cell, without the part; its text is in it, so names tell which cells two pyramids share."""
     return f"{CELLS}{stack}.{number}.{cell.text}"
-
-
-def continues_cell(name: str, parent: Arch, child: Arch, given: Collection[str]) -> bool:
-    """Whether the tensor `name` of a child's pyramid starts from that of its parent, which has tensors of the names `given`.
-
-    New are changed cells and inputs that the parent has not, with all of their tensors, and those of a stage whose channels differ.
-    """
-    if not (match := CELL_TENSOR.fullmatch(name)):
-        return True
-    if match["stage"]:
-        stage, (ours, theirs) = int(match["stage"]), (levels(parent), levels(child))
-        if stage >= len(ours) or ours[stage] != theirs[stage]:
-            return False
-    return any(one.startswith(match[1]) for one in given)
-
-
-def lacks_cell(name: str, wanted: Collection[str]) -> bool:
-    """Whether `name` is of a cell or an extra input that a net with tensors of the names `wanted` has not."""
-    match = CELL_TENSOR.fullmatch(name)
-    return match is not None and not match["stage"] and not any(one.startswith(match[1]) for one in wanted)
-
-
-def tensor_layers(names: Iterable[str]) -> Iterator[tuple[str, int | None]]:
-    """Convolutions among the tensors `names`, without the last word, and the stage that each reads, None where it reads the pyramid."""
-    for name in names:
-        if (match := CELL_TENSOR.fullmatch(name)) and name.endswith(".weight"):
-            yield name.removesuffix(".weight"), int(match["stage"]) if match["stage"] else None
-
-
-def _size(level: int, size: Size) -> Size:
-    """Size of a map of this level, in cells."""
-    for _ in range(level):
-        size = half(size)
-    return size

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from spnas_core.arch import Arch, blocks
 from spnas_core.cost import Cost
-from spnas_core.necks import taps_of
+from spnas_core.necks import CellNeck, taps_of
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.report.inputs import ReportInputs, Training
 from spnas_core.report.pyramids import cell_edits
@@ -162,7 +162,7 @@ def gene_edits(parent: Detector, child: Detector) -> tuple[Edit, ...]:
         found.append(Edit("neck", f"{parent.neck.stacks} to {child.neck.stacks} stacks of cells"))
     if parent.neck.channels != child.neck.channels:
         found.append(Edit("neck channels", f"pyramid of {parent.neck.channels} to {child.neck.channels} channels"))
-    if isinstance(parent.neck, NasFpn) and isinstance(child.neck, NasFpn) and (words := cell_edits(parent.neck, child.neck)):
+    if isinstance(parent.neck, CellNeck) and isinstance(child.neck, CellNeck) and (words := cell_edits(parent.neck, child.neck)):
         found.append(Edit("cells", "; ".join(words)))
     return tuple(found)
 

@@ -16,7 +16,7 @@ from spnas_core.data.masks.mask_samples import MaskSplit
 from spnas_core.data.samples import Split
 from spnas_core.jobs.progress import duration
 from spnas_core.jobs.timing import PHASES
-from spnas_core.necks.nas_fpn import NasFpn
+from spnas_core.necks import CellNeck
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import curve_charts, pareto_chart, unit_of
 from spnas_core.report.comparisons import comparisons, gains
@@ -213,10 +213,11 @@ def _drawn(net: Net, plan: Plan, parent: Arch | None, scale: float = 1.0, links:
 
 
 def _pyramid(net: Net, parent: Net | None) -> Drawing | None:
-    """Draw the pyramid of a net, where it is one of merging cells."""
-    if not isinstance(net.neck, NasFpn):
+    """Draw the neck of a net, where it is one of cells."""
+    if not isinstance(net.neck, CellNeck):
         return None
-    return draw_pyramid(net.neck, parent.neck if parent and isinstance(parent.neck, NasFpn) else None)
+    before = parent.neck if parent else None
+    return draw_pyramid(net.neck, before if isinstance(before, CellNeck) and before.kind == net.neck.kind else None)
 
 
 def _shots(inputs: ReportInputs, quality: Quality | None) -> dict[str, Any]:

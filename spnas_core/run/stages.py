@@ -13,8 +13,7 @@ from typing import Any
 
 from spnas_core.errors import JobError
 from spnas_core.job import TrainJob, Weights, digest
-from spnas_core.necks import taps_of
-from spnas_core.necks.nas_fpn import NasFpn
+from spnas_core.necks import CellNeck, taps_of
 from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.folds import with_start_folds
@@ -115,7 +114,7 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
         notes.append(f"The start net has no full training to compare with: {failure.reason}.")
     if taps := taps_of(chosen.net.neck):
         notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, taps))}.")
-    if isinstance(chosen.net.neck, NasFpn) and chosen.net.neck != parallel.ledger[0].net.neck:
+    if isinstance(chosen.net.neck, CellNeck) and chosen.net.neck != parallel.ledger[0].net.neck:
         notes.append(f"The cells of the final net's pyramid are {chosen.net.neck.cells}.")
     results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
     for name, costs in zip(jobs, measured, strict=False):

@@ -16,7 +16,7 @@ from spnas_core import arch
 from spnas_core.arch import Arch, BlockType, parse
 from spnas_core.cost import Cost
 from spnas_core.errors import UserError
-from spnas_core.necks import Neck, taps_of, with_taps
+from spnas_core.necks import CellNeck, Neck, taps_of, with_taps
 from spnas_core.necks.nas_fpn import INPUTS, NasFpn
 from spnas_core.search.costs import CostOf, candidate_cost, within
 from spnas_core.search.mutation import by_size, with_head
@@ -162,7 +162,7 @@ def _detectors(settings: Run, stages: int) -> list[Detector]:
     every = product(channels, widths, sizes) if _is_limited(settings.budget) else zip(*map(_outer, (channels, widths, sizes)), strict=True)
     genes = dict.fromkeys(every)
     found: dict[Detector, None] = {}
-    necks = (own.neck, *(neck_ends(own.neck) if isinstance(own.neck, NasFpn) and "neck" in settings.serial.search else ()))
+    necks = (own.neck, *(neck_ends(own.neck) if isinstance(own.neck, CellNeck) and "neck" in settings.serial.search else ()))
     parts = [(own.head.kind, one, None) for one in necks] + _parts(settings, stages)
     for (count, width, size), choice, stem, (kind, cells, proposals) in product(genes, taps, stems, parts):
         net = net_of(settings.arch, own.model_copy(update={"base_width": width, "image_size": size}), own)

@@ -14,8 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from spnas_core.arch import WHOLE, Arch, ArchError, BlockType, check_space
-from spnas_core.necks import Neck, neck_under, parse_neck
-from spnas_core.necks.nas_fpn import NasFpn
+from spnas_core.necks import CellNeck, Neck, neck_under, parse_neck
 from spnas_core.search.neck_mutation import change_neck
 from spnas_core.search.net import Net
 from spnas_core.settings.detector import Detector, TwoStageHead
@@ -240,6 +239,6 @@ def _operation_on_net(
             return change_gene(net, gene, rng, space, detector)
         draw -= chance
     part = parts[int(rng.integers(len(parts)))] if len(parts) > 1 else parts[0]
-    if part == "neck" and isinstance(net.neck, NasFpn):
+    if part == "neck" and isinstance(net.neck, CellNeck):
         return replace(net, neck=change_neck(net.neck, rng, anew))
     return replace(net, arch=operation(net.arch, rng, settings, space))

@@ -1,15 +1,20 @@
-"""Operators on the cells of a NAS-FPN: one change of one cell, and cells drawn at random; all results are valid.
+"""Operators on the cells of a neck: one change of one cell, and cells drawn at random; all results are valid.
 
-The space is that of the paper (Ghiasi, Lin and Le, CVPR 2019, section 3.1) as Vertex AI's search spaces have it: some intermediate cells of
-levels 4 to 7, then one output for each level in any order; each cell has two different inputs from all before it, and a sum or attention.
-There a controller learnt by reinforcement draws the cells; here they are drawn evenly, or evolve.
+The space of a NAS-FPN is that of the paper (Ghiasi, Lin and Le, CVPR 2019, section 3.1) as Vertex AI's search spaces have it: some
+intermediate cells of levels 4 to 7, then one output for each level in any order; each cell has two different inputs from all before it, and
+a sum or attention. There a controller learnt by reinforcement draws the cells; here they are drawn evenly, or evolve. The space of a
+NAS-FCOS is in `fusion_mutation.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from spnas_core.necks.nas_fpn import INPUTS, LEVELS, Cell, NasFpn, cells_text
+from spnas_core.necks import CellNeck
+from spnas_core.necks.cells import LEVELS, WordedCell, cells_text
+from spnas_core.necks.nas_fcos import NasFcos
+from spnas_core.necks.nas_fpn import INPUTS, Cell, NasFpn
+from spnas_core.search.fusion_mutation import change_fusion, draw_fusions, fusion_extremes
 
 INNER_LEVELS = LEVELS[1:]  # of intermediate cells
 
@@ -48,16 +53,25 @@ def draw_cells(count: int, rng: np.random.Generator) -> tuple[Cell, ...]:
     return tuple(found)
 
 
-def change_neck(neck: NasFpn, rng: np.random.Generator, anew: bool = False) -> NasFpn:
-    """Pyramid with one cell changed, or, `anew`, with as many cells drawn at random."""
-    cells = draw_cells(len(neck.graph), rng) if anew else change_cell(neck.graph, rng)
-    return neck.model_copy(update={"cells": cells_text(cells)})
+def change_neck(neck: CellNeck, rng: np.random.Generator, anew: bool = False) -> CellNeck:
+    """Neck with one cell changed, or, `anew`, with as many cells drawn at random."""
+    if isinstance(neck, NasFpn):
+        return _with(neck, draw_cells(len(neck.graph), rng) if anew else change_cell(neck.graph, rng))
+    return _with(neck, draw_fusions(len(neck.graph), rng) if anew else change_fusion(neck.graph, rng))
 
 
-def neck_ends(neck: NasFpn) -> tuple[NasFpn, NasFpn]:
-    """Pyramids with the fewest and the most MACs that these operators reach: intermediate cells at the coarsest, at the finest level."""
+def neck_ends(neck: CellNeck) -> tuple[CellNeck, ...]:
+    """Necks among which are those with the fewest and the most MACs that these operators reach.
+
+    Of a NAS-FPN: with the intermediate cells at the coarsest, at the finest level.
+    """
+    if isinstance(neck, NasFcos):
+        return tuple(_with(neck, cells) for cells in fusion_extremes(len(neck.graph)))
     cells = neck.graph
     inner, outputs = cells[:-INPUTS], cells[-INPUTS:]
     finest = min([INNER_LEVELS[0], *(cell.level for cell in inner)])
-    coarse, fine = (cells_text([*(cell._replace(level=level) for cell in inner), *outputs]) for level in (INNER_LEVELS[-1], finest))
-    return neck.model_copy(update={"cells": coarse}), neck.model_copy(update={"cells": fine})
+    return tuple(_with(neck, [*(cell._replace(level=level) for cell in inner), *outputs]) for level in (INNER_LEVELS[-1], finest))
+
+
+def _with(neck: CellNeck, cells: Iterable[WordedCell]) -> CellNeck:
+    return neck.model_copy(update={"cells": cells_text(cells)})

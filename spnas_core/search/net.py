@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from spnas_core.arch import Arch, parse
 from spnas_core.cost import Size, Stem
 from spnas_core.errors import UserError
-from spnas_core.necks import Neck, parse_neck
+from spnas_core.necks import CellNeck, Neck, parse_neck
 from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.detector import HEAD_KINDS, Detector, TwoStageHead
 
@@ -79,7 +79,7 @@ def net_of(arch: Arch | str, detector: Detector, settings: Detector | None = Non
 def gene_words(net: Net, start: Net) -> str:
     """Say what of a whole net is other than in the start net of its run: head, neck, base width, input, proposals."""
     words = [net.head.replace("_", " ")] if net.head != start.head else []
-    other = isinstance(net.neck, NasFpn) != isinstance(start.neck, NasFpn)
+    other = net.neck.kind != start.neck.kind
     words += [f"neck {net.neck.text}"] if other else []
     words += [f"base width {net.width}"] if net.width else []
     words += [f"input {net.size[0]}x{net.size[1]}"] if net.size else []
@@ -92,6 +92,7 @@ def _neck_words(neck: Neck, before: Neck) -> list[str]:
     words = [f"pyramid of {neck.channels} channels"] if neck.channels != before.channels else []
     if isinstance(neck, NasFpn) and isinstance(before, NasFpn):
         words += [f"{neck.stacks} stacks"] if neck.stacks != before.stacks else []
+    if isinstance(neck, CellNeck) and isinstance(before, CellNeck):
         words += [f"cells {neck.cells}"] if neck.cells != before.cells else []
     return words
 

@@ -4,8 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from spnas_core.necks import Neck, parse_neck
-from spnas_core.necks.nas_fpn import NasFpn
+from spnas_core.necks import CellNeck, Neck, parse_neck
 from spnas_core.settings.base import ArchText, Settings, Url
 from spnas_core.settings.detector import Detector, current_form
 from spnas_core.settings.reading import Reading
@@ -139,8 +138,8 @@ class Run(Settings):
             raise ValueError("expected inherited_batches 0 with the task segmentation")
         if self.folds > 1 and any(beside):
             raise ValueError("expected neither control nor race nor a supernet with folds, which rank nets by other trainings")
-        if "neck" in self.serial.search and not isinstance(self.detector.neck, NasFpn):
-            raise ValueError(f"expected detector.neck.kind nas_fpn with neck in serial.search, got {self.detector.neck.kind}")
+        if "neck" in self.serial.search and not isinstance(self.detector.neck, CellNeck):
+            raise ValueError(f"expected detector.neck.kind nas_fpn or nas_fcos with neck in serial.search, got {self.detector.neck.kind}")
         if self.final.stock and self.checkpoint:
             raise ValueError("expected no checkpoint with final.stock, whose nets are trained from scratch")
         return self

@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spnas_core import arch as architecture
-from spnas_core.necks import with_taps
-from spnas_core.necks.nas_fpn import NasFpn
+from spnas_core.necks import CellNeck, with_taps
 from spnas_core.settings.one_stage import FcosHead, OneStageHead, RetinaNetHead
 
 if TYPE_CHECKING:
@@ -83,14 +82,16 @@ def _check_supernet(run: "Run") -> None:
 
 
 def _check_neck(run: "Run") -> None:
-    if not any(isinstance(neck, NasFpn) for neck in run.necks):
-        return
-    if run.parallel.taps:
-        raise ValueError("expected detector.neck.kind fpn with parallel.taps, got nas_fpn")
     name, batch = _smallest_batch(run)
-    for size in (run.detector.image_size, *run.space.image_sizes):
-        if max(size) <= 128 and batch == 1:  # one cell of P7, which has no variance
-            raise ValueError(f"expected a batch above 1, or images above 128 px, under a NAS-FPN, got {name}.batch 1 at {size}")
+    for neck in run.necks:
+        if not isinstance(neck, CellNeck):
+            continue
+        if run.parallel.taps:
+            raise ValueError(f"expected detector.neck.kind fpn with parallel.taps, got {neck.kind}")
+        for size in (run.detector.image_size, *run.space.image_sizes):
+            if max(size) <= neck.coarsest and batch == 1:  # one cell, which has no variance
+                expected = f"expected a batch above 1, or images above {neck.coarsest} px, under a {neck.title}"
+                raise ValueError(f"{expected}, got {name}.batch 1 at {size}")
 
 
 def _check_level_norms(run: "Run") -> None:

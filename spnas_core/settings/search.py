@@ -180,7 +180,9 @@ class Serial(Candidates):
 
     later: ClassVar[frozenset[str]] = Candidates.later | {"pilot", "evaluator", "supernet", "search", "in_turn", "proposer", "ageing"}
     search: tuple[NetPart, ...] = Field(
-        ("backbone",), min_length=1, description="parts that children change: [backbone], [neck] (its cells, with a nas_fpn), or both"
+        ("backbone",),
+        min_length=1,
+        description="parts that children change: [backbone], [neck] (its cells, with a nas_fpn or nas_fcos), or both",
     )
     in_turn: bool = Field(
         False, description="with both parts: one a round, in turn, in the order of `search`; else each operation changes either, at random"

@@ -17,8 +17,11 @@ import numpy.typing as npt
 from spnas_core.arch import Arch, Block, blocks
 from spnas_core.cost import POOLED
 from spnas_core.data.images import Doubles, Floats
+from spnas_core.necks import neck_layers
+from spnas_core.necks.cells import PYRAMID
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER
-from spnas_core.necks.nas_fpn import LATERAL, tensor_layers
+from spnas_core.necks.nas_fcos import ADAPT
+from spnas_core.necks.nas_fpn import LATERAL
 from spnas_core.weights.lineage import lineage
 from spnas_core.weights.tensor_names import (
     CASCADE,
@@ -39,7 +42,7 @@ from spnas_core.weights.tensor_names import (
 
 Group = Hashable
 Indices = npt.NDArray[np.int64]
-STEM_MIDDLE, MERGED, PYRAMID, PROPOSAL = "stem", "merged", "pyramid", "proposal"  # groups outside of the blocks
+STEM_MIDDLE, MERGED, PROPOSAL = "stem", "merged", "proposal"  # groups outside of the blocks, besides that of the pyramid
 _SHARES = (2.0, 3.0)  # of the copies of a channel, in turn
 
 
@@ -123,7 +126,7 @@ def width_of(weights: Arrays, default: int) -> int:
 
 def _pyramid_channels(weights: Arrays) -> int:
     """Channels of the maps of a net with these weights; 0 where it has no pyramid."""
-    return next((len(array) for name, array in weights.items() if name.startswith((LAYER, LATERAL))), 0)
+    return next((len(array) for name, array in weights.items() if name.startswith((LAYER, LATERAL, ADAPT))), 0)
 
 
 def _streams(arch: Arch) -> list[int]:
@@ -151,10 +154,12 @@ def _table(arch: Arch, own: Sequence[Block], streams: Sequence[int], weights: Ar
         chain: list[Group] = [before, *((block.index, part) for part in range(1 if arch.block_type.expansion == 1 else 2)), after]
         found |= {f"{path}conv{n}": Axes(chain[n], chain[n - 1]) for n in range(1, len(chain))}
         found[f"{path}shortcut.conv"] = Axes(after, before)
-    for layer, read in tensor_layers(weights):
-        if read is None or read < len(members):
-            found[layer] = Axes(PYRAMID, PYRAMID if read is None else streams[members[read][-1].index + 1])
     found |= {name.replace("conv", "bn"): Axes(axes.outputs) for name, axes in found.items()}
+    for layer, read in neck_layers(weights):
+        if not isinstance(read, int):
+            found[layer] = Axes(PYRAMID, read, normed=f"{layer}.bias" not in weights)
+        elif read < len(members):
+            found[layer] = Axes(PYRAMID, streams[members[read][-1].index + 1])
     for level, last in enumerate(members):
         found[f"{INNER}{level}"] = Axes(MERGED, streams[last[-1].index + 1], normed=False)
         found[f"{LAYER}{level}"] = Axes(PYRAMID, MERGED, normed=False)

@@ -5,8 +5,8 @@ import numpy.typing as npt
 
 from spnas_core.arch import Arch, blocks, levels
 from spnas_core.cost import CASCADE_STAGES, POOLED
+from spnas_core.necks import CellNeck
 from spnas_core.necks.fpn import EXTRA, INNER, LAYER
-from spnas_core.necks.nas_fpn import NasFpn
 from spnas_core.settings.detector import Detector, TwoStageHead, one_stage
 from spnas_core.settings.one_stage import FcosHead, RetinaNetHead
 from spnas_core.settings.segmentation import SemanticFpnHead, ladders_of
@@ -76,7 +76,7 @@ def _backbone(arch: Arch, detector: Detector) -> dict[str, _Shape]:
 
 
 def _neck(arch: Arch, detector: Detector) -> dict[str, _Shape]:
-    if isinstance(detector.neck, NasFpn):
+    if isinstance(detector.neck, CellNeck):
         return detector.neck.shapes(arch, detector.base_width)
     channels = detector.neck.channels
     found: dict[str, _Shape] = {}

@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from spnas_core.arch import Arch, blocks, levels
 from spnas_core.necks.fpn import INNER
+from spnas_core.necks.nas_fcos import ADAPT
 from spnas_core.necks.nas_fpn import LATERAL
 from spnas_core.search.family import Family
 from spnas_core.search.paths import kept_channels
 from spnas_core.weights.tensor_names import AFFINE, BACKBONE, STATISTICS, Arrays, block_name
 
 SLOTS = f"{BACKBONE}slots."
-_INNER_WEIGHT = re.compile(rf"(?:{re.escape(INNER)}(\d+)|{re.escape(LATERAL)}(\d+)\.conv)\.weight")
+_INNER_WEIGHT = re.compile(rf"(?:{re.escape(INNER)}(\d+)|(?:{re.escape(LATERAL)}|{re.escape(ADAPT)})(\d+)\.conv)\.weight")
 _Part = tuple[str, tuple[slice | npt.NDArray[np.int64], ...]]  # a tensor of the supernet, and an index of it by `numpy.ix_` or slices
 
 
