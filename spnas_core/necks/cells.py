@@ -77,7 +77,7 @@ def lacks_cell(tensors: CellTensor, name: str, wanted: Collection[str]) -> bool:
 def cell_layers(tensors: CellTensor, names: Iterable[str]) -> Iterator[tuple[str, int | str | None]]:
     """Layers among the tensors `names`, without the last word, and what each reads: a stage, or `PYRAMID`; None: each channel itself."""
     for name in names:
-        layer, word = name.rsplit(".", 1)
+        layer, _, word = name.rpartition(".")
         if word in ("weight", "gamma", "factor") and (match := tensors.fullmatch(name)):
             own = word != "weight" or layer.endswith(".depth")
             yield layer, None if own else int(match["stage"]) if match["stage"] else PYRAMID
