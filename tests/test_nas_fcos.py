@@ -7,6 +7,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
+from cell_necks import SMALL, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Tensor
@@ -35,17 +36,13 @@ from spnas_core.search.costs import candidate_cost
 from spnas_core.search.fusion_mutation import draw_fusions
 from spnas_core.search.net import Net, parse_net
 from spnas_core.settings.detector import Detector, current_form
-from spnas_core.weights import adopt, inherit
+from spnas_core.weights import inherit
 from spnas_core.weights.net_shapes import net_shapes
 from spnas_core.weights.tensor_names import STATISTICS, Arrays
 
 PUBLISHED = ((3, 3, 4, 4, 1), (3, 3, 4, 4, 1), (4, 3, 4, 3, 1), (1, 3, 4, 3, 1), (5, 3, 4, 4, 1), (4, 7, 4, 4, 1), (7, 2, 4, 4, 1))
 LETTERS = "sdwks"  # of the published operations: the last one is deformable there
 ALL = "p0s_1d-c2w_3k-p3s_4k-c0d_5w-p2k_2s-c1s_4w"  # every operation, both ways to merge; the first is read twice, the third by none
-SMALL: dict[str, Any] = {
-    "image_size": (72, 100), "base_width": 4, "stem": "3x3", "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16,
-    "proposals_train": 20, "proposals_test": 10, "roi_batch": 8, "max_boxes": 8, "detections": 10,
-}  # fmt: skip
 
 
 def fusions(most: int = 8) -> st.SearchStrategy[tuple[Fusion, ...]]:
@@ -287,13 +284,6 @@ def test_gradients_are_those_of_small_steps() -> None:
         assert float((found * step).sum() * 1e6) == pytest.approx(slope, rel=2e-3, abs=2e-3 * float(np.abs(found).sum())), name
 
 
-def weights_of(arch: str, neck: Any, seed: int, **changes: Any) -> dict[str, np.ndarray]:
-    """Weights of a detector, drawn at random, by their names."""
-    detector = Detector(**SMALL | changes, neck=neck)
-    rng = np.random.default_rng(seed)
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in net_shapes(parse(arch), detector, 3).items()}
-
-
 def parts(names: Iterable[str]) -> set[str]:
     """Cells and inputs that the tensors of a neck belong to: `fusions.1.c2w_3k`, `adapt.3`, `above.0`."""
     kept = (name.removeprefix("neck.").split(".") for name in names if name.startswith("neck."))
@@ -342,37 +332,3 @@ def test_a_tensor_too_few_or_too_many_is_an_error(spoil: Callable[[dict[str, np.
     spoil(weights)
     with pytest.raises(UserError, match=said):
         inherit.inherit(parse("b_1111-2111"), parse("b_1111-2111"), weights, weights_of("b_1111-2111", neck, 3), base_width=4)
-
-
-@pytest.mark.training
-def test_a_wider_neck_computes_the_same_and_a_narrower_one_loses() -> None:
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    arch = parse("b_1111-2111-1")
-    image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 72, 100)).astype(np.float32))
-    necks = {channels: Detector(**SMALL, neck=NasFcos(channels=channels, cells=ALL)) for channels in (4, 6, 9)}
-    nets = {channels: build(arch, detector, 3).set_train(False) for channels, detector in necks.items()}
-    weights = get_weights(nets[6])
-    for name, array in weights.items():
-        if name.endswith((".gamma", ".beta", ".moving_mean", ".factor")):
-            array += np.random.default_rng(1).standard_normal(array.shape).astype(np.float32) * 0.1
-    set_weights(nets[6], weights)
-    for channels in (4, 9):
-        found, audit = inherit.inherit(arch, arch, weights, get_weights(nets[channels]), base_width=4)
-        set_weights(nets[channels], found)
-        assert (audit.new, bool(audit.narrowed)) == ((), channels == 4)
-    for wide, own in zip(nets[9].features(image), nets[6].features(image), strict=True):
-        np.testing.assert_allclose(wide.asnumpy()[:, :6], own.asnumpy(), atol=1e-4)
-        np.testing.assert_allclose(wide.asnumpy()[:, 6:], own.asnumpy()[:, :3], atol=1e-4)
-
-
-def test_a_checkpoint_with_another_neck_gives_all_but_the_neck() -> None:
-    own = NasFcos(channels=6)
-    for other in ({"kind": "fpn", "channels": 6}, {"kind": "nas_fpn", "channels": 6, "stacks": 1}):
-        for ours, theirs in ((own, other), (other, own)):
-            fresh, weights = weights_of("b_1111-2111", ours, 0), weights_of("b_1111-2111", theirs, 1)
-            found, audit = adopt.adopt(fresh, weights)
-            assert set(audit.new) == {name for name in fresh if name.startswith("neck.")}
-            assert set(audit.dropped) == {name for name in weights if name.startswith("neck.")}
-            np.testing.assert_array_equal(found["rpn.conv.weight"], weights["rpn.conv.weight"])
-            _, audit = inherit.inherit(parse("b_1111-2111"), parse("b_1111-2111"), weights, fresh, base_width=4)
-            assert set(audit.new) == {name for name in fresh if name.startswith("neck.")}

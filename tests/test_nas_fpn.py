@@ -8,6 +8,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
+from cell_necks import SMALL, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
 from mindspore import Tensor
@@ -26,17 +27,13 @@ from spnas_core.necks.nas_fpn import FOUND_CELLS, INPUTS, LEVELS, Cell, NasFpn, 
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.net import Net, parse_net
 from spnas_core.settings.detector import Detector, current_form
-from spnas_core.weights import adopt, inherit
+from spnas_core.weights import inherit
 from spnas_core.weights.net_shapes import net_shapes
 from spnas_core.weights.tensor_names import STATISTICS
 
 GOLDEN = Path(__file__).with_name("nas_fpn_golden.json")
 THEIR_CELLS = ("gp_64_4", "sum_44_4", "sum_43_3", "sum_34_4", "sum_55_5", "sum_77_7", "gp_75_6")  # mmdetection's, in our order
 PARTS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-SMALL: dict[str, Any] = {
-    "image_size": (72, 100), "base_width": 4, "stem": "3x3", "head_channels": 16, "anchor_scale": 4, "rpn_batch": 16,
-    "proposals_train": 20, "proposals_test": 10, "roi_batch": 8, "max_boxes": 8, "detections": 10,
-}  # fmt: skip
 OTHER = "7s2_4-3a0_5-4a1_3-5s2_7-6s3_6-7a4_5-3s6_9"
 
 
@@ -247,13 +244,6 @@ def test_odd_sizes_any_cells_and_its_cost(text: str, cells: str) -> None:
     assert len(net.set_train(False)(Tensor(np.zeros((1, 3, *size), np.float32)), Tensor(np.array([size], np.float32)))) == 3
 
 
-def weights_of(arch: str, neck: NasFpn | None, seed: int, **changes: Any) -> dict[str, np.ndarray]:
-    """Weights of a detector, drawn at random, by their names."""
-    detector = Detector(**SMALL | changes, neck=neck or {"kind": "fpn", "channels": 6})
-    rng = np.random.default_rng(seed)
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in net_shapes(parse(arch), detector, 3).items()}
-
-
 def parts(names: Iterator[str] | tuple[str, ...]) -> set[str]:
     """Cells and inputs that the tensors of a neck belong to."""
     return {name.removeprefix("neck.").split(".conv")[0].split(".bn")[0] for name in names if name.startswith("neck.")}
@@ -291,37 +281,3 @@ def test_a_stranger_among_the_tensors_is_an_error(names: tuple[str, ...]) -> Non
     weights = weights_of("b_1111-2111", neck, 0) | {name: np.zeros(3, np.float32) for name in names}
     with pytest.raises(UserError, match="weights differ"):
         inherit.inherit(parse("b_1111-2111"), parse("b_1111-2111"), weights, weights_of("b_1111-2111", neck, 1), base_width=4)
-
-
-def test_a_wider_pyramid_computes_the_same_and_a_narrower_one_loses() -> None:
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    arch = parse("b_1111-2111-1")
-    image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 72, 100)).astype(np.float32))
-    nets = {
-        channels: build(arch, Detector(**SMALL, neck=NasFpn(channels=channels, stacks=2)), 3).set_train(False) for channels in (4, 6, 9)
-    }
-    weights = get_weights(nets[6])
-    for name, array in weights.items():
-        if name.endswith((".gamma", ".beta", ".moving_mean")):
-            array += np.random.default_rng(1).standard_normal(array.shape).astype(np.float32) * 0.1
-    set_weights(nets[6], weights)
-    for channels in (4, 9):
-        found, audit = inherit.inherit(arch, arch, weights, get_weights(nets[channels]), base_width=4)
-        set_weights(nets[channels], found)
-        assert (audit.new, bool(audit.narrowed)) == ((), channels == 4)
-    for wide, own in zip(nets[9].features(image), nets[6].features(image), strict=True):
-        np.testing.assert_allclose(wide.asnumpy()[:, :6], own.asnumpy(), atol=1e-4)
-        np.testing.assert_allclose(wide.asnumpy()[:, 6:], own.asnumpy()[:, :3], atol=1e-4)
-
-
-def test_a_checkpoint_with_another_neck_gives_all_but_the_neck() -> None:
-    """As torchvision's Faster R-CNN with its pyramid does."""
-    neck = NasFpn(channels=6, stacks=1)
-    for ours, theirs in ((neck, None), (None, neck)):
-        fresh, weights = weights_of("b_1111-2111", ours, 0), weights_of("b_1111-2111", theirs, 1)
-        found, audit = adopt.adopt(fresh, weights)
-        assert set(audit.new) == {name for name in fresh if name.startswith("neck.")}
-        assert set(audit.dropped) == {name for name in weights if name.startswith("neck.")}
-        np.testing.assert_array_equal(found["rpn.conv.weight"], weights["rpn.conv.weight"])
-        _, audit = inherit.inherit(parse("b_1111-2111"), parse("b_1111-2111"), weights, fresh, base_width=4)
-        assert set(audit.new) == {name for name in fresh if name.startswith("neck.")}
