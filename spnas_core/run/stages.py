@@ -109,14 +109,16 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     labels = {name: Label("full_train", "full_train", job.arch, net=name, ends_run=name == "final") for name, job in jobs.items()}
     nets = {name: net_of(job.arch, job.detector, plan.settings.detector) for name, job in jobs.items()}
     measured = measure(plan, crew, [(labels[name], net) for name, net in nets.items()]) if plan.settings.structures else []
-    ended = dict(zip(jobs, do(crew, [(labels[name], job) for name, job in jobs.items()]), strict=True))
+    # after the final net the dearest first, so that no device waits long for the last one
+    turns = sorted(jobs, key=lambda name: (name != "final", -jobs[name].recipe.epochs * plan.cost_of(nets[name]).macs))
+    ended = dict(zip(turns, do(crew, [(labels[name], jobs[name]) for name in turns]), strict=True))
     if isinstance(failure := ended["start"], JobError):
         notes.append(f"The start net has no full training to compare with: {failure.reason}.")
     if taps := taps_of(chosen.net.neck):
         notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, taps))}.")
     if isinstance(chosen.net.neck, CellNeck) and chosen.net.neck != parallel.ledger[0].net.neck:
         notes.append(f"The cells of the final net's pyramid are {chosen.net.neck.cells}.")
-    results = _results(plan, crew, jobs, labels, {name: one for name, one in ended.items() if isinstance(one, Manifest)})
+    results = _results(plan, crew, jobs, labels, {name: one for name in jobs if isinstance(one := ended[name], Manifest)})
     for name, costs in zip(jobs, measured, strict=False):
         if name in results:
             origin = jobs[name].weights[0].digest if jobs[name].weights else ""
