@@ -42,9 +42,10 @@ class FcosPointHead(DenseHead):
 
     def __init__(self, settings: Detector, classes: int, grid: Grid) -> None:
         super().__init__(settings, classes, grid)
-        self.distance = prediction(settings.neck.channels, 4)
-        self.centrality = prediction(settings.neck.channels, 1)
         head = one_stage(settings)
+        assert isinstance(head, FcosHead)
+        self.distance = prediction(settings.neck.channels, 4, head.first_distance)
+        self.centrality = prediction(settings.neck.channels, 1)
         self.focal = FocalLoss(head.focal_alpha, head.focal_gamma)
         self.points = Tensor(self.places[None])
         self.over_ranks = RankSum()

@@ -18,7 +18,7 @@ from spnas_core.models import primitives as p
 from spnas_core.models.blocks import LEAST_EPSILON, Norm
 from spnas_core.models.convolution import BiasedConv3x3, PlainConv3x3
 
-PRIOR = 0.01  # probability of every class at every place before the training
+RARE = -math.log((1 - 0.01) / 0.01)  # score, before the sigmoid, of the probability of every class at every place before the training
 NORM_EPSILON = 1e-5
 
 
@@ -96,6 +96,6 @@ def tower(channels: int, depth: int, groups: int, levels: int) -> Tower:
     return Tower([LevelLayer(channels, levels) if levels else TowerLayer(channels, groups) for _ in range(depth)])
 
 
-def prediction(channels: int, outputs: int, rare: bool = False) -> BiasedConv3x3:
-    """Last convolution of a tower, to `outputs` numbers at each place; `rare`: scores that begin as those of the probability `PRIOR`."""
-    return BiasedConv3x3(channels, outputs, Normal(0.01), Constant(-math.log((1 - PRIOR) / PRIOR)) if rare else "zeros")
+def prediction(channels: int, outputs: int, first: float = 0.0) -> BiasedConv3x3:
+    """Last convolution of a tower, to `outputs` numbers at each place, which are about `first` before the training."""
+    return BiasedConv3x3(channels, outputs, Normal(0.01), Constant(first))

@@ -92,6 +92,12 @@ class FcosHead(OneStageHead):
         1.5, description="points of an object are at most so many strides of their level away from its centre, in x and in y"
     )
     norm_groups: PositiveInt = Field(32, description="groups of the norms in the towers; the channels of the neck are a multiple of it")
+    first_distance: float = Field(
+        1.0,
+        ge=0,
+        description="distances of a box's sides from their point before the training, in strides; with torchvision's 0 a training may end "
+        "without a box: ReLU holds distances that fall below 0, and their gradient, at 0",
+    )
 
     @property
     def groups(self) -> int:
