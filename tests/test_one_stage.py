@@ -242,6 +242,14 @@ def test_the_tensors_that_settings_say(kind: str, text: str, neck: dict[str, Any
     assert params == candidate_cost(arch, settings, 3).params
 
 
+def test_new_boxes_of_fcos_have_sides_that_can_move() -> None:
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 8, 9, 13)).astype(np.float32))
+    nets = [build(parse("b_11-1-1"), tiny("fcos", **sets), 3) for sets in ({}, {"first_distance": 0})]
+    start, torchvisions = (net.fcos(x, 0)[1].asnumpy() for net in nets)
+    assert np.abs(start - 1).max() < 0.5
+    assert (torchvisions == 0).mean() > 0.1  # what ReLU holds at 0 has no gradient
+
+
 @pytest.mark.training
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_net_learns_one_picture_by_heart(kind: str) -> None:

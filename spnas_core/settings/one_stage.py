@@ -1,5 +1,6 @@
-"""Settings of the one-stage heads: towers of convolutions that judge every place of every level; the defaults are torchvision's.
+"""Settings of the one-stage heads: towers of convolutions that judge every place of every level.
 
+The defaults are torchvision's, but for `FcosHead.first_distance`.
 Sources: torchvision `models/detection/retinanet.py` and `fcos.py`; norms for each level: mmdetection `dense_heads/retina_sepbn_head.py`.
 """
 
