@@ -191,6 +191,7 @@ def test_tensors_and_cost_are_those_of_the_built_net(text: str) -> None:
     assert not any(name.endswith("conv.bias") for name in tower)
 
 
+@pytest.mark.training
 def test_norms_of_each_level_keep_their_own_statistics() -> None:
     """A training step moves the statistics of each level's norms, and of no other's; they can be had anew from batches."""
     ms.set_context(mode=ms.GRAPH_MODE)
