@@ -16,7 +16,7 @@ from spnas_core.models import boxes as box_ops
 from spnas_core.models import primitives as p
 from spnas_core.models.anchors import Grid, place_anchors
 from spnas_core.models.roi import CANDIDATES, Selection
-from spnas_core.models.towers import RARE, prediction, tower
+from spnas_core.models.towers import PRIOR_SCORE, prediction, tower
 from spnas_core.settings.detector import Detector, one_stage
 
 Outputs = tuple[Tensor, ...]
@@ -79,7 +79,7 @@ class DenseHead(nn.Cell):
         norms = len(grid.sizes) if head.level_norms else 0
         self.class_tower = tower(channels, head.depth, head.groups, norms)
         self.box_tower = tower(channels, head.depth, head.groups, norms)
-        self.score = prediction(channels, head.shapes * classes, RARE)
+        self.score = prediction(channels, head.shapes * classes, PRIOR_SCORE)
         self.best = nn.CellList([LevelBest(one, classes, head.candidates) for one in anchors])
         self.select = Selection(settings, classes)
         self.most = CANDIDATES * settings.detections

@@ -18,7 +18,9 @@ from spnas_core.models import primitives as p
 from spnas_core.models.blocks import LEAST_EPSILON, Norm
 from spnas_core.models.convolution import BiasedConv3x3, PlainConv3x3
 
-RARE = -math.log((1 - 0.01) / 0.01)  # score, before the sigmoid, of the probability of every class at every place before the training
+PRIOR_SCORE = -math.log(
+    (1 - 0.01) / 0.01
+)  # score, before the sigmoid, of the probability of every class at every place before the training
 NORM_EPSILON = 1e-5
 
 
