@@ -18,9 +18,7 @@ from spnas_core.models import primitives as p
 from spnas_core.models.blocks import LEAST_EPSILON, Norm
 from spnas_core.models.convolution import BiasedConv3x3, PlainConv3x3
 
-PRIOR_SCORE = -math.log(
-    (1 - 0.01) / 0.01
-)  # score, before the sigmoid, of the probability of every class at every place before the training
+PRIOR_SCORE = -math.log((1 - 0.01) / 0.01)  # before the sigmoid: every class at every place begins with a probability of 0.01
 NORM_EPSILON = 1e-5
 
 
