@@ -32,7 +32,7 @@ from spnas_core.run.record import read_stage
 from spnas_core.run.register import announce_run, plan_of, read_run
 from spnas_core.run.replay import replay
 from spnas_core.search.block_features import FEATURES, net_features
-from spnas_core.search.clock import LEAST_CLOCKED, ClockedNet, DeviceClock, fit_of, net_latency
+from spnas_core.search.clock import LEAST_CLOCKED, ClockedNet, DeviceClock, fit_of, net_identity, net_latency
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.net import net_of
 from spnas_core.search.sample import sample_nets
@@ -92,6 +92,23 @@ def test_a_measured_net_is_taken_at_its_measurement_and_others_by_what_their_fea
     assert all(cost >= 0 for cost in fit.costs.values())
     assert len(fit.errors) == len(ARCHS)
     assert fit.mean_error <= fit.worst_error
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_training", "of_inference"),
+    [
+        (
+            "retinanet",
+            {"focal_alpha": 0.5, "focal_gamma": 1.5, "foreground_iou": 0.6, "background_iou": 0.3, "box_loss": "giou"},
+            "anchor_octave",
+        ),
+        ("fcos", {"focal_alpha": 0.5, "focal_gamma": 1.5, "centre_radius": 2.0, "first_distance": 0.0}, "depth"),
+    ],
+)
+def test_what_only_a_training_of_a_one_stage_head_has_makes_no_other_net(kind: str, of_training: dict[str, Any], of_inference: str) -> None:
+    net, trained_otherwise, other = (Detector(head={"kind": kind, **head}) for head in ({}, of_training, {of_inference: 2}))
+    known, same, different = (net_identity(ARCHS[0], one, 2) for one in (net, trained_otherwise, other))
+    assert known == same != different
 
 
 @given(st.lists(st.floats(0.5, 2.0), min_size=len(ARCHS), max_size=len(ARCHS)))

@@ -22,7 +22,7 @@ from spnas_core.models.dense_targets import point_targets
 from spnas_core.models.detector import DetectorNet
 from spnas_core.models.ranks import RankSum
 from spnas_core.models.towers import prediction
-from spnas_core.settings.detector import Detector, one_stage
+from spnas_core.settings.detector import Detector
 from spnas_core.settings.one_stage import FcosHead
 
 
@@ -42,7 +42,7 @@ class FcosPointHead(DenseHead):
 
     def __init__(self, settings: Detector, classes: int, grid: Grid) -> None:
         super().__init__(settings, classes, grid)
-        head = one_stage(settings)
+        head = settings.head
         assert isinstance(head, FcosHead)
         self.distance = prediction(settings.neck.channels, 4, head.first_distance)
         self.centrality = prediction(settings.neck.channels, 1)

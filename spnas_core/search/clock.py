@@ -27,7 +27,10 @@ from spnas_core.settings.detector import Detector
 
 LEAST_CLOCKED = 6  # measured, for a fit
 _TRAINING = ("norm", "norm_epsilon", "frozen_stages", "max_boxes")  # settings of a detector that no inference depends on
-_TRAINING_HEAD = ("rpn_batch", "roi_batch", "proposals_train")
+_TRAINING_HEAD = (
+    *("rpn_batch", "roi_batch", "proposals_train"),
+    *("focal_alpha", "focal_gamma", "foreground_iou", "background_iou", "box_loss", "centre_radius", "first_distance"),
+)
 _IN_FEATURES = ("image_size", "base_width", "stem", "neck", "share_weights")  # may differ among the nets of one fit
 
 
