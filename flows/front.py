@@ -24,7 +24,8 @@ def front_jobs(store: Store, run: str, train: Sequence[str], measure: bool, data
         raise UserError(f"{words}, got one up to the stage {stage.name}; spnas resume {run} goes on")
     wanted: list[Trial] = list({one.digest: one for one in (net_of_front(trials, text, run) for text in train)}.values())
     jobs: list[tuple[str, Job]] = [(f"full_train {short(one.arch)}", full_training(plan, one)) for one in wanted]
-    return plan, jobs + [(f"benchmark {short(one.arch)}", plan.benchmark(one.net)) for one in trials.values() if measure]
+    nets = dict.fromkeys((plan.start, *(one.net for one in trials.values()))) if measure else ()  # the start net's tells the device's speed
+    return plan, jobs + [(f"benchmark {short(str(net.arch))}", plan.benchmark(net)) for net in nets]
 
 
 @flow(name="spnas-front")

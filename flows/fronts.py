@@ -92,7 +92,7 @@ def _recommended(one: Searched, executor: Executor) -> tuple[TrainedNet, Trained
     found = []
     for (trial, _), manifest, test in zip(recipes, trained, tests, strict=True):
         (measured,) = completed(executor, [(f"benchmark {short(trial.arch)}", plan.benchmark(trial.net))])  # alone, not to be disturbed
-        costs = {"macs": manifest.metrics["macs"], "latency_ms": measured.metrics["latency_ms"], "epochs": total}
+        costs = {"macs": manifest.metrics["macs"], "latency_ms": plan.measured(measured)[0]["latency_ms"], "epochs": total}
         found.append(TrainedNet(net=str(trial.net), val=own_scores(manifest.metrics)[settings.work.score], test=test, **costs))
     return found[0], found[1]
 

@@ -117,6 +117,7 @@ class BenchmarkJob(Settings):
     """Measure what inference with one architecture costs on a device; a measurement in the store is taken as it is."""
 
     kind: Literal["benchmark"] = "benchmark"
+    reference: Literal[1] = Field(1, description="version of how it is measured, and beside which net (jobs/benchmark.py)")
     arch: ArchText
     detector: Detector
     classes: PositiveInt

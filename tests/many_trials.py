@@ -101,7 +101,7 @@ class StoringCrew:
             return {"top1": 0.5, "epochs": job.recipe.epochs, "seconds": 300.0}
         cost = self.plan.cost_of(net_of(job.arch, job.detector, self.plan.settings.detector))
         if isinstance(job, BenchmarkJob):
-            return {"latency_ms": cost.macs / 1e8 * rng.uniform(0.9, 1.1), "memory_mb": 500.0, "images": 10}
+            return {"latency_ms": cost.macs / 1e8 * rng.uniform(0.9, 1.1), "reference_ms": rng.uniform(9, 12), "memory_mb": 500.0}
         score = float(np.clip(self.level + 0.03 * np.log2(cost.macs / self.start.macs) + rng.normal(0, 0.02), 0.001, 0.99))
         scores = {name: min(1.0, (1.3 if name == "AP50" else 1.0) * score) for name in STATS}
         kinds = {f"class {n + 1}": {"AP": score * rng.uniform(0.5, 1), "AP50": score * rng.uniform(1, 1.4)} for n in range(CLASSES)}

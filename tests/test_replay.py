@@ -74,7 +74,7 @@ class Workers:
         folder.mkdir()
         metrics: dict[str, Any] = {}
         if isinstance(job, BenchmarkJob):
-            metrics = {"latency_ms": 40.0 + seed % 30, "memory_mb": 500.0, "images": 10}
+            metrics = {"latency_ms": 40.0 + seed % 30, "reference_ms": 9.0 + seed % 3, "memory_mb": 500.0}
         if isinstance(job, ReigniteJob):
             metrics = {"top1": 0.5, "epochs": job.recipe.epochs}
         if isinstance(job, EvaluateJob):

@@ -143,7 +143,7 @@ def _net(plan: Plan, number: int, trial: Trial, annotations: dict[str, Any] | No
     costs: dict[str, float] = {name: float(metrics[name]) for name in ("params", "macs", "latency_ms") if name in metrics}
     measured = store.manifest(f"benchmark/{digest(plan.benchmark(trial.net))}")
     if isinstance(measured, Manifest):
-        costs["latency_ms"] = float(measured.metrics["latency_ms"])
+        costs["latency_ms"] = plan.measured(measured)[0]["latency_ms"]
     told = {name: found for name, clock in clocks.items() if (found := latency_there(plan, trial, clock))}
     costs |= {name: found.ms for name, found in told.items()}
     manifest, full = (store.manifest(f"train/{one}") for one in (trial.digest, digest(full_training(plan, trial))))

@@ -16,7 +16,7 @@ from spnas_core.search.costs import over_budget
 from spnas_core.search.ledger import SearchStage, Trial, survivors
 from spnas_core.search.net import Net, net_of
 from spnas_core.search.propose import Proposal
-from spnas_core.settings.search import MEASURED, Budget, Candidates, Halving
+from spnas_core.settings.search import Budget, Candidates, Halving
 from spnas_core.settings.task import task_of_metrics
 
 Measured = Mapping[str, float]
@@ -97,13 +97,10 @@ def measure(plan: Plan, crew: Crew, nets: Sequence[tuple[Label, Net]]) -> list[M
     """
     if not plan.settings.measures:
         return [plan.clock_latencies(net) for _, net in nets]
-    found: list[Measured | JobError] = []
-    for label, net in nets:
-        own = replace(label, role="benchmark")
-        (ended,) = do(crew, [(own, plan.benchmark(net))])
-        measured = {} if isinstance(ended, JobError) else {name: float(ended.metrics[name]) for name in MEASURED}
-        found.append(ended if isinstance(ended, JobError) else measured | plan.clock_latencies(net))
-    return found
+    ended = [do(crew, [(replace(label, role="benchmark"), plan.benchmark(net))])[0] for label, net in nets]
+    measured = iter(plan.measured(*(one for one in ended if not isinstance(one, JobError))))
+    clocks = [plan.clock_latencies(net) for _, net in nets]
+    return [one if isinstance(one, JobError) else next(measured) | there for one, there in zip(ended, clocks, strict=True)]
 
 
 def _refusal(measured: Measured | JobError, budget: Budget) -> JobError | None:

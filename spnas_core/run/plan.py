@@ -11,15 +11,16 @@ from spnas_core.job import RECIPE_VERSION, BenchmarkJob, Data, EvaluateJob, Reig
 from spnas_core.search.clock import DeviceClock, net_latency
 from spnas_core.search.costs import candidate_cost
 from spnas_core.search.ledger import Trial
-from spnas_core.search.net import Net
+from spnas_core.search.net import Net, net_of
 from spnas_core.search.propose import Proposal
 from spnas_core.search.stock import stock_family
 from spnas_core.settings.base import Settings, key_document
 from spnas_core.settings.detector import Detector
 from spnas_core.settings.run import Run, StageName
-from spnas_core.settings.search import DEVICE_LATENCY
+from spnas_core.settings.search import DEVICE_LATENCY, MEASURED
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
+from spnas_core.store.manifest import Manifest
 from spnas_core.weights.lineage import lineage
 
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
@@ -27,6 +28,7 @@ ScoredSplit = Literal["val", "test"]
 RoundStage = Literal["structures", "serial"]  # stages whose rounds leave records
 FinalNet = str  # of the nets that are trained to the end: `final`, `start`, and those that it is compared with
 EQUAL, STOCK, FRONT = "start, equal epochs", "stock: ", "front "  # names of these, and before those of stock nets and others of the front
+_MEASURING = BenchmarkJob.model_fields["reference"].default
 _T = TypeVar("_T")
 
 
@@ -61,6 +63,11 @@ class Plan:
     def __post_init__(self) -> None:
         """Derive the keys of the stages, each from its settings and the key of the stage before."""
         object.__setattr__(self, "keys", stage_keys(self))
+
+    @property
+    def start(self) -> Net:
+        """The start net."""
+        return net_of(self.settings.arch, self.settings.detector)
 
     @property
     def leaves_out(self) -> bool:
@@ -148,6 +155,20 @@ class Plan:
         device = {"device_target": self.settings.device_target, "threads": self.settings.threads}
         return BenchmarkJob(arch=str(net.arch), detector=net.detector(self.settings.detector), classes=self.classes, **device)
 
+    def measured(self, *benchmarks: Manifest) -> list[dict[str, float]]:
+        """Latency, ms, and memory, MB, that benchmarks of nets found.
+
+        A latency is that at the speed which the device had when the start net was measured: shared machines are a third faster at one hour
+        than at another, and each host has its own.
+        """
+        start = self.store.manifest(f"benchmark/{digest(self.benchmark(self.start))}")
+        found = [{name: float(one.metrics[name]) for name in MEASURED} for one in benchmarks]
+        if isinstance(start, Manifest):
+            then = float(start.metrics["reference_ms"])
+            for costs, one in zip(found, benchmarks, strict=True):
+                costs["latency_ms"] *= then / float(one.metrics.get("reference_ms", then))  # a made-up measurement has none
+        return found
+
     def clock_latencies(self, net: Net) -> dict[str, float]:
         """Latency of a candidate on the other devices that count, ms, by the names of the objectives."""
         detector = net.detector(self.settings.detector)
@@ -174,7 +195,7 @@ def stage_keys(plan: Plan) -> dict[str, str]:
     """Digest of each stage, from all that determines its record and nothing else."""
     settings = plan.settings
     whole = key_document(settings) | {"detector": settings.detector.former_document()}
-    measured: dict[str, Any] = {"device": [whole["device_target"], whole["threads"]]} if settings.measures else {}
+    measured: dict[str, Any] = {"device": [whole["device_target"], whole["threads"], _MEASURING]} if settings.measures else {}
     if plan.clocks:
         measured["clocks"] = {name: clock.digest for name, clock in sorted(plan.clocks.items())}
     reignite = {**whole["reignite"], "data": plan.images}
