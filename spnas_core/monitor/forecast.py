@@ -130,7 +130,7 @@ def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: floa
         return speed.start + _supernet_seconds(plan, job, epochs, speed, compiling)
     if isinstance(job, EvaluateJob):
         return speed.start + evaluation(counts.test if job.split == "test" else counts.val)
-    return speed.start + speed.eval_compile.at(graph_blocks(arch)) + 5.0  # a benchmark takes images for so long
+    return speed.start + speed.eval_compile.at(graph_blocks(arch)) + 8.0  # compiles the reference net and takes images of both for so long
 
 
 def _supernet_seconds(plan: Plan, job: SupernetJob | PathsJob, epochs: int, speed: Speed, compiling: float) -> float:
