@@ -89,10 +89,11 @@ def _recommended(one: Searched, executor: Executor) -> tuple[TrainedNet, Trained
     trained = [manifests[digest(job)] for job in jobs]
     tests = _tested(plan, executor, [(manifest.digest, trial.net) for manifest, (trial, _) in zip(trained, recipes, strict=True)])
     total = settings.fine_tune.epochs + behind + full.epochs
+    # each alone, not to be disturbed; the start net's too before any counts, since it tells the device's speed
+    benchmarks = [completed(executor, [(f"benchmark {short(one.arch)}", plan.benchmark(one.net))])[0] for one, _ in recipes]
     found = []
-    for (trial, _), manifest, test in zip(recipes, trained, tests, strict=True):
-        (measured,) = completed(executor, [(f"benchmark {short(trial.arch)}", plan.benchmark(trial.net))])  # alone, not to be disturbed
-        costs = {"macs": manifest.metrics["macs"], "latency_ms": plan.measured(measured)[0]["latency_ms"], "epochs": total}
+    for (trial, _), manifest, test, measured in zip(recipes, trained, tests, plan.measured(*benchmarks), strict=True):
+        costs = {"macs": manifest.metrics["macs"], "latency_ms": measured["latency_ms"], "epochs": total}
         found.append(TrainedNet(net=str(trial.net), val=own_scores(manifest.metrics)[settings.work.score], test=test, **costs))
     return found[0], found[1]
 
