@@ -18,13 +18,15 @@ TYPES = st.sampled_from(["b", "r", "x(32x4d)", "x(8x16d)"])
 
 
 @st.composite
-def archs(draw, max_blocks=60, parallel=True, widths=False):
-    digits = "1" + draw(st.text(alphabet="1112", min_size=7, max_size=max_blocks - 1).filter(lambda text: text.count("2") < 6))
-    ends = sorted(draw(st.sets(st.integers(1, len(digits) - 1), max_size=6)))
+def archs(draw, max_blocks=60, parallel=True, widths=False, doubles=5, min_stages=1, types=TYPES):
+    blocks = draw(st.integers(8, max_blocks))
+    twos = draw(st.sets(st.integers(1, blocks - 1), max_size=doubles))
+    digits = "".join("2" if place in twos else "1" for place in range(blocks))
+    ends = sorted(draw(st.sets(st.integers(1, blocks - 1), min_size=min_stages - 1, max_size=6)))
     stages = [digits[a:b] for a, b in zip([0, *ends], [*ends, None], strict=True)]
     copies = [str(draw(st.integers(0, 3))) if parallel else "0" for _ in stages]
     inner = "_" + "-".join(str(draw(st.integers(1, 16))) for _ in stages) if widths else ""
-    return parse(f"{draw(TYPES)}_{'-'.join(stages)}_{'-'.join(copies)}{inner}")
+    return parse(f"{draw(types)}_{'-'.join(stages)}_{'-'.join(copies)}{inner}")
 
 
 @given(st.booleans().flatmap(lambda widths: archs(widths=widths)))

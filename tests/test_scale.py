@@ -73,6 +73,7 @@ def test_work_grows_no_faster_than_the_trials(plans: dict[int, Plan]) -> None:
         assert many < 1.3 * MANY / FEW * few, (name, few, many)
 
 
+@pytest.mark.training
 def test_the_store_is_asked_twice_for_each_trial(plans: dict[int, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: Counter[str] = Counter()
     for name in ("read", "sizes", "files", "sha256"):
@@ -94,6 +95,7 @@ def test_the_store_is_asked_twice_for_each_trial(plans: dict[int, Plan], monkeyp
     assert counts[0]["files"] == counts[1]["files"] <= 4
 
 
+@pytest.mark.training
 def test_the_page_of_many_trials_stays_small(plans: dict[int, Plan]) -> None:
     text = report_html(reopen(plans[MANY].store, "many"))
     assert len(text.encode()) < 5e6 * MANY / 1000
@@ -115,6 +117,7 @@ def test_replays_together_are_replays_one_by_one(most: int | None, data: Path, t
         assert found.ledger == alone.ledger
 
 
+@pytest.mark.training
 def test_a_round_is_proposed_alike_from_the_course_and_from_the_ledger(plans: dict[int, Plan]) -> None:
     plan = plans[FEW]
     serial = [trial for trial in replay(plan, known_results(plan)).ledger if trial.stage != "parallel"]
