@@ -108,7 +108,8 @@ def test_a_budget_that_no_net_meets_is_a_mistake() -> None:
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_demo_takes_what_it_took(kept: bool) -> None:
-    plan = plan_of(presets.load_preset("demo", ["devices=[0]", "final.equal_epochs=false"]))  # as it was then: one at a time
+    as_it_was = ["devices=[0]", "final.equal_epochs=false", "fine_tune.epochs=8", "full_train.epochs=8"]
+    plan = plan_of(presets.load_preset("demo", as_it_was))
     replays = [replay(plan, lambda _: None, play) for play in range(8)]
     found = forecast(plan, replays, demo_speed(plan), lambda _: kept)
     seconds = {name: one.seconds for name, one in found.items()}
