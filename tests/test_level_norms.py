@@ -282,6 +282,7 @@ def test_an_added_stage_brings_norms_of_its_own() -> None:
         inherit(parent, child, weights, fresh, base_width=8)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("neck", [{}, {"extra_levels": "c5"}, NASFPN], ids=str)
 def test_a_wider_pyramid_computes_the_same_and_a_narrower_one_is_a_net(neck: dict[str, Any]) -> None:
     ms.set_context(mode=ms.PYNATIVE_MODE)

@@ -234,6 +234,7 @@ def test_children_inherit_the_heads(kind: str) -> None:
         assert {name: array.shape for name, array in found.items()} == net_shapes(parent, wider, 3)
 
 
+@pytest.mark.training
 def test_a_wider_pyramid_computes_the_same() -> None:
     """RetinaNet's towers read copies of channels by shares (Net2Wider)."""
     ms.set_context(mode=ms.PYNATIVE_MODE)

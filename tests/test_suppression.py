@@ -56,6 +56,7 @@ def test_both_keep_the_same(limit: float, corners: Any) -> None:
     assert first == second
 
 
+@pytest.mark.training
 def test_a_chain_of_overlaps_is_followed_to_its_end() -> None:
     """Each box overlaps only its neighbours: every second stays, which takes as many passes as there are boxes."""
     left = np.arange(BOXES, dtype=np.float32) * 3
