@@ -7,6 +7,7 @@ the kernel kills the jobs that it leaves (`worker.die_with`).
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import select
@@ -30,6 +31,8 @@ def main() -> None:
     sys.argv[:] = [worker.__file__]  # the program, to MindSpore: it keeps a graph's file only for the same one
     for name in LOADED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # collections in jobs, of which MindSpore starts one for each graph, leave out what all of them share
     path = fork_jobs()
     if path is None:
         os._exit(0)  # at once: MindSpore's exit handlers have nothing to clean up

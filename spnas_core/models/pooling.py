@@ -61,12 +61,12 @@ class RegionPooling(nn.Cell):
     def pool_parts(self, flat: Tensor, index: Tensor, weights: Tensor, size: int) -> Tensor:
         """As `pool`, for `size` regions after each other, so that only the cells of one part are in memory (or in the cache)."""
         pooled: tuple[Tensor, ...] = ()
-        for start in range(0, index.shape[0], size):
-            part = index[start : start + size]
-            if start:
+        for first, last in _parts(index.shape, size):
+            part = p.slice_strided(index, first, last, (1, 1))
+            if pooled:
                 part = ops.depend(part, pooled[-1])
-            pooled = (*pooled, self.pool(flat, part, weights[start : start + size]))
-        return ops.concat(pooled, 0)
+            pooled = (*pooled, self.pool(flat, part, p.slice_strided(weights, first, last, (1, 1))))
+        return ops.Concat(0)(pooled)
 
 
 class _Corners(nn.Cell):
@@ -117,6 +117,13 @@ class _Corners(nn.Cell):
     def bprop(self, regions: Tensor, out: Any, dout: Any) -> Any:
         """Count the outputs as constants."""
         return p.constant(regions)
+
+
+@ops.constexpr  # type: ignore[untyped-decorator]
+def _parts(shape: tuple[int, int], size: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
+    """Begin and end of the slices of (count, width) that have at most `size` rows."""
+    count, width = shape
+    return tuple(((first, 0), (min(first + size, count), width)) for first in range(0, count, size))
 
 
 def least_sizes(sides: tuple[float, ...]) -> npt.NDArray[np.float32]:

@@ -90,19 +90,21 @@ class Proposals(nn.Cell):
         self.starts = tuple(sum(counts[:level]) for level in range(len(counts)))
         head = two_stage(settings)
         self.limits = (head.proposals_test, head.proposals_train)
+        self.taken = tuple(tuple(min(limit, count) for count in counts) for limit in self.limits)  # of each level
+        self.selected = tuple(min(limit, sum(taken)) for limit, taken in zip(self.limits, self.taken, strict=True))
         self.extent = float(max(settings.image_size))
         self.nms = suppression(head.rpn_nms)
 
     def construct(self, scores: Tensor, deltas: Tensor, image_hw: Tensor) -> tuple[Tensor, Tensor]:
         """Select proposals (B, P, 4) and their validity (B, P) from the scores (B, A) and deltas (B, A, 4)."""
-        limit = self.limits[1] if self.training else self.limits[0]
+        taken, selected = (self.taken[1], self.selected[1]) if self.training else (self.taken[0], self.selected[0])
         batch = scores.shape[0]
         values_of: tuple[Tensor, ...] = ()
         index_of: tuple[Tensor, ...] = ()
         kept: tuple[Tensor, ...] = ()
         for level in range(len(self.counts)):
             start, count = self.starts[level], self.counts[level]
-            values, order = p.topk(p.slice_strided(scores, (0, start), (batch, start + count), (1, 1)), min(limit, count))
+            values, order = p.topk(p.slice_strided(scores, (0, start), (batch, start + count), (1, 1)), taken[level])
             values_of, index_of = (*values_of, values), (*index_of, order + start)
         best, index = ops.Concat(1)(values_of), ops.Concat(1)(index_of)
         found = box_ops.decode(box_ops.take(deltas, index), p.gather(self.anchors, index, 0), RPN_CODER)
@@ -113,7 +115,7 @@ class Proposals(nn.Cell):
             kept = (*kept, self.nms(p.slice_strided(apart, (0, first, 0), (values.shape[0], last, 4), (1, 1, 1))))
             first = last
         keep = p.cast(p.both(ops.Concat(1)(kept), box_ops.large(found, MIN_SIZE)), ms.float32)
-        keys, order = p.topk(p.sigmoid(best) * keep + (keep - 1.0), min(limit, best.shape[1]))  # -1 for removed boxes
+        keys, order = p.topk(p.sigmoid(best) * keep + (keep - 1.0), selected)  # -1 for removed boxes
         valid = keys >= 0
         return box_ops.take(found, order) * p.expand_dims(p.cast(valid, ms.float32), -1), valid
 
