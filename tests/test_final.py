@@ -12,7 +12,7 @@ from spnas_core.errors import JobError
 from spnas_core.job import Data, EvaluateJob, Job, TrainJob, Weights
 from spnas_core.metrics import STATS
 from spnas_core.run.crew import Label
-from spnas_core.run.plan import EQUAL, Plan
+from spnas_core.run.plan import EQUAL, START, Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.run.stages import full_train
 from spnas_core.search.costs import candidate_cost
@@ -110,9 +110,10 @@ def test_the_final_net_is_compared_at_equal_epochs() -> None:
     )
     ended = full_train(plan, ScriptedCrew(answer), record)
     behind = 4 + 5 + 3
-    assert asked["final"].recipe.epochs == asked["start"].recipe.epochs == 8
+    assert asked["final"].recipe.epochs == 8
     assert asked[EQUAL].recipe == settings.full_train.lasting(8 + behind)
-    assert asked[EQUAL].weights == asked["start"].weights
+    assert asked[EQUAL].weights == plan.full_trainings(LEDGER[0], LEDGER[0])["final"].weights
+    assert START not in asked
     stock = {name: job for name, job in asked.items() if name.startswith("stock: ")}
     assert len(stock) == 6
     assert {job.recipe for job in stock.values()} == {settings.fine_tune.lasting(12 + 8 + behind)}

@@ -33,7 +33,7 @@ from spnas_core.report.page import report_html
 from spnas_core.report.quality import judge_detections
 from spnas_core.report.tables import trials_csv
 from spnas_core.report.val_images import choose
-from spnas_core.run.plan import Plan
+from spnas_core.run.plan import EQUAL, Plan
 from spnas_core.run.record import StageRecord
 from spnas_core.search.entropy import backbone_entropy
 from spnas_core.search.net import net_of
@@ -75,6 +75,17 @@ def test_the_page_is_whole_and_loads_nothing(page: str) -> None:
     assert len(page) < 300_000
     assert {"result", "search", "trials", "nets", "curves", "quality", "pictures", "cost", "inheritance", "failures", "again"} <= set(ids)
     assert sum(one.startswith("data:image/jpeg") for one in found.all("href")) == 12
+
+
+def test_a_start_net_at_equal_epochs_stands_in_the_place_of_one_by_the_same_recipe(made: tuple[Plan, StageRecord], page: str) -> None:
+    plan, stage = made
+    again = stage.model_copy(update={"results": {EQUAL if name == "start" else name: one for name, one in stage.results.items()}})
+    other = report_html(collect(plan, again))
+    assert [page.count("trained by the same recipe"), page.count("trained at equal epochs")] == [2, 0]
+    assert [other.count("trained by the same recipe"), other.count("trained at equal epochs")] == [0, 2]
+    assert other.count("against the start net") == page.count("against the start net") > 0
+    assert [one.interval for one in comparisons(collect(plan, again))] == [one.interval for one in comparisons(collect(*made))]
+    assert all("the start net at equal epochs" in one.words for one in comparisons(collect(plan, again)))
 
 
 def test_equal_evidence_gives_an_equal_page(made: tuple[Plan, StageRecord], page: str) -> None:

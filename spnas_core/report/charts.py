@@ -153,8 +153,8 @@ def _line(places: Iterable[tuple[float, float]]) -> str:
 def curve_charts(inputs: ReportInputs, family: Sequence[TrialEntry]) -> list[Chart]:
     """Draw losses (and the score where it was measured) by epoch: of the full trainings, of all trials, of the reignitions."""
     results = inputs.stage.results
-    names = {"final": "final net", "start": "start net"}
-    full = [(names[n], n, inputs.trainings[results[n].digest], None) for n in ("start", "final") if n in results]
+    names = {inputs.stage.start_net: ("start net", "start"), "final": ("final net", "final")}
+    full = [(*words, inputs.trainings[results[net].digest], None) for net, words in names.items() if net in results]
     short = [(one.name, one.trial.stage, one.training, one) for one in family]
     again = [(f"reignition {n}", "final", one, None) for n, one in enumerate(inputs.reignitions.values(), start=1)]
     score = inputs.plan.settings.work.score

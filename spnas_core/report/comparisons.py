@@ -7,7 +7,9 @@ from spnas_core.data.samples import Split
 from spnas_core.report.inputs import ReportInputs
 from spnas_core.report.intervals import Interval, ScoreDraws, interval, match_detections, score_draws
 from spnas_core.report.pixels import mask_draws
-from spnas_core.run.plan import ScoredSplit
+from spnas_core.run.plan import EQUAL, START, ScoredSplit
+
+START_NETS = {START: "by the same recipe", EQUAL: "at equal epochs"}  # how the start net was trained that the final one is compared with
 
 
 class Comparison(NamedTuple):
@@ -23,7 +25,7 @@ class Comparison(NamedTuple):
         """One sentence for a report."""
         gain, low, high, _ = (100 * value for value in self.interval)
         verdict = ("ahead of" if self.interval.mean > 0 else "behind") if self.interval.means_something else "a tie with"
-        name = {"start": "the start net by the same recipe", "start, equal epochs": "the start net at equal epochs"}.get(self.net, self.net)
+        name = f"the start net {START_NETS[self.net]}" if self.net in START_NETS else self.net
         return f"On {self.split}: {verdict} {name}, {gain:+.1f} {self.score} (95 % interval over the images {low:+.1f} to {high:+.1f})."
 
 

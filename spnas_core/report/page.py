@@ -19,7 +19,7 @@ from spnas_core.jobs.timing import PHASES
 from spnas_core.necks import CellNeck
 from spnas_core.report.ancestry import TrialEntry, entries, tree
 from spnas_core.report.charts import curve_charts, pareto_chart, unit_of
-from spnas_core.report.comparisons import comparisons, gains
+from spnas_core.report.comparisons import START_NETS, comparisons, gains
 from spnas_core.report.costs import stage_costs
 from spnas_core.report.final_fronts import final_chart, final_fronts
 from spnas_core.report.inputs import ReportInputs
@@ -67,7 +67,7 @@ def report_html(inputs: ReportInputs) -> str:
     outputs = inputs.of_final
     quality = judge_detections(inputs.val, outputs) if isinstance(inputs.val, Split) and outputs is not None else None
     pixels = judge_pixels(inputs.val, outputs) if isinstance(inputs.val, MaskSplit) and outputs is not None else None
-    final, start = (stage.results.get(name) for name in ("final", "start"))
+    final, start = (stage.results.get(name) for name in ("final", stage.start_net))
     costs = stage_costs(inputs)
     fronts = final_fronts(stage.results, stage.ledger, plan.settings)
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def report_html(inputs: ReportInputs) -> str:
         "name": plan.settings.name,
         "finished": inputs.finished,
         "final": {"metrics": final.scores["val"]} if final else None,
-        "start": {"metrics": start.scores["val"]} if start else None,
+        "start": {"metrics": start.scores["val"], "words": START_NETS[stage.start_net]} if start else None,
         "tested": bool(final and "test" in final.scores),
         "last_stage": stage.name,
         "stage_names": STAGE_TITLES,
@@ -143,7 +143,7 @@ def _environment() -> jinja2.Environment:
 def _figures(inputs: ReportInputs, family: Sequence[TrialEntry], seconds: float) -> list[tuple[str, str, str]]:
     """Key figures of the run: title, value, remark."""
     results, found = inputs.stage.results, list[tuple[str, str, str]]()
-    final, start = (results[name].scores["val"] if name in results else None for name in ("final", "start"))
+    final, start = (results[name].scores["val"] if name in results else None for name in ("final", inputs.stage.start_net))
     if final:
         for name in inputs.plan.settings.work.scores:
             more = f"{100 * (final[name] - start[name]):+.1f} against the start net".replace("-", "−") if start else ""

@@ -83,7 +83,7 @@ def mask_draws(outputs: dict[str, Any], draws: int = DRAWS_OF_IMAGES, seed: int 
 def pixel_rows(inputs: ReportInputs) -> list[ClassRow]:
     """Rows of all classes, in their order."""
     results = {name: one.scores.get("val", {}) for name, one in inputs.stage.results.items()}
-    final, start = (results.get(name, {}).get("per_class", {}) for name in ("final", "start"))
+    final, start = (results.get(name, {}).get("per_class", {}) for name in ("final", inputs.stage.start_net))
     names = inputs.val.class_names if isinstance(inputs.val, MaskSplit) else tuple(final)
     shares: dict[str, float] = {}
     if isinstance(inputs.val, MaskSplit) and inputs.of_final is not None:

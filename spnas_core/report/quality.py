@@ -104,18 +104,18 @@ def _fates(val: Split, shown: list[dict[str, Any]]) -> tuple[frozenset[int], fro
 
 
 def class_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """AP and AP50 per class, of the final net and of the start net with the same recipe, and the count of the class's boxes in val."""
+    """AP and AP50 per class, of the final net and of the start net beside it, and the count of the class's boxes in val."""
     marks = _marks(inputs)
     names = dict(inputs.val.categories) if inputs.val else {}
     boxes = Counter(names[mark["category_id"]] for mark in marks)
-    final, start = (_scores(inputs, name).get("per_class", {}) for name in ("final", "start"))
+    final, start = (_scores(inputs, name).get("per_class", {}) for name in ("final", inputs.stage.start_net))
     order = list(names.values()) or list(final)
     return [{"name": n, "boxes": boxes[n], **_beside(final.get(n, {}), start.get(n, {}), ("AP", "AP50"))} for n in order if final]
 
 
 def size_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
     """AP by object size, of both nets, and the count of boxes of that size in val."""
-    marks, final, start = _marks(inputs), _scores(inputs, "final"), _scores(inputs, "start")
+    marks, final, start = _marks(inputs), _scores(inputs, "final"), _scores(inputs, inputs.stage.start_net)
     found = []
     for name, words, low, high in AREAS:
         own, other = ({"AP": scores.get(f"AP_{name}")} for scores in (final, start))

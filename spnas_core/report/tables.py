@@ -8,7 +8,7 @@ from typing import Any
 
 from spnas_core.jobs import timing
 from spnas_core.necks import taps_of
-from spnas_core.run.plan import short
+from spnas_core.run.plan import START, short
 from spnas_core.run.record import PATH, StageRecord
 from spnas_core.search.ledger import SEARCH_STAGES, Ledger, pareto_front, ranked, volumes, winner
 from spnas_core.search.net import gene_words
@@ -54,8 +54,8 @@ def rows(stage: StageRecord, objectives: Objectives = OBJECTIVES) -> list[Row]:
     best = {net: winner(trials, objectives) for net, trials in groups.items() if ranked(trials, objectives)}
     found = [Row(net, trial.arch, trial.metrics or {}, gene_words(trial.net, stage.ledger[0].net)) for net, trial in best.items()]
     for split, ending in (("val", ""), ("test", ", test split")):
-        others = {name: name for name in stage.results if name not in ("start", "final")}
-        for name, net in {**others, "start": "start net, full training", "final": "final"}.items():
+        others = {name: name for name in stage.results if name not in (START, "final")}
+        for name, net in {**others, START: "start net, full training", "final": "final"}.items():
             result = stage.results.get(name)
             if result and split in result.scores:
                 found.append(Row(net + ending, result.arch, result.scores[split], result.genes))

@@ -26,8 +26,9 @@ from spnas_core.weights.lineage import lineage
 SEARCH_VERSION = 2  # raise it when a stage comes to do something else with the same settings
 ScoredSplit = Literal["val", "test"]
 RoundStage = Literal["structures", "serial"]  # stages whose rounds leave records
-FinalNet = str  # of the nets that are trained to the end: `final`, `start`, and those that it is compared with
-EQUAL, STOCK, FRONT = "start, equal epochs", "stock: ", "front "  # names of these, and before those of stock nets and others of the front
+FinalNet = str  # of the nets that are trained to the end: `final`, and those that it is compared with
+START, EQUAL = "start", "start, equal epochs"  # names of the start net among these: by the same recipe as the chosen net, or longer
+STOCK, FRONT = "stock: ", "front "  # before the names of stock nets and of others of the front
 _MEASURING = BenchmarkJob.model_fields["reference"].default
 _T = TypeVar("_T")
 
@@ -102,14 +103,15 @@ class Plan:
     def full_trainings(self, chosen: Trial, start: Trial, behind: int = 0, others: Sequence[Trial] = ()) -> dict[FinalNet, TrainJob]:
         """Jobs that fully train the chosen net, and the start net for comparison, from their weights in the ledger.
 
-        Where the settings ask for it also the start net for as many epochs as the chosen one, `behind` of them before its full training,
-        and a family of stock nets from scratch. `others`: further nets of the front.
+        Where the settings ask for it the start net is trained for as many epochs in all as the chosen one, `behind` of them before its full
+        training, and a family of stock nets from scratch. `others`: further nets of the front.
         """
         settings, full = self.settings, self.settings.full_train
-        trials: dict[FinalNet, Trial] = {"final": chosen, "start": start}
+        equal = settings.final.equal_epochs
+        trials: dict[FinalNet, Trial] = {"final": chosen} if equal else {"final": chosen, START: start}
         trials |= {f"{FRONT}{number}": trial for number, trial in enumerate(others, start=1)}
         jobs = {name: self.train_net(one.net, full, (inherited(one),)) for name, one in trials.items()}
-        if settings.final.equal_epochs:
+        if equal:
             jobs[EQUAL] = self.train_net(start.net, full.lasting(full.epochs + behind), (inherited(start),))
         if settings.final.stock or (settings.structures and settings.structures.stock):
             recipe = settings.fine_tune.lasting(settings.fine_tune.epochs + behind + full.epochs)

@@ -15,7 +15,7 @@ from spnas_core.cost import Stem
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import TrainJob, Weights, digest
 from spnas_core.names import STAGE_FILE
-from spnas_core.run.plan import Plan, RoundStage
+from spnas_core.run.plan import EQUAL, START, FinalNet, Plan, RoundStage
 from spnas_core.search.ledger import SearchStage, Trial, pareto_front
 from spnas_core.search.net import net_of
 from spnas_core.search.opinions import BLOCK_GAMMAS
@@ -55,8 +55,13 @@ class StageRecord(Settings):
     searched: tuple[str, ...] = Field(
         default=(), description="KIND/DIGEST of what the search made before these trials: a pilot, a supernet, its paths"
     )
-    results: dict[str, Result] = Field(default={}, description="of full_train: `final` and `start`")
+    results: dict[str, Result] = Field(default={}, description="of full_train, by the names of `Plan.full_trainings`")
     notes: tuple[str, ...] = ()
+
+    @property
+    def start_net(self) -> FinalNet:
+        """Name of the start net among the results: trained by the final net's recipe, or else at equal epochs."""
+        return START if START in self.results else EQUAL
 
     def parent(self, trial: Trial, stem: Stem | None) -> Trial:
         """Return a trial as a parent of new children: a reignited net has the `stem` of the reignition, where that sets one."""

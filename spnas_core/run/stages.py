@@ -18,7 +18,7 @@ from spnas_core.run.candidates import Evaluator, Round, measure, train_each
 from spnas_core.run.crew import Crew, Label, Work, do, manifests
 from spnas_core.run.folds import with_start_folds
 from spnas_core.run.pilot import piloted
-from spnas_core.run.plan import FinalNet, Plan, RoundStage, ScoredSplit
+from spnas_core.run.plan import EQUAL, START, FinalNet, Plan, RoundStage, ScoredSplit
 from spnas_core.run.record import Result, StageRecord, ended_trial, scores_of
 from spnas_core.run.supernet import train_finalists
 from spnas_core.search.ledger import Trial, chosen_net, epochs_behind, volumes
@@ -101,7 +101,7 @@ def parallel_search(plan: Plan, crew: Crew, reignited: StageRecord, score_round:
 
 
 def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
-    """Train the best parallel net to its end, and the start net by the same recipe; score both with pycocotools."""
+    """Train the best parallel net to its end, and the start net by the same recipe or at equal epochs; score both with pycocotools."""
     chosen, notes = chosen_net(parallel.ledger, plan.settings)
     others = finalists(parallel.ledger, chosen, plan.settings)
     behind = max(epochs_behind(parallel.ledger, one, plan.settings, parallel.reignited) for one in (chosen, *others))
@@ -112,7 +112,7 @@ def full_train(plan: Plan, crew: Crew, parallel: StageRecord) -> StageRecord:
     # after the final net the dearest first, so that no device waits long for the last one
     turns = sorted(jobs, key=lambda name: (name != "final", -jobs[name].recipe.epochs * plan.cost_of(nets[name]).macs))
     ended = dict(zip(turns, do(crew, [(labels[name], jobs[name]) for name in turns]), strict=True))
-    if isinstance(failure := ended["start"], JobError):
+    if isinstance(failure := ended[EQUAL if plan.settings.final.equal_epochs else START], JobError):
         notes.append(f"The start net has no full training to compare with: {failure.reason}.")
     if taps := taps_of(chosen.net.neck):
         notes.append(f"The outputs of the final net's pyramid read the merged levels {', '.join(map(str, taps))}.")

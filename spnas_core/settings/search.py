@@ -235,7 +235,7 @@ class Final(Settings):
     )
     margin: float = Field(0.01, ge=0, le=1, description="loss of the first objective, a fraction, that counts as none")
     equal_epochs: bool = Field(
-        False, description="compare with the start net trained for as many epochs in all as the final net and its ancestors were"
+        False, description="train the start net for as many epochs in all as the final net and its ancestors, not by the same recipe as it"
     )
     stock: bool = Field(False, description="compare with a fixed family of nets too, from scratch for as many epochs in all")
 
