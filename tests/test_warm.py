@@ -110,6 +110,21 @@ def test_a_fork_saves_its_checkpoint_and_goes_on(tiny_data: Path, tmp_path: Path
     assert weights[0] == weights[1]
 
 
+def test_a_prepared_process_serves_the_first_job(tiny_data: Path, tmp_path: Path) -> None:
+    start.prepare((1, 2, 1))
+    prepared, parents = warm_pids(), []
+    run_job(job(tiny_data), str(tmp_path / "store"), on_progress=at("start", lambda pid: parents.append(parent_of(pid))))
+    assert len(prepared) == 2
+    assert parents[0] in prepared
+    assert warm_pids() == prepared
+
+
+def test_none_is_prepared_where_the_user_wants_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(start.SWITCH, "0")
+    start.prepare((1, 2))
+    assert warm_pids() == set()
+
+
 def test_a_warm_process_that_dies_costs_its_jobs_and_no_more(tiny_data: Path, tmp_path: Path) -> None:
     pids: list[int] = []
 

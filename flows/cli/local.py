@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from flows.cli.display import shown
 from spnas_core.job import digest
+from spnas_core.jobs.start import prepare
 from spnas_core.report import publish_run
 from spnas_core.report.offered import note_trained
 from spnas_core.run.opening import open_plan
@@ -54,6 +55,9 @@ def run_locally(settings: Run, data: str, store: str) -> dict[str, Any]:
 
 
 def _flow(settings: Run, data: str, store: str) -> dict[str, Any]:
+    if settings.device_target == "CPU" and settings.executor == "local":
+        at_once = max(1, min(len(settings.device_groups), settings.serial.candidates))
+        prepare((settings.threads, max(1, settings.threads // at_once)))  # for the first jobs, while Prefect and its server start
     from flows.spnas import spnas
 
     return spnas(settings, data, store)

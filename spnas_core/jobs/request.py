@@ -46,16 +46,22 @@ class WorkerRequest(Settings):
 
 def environment(request: WorkerRequest) -> dict[str, str]:
     """Environment variables that MindSpore and its libraries read on import."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    variables = {**dict.fromkeys(names, str(request.threads)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
     devices = ",".join(map(str, request.devices[: request.ranks]))
-    if request.job.device_target == "CPU":
-        variables |= cpu_variables()
     if request.job.device_target == "Ascend":
-        variables["ASCEND_RT_VISIBLE_DEVICES"] = devices
+        return _of_threads(request.threads) | {"ASCEND_RT_VISIBLE_DEVICES": devices}
     if request.job.device_target == "GPU":
-        variables["CUDA_VISIBLE_DEVICES"] = devices
-    return variables
+        return _of_threads(request.threads) | {"CUDA_VISIBLE_DEVICES": devices}
+    return cpu_environment(request.threads)
+
+
+def cpu_environment(threads: int) -> dict[str, str]:
+    """Environment variables of jobs on the CPU with this number of threads."""
+    return _of_threads(threads) | cpu_variables()
+
+
+def _of_threads(count: int) -> dict[str, str]:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**dict.fromkeys(names, str(count)), "GLOG_v": "3", "PYTHONUNBUFFERED": "1"}
 
 
 def out_of_memory(text: str) -> bool:

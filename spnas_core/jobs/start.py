@@ -1,9 +1,9 @@
 """Start of a job's process: a fork of a **warm process**, which has loaded MindSpore (`spnas_core.jobs.warm`), else a new interpreter.
 
 Jobs are forked on Linux, on the CPU and in one process each; MindSpore's contexts on other devices do not survive a fork. A warm process
-serves the jobs that would inherit the same from this process: environment, umask, processors, limits. The first of these jobs starts it; it
-ends with this process, or after a while without jobs. A job that gets no fork starts in a new interpreter; with ``SPNAS_WARM=0`` in the
-environment all do.
+serves the jobs that would inherit the same from this process: environment, umask, processors, limits. The first of these jobs starts it, or
+`prepare` before them; it ends with this process, or after a while without jobs. A job that gets no fork starts in a new interpreter; with
+``SPNAS_WARM=0`` in the environment all do.
 
 The fork server of Python's multiprocessing is not used: a process has but one, with one environment, where OpenMP and OpenBLAS read on
 import how many threads they may have.
@@ -18,11 +18,12 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 from spnas_core.jobs.job_group import JobProcess
-from spnas_core.jobs.request import WorkerRequest, environment
+from spnas_core.jobs.request import WorkerRequest, cpu_environment, environment
 
 SWITCH = "SPNAS_WARM"
 _CHANGING = ("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "CRC32C_SW_MODE")  # tensorboardX's, which this process loads after its first job
@@ -110,10 +111,20 @@ def end_warm_processes() -> None:
             _warm.popitem()[1].close()
 
 
+def prepare(threads: Iterable[int]) -> None:
+    """Start the warm processes of jobs on the CPU with these numbers of threads: they load MindSpore while this process does other things.
+
+    Jobs find them if this process's environment does not change any more; else they start their own.
+    """
+    if _can_fork():
+        for count in threads:
+            with contextlib.suppress(OSError):
+                _warm_process(_variables(cpu_environment(count)))
+
+
 def start(request: WorkerRequest, folder: Path, log: IO[bytes]) -> JobProcess:
     """Start a job's process in a session of its own: standard output is a pipe, standard error is `log`, `folder` its place for files."""
-    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-    variables = {**os.environ, **environment(request), "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+    variables = _variables(environment(request))
     if _forks(request):
         with contextlib.suppress(OSError):
             return _warm_process(variables).fork(request, folder, log)
@@ -124,10 +135,20 @@ def start(request: WorkerRequest, folder: Path, log: IO[bytes]) -> JobProcess:
     )
 
 
+def _variables(own: dict[str, str]) -> dict[str, str]:
+    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, **own, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+
+
 def _forks(request: WorkerRequest) -> bool:
-    """Whether the job may be a fork: MindSpore on the CPU, one process, a kernel that has descriptors of processes (Linux 5.3)."""
+    """Whether the job may be a fork: MindSpore on the CPU, in one process."""
     measured = request.job.kind in ("benchmark", "measure")  # a fork's peak memory would begin with that of the warm process
-    if sys.platform != "linux" or request.job.device_target != "CPU" or request.ranks > 1 or measured or os.environ.get(SWITCH) == "0":
+    return request.job.device_target == "CPU" and request.ranks == 1 and not measured and _can_fork()
+
+
+def _can_fork() -> bool:
+    """Whether jobs may be forks: on a kernel that has descriptors of processes (Linux 5.3), unless the user does not want it."""
+    if sys.platform != "linux" or os.environ.get(SWITCH) == "0":
         return False
     with contextlib.suppress(OSError):
         os.close(os.pidfd_open(os.getpid()))

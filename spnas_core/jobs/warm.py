@@ -20,7 +20,7 @@ import numpy as np
 
 from spnas_core.jobs import worker
 
-IDLE = 60.0  # s
+IDLE = 300.0  # s
 LOADED = (
     *(f"spnas_core.jobs.{kind}" for kind in ("train", "reignite", "evaluate", "benchmark", "measure", "speed_check")),
 )  # modules that a job would import
