@@ -121,8 +121,8 @@ def keep_after_nms(nms: ops.NMSWithMask, boxes: Tensor) -> Tensor:
     batch, count = boxes.shape[:2]
     scored = ops.Concat(1)((p.reshape(boxes, (-1, 4)), _countdown(batch * count)))
     kept: tuple[Tensor, ...] = ()
-    for part in _parts(batch, count):
-        kept = (*kept, nms(p.slice_strided(scored, part[0], part[1], (1, 1)))[2])
+    for first, last in p.row_slices(scored.shape, _rows_of_nms(count)):
+        kept = (*kept, nms(p.slice_strided(scored, first, last, (1, 1)))[2])
     return p.reshape(ops.Concat(0)(kept), (batch, count))
 
 
@@ -139,7 +139,6 @@ def _countdown(count: int) -> Tensor:
 
 
 @ops.constexpr  # type: ignore[untyped-decorator]
-def _parts(batch: int, count: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
-    """Begin and end of the slices of (batch * count, 5) that NMS gets, of whole images."""
-    size = max(1, NMS_BOXES // count) * count
-    return tuple(((first, 0), (min(first + size, batch * count), 5)) for first in range(0, batch * count, size))
+def _rows_of_nms(count: int) -> int:
+    """Boxes that NMS gets at once, of whole images with `count` boxes."""
+    return max(1, NMS_BOXES // count) * count

@@ -61,7 +61,7 @@ class RegionPooling(nn.Cell):
     def pool_parts(self, flat: Tensor, index: Tensor, weights: Tensor, size: int) -> Tensor:
         """As `pool`, for `size` regions after each other, so that only the cells of one part are in memory (or in the cache)."""
         pooled: tuple[Tensor, ...] = ()
-        for first, last in _parts(index.shape, size):
+        for first, last in p.row_slices(index.shape, size):
             part = p.slice_strided(index, first, last, (1, 1))
             if pooled:
                 part = ops.depend(part, pooled[-1])
@@ -117,13 +117,6 @@ class _Corners(nn.Cell):
     def bprop(self, regions: Tensor, out: Any, dout: Any) -> Any:
         """Count the outputs as constants."""
         return p.constant(regions)
-
-
-@ops.constexpr  # type: ignore[untyped-decorator]
-def _parts(shape: tuple[int, int], size: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
-    """Begin and end of the slices of (count, width) that have at most `size` rows."""
-    count, width = shape
-    return tuple(((first, 0), (min(first + size, count), width)) for first in range(0, count, size))
 
 
 def least_sizes(sides: tuple[float, ...]) -> npt.NDArray[np.float32]:

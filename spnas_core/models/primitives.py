@@ -44,6 +44,13 @@ floor_divide = ops.FloorDiv()
 each = ops.HyperMap()  # a function for each element of nested tuples
 
 
+@ops.constexpr  # type: ignore[untyped-decorator]
+def row_slices(shape: tuple[int, int], size: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
+    """Begin and end, for `slice_strided`, of the slices of (rows, columns) that have at most `size` rows."""
+    rows, columns = shape
+    return tuple(((first, 0), (min(first + size, rows), columns)) for first in range(0, rows, size))
+
+
 def constant(*inputs: Any) -> Any:
     """Zeros for all inputs of a cell whose outputs count as constants: with this as its `bprop`, it is not differentiated."""
     return each(zeros_like, inputs)
