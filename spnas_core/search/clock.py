@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
-from scipy import optimize
 
 from spnas_core import arch as architecture
 from spnas_core.arch import Arch
@@ -149,6 +148,8 @@ def fit_clock(clock: DeviceClock, kind: str) -> Fit:
 
 def _costs(features: Any, taken: Any) -> Any:
     """Cost of each feature: non-negative least squares of the relative errors; columns are scaled, so that none is favoured."""
+    from scipy import optimize  # 0.2 s, which no command without a clock should wait for
+
     scale = np.maximum(features.max(axis=0), 1e-12)
     found, _ = optimize.nnls(features / scale / taken[:, None], np.ones(len(taken)))
     return found / scale
