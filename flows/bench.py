@@ -33,11 +33,11 @@ from flows import presets
 from spnas_core import arch as architecture
 from spnas_core.data.demo import DIGITS, make_demo
 from spnas_core.data.fingerprints import data_of
-from spnas_core.data.loader import Batch, eval_batches, steps_per_epoch
+from spnas_core.data.loader import Batch, batch_size, eval_batches, steps_per_epoch
 from spnas_core.data.samples import Sample, Split
 from spnas_core.data.splits import open_split
 from spnas_core.job import TrainJob
-from spnas_core.jobs import cpu, detection, initial_weights, runner, worker
+from spnas_core.jobs import cpu, initial_weights, runner, worker
 from spnas_core.jobs.cpu_variables import cpu_variables
 from spnas_core.models.build import build
 from spnas_core.models.detector import DetectorNet
@@ -148,7 +148,7 @@ def measure_net(net: BenchedNet, repeat: int) -> Timings:
     single = Tensor(given.images[:1]), Tensor(given.image_hw[:1])
     yield "inference_compile", once(lambda: detector.compile(*single))
     yield "inference_1_image", timed(lambda: detector(*single)[0].asnumpy(), repeat)
-    many = detection.batch_size(settings.image_size)
+    many = batch_size(settings.image_size)
     whole = Tensor(np.repeat(given.images[:1], many, 0)), Tensor(np.repeat(given.image_hw[:1], many, 0))
     yield "evaluation_per_image", timed(lambda: detector(*whole)[0].asnumpy(), repeat) / many
     step = training_step(net, detector)

@@ -125,7 +125,7 @@ def test_a_run_with_a_supernet_asks_for_it_for_paths_and_for_the_best_of_them() 
     assert all(trial.arch in members and trial.metrics and 0 < trial.metrics["path_AP"] < 1 for trial in trials)
     trainings = [step.job for step in found.steps if step.label.role == "candidate" and step.stage == "serial"]
     assert {weights.kind for job in trainings if isinstance(job, TrainJob) for weights in job.weights} == {"supernet"}
-    speed = Speed(1.0, Line(0, 0.5), Line(0, 3.0), Line(0, 0.2), Line(0, 1.0), 0.001, Line(0, 0))
+    speed = Speed(1.0, Line(0, 0.5), Line(0, 3.0), Line(0, 0.2), Line(0, 1.0), Line(0, 0), 0.001, Line(0, 0))
     seconds = [job_seconds(plan, job, step.epochs, speed) for step in found.steps[:3] for job in [step.job]]
     assert seconds[1] > seconds[0]  # the supernet's training
     assert seconds[2] < 5 * seconds[0] / 8

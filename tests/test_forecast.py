@@ -1,6 +1,7 @@
 """What a run will cost: its course, the lines through what was measured, the extremes of its space, and the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from flows.cli.app import app
 from spnas_core.errors import JobError, UserError
 from spnas_core.job import Data, MeasureJob, TrainJob
 from spnas_core.jobs.runner import run_job
-from spnas_core.monitor.forecast import RUN, MeasuredNet, forecast, speed_of
-from spnas_core.monitor.speed import fit_line, makespan
+from spnas_core.monitor.forecast import RUN, MeasuredNet, forecast, job_seconds, speed_of
+from spnas_core.monitor.speed import Line, Speed, fit_line, makespan
 from spnas_core.run.plan import Counts, Plan
 from spnas_core.run.replay import replay
 from spnas_core.search.bounds import cost_bounds
 from spnas_core.settings.run import Run
+from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 
 COUNTS = Counts(train=240, val=60, test=40, boxes=844, crops=844)  # of the demo
@@ -35,7 +37,7 @@ def plan_of(settings: Run, store: str = "memory://forecast", **more: Any) -> Pla
 
 def demo_speed(plan: Plan) -> Any:
     """Speed as it was measured on the two cores on which the demo of `LOG` ran."""
-    common = {"decode": 0.0013, "prepare": 0.2}
+    common = {"decode": 0.0013, "prepare": 0.2, "by_operators": 0.05}
     nets = {
         "b_11-21-21-21": {"train_compile": 5.7, "eval_compile": 2.3, "step": 0.0655, "image": 0.0048, "memory_mb": 800.0},
         "b_111-11112-111211-2111_2-2-2-2": {
@@ -107,8 +109,9 @@ def test_a_budget_that_no_net_meets_is_a_mistake() -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_the_demo_takes_what_it_took(kept: bool) -> None:
-    as_it_was = ["devices=[0]", "final.equal_epochs=false", "fine_tune.epochs=8", "full_train.epochs=8"]
+def test_the_demo_takes_what_it_took(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_it_was = ["devices=[0]", "final.equal_epochs=false", "fine_tune.epochs=8", "full_train.epochs=8", "detector.image_size=[128,128]"]
+    monkeypatch.setattr("spnas_core.monitor.forecast.BY_OPERATORS", 0)  # evaluations had graphs
     plan = plan_of(presets.load_preset("demo", as_it_was))
     replays = [replay(plan, lambda _: None, play) for play in range(8)]
     found = forecast(plan, replays, demo_speed(plan), lambda _: kept)
@@ -129,6 +132,27 @@ def test_the_demo_takes_what_it_took(kept: bool) -> None:
         "full_train": (5, 16, 0),
     }
     assert 6 <= found["serial"].jobs < 7  # now and then a play is stuck, and reignites
+
+
+def test_an_evaluation_of_few_batches_compiles_nothing() -> None:
+    """8 images a batch. Beyond 24 the first 24 take longer and a graph is compiled; in float16 and on Ascend it is from the first."""
+    recipe = Recipe(epochs=1)
+
+    def seconds(images: int, scored: int = 1, half: bool = False, **settings: Any) -> float:
+        run = presets.load_preset("demo").model_copy(update=settings)
+        plan = replace(plan_of(run), counts=COUNTS.model_copy(update={"val": images}))
+        job = TrainJob(
+            arch=run.arch, detector=run.detector, data=plan.data,
+            recipe=recipe.model_copy(update={"epochs": scored, "eval_epochs": 1, "mixed_precision": half}),
+        )  # fmt: skip
+        speed = Speed(0, Line(0, 0), Line(0, 0), Line(100, 0), Line(0, 0), Line(2, 0), 0, Line(0, 0))
+        return job_seconds(plan, job, scored, speed)
+
+    assert seconds(60) == pytest.approx(16)
+    assert seconds(60, scored=3) == pytest.approx(48)
+    assert seconds(192) == pytest.approx(48)
+    assert seconds(193) == seconds(60, scored=4) == pytest.approx(148)
+    assert seconds(60, half=True) == seconds(60, device_target="Ascend") == pytest.approx(100)
 
 
 def test_halving_takes_fewer_epochs() -> None:

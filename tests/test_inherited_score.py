@@ -15,9 +15,10 @@ from safetensors.numpy import load_file
 from spnas_core.arch import parse
 from spnas_core.data import fingerprints
 from spnas_core.errors import JobError
-from spnas_core.job import TrainJob, Weights, digest
-from spnas_core.jobs.inherited_score import new_statistics
+from spnas_core.job import Data, TrainJob, Weights, digest
+from spnas_core.jobs.inherited_score import inherited_score, new_statistics
 from spnas_core.jobs.runner import run_job
+from spnas_core.metrics import Scores
 from spnas_core.models.blocks import Norm
 from spnas_core.models.step import TrainStep, get_weights
 from spnas_core.settings.training import Recipe
@@ -122,3 +123,22 @@ def test_without_training_the_score_is_that_before_it(job: Jobs, store: str) -> 
     scored = run_job(job(inherited_batches=8, lr=1e-12), store)
     assert scored.metrics["AP_inherited"] == pytest.approx(scored.metrics["AP"], abs=0.1)
     assert scored.metrics["block_gammas"][8] < 1e-6
+
+
+@pytest.mark.training
+def test_the_graph_of_the_step_is_the_first_with_frozen_norms_too(tmp_path: Path) -> None:
+    """Graphs that are kept are numbered, so their order must not depend on what is evaluated before the first step."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    step = TrainStep(Normed(), 0.9, (0.0, 0.0), None)
+    frozen = SMOKE.model_copy(update={"norm": "frozen"})
+    data = Data(url="here", fingerprint="f")
+    one = TrainJob(arch="b_1111-2111", detector=frozen, recipe=Recipe(inherited_batches=1), data=data)
+    compiled: list[bool] = []
+
+    def evaluate() -> Scores:
+        compiled.append(bool(step.compile_cache))
+        return Scores({"AP": 0.5}, {})
+
+    batch = (np.ones((4, 3, 5, 6), np.float32),)
+    assert inherited_score(one, Store(str(tmp_path)), tmp_path, step, lambda: iter([batch]), evaluate) == {"AP_inherited": 0.5}
+    assert compiled == [True]

@@ -18,10 +18,9 @@ from mindspore import Tensor, nn
 
 from spnas_core import arch as architecture
 from spnas_core.ascend.nets import AuditedNet, CompileRequest, GraphKind
-from spnas_core.data.loader import Batch
+from spnas_core.data.loader import Batch, batch_size
 from spnas_core.data.masks.mask_loader import MaskBatch, empty_mask_batch
 from spnas_core.jobs import cpu, initial_weights
-from spnas_core.jobs.detection import batch_size
 from spnas_core.jobs.train import make_step
 from spnas_core.jobs.training import StepInputs
 from spnas_core.jobs.worker import leave

@@ -24,6 +24,8 @@ from spnas_core.settings.training import Recipe
 _log = logging.getLogger("spnas_core")
 
 ALL = slice(None)
+PIXELS = 1 << 19  # of an evaluation batch
+BY_OPERATORS = 24  # evaluation batches of a net that are computed without a graph on the CPU: to compile it takes about as long
 
 
 class Batch(NamedTuple):
@@ -40,6 +42,11 @@ class Batch(NamedTuple):
 def steps_per_epoch(samples: int, batch: int) -> int:
     """Full batches of an epoch; one at least (a split smaller than a batch repeats)."""
     return max(1, samples // batch)
+
+
+def batch_size(image_size: Size) -> int:
+    """Images per evaluation batch: about half a million pixels in all, at most 8 images."""
+    return max(1, min(8, PIXELS // (image_size[0] * image_size[1])))
 
 
 def epoch_order(samples: int, batch: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:

@@ -33,8 +33,6 @@ from spnas_core.settings.task import DETECTION, Task
 from spnas_core.settings.training import Recipe
 from spnas_core.store.artifacts import Store
 
-PIXELS = 1 << 19  # of one batch
-
 
 @dataclass(frozen=True)
 class TaskWork:
@@ -63,11 +61,6 @@ def open_data(data: Data, store: Store | None) -> DataSet:
     return DataSet(data.url, data.reading, data.strict, store=store)
 
 
-def batch_size(image_size: tuple[int, int]) -> int:
-    """Images per evaluation batch: about half a million pixels in all, at most 8 images."""
-    return max(1, min(8, PIXELS // (image_size[0] * image_size[1])))
-
-
 def detect(net: DetectorNet, split: Split, settings: Detector, cache: ImageCache | None = None) -> list[dict[str, Any]]:
     """COCO results for all images of a split; label k is category k - 1 of the split.
 
@@ -75,7 +68,7 @@ def detect(net: DetectorNet, split: Split, settings: Detector, cache: ImageCache
     """
     net.set_train(False)
     results = []
-    for batch in loader.eval_batches(split, settings.image_size, batch_size(settings.image_size), cache, share=rank().share):
+    for batch in loader.eval_batches(split, settings.image_size, loader.batch_size(settings.image_size), cache, share=rank().share):
         detections = infer(net, settings, batch.images, batch.image_hw)
         results.append(loader.to_results(batch.ids, *detections, batch.scale, split.categories))
     rounds = zip_longest(*gather_ranks(results), fillvalue=())
@@ -84,7 +77,7 @@ def detect(net: DetectorNet, split: Split, settings: Detector, cache: ImageCache
 
 def infer(net: DetectorNet, settings: Detector, images: Floats, image_hw: Floats) -> tuple[Floats, Floats, Ints]:
     """Detect in images (B, 3, H, W) of valid size (B, 2); returns boxes (B, D, 4), scores (B, D; 0 = none) and labels (B, D)."""
-    boxes, scores, labels = (output.asnumpy() for output in net(Tensor(images), Tensor(image_hw)))
+    boxes, scores, labels = net.infer(Tensor(images), Tensor(image_hw))
     if settings.soft_nms is None:
         return boxes, scores, labels
     batch, most = len(boxes), settings.detections

@@ -49,6 +49,8 @@ def inherited_score(
     before = get_weights(step)
     if job.detector.norm == "train":
         set_weights(step, before | new_statistics(step, islice(stream(), job.recipe.inherited_batches)))
+    else:  # the step's graph is the first in any case: graphs that are kept have numbers instead of names
+        step.set_train().compile(Tensor(np.float32(0)), *map(Tensor, next(stream())))
     found: dict[str, float] = {INHERITED_SCORE: float(evaluate().stats[DETECTION.score])}
     set_weights(step, before)
     if rank().first:

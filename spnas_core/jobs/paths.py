@@ -64,9 +64,9 @@ class OnePath:
         self.net.set_train(mode)
         return self
 
-    def __call__(self, images: Tensor, image_hw: Tensor) -> Any:
+    def infer(self, images: Tensor, image_hw: Tensor) -> Any:
         """Detect with the path."""
-        return self.net(images, image_hw, *self.choice)
+        return self.net.infer(images, image_hw, *self.choice)
 
 
 def calibrate(step: StatisticsPass, parameters: Sequence[ms.Parameter], batches: Sequence[Tensor], choice: tuple[Tensor, Tensor]) -> None:

@@ -8,7 +8,6 @@ from spnas_core.data import files, images, loader
 from spnas_core.data.opening import PictureRules
 from spnas_core.data.pipeline import fill_batches
 from spnas_core.errors import UserError
-from spnas_core.jobs.detection import batch_size
 
 THREADS = 2
 
@@ -25,7 +24,7 @@ class Picture:
 
 def picture_batches(names: list[str], size: Size, rules: PictureRules) -> Iterator[tuple[loader.Batch, list[Picture]]]:
     """Yield all images in batches of one shape, the last one padded; a broken image becomes padding too."""
-    count = min(batch_size(size), len(names))
+    count = min(loader.batch_size(size), len(names))
 
     def begin(first: int) -> tuple[tuple[loader.Batch, list[Picture]], dict[int, Picture]]:
         pictures = [Picture(number, name) for number, name in enumerate(names[first : first + count], start=first + 1)]

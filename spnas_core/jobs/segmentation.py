@@ -16,14 +16,14 @@ from PIL import Image
 
 from spnas_core.data.folds import fold_of_masks
 from spnas_core.data.images import Floats, Pixels
-from spnas_core.data.loader import ALL, steps_per_epoch
+from spnas_core.data.loader import ALL, batch_size, steps_per_epoch
 from spnas_core.data.masks.mask_loader import MaskBatch, mask_eval_batches, mask_train_batches, restore_prediction
 from spnas_core.data.masks.mask_samples import MaskSample, MaskSplit
 from spnas_core.data.masks.mask_set import MaskSet
 from spnas_core.data.pipeline import ImageCache, run_ahead
 from spnas_core.errors import JobError
 from spnas_core.job import Data
-from spnas_core.jobs.detection import TaskWork, batch_size, model_document
+from spnas_core.jobs.detection import TaskWork, model_document
 from spnas_core.jobs.training import StepInputs
 from spnas_core.mask_metrics import MaskCounts, add_counts, count_masks, no_counts, score_masks
 from spnas_core.metrics import Engine, Scores
@@ -55,11 +55,11 @@ def evaluation_batches(
 
 def score_pixels(net: PyramidNet, settings: Detector, pixels: Floats, image_hw: Floats) -> Floats:
     """Scores (B, K, h, w) of images (B, 3, H, W) of valid size (B, 2), before softmax; JobError ``diverged`` where one is not finite."""
-    (scores,) = net(Tensor(pixels), Tensor(image_hw))
-    found: Floats = scores.asnumpy()
-    if not np.isfinite(found).all():
+    scores: Floats
+    (scores,) = net.infer(Tensor(pixels), Tensor(image_hw))
+    if not np.isfinite(scores).all():
         raise JobError("diverged", "a score of a pixel is not finite")
-    return found
+    return scores
 
 
 def _predictions(infer: PixelInference, batch: MaskBatch, settings: Detector) -> Iterator[tuple[int, Pixels]]:

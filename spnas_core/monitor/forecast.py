@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from spnas_core.arch import Arch, parse
 from spnas_core.cost import backbone_cost
-from spnas_core.data.loader import steps_per_epoch
+from spnas_core.data.loader import BY_OPERATORS, batch_size, steps_per_epoch
 from spnas_core.data.pipeline import ImageCache
 from spnas_core.job import EvaluateJob, Job, PathsJob, ReigniteJob, SupernetJob, TrainJob
 from spnas_core.monitor.speed import WARM, Speed, fit_line, makespan
@@ -108,8 +108,13 @@ def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: floa
     devices = plan.settings.devices_per_job
     images = image_gmacs(plan, arch, job.detector)
 
-    def evaluation(count: int) -> float:
-        return compiling * speed.eval_compile.at(graph_blocks(arch)) + count * (speed.image.at(images) + speed.decode) / devices
+    def evaluation(count: int, scored: int = 1) -> float:
+        batches, blocks = scored * -(-count // batch_size(job.detector.image_size)), graph_blocks(arch)
+        half = isinstance(job, TrainJob) and job.recipe.mixed_precision
+        most = BY_OPERATORS if plan.settings.device_target == "CPU" and not half else 0
+        compiled = compiling * speed.eval_compile.at(blocks) if batches > most else 0.0
+        seen = count * (scored * speed.image.at(images) + speed.decode) / devices
+        return compiled + min(batches, most) * speed.by_operators.at(blocks) + seen
 
     if isinstance(job, TrainJob):
         batch, size = job.recipe.batch, job.detector.image_size
@@ -119,7 +124,7 @@ def job_seconds(plan: Plan, job: Job, epochs: int, speed: Speed, compiling: floa
         compiled = compiling * speed.train_compile.at(graph_blocks(arch))
         scored = (epochs // job.recipe.eval_epochs if job.recipe.eval_epochs else 1) + bool(job.recipe.inherited_batches)
         whole = speed.start + compiled + steps * speed.step.at(batch * images / devices) + decoded * speed.decode / devices
-        return whole + evaluation(counts.val) + (scored - 1) * counts.val * speed.image.at(images) / devices
+        return whole + evaluation(counts.val, scored)
     if isinstance(job, ReigniteJob):
         recipe = job.recipe
         body = backbone_cost(arch, (recipe.image_size, recipe.image_size), job.detector.base_width, job.detector.stem)
@@ -189,6 +194,7 @@ def speed_of(plan: Plan, measured: Sequence[MeasuredNet]) -> Speed:
         step=fit_line((one.batch * gmacs, one.metrics["step"]) for one, _, gmacs in points),
         eval_compile=fit_line((blocks, one.metrics["eval_compile"]) for one, blocks, _ in points),
         image=fit_line((gmacs, one.metrics["image"]) for one, _, gmacs in points),
+        by_operators=fit_line((blocks, one.metrics["by_operators"]) for one, blocks, _ in points),
         decode=_mean(one.metrics["decode"] for one in measured),
         memory_mb=fit_line((one.batch * gmacs, one.metrics["memory_mb"]) for one, _, gmacs in points),
     )

@@ -44,7 +44,8 @@ class Speed:
     """Seconds and megabytes that a device needs.
 
     `start`: of a job before and after its work; `train_compile`, `eval_compile`: by blocks; `step`: by GMACs of its images; `image`: of the
-    evaluation, by its GMACs; `decode`: of one image that is read and resized; `memory_mb`: of a training, by GMACs of a step.
+    evaluation, by its GMACs; `by_operators`: extra of an evaluation batch without a graph, by blocks; `decode`: of one image that is read
+    and resized; `memory_mb`: of a training, by GMACs of a step.
     """
 
     start: float
@@ -52,6 +53,7 @@ class Speed:
     step: Line
     eval_compile: Line
     image: Line
+    by_operators: Line
     decode: float
     memory_mb: Line
 

@@ -214,7 +214,7 @@ def _speed(plan: Plan, ended: Sequence[Step]) -> Speed | None:
     if not step:
         return None
     nothing = Line(0.0, 0.0)
-    return Speed(sum(start) / len(start), fit_line(compiled), fit_line(step), nothing, fit_line(image), 0.0, nothing)
+    return Speed(sum(start) / len(start), fit_line(compiled), fit_line(step), nothing, fit_line(image), nothing, 0.0, nothing)
 
 
 def _left(plan: Plan, found: Replay, speed: Speed, jobs: Sequence[JobStatus]) -> float:

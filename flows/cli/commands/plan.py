@@ -62,6 +62,7 @@ def _print(bill: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
+    from spnas_core.data.loader import BY_OPERATORS
     from spnas_core.jobs.progress import duration
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -87,7 +88,10 @@ def _print(bill: dict[str, Any]) -> None:
     for one in bill["measured"]:
         console.print(f"  {one['arch']}, batch {one['batch']}", markup=False)
         console.print(f"    training    {one['step']:.3f} s a step, after {one['train_compile']:.1f} s of compiling")
-        console.print(f"    evaluation  {one['image']:.4f} s an image, after {one['eval_compile']:.1f} s of compiling")
+        compiled = f"after {one['eval_compile']:.1f} s of compiling"
+        if one["by_operators"]:
+            compiled += f", which the first {BY_OPERATORS} batches do without, each {one['by_operators']:.2f} s longer"
+        console.print(f"    evaluation  {one['image']:.4f} s an image, {compiled}")
         console.print(f"    reading     {one['decode']:.4f} s an image, two threads together")
     table = Table("stage", box=None, pad_edge=False)
     for name in ("jobs", "in the store", "epochs", "time", "from", "to", "storage"):
