@@ -350,12 +350,29 @@ def test_a_server_listens_on_the_loopback_alone_and_asks_for_the_password(tmp_pa
         services.down(tmp_path)
 
 
+BEGUN = """
+import sys
+from flows.cli.server import WatchedServer, begin_ephemeral_server
+begin_ephemeral_server()
+begin_ephemeral_server()
+one = WatchedServer()
+begun = one._begun
+if START:
+    one.start(120)
+    assert one.server_process is begun and begun.poll() is None and one._begun is None
+    begin_ephemeral_server()  # it runs
+    assert one._begun is None
+print(begun.pid, flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.training
 @pytest.mark.skipif(sys.platform != "linux", reason="the options of ps")
-def test_an_ephemeral_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """Killed with SIGKILL alone, not its group, on a narrow terminal: the server is found by its command line."""
-    start = "import sys; from flows.cli.server import WatchedServer; one = WatchedServer(); one.start(120)"
-    script = f"{start}; print(one.server_process.pid, flush=True); sys.stdin.read()"
+@pytest.mark.parametrize("started", [True, False])
+def test_an_ephemeral_server_dies_with_the_process_that_began_it(started: bool, tmp_path: Path) -> None:
+    """Killed with SIGKILL alone, not its group, on a narrow terminal: the server is found by its command line; waited for or not."""
+    script = f"START = {started}{BEGUN}"
     found = os.environ | {"PREFECT_HOME": str(tmp_path), "COLUMNS": "20"}
     with subprocess.Popen([sys.executable, "-c", script], env=found, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -62,6 +62,7 @@ def demo(
 ) -> None:
     """Run the demo preset of a task on its own data."""
     from flows import presets
+    from flows.cli.local import begin_server
     from spnas_core.data.demo import make_demo
     from spnas_core.data.masks.mask_demo import make_mask_demo
 
@@ -69,6 +70,8 @@ def demo(
         raise UserError("--structures: expected --task detection, got segmentation")
     preset = "seg_demo" if task == "segmentation" else "structures_demo" if structures else "demo"
     settings = presets.load_preset(preset, overrides or ())
+    if not out.exists():  # then the run needs a server; it starts while the data are made
+        begin_server()
     made = make_demo(out / "data") if task == "detection" else make_mask_demo(out / "mask-data")
     _search(settings, str(made), str(out / "store"), as_json)
 

@@ -111,30 +111,41 @@ def with_server(work: Callable[[], _T]) -> _T:
     UserError, one line, if the server does not answer at the start, StoreError if it does no more later.
     """
     import httpx
-    from prefect.context import refresh_global_settings_context
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.network import check_server, prepare_network
     from tasks.pool import server_fault
 
+    if begin_server():
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            return work()
+    try:
+        return work()
+    except httpx.HTTPError as error:  # after retries by Prefect's client
+        raise server_fault(error) from error
+
+
+def begin_server() -> bool:
+    """Begin an ephemeral Prefect server, unless PREFECT_API_URL names one; whether it is ephemeral. UserError if that one does not answer.
+
+    It takes 10 s to start in a new folder of Prefect's, so what calls `with_server` later may call this first.
+    """
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.network import check_server, prepare_network
+
     api = PREFECT_API_URL.value() or None  # from the environment or a profile of Prefect
-    served = api is not None
     prepare_network(os.environ, api)
     if api is not None:
         check_server(api)
-    for name, value in (PREFECT_DEFAULTS | (SERVED if served else EPHEMERAL)).items():
+    for name, value in (PREFECT_DEFAULTS | (EPHEMERAL if api is None else SERVED)).items():
         os.environ.setdefault(name, value)
     refresh_global_settings_context()  # before Prefect sets up its logging
-    if served:
-        try:
-            return work()
-        except httpx.HTTPError as error:  # after retries by Prefect's client
-            raise server_fault(error) from error
-    from flows.cli.server import watch_ephemeral_server
+    if api is None:
+        from flows.cli.server import begin_ephemeral_server
 
-    watch_ephemeral_server()
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return work()
+        begin_ephemeral_server()
+    return api is None
 
 
 @contextlib.contextmanager
