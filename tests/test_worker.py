@@ -37,6 +37,9 @@ def _new_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(start.SWITCH, "0")
 
 
+GRAPHS = {"compile_cache_0.mindir", "compile_cache_1.mindir"}  # of the step and of the detection
+
+
 def job(data: Path, **recipe: Any) -> TrainJob:
     recipe = {"epochs": 1, "batch": 4, "warmup_steps": 0, "clip_norm": 10.0, **recipe}  # the graph of the smoke preset
     named = fingerprints.data_of(str(data)) if (data / "annotations").exists() else Data(url=str(data), fingerprint="none")
@@ -360,7 +363,7 @@ def test_a_training_that_gets_sigterm_goes_on_from_its_checkpoint(tiny_data: Pat
     one = job(tiny_data, epochs=40)
     whole = run_job(one, str(tmp_path / "whole"))
     compiled = kept()
-    assert {"compile_cache_0.mindir", "compile_cache_1.mindir"} <= compiled
+    assert GRAPHS & compiled == {"compile_cache_0.mindir"}  # of the step; the evaluation has too few batches for one
     with pytest.raises(JobError, match="stopped from outside after step") as caught:
         run_job(one, str(tmp_path / "cut"), on_progress=sigterm_at_epoch(7))
     assert caught.value.reason == "killed"
@@ -379,6 +382,22 @@ def test_a_training_that_gets_sigterm_goes_on_from_its_checkpoint(tiny_data: Pat
         assert all(seconds > 0 for seconds in timing.values())
         assert timing["compile"] > timing["steps"] / 80
         assert made is again or sum(timing.values()) < made.seconds
+
+
+@pytest.mark.training
+def test_an_evaluation_of_many_batches_has_a_graph_that_is_kept(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 25th batch of inference compiles it, in the 25th epoch of these; one that borrows both graphs ends in the same numbers."""
+    monkeypatch.setenv("SPNAS_CACHE", str(tmp_path / "cache"))
+    one = job(tiny_data, epochs=26, eval_epochs=1)
+    first = run_job(one, str(tmp_path / "first"))
+    (folder,) = (tmp_path / "cache" / "graphs").iterdir()
+    assert {path.name for path in folder.rglob("*")} >= GRAPHS
+    second = run_job(one, str(tmp_path / "second"))
+    for name in ("weights.safetensors", "detections.json"):
+        assert second.files[name] == first.files[name]
+    scores = [[record["AP"] for record in json.loads(one.read_text())] for one in sorted(tmp_path.glob("*/train/*/history.json"))]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 26
 
 
 @pytest.mark.training
