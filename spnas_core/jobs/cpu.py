@@ -15,7 +15,7 @@ def use_threads(count: int) -> None:
     launches them one after the other instead: the second core is free, and another process on it disturbs nobody.
 
     Operators without a graph are not launched ahead either: with two threads these wait for each other in busy loops, so that a batch of
-    inference takes 0.43 s in place of 0.06. After the first of them MindSpore ignores the switch.
+    inference takes 0.43 s in place of 0.06. Set between an operator and a training, the switch did not help the inference after it.
     """
     mindspore.set_device("CPU")
     mindspore.runtime.launch_blocking()
