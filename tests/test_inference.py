@@ -15,6 +15,7 @@ from spnas_core.jobs.paths import OnePath
 from spnas_core.models.build import build
 from spnas_core.models.step import TrainStep
 from spnas_core.models.supernet import SuperNet
+from spnas_core.models.target import built_for
 from spnas_core.search.family import Family
 from spnas_core.search.paths import switches
 from spnas_core.settings.detector import Detector
@@ -74,9 +75,12 @@ def test_a_path_of_a_supernet_too() -> None:
     assert net.compile_cache
 
 
-def test_a_net_in_float16_has_a_graph_at_once() -> None:
-    """There the graph and the operators round at other places."""
+def test_a_net_in_float16_or_for_another_device_has_a_graph_at_once() -> None:
+    """In float16 the graph and the operators round at other places."""
+    assert build(ARCH, SMALL, 2).by_operators
     assert not build(ARCH, SMALL, 2, True).by_operators
+    with built_for("Ascend"):
+        assert not build(ARCH, SMALL, 2).by_operators
 
 
 def test_a_training_goes_on_by_its_graph() -> None:
